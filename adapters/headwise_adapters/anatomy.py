@@ -1,0 +1,55 @@
+"""Where a model family keeps its decoder layers, attention modules and counts. The only file that knows their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from torch import nn
+
+from headwise.errors import ModelError
+from headwise.geometry import Geometry
+
+
+@attrs.frozen(eq=False)
+class Anatomy:
+    """The parts of a vision-language model that pruning touches.
+
+    ``outer`` receives input ids and pixels, ``text`` runs the decoder ``layers``, each with an ``attention`` child;
+    ``cache`` is the keyword under which a layer gets the KV cache.
+    """
+
+    outer: nn.Module
+    text: nn.Module
+    layers: nn.ModuleList
+    image_token: int
+    attention: str = "self_attn"
+    cache: str = "past_key_values"
+
+    def attention_of(self, layer: int) -> nn.Module:
+        """The attention module of one decoder layer."""
+        module: nn.Module = getattr(self.layers[layer], self.attention)
+        return module
+
+
+def text_geometry(config: Any, name: str, visual_tokens: int) -> Geometry:
+    """Geometry of a Llama-like text config (gated feed-forward, grouped-query attention)."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Geometry(
+        name=name,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=head_dim,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        visual_tokens=visual_tokens,
+    )
+
+
+def patches(config: Any) -> int:
+    """Visual tokens of one image, from a vision config with a square image and square patches."""
+    side = config.image_size // config.patch_size
+    if side < 1:
+        raise ModelError(f"an image of {config.image_size} px holds no patch of {config.patch_size} px")
+    return int(side * side)

@@ -1,0 +1,53 @@
+"""LLaVA in its Hugging Face form: a CLIP-like tower, a projector, and any Llama-like language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from headwise.errors import ModelError
+from headwise.pipeline import Pipeline
+from headwise.plan import PruningPlan
+from headwise_adapters.anatomy import Anatomy, patches, text_geometry
+from headwise_adapters.dropping import dropping
+
+_ATTACHED = "_headwise_attached"
+
+
+class LlavaAdapter:
+    """Prunes a ``LlavaForConditionalGeneration``."""
+
+    def __init__(self, model: Any) -> None:
+        inner = getattr(model, "model", None)
+        if not hasattr(inner, "language_model") or not hasattr(inner, "multi_modal_projector"):
+            raise ModelError(
+                f"{type(model).__name__} has no language_model beside a multi_modal_projector;"
+                " attach to a LlavaForConditionalGeneration"
+            )
+        self._model = model
+        config = model.config
+        extra = 0 if config.vision_feature_select_strategy == "default" else 1  # "full" keeps the CLS token
+        tokens = patches(config.vision_config) + extra
+        self.geometry = text_geometry(config.text_config, config.name_or_path or "this model", tokens)
+        self.anatomy = Anatomy(
+            outer=inner,
+            text=inner.language_model,
+            layers=inner.language_model.layers,
+            image_token=config.image_token_id,
+        )
+
+    @contextmanager
+    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
+        """Prune inside the context; the model is as it was afterwards."""
+        if getattr(self._model, _ATTACHED, False):
+            raise ModelError("this model is already attached to a recipe; leave that `with` block first")
+        if not plan.stages:
+            yield
+            return
+        setattr(self._model, _ATTACHED, True)
+        try:
+            with dropping(self.anatomy, pipeline, plan):
+                yield
+        finally:
+            delattr(self._model, _ATTACHED)

@@ -1,0 +1,76 @@
+"""Attention masks of a layer that holds fewer tokens than the model thinks."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+
+@attrs.frozen(eq=False)
+class Tokens:
+    """Tokens a layer holds: ``index`` int64 (b, n), ascending positions in the full sequence, and which are real.
+
+    Rows of a batch may keep different numbers of tokens; the shorter ones are filled up with padding and dropped
+    tokens, which are not ``real`` bool (b, n): no query may see them. ``gone`` int64 (b, 1) counts the visual tokens
+    that were dropped on the way here.
+    """
+
+    index: Tensor
+    real: Tensor
+    gone: Tensor
+
+    @classmethod
+    def everything(cls, batch: int, length: int, start: int, device: torch.device) -> Tokens:
+        """All ``length`` tokens from position ``start``."""
+        index = torch.arange(start, start + length, device=device).expand(batch, -1)
+        return cls(index, torch.ones_like(index, dtype=torch.bool), torch.zeros_like(index[:, :1]))
+
+    def then(self, new: Tokens) -> Tokens:
+        """These tokens followed by new ones; repeated first where the batch has grown (beams)."""
+        grown = self.repeated(new.index.shape[0])
+        index = torch.cat([grown.index, new.index], dim=1)
+        return Tokens(index, torch.cat([grown.real, new.real], dim=1), grown.gone + new.gone)
+
+    def repeated(self, batch: int) -> Tokens:
+        """The same tokens for a batch that is a whole multiple of this one."""
+        times = batch // self.index.shape[0]
+        if times == 1:
+            return self
+        return Tokens(*(tensor.repeat_interleave(times, dim=0) for tensor in (self.index, self.real, self.gone)))
+
+
+def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, flash: bool) -> Tensor | None:
+    """The mask of a layer with fewer tokens, from the mask of the full sequence.
+
+    ``mask`` is what transformers made: None, (b|1, h|1, Q, K) bool or additive, or (b, K) flags for flash attention.
+    ``queries`` (b, q) are positions within this forward, which ``past`` tokens preceded; ``keys`` are in full-sequence
+    positions.
+    None stays None where a causal kernel needs no mask.
+    """
+    all_real = bool(keys.real.all())
+    if flash or (mask is not None and mask.ndim == 2):
+        return _flags(mask, keys, all_real)
+    if mask is None:
+        plain = queries.shape[1] == 1 or queries.shape[1] == keys.index.shape[1]
+        return None if plain and all_real else _causal(queries + past, keys)
+    batch, q = queries.shape
+    rows = mask.expand(batch, -1, -1, -1).gather(2, queries[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    small = rows.gather(3, keys.index[:, None, None, :].expand(-1, rows.shape[1], q, -1))
+    if all_real:
+        return small
+    hidden = ~keys.real[:, None, None, :]
+    blocked = False if small.dtype == torch.bool else torch.finfo(small.dtype).min
+    return small.masked_fill(hidden, blocked)
+
+
+def _flags(mask: Tensor | None, keys: Tokens, all_real: bool) -> Tensor | None:
+    if mask is None:
+        return None if all_real else keys.real
+    return mask.gather(1, keys.index) * keys.real.to(mask.dtype)
+
+
+def _causal(queries: Tensor, keys: Tokens) -> Tensor:
+    """Bool (b, 1, q, n), True where a key may be seen: real, and not after the query."""
+    visible = keys.index[:, None, :] <= queries[:, :, None]
+    return (visible & keys.real[:, None, :]).unsqueeze(1)

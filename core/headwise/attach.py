@@ -1,0 +1,63 @@
+"""Attaching a recipe to a model: find the adapter of its family by entry point, plan, and run inside a ``with``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import attrs
+
+from headwise.errors import ModelError
+from headwise.geometry import Geometry
+from headwise.pipeline import Pipeline
+from headwise.plan import PruningPlan
+from headwise.recipe import Recipe
+from headwise.registry import installed, load, only
+
+
+class Adapter(Protocol):
+    """What headwise needs of a model family; found by entry point ``headwise.adapter`` under its ``model_type``."""
+
+    geometry: Geometry
+
+    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> AbstractContextManager[None]:
+        """Prune inside the context; leave the model exactly as it was on the way out, also after an exception."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Attachment:
+    """What is attached: the recipe's pipeline and its plan for this model."""
+
+    pipeline: Pipeline
+    plan: PruningPlan
+
+
+def adapter_for(model: Any) -> Adapter:
+    """The adapter of a transformers model's family; raises ModelError naming the families there are."""
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    found = installed("adapter")
+    if family not in found:
+        raise ModelError(
+            f"no adapter for {type(model).__name__} (model_type {family!r}); supported: {', '.join(found) or 'none'}"
+        )
+    adapter: Adapter = load(only("adapter", family, found))(model)
+    return adapter
+
+
+@contextmanager
+def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> Iterator[Attachment]:
+    """Run a stock transformers model with tokens pruned as the recipe says.
+
+    >>> with headwise.attach(model, recipe):  # doctest: +SKIP
+    ...     model.generate(**inputs)
+
+    ``observers`` are pluggy plugins that see every decision. Raises ModelError for a model no adapter knows,
+    BudgetError for a budget the plan cannot meet, StrategyError for everything a strategy does wrong.
+    """
+    adapter = adapter_for(model)
+    pipeline = Pipeline(recipe, observers)
+    plan = pipeline.plan(adapter.geometry)
+    with adapter.pruning(pipeline, plan):
+        yield Attachment(pipeline, plan)

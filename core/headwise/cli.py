@@ -1,0 +1,94 @@
+"""The ``headwise`` command: finds subcommands by name, and turns every error a user can meet into one sentence.
+
+A subcommand is a plain typed function behind an entry point ``headwise.command``. Only the one that is used gets
+imported, because the others may need torch; the overview reads their one-line help from source text.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, version
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from headwise.errors import HeadwiseError
+from headwise.registry import installed, load, only
+from headwise.source import describe
+
+OWN = {
+    name: (EntryPoint(name, f"headwise.commands.{name}:{name}", "headwise.command"),)
+    for name in ("strategies", "show", "plan")
+}
+"""The commands of core; no other distribution can take their names."""
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
+    except HeadwiseError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        # Usage errors: typer has changed their base class (it once was click's), but not what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(_usage(error))
+    if status == INTERRUPTED:
+        print("headwise: interrupted", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def application(words: Sequence[str]) -> typer.Typer:
+    """The commands, of which only the one that ``words`` ask for is imported."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback()(_overview)
+    found = {**installed("command"), **OWN}
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    for name, entries in found.items():
+        if name == wanted:
+            app.command(name)(load(only("command", name, found)))
+        else:
+            app.command(name, help=describe(entries[0].module, entries[0].attr).summary or "?")(_not_wanted)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headwise {version('headwise')}")
+        raise typer.Exit
+
+
+def _overview(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Attention heads decide what to throw away: visual-token pruning for stock Hugging Face models."""
+
+
+def _not_wanted() -> None:
+    raise AssertionError("a command that was not asked for is never run")
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words that were typed, and where the right ones are listed."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "headwise"
+    return f"{error.format_message().rstrip('.')}; see {where} --help"
+
+
+def _fail(message: str) -> int:
+    print(f"headwise: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""``headwise show``: everything about one plugin; the only listing that imports it."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from headwise.hookspecs import HOOKS
+from headwise.listing import locate
+from headwise.registry import load, owner_of
+from headwise.source import Option, describe
+from headwise.text import show as as_typed
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A name, or KIND=NAME, or OWNER/NAME where two packages ship it.")],
+) -> None:
+    """Show one strategy or recipe in full.
+
+    Imports it; prints who ships it, its documentation, and its options with defaults.
+    """
+    blocks = [_block(kind, entry) for kind, entry in locate(name)]
+    typer.echo("\n\n".join(blocks))
+
+
+def _block(kind: str, entry: EntryPoint) -> str:
+    plugin = load(entry)
+    contract = [f"contract     headwise.hookspecs.Specs.{kind}"] if kind in HOOKS else []
+    head = [f"{kind}={entry.name}", f"from         {owner_of(entry)}", f"entry point  {entry.value}", *contract]
+    parts = ["\n".join(head), _documentation(plugin, entry), *_details(plugin, entry)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _documentation(plugin: Any, entry: EntryPoint) -> str:
+    """The docstring; a preset or a recipe has none, but its source may have a string under the assignment."""
+    if isinstance(plugin, type) or inspect.isfunction(plugin):
+        return inspect.getdoc(plugin) or ""
+    return describe(entry.module, entry.attr).summary or ""
+
+
+def _details(plugin: Any, entry: EntryPoint) -> list[str]:
+    if isinstance(plugin, tuple):
+        return ["\n".join(["strategies", *(f"  {text}" for text in plugin)])]
+    options = _options(plugin, entry)
+    if not options:
+        return ["it has no options"]
+    width = max(len(option.name) for option in options)
+    return ["\n".join(["options", *(_line(option, width) for option in options)])]
+
+
+def _options(plugin: Any, entry: EntryPoint) -> list[Option]:
+    """Options as the signature has them, with the help that stands in the fields' metadata or under them."""
+    try:
+        parameters = inspect.signature(plugin).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    made_from = getattr(plugin, "func", plugin)
+    fields = attrs.fields(made_from) if isinstance(made_from, type) and attrs.has(made_from) else ()
+    help = {option.name: option.help for option in describe(entry.module, entry.attr).options or ()}
+    help |= {field.alias or field.name: field.metadata["help"] for field in fields if "help" in field.metadata}
+    return [
+        Option(
+            parameter.name,
+            parameter.default,
+            required=parameter.default is parameter.empty,
+            help=help.get(parameter.name),
+        )
+        for parameter in parameters
+    ]
+
+
+def _line(option: Option, width: int) -> str:
+    default = "(required)" if option.required else f"= {as_typed(option.default)}"
+    return f"  {option.name:{width}} {default}  {option.help or ''}".rstrip()

@@ -1,0 +1,58 @@
+"""The shape of a model: the counts from which budgets, FLOPs and bytes follow. No weights, no torch."""
+
+from __future__ import annotations
+
+import attrs
+
+from headwise.errors import ModelError
+from headwise.hints import did_you_mean
+
+_count = attrs.validators.ge(1)
+
+
+@attrs.frozen(kw_only=True)
+class Geometry:
+    """Counts of one model: decoder layers, heads, widths, and the visual tokens one image gives.
+
+    ``gated`` says whether the feed-forward block has three matrices (Llama) or two.
+    """
+
+    name: str
+    layers: int = attrs.field(validator=_count)
+    heads: int = attrs.field(validator=_count)
+    kv_heads: int = attrs.field(validator=_count)
+    head_dim: int = attrs.field(validator=_count)
+    hidden: int = attrs.field(validator=_count)
+    intermediate: int = attrs.field(validator=_count)
+    visual_tokens: int = attrs.field(validator=attrs.validators.ge(0))
+    gated: bool = True
+
+
+def _llava(name: str, layers: int, heads: int, intermediate: int, visual_tokens: int) -> Geometry:
+    return Geometry(
+        name=name, layers=layers, heads=heads, kv_heads=heads, head_dim=128, hidden=128 * heads,
+        intermediate=intermediate, visual_tokens=visual_tokens,
+    )  # fmt: skip
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        _llava("llava-1.5-7b", 32, 32, 11008, 576),
+        _llava("llava-1.5-13b", 40, 40, 13824, 576),
+        _llava("llava-next-7b", 32, 32, 11008, 2880),
+        _llava("llava-next-13b", 40, 40, 13824, 2880),
+        Geometry(
+            name="demo-llava", layers=12, heads=8, kv_heads=8, head_dim=16, hidden=128, intermediate=384,
+            visual_tokens=144,
+        ),
+    )
+}  # fmt: skip
+"""Shapes known by name, so that a budget can be planned without weights."""
+
+
+def shape(name: str) -> Geometry:
+    """The geometry known as ``name``; raises ModelError with the names there are."""
+    if name not in SHAPES:
+        raise ModelError(f"unknown shape {name!r}{did_you_mean(name, SHAPES)}; known shapes: {', '.join(SHAPES)}")
+    return SHAPES[name]

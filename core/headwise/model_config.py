@@ -1,0 +1,76 @@
+"""The geometry of a model from its ``config.json`` alone: no weights, no transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import ModelError
+from headwise.geometry import SHAPES, Geometry, shape
+
+# A saved configuration leaves out what equals the default of its class in transformers; LLaVA-1.5-7B saves hardly
+# anything of its language model.
+_TEXT_DEFAULTS = {
+    "llama": {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "intermediate_size": 11008},
+}
+_VISION_DEFAULTS = {"clip_vision_model": {"image_size": 224, "patch_size": 32}}
+
+
+def geometry_of(name: str) -> Geometry:
+    """The geometry of a shape known by name, or of a local model folder; raises ModelError for anything else."""
+    path = Path(name).expanduser()
+    if name in SHAPES or not (path.exists() or os.sep in name or path.suffix == ".json"):
+        return shape(name)
+    return read_geometry(path)
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The geometry a LLaVA model folder or ``config.json`` describes; raises ModelError naming what is missing."""
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"{file} cannot be read ({error.strerror}); give a folder with a LLaVA config.json or one of:"
+            f" {', '.join(SHAPES)}"
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON: {error}") from error
+    text, vision = (
+        _part(config, "text_config", _TEXT_DEFAULTS, file),
+        _part(config, "vision_config", _VISION_DEFAULTS, file),
+    )
+    heads, hidden = _count(text, "num_attention_heads", file), _count(text, "hidden_size", file)
+    return Geometry(
+        name=path.resolve().name if path.is_dir() else path.resolve().parent.name,
+        layers=_count(text, "num_hidden_layers", file),
+        heads=heads,
+        kv_heads=_count(text, "num_key_value_heads", file) if text.get("num_key_value_heads") else heads,
+        head_dim=_count(text, "head_dim", file) if text.get("head_dim") else hidden // heads,
+        hidden=hidden,
+        intermediate=_count(text, "intermediate_size", file),
+        visual_tokens=_visual_tokens(config, vision, file),
+    )
+
+
+def _visual_tokens(config: Mapping[str, Any], vision: Mapping[str, Any], file: Path) -> int:
+    """Patches of one image, and the class token where the model keeps it."""
+    patches = (_count(vision, "image_size", file) // _count(vision, "patch_size", file)) ** 2
+    return patches + (config.get("vision_feature_select_strategy") == "full")
+
+
+def _part(config: Any, key: str, defaults: Mapping[str, Mapping[str, Any]], file: Path) -> dict[str, Any]:
+    part = config.get(key) if isinstance(config, Mapping) else None
+    if not isinstance(part, Mapping):
+        raise ModelError(f"{file} has no {key}; wanted the configuration of a LLaVA model")
+    return {**defaults.get(part.get("model_type", ""), {}), **part}
+
+
+def _count(part: Mapping[str, Any], key: str, file: Path) -> int:
+    value = part.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ModelError(f"{file} gives {key}={value!r}; wanted a count of at least 1")
+    return value

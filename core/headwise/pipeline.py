@@ -1,0 +1,253 @@
+"""The typed facade over one run's pluggy manager: attention -> heads -> kept tokens.
+
+Nothing else calls pluggy. Everything a strategy returns is checked here, once, and what is wrong names its owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pluggy
+import torch
+from torch import Tensor
+
+from headwise.errors import ContractError, StrategyError
+from headwise.geometry import Geometry
+from headwise.hookspecs import HOOKS, PROJECT, Specs
+from headwise.layout import PADDING, Layout
+from headwise.plan import UNUSED, Evidence, HeadChoice, PruningPlan, Queries, Selection, Stage
+from headwise.recipe import Recipe
+from headwise.registry import Strategy
+
+_TOLERANCE = 1e-3  # of weights that must sum to 1: half precision is allowed, forgetting to normalise is not
+
+
+class Pipeline:
+    """One strategy per hook, plus observers, behind typed methods."""
+
+    def __init__(self, recipe: Recipe, observers: Sequence[object] = ()) -> None:
+        self.recipe = recipe
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(Specs)
+        try:
+            for strategy in recipe.strategies.values():
+                self._register(strategy)
+            for observer in observers:
+                self._manager.register(observer)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise StrategyError(str(error).replace("\n", " ")) from error
+
+    def _register(self, strategy: Strategy) -> None:
+        identity = f"{strategy.hook}={strategy.text}"
+        try:
+            self._manager.register(strategy.plugin, name=identity)
+        except pluggy.PluginValidationError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise StrategyError(f"{_who(strategy)} does not fit its hook: {reason}") from error
+
+    def _call(self, hook: str, **arguments: Any) -> tuple[Any, Strategy]:
+        """One hook's answer and the strategy that gave it; an exception of a strategy gets its owner's name."""
+        if hook not in self.recipe.strategies:
+            raise StrategyError(f"no {hook} strategy is named; add one with --strategy NAME")
+        strategy = self.recipe.strategies[hook]
+        result = getattr(self._manager.hook, hook)(**arguments)
+        if result is None:
+            raise ContractError(f"{_who(strategy)} returned None; wanted {_WANTED[hook]}")
+        return result, strategy
+
+    def _reads(self, hook: str, argument: str) -> bool:
+        """Whether anyone registered for a hook takes an argument, so that costly ones are computed only then."""
+        return any(argument in impl.argnames for impl in getattr(self._manager.hook, hook).get_hookimpls())
+
+    def plan(self, geometry: Geometry) -> PruningPlan:
+        """The pruning plan for one geometry, inspectable before anything runs."""
+        plan, strategy = self._call("token_pruning", geometry=geometry, budget=self.recipe.budget)
+        if not isinstance(plan, PruningPlan):
+            raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['token_pruning']}")
+        return plan
+
+    def queries(self, layout: Layout) -> Queries:
+        """The query tokens for a layout, none of them padding, out of range or named twice in a row."""
+        queries, strategy = self._call("query_selection", layout=layout)
+        if not isinstance(queries, Queries):
+            raise ContractError(f"{_who(strategy)} returned {_kind(queries)}; wanted {_WANTED['query_selection']}")
+        _check_queries(queries, layout, _who(strategy))
+        return queries
+
+    def attend(self, rows: Tensor, queries: Queries) -> Tensor:
+        """Weighted mean over queries: attention (b, h, q, v) -> (b, h, v)."""
+        strategy = self.recipe.strategies["query_selection"]
+        if callable(queries.weights):
+            weights = queries.weights(rows)
+            _check_tensor(weights, (rows.shape[0], rows.shape[2]), _who(strategy), "query weights")
+            _check_weights(weights.detach().cpu().numpy(), queries.positions, _who(strategy))
+            weights = weights.to(rows)
+        else:
+            weights = torch.from_numpy(queries.weights).to(rows)
+        return torch.einsum("bhqv,bq->bhv", rows, weights)
+
+    def choose_heads(self, attention: Tensor, share: float, seeds: Callable[[], Tensor]) -> HeadChoice:
+        """Score and count the heads of attention (b, h, v), and keep the best; ties go to the lower head index."""
+        batch, heads, _ = attention.shape
+        target = getattr(self.recipe.strategies["head_count"].plugin, "target", None)
+        notes: dict[str, Sequence[Any]] = {}
+        scores, scorer = self._call(
+            "head_scoring",
+            attention=self._without_sinks(attention),
+            target=target(heads) if target else None,
+            share=share,
+            seeds=seeds() if self._reads("head_scoring", "seeds") else attention.new_empty(0, dtype=torch.int64),
+            note=notes.__setitem__,
+        )
+        _check_tensor(scores, (batch, heads), _who(scorer), "scores")
+        scores = self._veto(scores.float(), attention)
+        if torch.isnan(scores).any() or torch.isposinf(scores).any():
+            raise ContractError(f"{_who(scorer)} returned NaN or infinite scores; wanted finite ones, or -inf to veto")
+        counts, rule = self._call("head_count", scores=scores)
+        _check_counts(counts, batch, heads, _who(rule))
+        return HeadChoice(scores=scores, kept=_best(scores, counts), notes=notes)
+
+    def _without_sinks(self, attention: Tensor) -> Tensor:
+        """Attention with sink tokens zeroed, for head scoring only: a head should not win by staring at a sink."""
+        if self.recipe.sink_share >= 1:
+            return attention
+        shares = attention / attention.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
+        sink = shares.mean(dim=1, keepdim=True) > self.recipe.sink_share
+        return attention.masked_fill(sink, 0.0)
+
+    def _veto(self, scores: Tensor, attention: Tensor) -> Tensor:
+        """Heads below the wanted image mass drop out, unless a row has no head above it."""
+        if self.recipe.min_mass <= 0:
+            return scores
+        dim = attention.sum(dim=-1) < self.recipe.min_mass
+        dim &= ~(dim | torch.isneginf(scores)).all(dim=-1, keepdim=True)
+        return scores.masked_fill(dim, float("-inf"))
+
+    def token_scores(self, attention: Tensor, choice: HeadChoice) -> Tensor:
+        """Attention (b, h, v) of the kept heads, aggregated as the recipe says -> (b, v)."""
+        if self.recipe.aggregate == "normalised":
+            mass = attention.sum(dim=-1, keepdim=True)
+            attention = attention / mass.clamp_min(torch.finfo(attention.dtype).tiny)
+        if self.recipe.aggregate == "weighted":
+            weights = choice.scores.masked_fill(~choice.kept, float("-inf")).softmax(dim=-1)
+        else:
+            weights = choice.kept / choice.kept.sum(dim=-1, keepdim=True)
+        return torch.einsum("bhv,bh->bv", attention, weights.to(attention))
+
+    def select(self, stage: Stage, evidence: Evidence, batch: int) -> tuple[Tensor, Tensor | None]:
+        """Kept tokens of one stage, ascending int64 (b, keep), and the token scores where the stage gave scores."""
+        outcome = stage.select(evidence)
+        who, visual, keep = _who(self.recipe.strategies["token_pruning"]), evidence.visual, evidence.keep
+        if not isinstance(outcome, Tensor):
+            raise ContractError(f"{who} selected with {_kind(outcome)}; wanted token scores or kept positions")
+        if outcome.is_floating_point():
+            _check_tensor(outcome, (batch, visual), who, "token scores")
+            if torch.isnan(outcome).any():
+                raise ContractError(f"{who} returned NaN token scores; wanted numbers")
+            return top(outcome, keep), outcome
+        _check_tensor(outcome, (batch, keep), who, "kept positions")
+        _check_positions(outcome, visual, who)
+        return outcome.sort(dim=-1).values, None
+
+    def observe(self, selection: Selection) -> None:
+        """Show a stage's outcome to the observers."""
+        self._manager.hook.selected(selection=selection)
+
+
+_WANTED = {
+    "query_selection": "headwise.plan.Queries",
+    "head_scoring": "scores (batch, heads)",
+    "head_count": "integers (batch,)",
+    "token_pruning": "a headwise.plan.PruningPlan",
+    "kv_eviction": "a headwise.plan.EvictionPlan",
+    "head_classification": "headwise.heads.HeadLabels",
+}
+assert set(_WANTED) == set(HOOKS)
+
+
+def top(scores: Tensor, keep: int) -> Tensor:
+    """Positions of the ``keep`` highest scores, ascending; equal scores go to the lower position: (b, v) -> (b, keep).
+
+    A stable sort, because the order ``topk`` gives equal entries is undefined and differs between devices.
+    """
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    return order[:, :keep].sort(dim=-1).values
+
+
+def _best(scores: Tensor, counts: Tensor) -> Tensor:
+    """The ``counts`` best heads of each row that are not vetoed, at least one: bool (b, h)."""
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    rank = order.argsort(dim=-1)
+    kept = (rank < counts.to(scores.device).unsqueeze(-1)) & ~torch.isneginf(scores)
+    return kept | ((rank == 0) & ~kept.any(dim=-1, keepdim=True))
+
+
+def _who(strategy: Strategy) -> str:
+    return f"{strategy.hook} strategy {strategy.text!r} ({strategy.owner})"
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _check_tensor(value: object, shape: tuple[int, ...], who: str, what: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ContractError(f"{who} returned {_kind(value)} as {what}; wanted a tensor of shape {shape}")
+    if tuple(value.shape) != shape:
+        raise ContractError(f"{who} returned {what} of shape {tuple(value.shape)}; wanted {shape}")
+    if value.is_complex() or value.dtype == torch.bool:
+        raise ContractError(f"{who} returned {what} of dtype {value.dtype}; wanted real numbers")
+
+
+def _check_counts(counts: object, batch: int, heads: int, who: str) -> None:
+    _check_tensor(counts, (batch,), who, "head counts")
+    assert isinstance(counts, Tensor)
+    if counts.is_floating_point():
+        raise ContractError(f"{who} returned head counts of dtype {counts.dtype}; wanted integers")
+    low, high = int(counts.min()), int(counts.max())
+    if low < 1 or high > heads:
+        wrong = low if low < 1 else high
+        raise ContractError(f"{who} wants {wrong} heads; this model has 1..{heads} to choose from")
+
+
+def _check_positions(positions: Tensor, visual: int, who: str) -> None:
+    ordered = positions.sort(dim=-1).values
+    if ordered.numel() and (int(ordered.min()) < 0 or int(ordered.max()) >= visual):
+        raise ContractError(
+            f"{who} kept position {int(ordered.max())} or {int(ordered.min())}; wanted 0..{visual - 1}"
+        )
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ContractError(f"{who} kept a position twice; wanted {positions.shape[-1]} different ones")
+
+
+def _check_queries(queries: Queries, layout: Layout, who: str) -> None:
+    positions = queries.positions
+    if positions.ndim != 2 or positions.shape[0] != len(layout) or positions.shape[1] == 0:
+        raise ContractError(f"{who} returned positions of shape {positions.shape}; wanted ({len(layout)}, queries)")
+    for row, found in enumerate(positions):
+        used = found[found != UNUSED]
+        if used.size == 0:
+            raise ContractError(f"{who} chose no query token for row {row}; wanted at least one")
+        if used.min() < 0 or used.max() >= layout.length:
+            raise ContractError(f"{who} chose position {used.max()} of row {row}; wanted 0..{layout.length - 1}")
+        if (layout.kinds[row, used] == PADDING).any():
+            raise ContractError(f"{who} chose padding as a query token in row {row}; wanted real tokens")
+        if np.unique(used).size != used.size:
+            raise ContractError(f"{who} chose a query token of row {row} twice; wanted different ones")
+    if not callable(queries.weights):
+        if queries.weights.shape != positions.shape:
+            raise ContractError(f"{who} gave weights {queries.weights.shape} for positions {positions.shape}")
+        _check_weights(queries.weights, positions, who)
+
+
+def _check_weights(weights: npt.NDArray[Any], positions: npt.NDArray[np.int64], who: str) -> None:
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ContractError(f"{who} gave query weights that are negative or not finite")
+    if (weights[positions == UNUSED] != 0).any():
+        raise ContractError(f"{who} gave weight to an unused query slot")
+    if (abs(weights.sum(axis=1) - 1) > _TOLERANCE).any():
+        raise ContractError(f"{who} gave query weights that sum to {weights.sum(axis=1).round(4).tolist()}; wanted 1")

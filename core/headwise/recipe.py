@@ -1,0 +1,104 @@
+"""A recipe: everything that decides which tokens stay, as texts. The same words on the command line and in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from headwise.budget import Budget
+from headwise.errors import HeadwiseError, StrategyError
+from headwise.registry import Strategy, installed, load, only, owner_of, resolve
+
+DEFAULTS = {
+    "query_selection": "last_token",
+    "head_scoring": "sum",
+    "head_count": "all",
+    "token_pruning": "none",
+}
+"""What serves a hook that no strategy is named for: together they prune nothing."""
+
+POSITIONS = ("keep", "compact")
+AGGREGATES = ("mean", "normalised", "weighted")
+
+
+def _one_of(allowed: Sequence[str], what: str) -> Any:
+    def check(_: object, __: object, value: str) -> None:
+        if value not in allowed:
+            raise HeadwiseError(f"{what}={value!r} is not one of {', '.join(allowed)}")
+
+    return check
+
+
+def _share(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not 0 <= value <= 1:
+        raise HeadwiseError(f"{attribute.name}={value:g} is not a share; give a number in 0..1")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Recipe:
+    """Strategies, budget and the few settings that belong to none of them.
+
+    ``positions``: surviving tokens ``keep`` their position ids, or are renumbered (``compact``, as some papers' code
+    does). ``aggregate``: kept heads are averaged as they are (``mean``), after each is ``normalised`` to sum 1, or
+    ``weighted`` by the softmax of their scores. ``min_mass``: heads that put less than this share of their attention
+    on the image cannot be chosen, unless none does more. ``sink_share``: visual tokens that draw more than this share
+    of the image attention, averaged over heads, are hidden from head scoring (1 hides none).
+    """
+
+    strategies: Mapping[str, Strategy]
+    budget: Budget = attrs.field(factory=Budget)
+    name: str | None = None
+    positions: str = attrs.field(default="keep", validator=_one_of(POSITIONS, "positions"))
+    aggregate: str = attrs.field(default="mean", validator=_one_of(AGGREGATES, "aggregate"))
+    min_mass: float = attrs.field(default=0.0, converter=float, validator=_share)
+    sink_share: float = attrs.field(default=1.0, converter=float, validator=_share)
+
+    @classmethod
+    def of(
+        cls,
+        *texts: str,
+        name: str | None = None,
+        tokens: float | None = None,
+        keep: int | None = None,
+        **settings: Any,
+    ) -> Recipe:
+        """From strategy texts, on top of the named recipe ``name`` where one is given.
+
+        >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
+        """
+        base = [resolve(text) for text in named_recipe(name)] if name else []
+        chosen: dict[str, Strategy] = {strategy.hook: strategy for strategy in base}
+        given: dict[str, str] = {}
+        for text in texts:
+            strategy = resolve(text)
+            if strategy.hook in given:
+                raise StrategyError(
+                    f"{given[strategy.hook]!r} and {text!r} are both {strategy.hook} strategies; a run has one of each"
+                )
+            given[strategy.hook] = text
+            chosen[strategy.hook] = strategy
+        for hook, text in DEFAULTS.items():
+            if hook not in chosen:
+                chosen[hook] = resolve(f"{hook}={text}")
+        return cls(strategies=chosen, budget=Budget(tokens=tokens, keep=keep), name=name, **settings)
+
+    @property
+    def text(self) -> str:
+        """Canonical strategy texts, qualified by hook and with every option, in one line."""
+        return " ".join(f"{hook}={strategy.text}" for hook, strategy in self.strategies.items())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings beside strategies and budget, as plain data."""
+        return {key: getattr(self, key) for key in ("positions", "aggregate", "min_mass", "sink_share")}
+
+
+def named_recipe(name: str) -> tuple[str, ...]:
+    """Strategy texts of an installed recipe (entry points ``headwise.recipe``)."""
+    entry = only("recipe", name, installed("recipe"))
+    texts = load(entry)
+    if not (isinstance(texts, tuple) and all(isinstance(text, str) for text in texts)):
+        raise StrategyError(f"recipe {name!r} ({owner_of(entry)}) is not a tuple of strategy texts")
+    return texts

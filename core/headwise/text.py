@@ -1,0 +1,66 @@
+"""Strategy text, the one notation for a choice: ``[hook=][owner/]NAME[:option=value,...]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from headwise.errors import StrategyError
+
+
+@attrs.frozen
+class StrategyText:
+    """A parsed strategy text; option values stay text until the strategy's own converters read them."""
+
+    name: str
+    options: Mapping[str, str] = attrs.field(factory=dict)
+    hook: str | None = None
+    owner: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> StrategyText:
+        """Read ``[hook=][owner/]NAME[:option=value,...]``; raises StrategyError with the part that does not fit."""
+        head, colon, tail = text.strip().partition(":")
+        hook, equals, name = head.rpartition("=")
+        owner, slash, name = name.rpartition("/")
+        if not name or (equals and not hook) or (slash and not owner):
+            raise StrategyError(f"strategy text {text!r} has no name; write NAME, NAME:option=value or hook=NAME")
+        if colon and not tail:
+            raise StrategyError(f"strategy text {text!r} ends with ':'; write NAME:option=value or drop the colon")
+        return cls(name.strip(), _options(text, tail), hook.strip() or None, owner.strip() or None)
+
+
+def _options(text: str, tail: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in filter(None, tail.split(",")):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise StrategyError(f"option {part!r} in strategy text {text!r} is not of the form option=value")
+        if key in options:
+            raise StrategyError(f"option {key!r} is given twice in strategy text {text!r}")
+        options[key] = value
+    return options
+
+
+def canonical(name: str, strategy: object) -> str:
+    """The text that rebuilds a strategy, every option spelled out: ``top_k_sum:k=32``."""
+    options = ",".join(f"{key}={show(value)}" for key, value in chosen_options(strategy).items())
+    return f"{name}:{options}" if options else name
+
+
+def chosen_options(strategy: object) -> dict[str, Any]:
+    """Option -> value of a built strategy, in the order the class declares them; options that are None are left out."""
+    if not attrs.has(type(strategy)):
+        return {}
+    fields = [field for field in attrs.fields(type(strategy)) if field.init]
+    values = {field.alias or field.name: getattr(strategy, field.name) for field in fields}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def show(value: Any) -> str:
+    """An option value as the user would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,32 @@
+"""Benchmarks by name: what the entry points of the group ``headwise.benchmark`` offer."""
+
+from __future__ import annotations
+
+from headwise.errors import StrategyError
+from headwise.registry import installed, load, only, owner_of
+
+from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
+
+__all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names"]
+
+GROUP = "benchmark"
+
+
+def names() -> list[str]:
+    """The benchmarks that are installed, sorted; nothing is imported."""
+    return list(installed(GROUP))
+
+
+def benchmark(name: str) -> Benchmark:
+    """The benchmark called ``name`` or ``OWNER/name``; raises StrategyError if there is none, several, or it is broken."""
+    owner, _, bare = name.rpartition("/")
+    entry = only(GROUP, bare, installed(GROUP), owner or None)
+    who = f"benchmark {bare!r} ({owner_of(entry)})"
+    factory = load(entry)
+    try:
+        built = factory()
+    except Exception as error:
+        raise StrategyError(f"{who}: {entry.value} cannot be built without arguments: {error}") from error
+    if not isinstance(built, Benchmark):
+        raise StrategyError(f"{who}: {entry.value} lacks part of the benchmark contract, headwise_lab.benchmarks.base")
+    return built

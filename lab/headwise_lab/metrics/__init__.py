@@ -1,0 +1,1 @@
+"""What a prediction is worth, and what the kept tokens saw."""

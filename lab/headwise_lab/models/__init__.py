@@ -1,0 +1,15 @@
+"""Models that ship inside the package."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+SHIPPED = ("demo-llava",)
+
+
+def shipped(name: str) -> Path:
+    """The folder of a shipped model, ready for ``from_pretrained``."""
+    if name not in SHIPPED:
+        raise ValueError(f"no shipped model is called {name!r}; there is {', '.join(SHIPPED)}")
+    return Path(str(files(__name__) / name))

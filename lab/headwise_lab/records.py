@@ -1,0 +1,104 @@
+"""Reading what a run left behind: ``results.jsonl`` (one record per line) and ``outcomes/<id>.jsonl``.
+
+A run that was killed leaves at most a torn last line; it is dropped and said so. Anything else that does not fit is an
+error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import DataError
+
+RECORDS = "results.jsonl"
+OUTCOMES = "outcomes"
+
+_SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    "strategies": dict,
+    "benchmark": str,
+    "budget": dict,
+    "heads": dict,
+    "metric": dict,
+    "n": int,
+}
+_OBJECTS = ("settings", "cost", "overlap", "attention", "metrics", "notes", "timing", "versions", "hardware")
+
+
+def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Records of an output folder and warnings about it; of records with the same id the last one counts.
+
+    Raises DataError where ``results.jsonl`` is missing, holds no whole record, or has a malformed line.
+    """
+    path = Path(folder) / RECORDS
+    numbered, warnings = read_lines(path)
+    if not numbered:
+        raise DataError(f"{path} holds no whole record; run `headwise run`, `ablate` or `demo` with --out {folder}")
+    records: dict[str, dict[str, Any]] = {}
+    for number, record in numbered:
+        _check_record(record, f"{path}:{number}")
+        records.pop(record["id"], None)
+        records[record["id"]] = record
+    return list(records.values()), warnings
+
+
+def read_outcomes(folder: Path, identity: str) -> list[dict[str, Any]]:
+    """Per-question outcomes of the record ``identity``; raises DataError where they are missing or malformed."""
+    path = Path(folder) / OUTCOMES / f"{identity}.jsonl"
+    lines, _ = read_lines(path)
+    for number, outcome in lines:
+        _check_outcome(outcome, f"{path}:{number}")
+    return [outcome for _, outcome in lines]
+
+
+def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """(line number, object) for every line of a JSONL file, and a warning where a torn last line was dropped."""
+    try:
+        pieces = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
+    filled = [(number, piece) for number, piece in enumerate(pieces, 1) if piece.strip()]
+    objects: list[tuple[int, dict[str, Any]]] = []
+    for number, piece in filled:
+        try:
+            parsed = json.loads(piece)
+        except ValueError as error:
+            if number == len(pieces):  # only a line without its newline can be half-written
+                return objects, [f"The last line of {path.name} is torn and was dropped; the run may not have finished."]
+            raise DataError(f"{path}:{number} is not JSON; remove the line or run the trial again") from error
+        if not isinstance(parsed, dict):
+            raise DataError(f"{path}:{number} is not a JSON object; remove the line or run the trial again")
+        objects.append((number, parsed))
+    return objects, []
+
+
+def _check_record(record: dict[str, Any], where: str) -> None:
+    identity = record.get("id")
+    if not (isinstance(identity, str) and _SAFE_ID.fullmatch(identity)):
+        raise DataError(f"{where}: a record needs an id of letters and digits, not {identity!r}")
+    if record.get("error"):
+        return
+    for key, kind in _NEEDED.items():
+        if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
+            raise DataError(f"{where}: record {identity} has no usable {key!r}: {record.get(key)!r}")
+    for key in _OBJECTS:
+        if not isinstance(record.get(key, {}), dict | None):
+            raise DataError(f"{where}: {key!r} of record {identity} is not an object: {record[key]!r}")
+    if not all(isinstance(text, str) for text in record["strategies"].values()):
+        raise DataError(f"{where}: the strategies of record {identity} are not all texts: {record['strategies']!r}")
+    if not is_number(record["metric"].get("value")):
+        raise DataError(f"{where}: metric.value of record {identity} is not a finite number: {record['metric']!r}")
+
+
+def _check_outcome(outcome: dict[str, Any], where: str) -> None:
+    if not (isinstance(outcome.get("id"), str) and is_number(outcome.get("score"))):
+        raise DataError(f"{where}: an outcome needs a text 'id' and a finite number 'score'")
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""Built-in strategies of headwise: one strategy, one file, one entry point."""

@@ -1,0 +1,1 @@
+"""Head-count strategies; each file is one of them."""

@@ -1,0 +1,1 @@
+"""Head-scoring strategies; each file is one of them."""

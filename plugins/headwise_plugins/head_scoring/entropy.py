@@ -1,0 +1,32 @@
+"""How far a head's attention over the image is from even, by Shannon entropy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from headwise import hookimpl
+from torch import Tensor
+
+
+class Entropy:
+    """Missing entropy: 1 - H(p) / log v of the attention p renormalised over the image; 0 even, 1 a single token.
+
+    Ignores how much attention the image gets. A head that ignores the image, or sees a single token, scores 0.
+    """
+
+    @hookimpl
+    def head_scoring(self, attention: Tensor) -> Tensor:
+        """Missing entropy over visual tokens: (b, h, v) -> (b, h)."""
+        tokens = attention.shape[-1]
+        if tokens == 1:  # log 1 = 0: one token is both even and peaked, and there is nothing to tell heads apart by
+            return attention.new_zeros(attention.shape[:-1], dtype=torch.float32)
+        entropy: Tensor = torch.special.entr(_shares(attention)).sum(dim=-1)
+        return (1 - entropy / math.log(tokens)).clamp(0, 1)  # rounding leaves an even row at -1e-7
+
+
+def _shares(attention: Tensor) -> Tensor:
+    """Attention renormalised over the image; a head that ignores it counts as even."""
+    x = attention.float()
+    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
+    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

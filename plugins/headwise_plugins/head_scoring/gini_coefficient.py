@@ -1,0 +1,28 @@
+"""How unequally a head shares its attention among visual tokens, by the Gini coefficient."""
+
+from __future__ import annotations
+
+import torch
+from headwise import hookimpl
+from torch import Tensor
+
+
+class GiniCoefficient:
+    """Gini coefficient: sum of (2i - v - 1) p_(i) / v over ascending renormalised attention p; 0 even, 1 - 1/v peaked.
+
+    Ignores how much attention the image gets; a head that ignores the image scores 0.
+    """
+
+    @hookimpl
+    def head_scoring(self, attention: Tensor) -> Tensor:
+        """Gini coefficient over visual tokens: (b, h, v) -> (b, h)."""
+        ascending, tokens = _shares(attention).sort(dim=-1).values, attention.shape[-1]
+        weights = torch.arange(1 - tokens, tokens, 2, dtype=torch.float32, device=attention.device)
+        return ((ascending * weights).sum(dim=-1) / tokens).clamp_min(0)  # rounding leaves an even row at -1e-7
+
+
+def _shares(attention: Tensor) -> Tensor:
+    """Attention renormalised over the image; a head that ignores it counts as even."""
+    x = attention.float()
+    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
+    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

@@ -1,0 +1,15 @@
+"""How strongly a head looks at its favourite visual token."""
+
+from __future__ import annotations
+
+from headwise import hookimpl
+from torch import Tensor
+
+
+class MaxAttention:
+    """Largest attention on any visual token: max x, in 0..1; grows with the mass."""
+
+    @hookimpl
+    def head_scoring(self, attention: Tensor) -> Tensor:
+        """Maximum over visual tokens: (b, h, v) -> (b, h)."""
+        return attention.float().amax(dim=-1)

@@ -1,0 +1,1 @@
+"""Query-selection strategies; each file is one of them."""

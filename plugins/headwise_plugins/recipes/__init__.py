@@ -1,0 +1,1 @@
+"""Named recipes: combinations of strategy texts, one readable file each."""

@@ -1,0 +1,1 @@
+"""Token-pruning strategies; each file is one of them."""

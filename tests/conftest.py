@@ -1,0 +1,8 @@
+"""Tiny random models and prompts shared by the tests; nothing here needs the network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
