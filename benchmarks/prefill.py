@@ -18,14 +18,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import headwise
 import torch
 import transformers
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-import headwise
-from headwise.attach import adapter_for
+from headwise.attachment import adapter_for
 from headwise.budget import prefill_flops
 from headwise.recipe import Recipe
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 SYSTEM, VISUAL, QUESTION, IMAGE = 35, 576, 64, 4
 
@@ -66,7 +65,9 @@ def main() -> None:
     text = SYSTEM + QUESTION
     full = prefill_flops(geometry, [VISUAL] * geometry.layers, text)
     print(_header(options))
-    print("| variant | processed average | prefill ms (median) | speed-up (median of rounds) | FLOPs-implied | reached |")
+    print(
+        "| variant | processed average | prefill ms (median) | speed-up (median of rounds) | FLOPs-implied | reached |"
+    )
     print("|---|---|---|---|---|---|")
     for name, times in seconds.items():
         counts = [VISUAL] * geometry.layers

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from torch import nn
-
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
+from torch import nn
 
 
 @attrs.frozen(eq=False)
 class Anatomy:
     """The parts of a vision-language model that pruning touches.
 
-    ``outer`` receives input ids and pixels, ``text`` runs the decoder ``layers``, each with an ``attention`` child;
-    ``cache`` is the keyword under which a layer gets the KV cache.
+    ``outer`` receives input ids and pixels, ``tower`` sees the pixels, ``text`` runs the decoder ``layers``, each with
+    an ``attention`` child; ``cache`` is the keyword under which a layer gets the KV cache.
     """
 
     outer: nn.Module
+    tower: nn.Module
     text: nn.Module
     layers: nn.ModuleList
     image_token: int

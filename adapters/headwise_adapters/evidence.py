@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
 from headwise.layout import Layout
 from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
+from torch import Tensor
+
 from headwise_adapters.probe import Probe
 
 
@@ -67,4 +67,4 @@ class StageEvidence:
 
 def checksum(tensor: Tensor) -> int:
     """CRC-32 of a tensor's bytes: the same for the same image, whatever batch it comes in."""
-    return zlib.crc32(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return zlib.crc32(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)

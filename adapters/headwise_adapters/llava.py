@@ -9,6 +9,7 @@ from typing import Any
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
+
 from headwise_adapters.anatomy import Anatomy, patches, text_geometry
 from headwise_adapters.dropping import dropping
 
@@ -19,7 +20,7 @@ class LlavaAdapter:
     """Prunes a ``LlavaForConditionalGeneration``."""
 
     def __init__(self, model: Any) -> None:
-        inner = getattr(model, "model", None)
+        inner: Any = getattr(model, "model", None)
         if not hasattr(inner, "language_model") or not hasattr(inner, "multi_modal_projector"):
             raise ModelError(
                 f"{type(model).__name__} has no language_model beside a multi_modal_projector;"
@@ -32,6 +33,7 @@ class LlavaAdapter:
         self.geometry = text_geometry(config.text_config, config.name_or_path or "this model", tokens)
         self.anatomy = Anatomy(
             outer=inner,
+            tower=inner.vision_tower,
             text=inner.language_model,
             layers=inner.language_model.layers,
             image_token=config.image_token_id,

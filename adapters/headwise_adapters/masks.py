@@ -24,7 +24,7 @@ class Tokens:
     def everything(cls, batch: int, length: int, start: int, device: torch.device) -> Tokens:
         """All ``length`` tokens from position ``start``."""
         index = torch.arange(start, start + length, device=device).expand(batch, -1)
-        return cls(index, torch.ones_like(index, dtype=torch.bool), torch.zeros_like(index[:, :1]))
+        return cls(index, torch.ones_like(index, dtype=torch.bool), index.new_zeros(batch, 1))
 
     def then(self, new: Tokens) -> Tokens:
         """These tokens followed by new ones; repeated first where the batch has grown (beams)."""
@@ -55,7 +55,9 @@ def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, fla
         plain = queries.shape[1] == 1 or queries.shape[1] == keys.index.shape[1]
         return None if plain and all_real else _causal(queries + past, keys)
     batch, q = queries.shape
-    rows = mask.expand(batch, -1, -1, -1).gather(2, queries[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    rows = mask.expand(batch, -1, -1, -1).gather(
+        2, queries[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+    )
     small = rows.gather(3, keys.index[:, None, None, :].expand(-1, rows.shape[1], q, -1))
     if all_real:
         return small

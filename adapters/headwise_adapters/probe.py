@@ -31,7 +31,9 @@ class Probe:
         self._call: tuple[Tensor, Tensor, Tensor | None, float] | None = None
         self._function = _function_of(module)
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kw: Any) -> Any:
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kw: Any
+    ) -> Any:
         """Remember the call and let the original function do it, under the config it expects to see."""
         self._call = (query, key, mask, float(kw.get("scaling") or query.shape[-1] ** -0.5))
         probing, module.config = module.config, self._own_config

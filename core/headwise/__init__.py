@@ -12,7 +12,7 @@ from headwise.errors import BudgetError, ContractError, DataError, HeadwiseError
 from headwise.hookspecs import HOOKS, hookimpl
 
 if TYPE_CHECKING:
-    from headwise.attach import attach
+    from headwise.attachment import attach
     from headwise.budget import Budget
     from headwise.geometry import Geometry, shape
     from headwise.layout import Layout
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headwise.registry import Registry, resolve
 
 _LAZY = {
-    "attach": "attach",
+    "attach": "attachment",
     "Budget": "budget",
     "Geometry": "geometry",
     "shape": "geometry",

@@ -217,9 +217,7 @@ def _check_counts(counts: object, batch: int, heads: int, who: str) -> None:
 def _check_positions(positions: Tensor, visual: int, who: str) -> None:
     ordered = positions.sort(dim=-1).values
     if ordered.numel() and (int(ordered.min()) < 0 or int(ordered.max()) >= visual):
-        raise ContractError(
-            f"{who} kept position {int(ordered.max())} or {int(ordered.min())}; wanted 0..{visual - 1}"
-        )
+        raise ContractError(f"{who} kept position {int(ordered.max())} or {int(ordered.min())}; wanted 0..{visual - 1}")
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise ContractError(f"{who} kept a position twice; wanted {positions.shape[-1]} different ones")
 

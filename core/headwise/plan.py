@@ -47,8 +47,9 @@ class Queries:
         if callable(weights):
             return cls(positions, weights)
         values = np.zeros(positions.shape)
-        for padded_values, row, given in zip(values, rows, weights or [None] * len(rows), strict=True):
-            padded_values[: len(row)] = 1 / max(len(row), 1) if given is None else given
+        shares = [1 / max(len(row), 1) for row in rows] if weights is None else weights
+        for padded_values, row, share in zip(values, rows, shares, strict=True):
+            padded_values[: len(row)] = share
         return cls(positions, values)
 
 

@@ -116,7 +116,12 @@ class Source:
     def _fields(self, body: Sequence[ast.stmt]) -> tuple[Option, ...]:
         fields = [(node, name) for node in body if not _is_class_variable(node) for name in _names(node, fields=True)]
         options = [self._field(name, node, _documentation(node, body)) for node, name in fields]
-        return tuple(option for option in options if option is not None)
+        computed = {ast.unparse(call) for node in body for call in getattr(node, "decorator_list", ())}
+        return tuple(
+            attrs.evolve(option, default="?", required=False) if f"{option.name}.default" in computed else option
+            for option in options
+            if option is not None
+        )
 
     def _field(self, name: str, node: ast.stmt, help: str | None) -> Option | None:
         """One attrs field, written out with ``attrs.field(...)`` or as a plain default; None where it is no option."""

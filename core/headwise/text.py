@@ -52,9 +52,10 @@ def canonical(name: str, strategy: object) -> str:
 
 def chosen_options(strategy: object) -> dict[str, Any]:
     """Option -> value of a built strategy, in the order the class declares them; options that are None are left out."""
-    if not attrs.has(type(strategy)):
+    kind = type(strategy)
+    if not attrs.has(kind):
         return {}
-    fields = [field for field in attrs.fields(type(strategy)) if field.init]
+    fields = [field for field in attrs.fields(kind) if field.init]
     values = {field.alias or field.name: getattr(strategy, field.name) for field in fields}
     return {key: value for key, value in values.items() if value is not None}
 

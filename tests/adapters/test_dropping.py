@@ -6,10 +6,9 @@ import copy
 import importlib.util
 from pathlib import Path
 
+import headwise
 import pytest
 import torch
-
-import headwise
 from headwise.recipe import Recipe
 
 _path = Path(__file__).parents[1] / "reference" / "masked_llava.py"
@@ -104,7 +103,7 @@ def test_generate_equals_masked_keys_with_and_without_cache(model, tools):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("recipe", ["fastv:layer=2", "random:layer=1", "uniform:layer=2"])
+@pytest.mark.parametrize("recipe", ["fastv:layer=2", "token_pruning=random:layer=1", "uniform:layer=2"])
 def test_padded_batch_rows_equal_single_rows(model, tools, side, recipe):
     rows = [
         tools["prompt"](3, "image", 5, seed=1),
@@ -117,24 +116,26 @@ def test_padded_batch_rows_equal_single_rows(model, tools, side, recipe):
     position_ids = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     recipe = Recipe.of(recipe, "max_attention", "fixed:heads=2", keep=4)
     with headwise.attach(model, recipe):
-        together = model(**batch, position_ids=position_ids, pixel_values=torch.cat([i for i in images if i is not None]))
+        together = model(
+            **batch, position_ids=position_ids, pixel_values=torch.cat([i for i in images if i is not None])
+        )
         for number, (ids, image) in enumerate(zip(rows, images, strict=True)):
             alone = model(input_ids=ids, pixel_values=image).logits[0]
             own = together.logits[number][batch["attention_mask"][number].bool()]
             torch.testing.assert_close(own, alone, **CLOSE)
 
 
-def test_left_padded_generation_equals_single_rows(model, tools):
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=1"])
+def test_left_padded_generation_equals_single_rows(model, tools, text):
     rows = [tools["prompt"](3, "image", 5, seed=1), tools["prompt"](2, "image", 9, seed=2), tools["prompt"](4, seed=3)]
     images = [tools["pixels"](1, 1), tools["pixels"](1, 2), None]
     batch = tools["padded"](rows, "left")
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-    with headwise.attach(model, fastv()):
+    with headwise.attach(model, Recipe.of(text, keep=4)):
         together = model.generate(**batch, pixel_values=torch.cat(images[:2]), **options)
         for number, (ids, image) in enumerate(zip(rows, images, strict=True)):
-            alone = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=image, **options
-            )
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            alone = model.generate(**inputs, **({} if image is None else {"pixel_values": image}), **options)
             assert alone[0, ids.shape[1] :].tolist() == together[number, batch["input_ids"].shape[1] :].tolist()
 
 
@@ -181,7 +182,7 @@ def test_second_turn_with_an_image_prunes_only_the_new_image(model, tools):
 @pytest.mark.parametrize("name", ["uniform", "random"])
 def test_pruning_before_the_language_model(model, tools, name):
     ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
-    recipe = Recipe.of(f"{name}:layer=0", keep=4)
+    recipe = Recipe.of(f"token_pruning={name}:layer=0", keep=4)
     seen = []
     with headwise.attach(model, recipe, observers=[Watch(seen)]):
         inputs = {"input_ids": ids, "pixel_values": images, "attention_mask": torch.ones_like(ids)}
@@ -223,7 +224,7 @@ def test_compact_rows_of_a_padded_batch_equal_single_rows(model, tools):
 def test_keeping_everything_is_bit_identical(model, tools):
     ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
     expected = model(input_ids=ids, pixel_values=images).logits
-    for recipe in (fastv(keep=16), Recipe.of("none"), Recipe.of("random:layer=0", keep=16)):
+    for recipe in (fastv(keep=16), Recipe.of("none"), Recipe.of("token_pruning=random:layer=0", keep=16)):
         with headwise.attach(model, recipe):
             assert torch.equal(expected, model(input_ids=ids, pixel_values=images).logits)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from headwise_adapters.probe import probing
 
 
@@ -20,7 +19,8 @@ def test_rows_equal_eager_maps(tools, attention, kv_heads, padding):
         batch.pop("attention_mask")
     images = tools["pixels"](2)
     maps = eager(**batch, pixel_values=images, output_attentions=True).attentions[2]
-    queries = torch.tensor([[28, -1, 20], [27, 26, -1]]) if padding == "left" else torch.tensor([[22, -1, 20], [21, 23, -1]])
+    asked = [[28, -1, 20], [27, 26, -1]] if padding == "left" else [[22, -1, 20], [21, 23, -1]]
+    queries = torch.tensor(asked)
     columns = torch.tensor([[9, 8, 12], [5, 6, 10]])
     with probing(model.model.language_model.layers[2].self_attn) as probe:
         model(**batch, pixel_values=images)
@@ -61,8 +61,15 @@ def test_probe_costs_rows_not_maps(tools):
 def test_config_object_and_attributes_are_restored(tools, attention):
     module = tools["tiny_llava"](attention).model.language_model.layers[1].self_attn
     before, own = dict(vars(module)), module.config
-    with pytest.raises(KeyError), probing(module):
-        assert module.config is not own
-        raise KeyError
+    configs = []
+
+    def fail_inside() -> None:
+        with probing(module):
+            configs.append(module.config)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert configs[0] is not own
     assert module.config is own
     assert dict(vars(module)) == before

@@ -74,5 +74,10 @@ def _options(plugin: Any, entry: EntryPoint) -> list[Option]:
 
 
 def _line(option: Option, width: int) -> str:
-    default = "(required)" if option.required else f"= {as_typed(option.default)}"
+    if option.required:
+        default = "(required)"
+    elif option.default is attrs.NOTHING:
+        default = "(computed)"
+    else:
+        default = f"= {'none' if option.default is None else as_typed(option.default)}"
     return f"  {option.name:{width}} {default}  {option.help or ''}".rstrip()

@@ -1,0 +1,108 @@
+"""From strategy texts to tests: one per text and law, with failures that can be run again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from headwise.registry import Registry
+from headwise.testing import head_count, head_scoring, query_selection, token_pruning
+from headwise.testing.samples import Sample, samples
+from headwise.testing.subject import Subject
+
+Law = Callable[[Subject, Sample], None]
+
+_LAWS: Mapping[str, ModuleType] = {
+    "query_selection": query_selection,
+    "head_scoring": head_scoring,
+    "head_count": head_count,
+    "token_pruning": token_pruning,
+}
+
+_settings = settings(
+    # Enough for every kind of input, few enough that the laws of a hook take a second or two.
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # A sample is small as it is, and its seed does not shrink to anything simpler.
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class ConformanceError(AssertionError):
+    """A strategy breaks a law of its hook; the message says whose it is and how to see it again."""
+
+
+def laws(hook: str) -> dict[str, Law]:
+    """Name -> law of a hook; the first line of a law's docstring says what it demands."""
+    if hook not in _LAWS:
+        raise ValueError(f"no laws are known for hook {hook!r}; there are some for {', '.join(_LAWS)}")
+    module = _LAWS[hook]
+    found = inspect.getmembers(module, inspect.isfunction)
+    return {name: law for name, law in found if law.__module__ == module.__name__ and not name.startswith("_")}
+
+
+def parametrize(
+    hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None
+) -> pytest.MarkDecorator:
+    """Decorate a test that takes ``check`` and calls it: one test per strategy text and law.
+
+    ``expected_failures`` maps the name of a law to the reason why these strategies do not follow it.
+    """
+    return pytest.mark.parametrize("check", cases(hook, texts, expected_failures=expected_failures))
+
+
+def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None) -> list[Any]:
+    """The parameters behind :func:`parametrize`, for tests that join several hooks or lists of exceptions."""
+    exceptions, known = dict(expected_failures or {}), laws(hook)
+    if not exceptions.keys() <= known.keys():
+        unknown = ", ".join(sorted(exceptions.keys() - known.keys()))
+        raise ValueError(f"expected failure of {unknown}: no such law of {hook}; its laws are {', '.join(known)}")
+    return [
+        pytest.param(
+            partial(check, hook, text, law),
+            id=f"{hook}={text}-{law}",
+            marks=[pytest.mark.xfail(reason=exceptions[law], strict=True, raises=ConformanceError)]
+            if law in exceptions
+            else [],
+        )
+        for text in texts
+        for law in known
+    ]
+
+
+def check(hook: str, text: str, law: str) -> None:
+    """Hold one strategy to one law on generated samples; raises ConformanceError."""
+    subject = Subject.of(Registry.installed(hook), text)
+
+    @_settings
+    @given(samples())
+    def hold(sample: Sample) -> None:
+        _hold(subject, text, law, sample)
+
+    hold()
+
+
+def reproduce(hook: str, text: str, law: str, sample: Sample) -> None:
+    """Hold one strategy to one law on one sample; raises ConformanceError."""
+    _hold(Subject.of(Registry.installed(hook), text), text, law, sample)
+
+
+def _hold(subject: Subject, text: str, law: str, sample: Sample) -> None:
+    hook = subject.strategy.hook
+    try:
+        laws(hook)[law](subject, sample)
+    except Exception as error:
+        problem = f"{error}" if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        raise ConformanceError(
+            f"{subject.who} breaks the law {law!r}: {problem}\n"
+            f"again: headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
+        ) from error

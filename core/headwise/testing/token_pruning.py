@@ -1,0 +1,170 @@
+"""Laws of token pruning: plans first, then who stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+
+from headwise.budget import Budget
+from headwise.errors import BudgetError
+from headwise.geometry import SHAPES, Geometry
+from headwise.plan import PruningPlan, Stage
+from headwise.testing.samples import Sample
+from headwise.testing.subject import Subject
+
+GROUPED = Geometry(
+    name="grouped", layers=6, heads=8, kv_heads=2, head_dim=8, hidden=64, intermediate=96, visual_tokens=36
+)
+"""A small model whose heads share keys."""
+
+GEOMETRIES = (SHAPES["llava-1.5-7b"], SHAPES["llava-1.5-13b"], SHAPES["demo-llava"], GROUPED)
+
+
+@attrs.define(eq=False)
+class FakeEvidence:
+    """Made-up evidence of a stage, the same for the same images; it remembers whether attention was asked for."""
+
+    sample: Sample
+    layer: int
+    visual: int
+    keep: int
+    rows: slice = slice(None)
+    asked_for_attention: bool = False
+
+    def attention(self) -> Tensor:
+        """Token scores (rows, visual)."""
+        self.asked_for_attention = True
+        return self._random(self.visual)
+
+    def hidden(self) -> Tensor:
+        """Hidden states (rows, visual, 16)."""
+        return self._random(self.visual, 16)
+
+    def seeds(self) -> Tensor:
+        """int64 (rows,)."""
+        return self.sample.seeds()[self.rows]
+
+    def _random(self, *shape: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.sample.seed + self.layer)
+        return torch.rand((self.sample.rows, *shape), generator=generator)[self.rows]
+
+
+def plan_is_valid(subject: Subject, sample: Sample) -> None:
+    """Every budget gives a plan of that geometry, or a BudgetError that says why not."""
+    for geometry in GEOMETRIES:
+        for budget in _budgets(sample, geometry):
+            plan = _plan(subject, geometry, budget)
+            if plan is not None:
+                assert plan.geometry == geometry, f"wanted a plan for {geometry.name}, got one for {plan.geometry.name}"
+
+
+def plan_repeats(subject: Subject, sample: Sample) -> None:
+    """The same geometry and budget give the same stages, also from a strategy built anew."""
+    for geometry in GEOMETRIES:
+        for budget in _budgets(sample, geometry):
+            first = _stages(_plan(subject, geometry, budget))
+            assert first == _stages(_plan(subject, geometry, budget)), "a second plan differs"
+            assert first == _stages(_plan(subject.again(), geometry, budget)), "a strategy built anew plans differently"
+
+
+def budget_is_met(subject: Subject, sample: Sample) -> None:
+    """The processed average is within one token of what was asked, and ``keep`` is met exactly.
+
+    A budget may be refused, but not one of more than three quarters of the visual tokens.
+    """
+    for geometry in GEOMETRIES:
+        for budget in _budgets(sample, geometry):
+            plan = _plan(subject, geometry, budget)
+            if plan is None:
+                generous = (budget.tokens or budget.keep or 0) > 0.75 * geometry.visual_tokens
+                assert not generous, f"{budget.text} of {geometry.visual_tokens} visual tokens is refused"
+                continue
+            if budget.tokens is not None:
+                assert abs(plan.average - budget.tokens) <= 1, f"asked for {budget.text}, processed {plan.average:.2f}"
+            else:
+                assert plan.kept == budget.keep, f"asked for {budget.text}, kept {plan.kept}"
+
+
+def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
+    """Keeping all visual tokens drops none, at any stage."""
+    for geometry in GEOMETRIES:
+        plan = subject.pipeline_with(Budget(keep=geometry.visual_tokens)).plan(geometry)
+        assert plan.average == geometry.visual_tokens, f"processed {plan.average} of {geometry.visual_tokens}"
+        for stage in plan.stages:
+            evidence = FakeEvidence(sample, stage.layer, geometry.visual_tokens, geometry.visual_tokens)
+            kept, _ = subject.pipeline.select(stage, evidence, sample.rows)
+            wanted = torch.arange(geometry.visual_tokens).expand(sample.rows, -1)
+            assert torch.equal(kept, wanted), "a visual token is dropped though all are to be kept"
+
+
+def kept_tokens_are_valid(subject: Subject, sample: Sample) -> None:
+    """Every stage keeps as many tokens as planned, ascending, different, and in range."""
+    for stage, evidence in _selections(subject, sample):
+        kept, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        wanted = (sample.rows, evidence.keep)
+        assert tuple(kept.shape) == wanted, f"wanted {wanted} kept tokens, got {tuple(kept.shape)}"
+        assert bool((kept[:, 1:] > kept[:, :-1]).all()), "kept tokens are not ascending and different"
+        assert bool(((kept >= 0) & (kept < evidence.visual)).all()), "a kept token is out of range"
+
+
+def rows_independent(subject: Subject, sample: Sample) -> None:
+    """A row of a batch keeps the tokens it keeps alone."""
+    for stage, evidence in _selections(subject, sample):
+        together, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        for row in range(sample.rows):
+            alone = attrs.evolve(evidence, rows=slice(row, row + 1))
+            kept, _ = subject.pipeline.select(stage, alone, 1)
+            assert torch.equal(kept[0], together[row]), f"row {row} keeps other tokens alone than in the batch"
+
+
+def deterministic(subject: Subject, sample: Sample) -> None:
+    """The same evidence keeps the same tokens, without touching torch's global random state."""
+    before = torch.get_rng_state()
+    for stage, evidence in _selections(subject, sample):
+        first, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        second, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        assert torch.equal(first, second), "a second selection differs"
+    assert torch.equal(before, torch.get_rng_state()), "torch's global random state was used"
+
+
+def attention_is_declared(subject: Subject, sample: Sample) -> None:
+    """A stage that looks at attention says so with ``reads_attention``, and one that says so looks."""
+    for stage, evidence in _selections(subject, sample):
+        subject.pipeline.select(stage, evidence, sample.rows)
+        assert evidence.asked_for_attention == stage.reads_attention, (
+            f"reads_attention={stage.reads_attention}, but attention read={evidence.asked_for_attention}"
+        )
+
+
+def _budgets(sample: Sample, geometry: Geometry) -> list[Budget]:
+    """A budget of each kind, from nearly nothing to everything."""
+    visual = geometry.visual_tokens
+    share = float(sample.rng.uniform(0.05, 1.0))
+    return [Budget(tokens=max(1.0, share * visual)), Budget(keep=max(1, int(share * visual))), Budget(keep=1)]
+
+
+def _plan(subject: Subject, geometry: Geometry, budget: Budget) -> PruningPlan | None:
+    """The plan, or None where the strategy refuses the budget."""
+    try:
+        return subject.pipeline_with(budget).plan(geometry)
+    except BudgetError:
+        return None
+
+
+def _stages(plan: PruningPlan | None) -> list[tuple[int, int]] | None:
+    return None if plan is None else [(stage.layer, stage.keep) for stage in plan.stages]
+
+
+def _selections(subject: Subject, sample: Sample) -> Iterator[tuple[Stage, FakeEvidence]]:
+    """Each stage of a plan that keeps a third, for images with as many visual tokens as usual, and with more."""
+    for geometry in (SHAPES["demo-llava"], GROUPED):
+        plan = _plan(subject, geometry, Budget(keep=geometry.visual_tokens // 3))
+        for images in (1, 2) if plan else ():
+            visual = whole = images * geometry.visual_tokens
+            for stage in plan.stages if plan else ():
+                keep = stage.keep_of(whole, geometry)
+                yield stage, FakeEvidence(sample, stage.layer, visual, keep)
+                visual = keep
