@@ -1,6 +1,6 @@
 """Prefill with and without pruning, on a random Llama at LLaVA-1.5's token counts.
 
-    python benchmarks/prefill.py [--layers 16] [--hidden 512] [--rounds 9] [--device cpu|cuda] [--dtype float32]
+    python benchmarks/prefill.py [--layers 24] [--hidden 512] [--rounds 9] [--device cpu|cuda] [--dtype float32]
 
 Every ratio comes from one run: in each round vanilla and all variants take turns, and the ratio is taken round by
 round, so a machine whose speed drifts does not matter. The vision tower is left out: visual features are given as
@@ -83,7 +83,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

@@ -191,7 +191,8 @@ def _who(strategy: Strategy) -> str:
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _check_tensor(value: object, shape: tuple[int, ...], who: str, what: str) -> None:
@@ -216,8 +217,9 @@ def _check_counts(counts: object, batch: int, heads: int, who: str) -> None:
 
 def _check_positions(positions: Tensor, visual: int, who: str) -> None:
     ordered = positions.sort(dim=-1).values
-    if ordered.numel() and (int(ordered.min()) < 0 or int(ordered.max()) >= visual):
-        raise ContractError(f"{who} kept position {int(ordered.max())} or {int(ordered.min())}; wanted 0..{visual - 1}")
+    wrong = ordered[(ordered < 0) | (ordered >= visual)]
+    if wrong.numel():
+        raise ContractError(f"{who} kept position {int(wrong[0])}; wanted 0..{visual - 1}")
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise ContractError(f"{who} kept a position twice; wanted {positions.shape[-1]} different ones")
 
@@ -230,8 +232,9 @@ def _check_queries(queries: Queries, layout: Layout, who: str) -> None:
         used = found[found != UNUSED]
         if used.size == 0:
             raise ContractError(f"{who} chose no query token for row {row}; wanted at least one")
-        if used.min() < 0 or used.max() >= layout.length:
-            raise ContractError(f"{who} chose position {used.max()} of row {row}; wanted 0..{layout.length - 1}")
+        wrong = used[(used < 0) | (used >= layout.length)]
+        if wrong.size:
+            raise ContractError(f"{who} chose position {wrong[0]} of row {row}; wanted 0..{layout.length - 1}")
         if (layout.kinds[row, used] == PADDING).any():
             raise ContractError(f"{who} chose padding as a query token in row {row}; wanted real tokens")
         if np.unique(used).size != used.size:

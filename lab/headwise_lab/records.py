@@ -68,7 +68,7 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]
             parsed = json.loads(piece)
         except ValueError as error:
             if number == len(pieces):  # only a line without its newline can be half-written
-                return objects, [f"The last line of {path.name} is torn and was dropped; the run may not have finished."]
+                return objects, [f"The last line of {path.name} is torn and was dropped; the run may be unfinished."]
             raise DataError(f"{path}:{number} is not JSON; remove the line or run the trial again") from error
         if not isinstance(parsed, dict):
             raise DataError(f"{path}:{number} is not a JSON object; remove the line or run the trial again")

@@ -47,7 +47,7 @@ def seen(scene: Scene) -> tuple[dict[int, tuple[str, str]], dict[str, tuple[str,
     return things, labels
 
 
-def read(question: str, scene: Scene) -> tuple[str, set[int]]:
+def read(question: str, scene: Scene) -> tuple[str, set[int]]:  # noqa: PLR0911 (one return per kind)
     """A reader written from the wording: the answer and the cells it rests on."""
     things, labels = seen(scene)
     words = re.findall(r"[a-z-]+", question.lower())

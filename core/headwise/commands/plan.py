@@ -12,7 +12,6 @@ import typer
 from headwise.budget import FLOP_FORMULAS, kv_bytes, prefill_flops
 from headwise.geometry import Geometry
 from headwise.model_config import geometry_of
-from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 
@@ -36,6 +35,8 @@ def plan(
     Prints the visual tokens each layer processes, prefill FLOPs and KV bytes, beside those of the unpruned model.
     """
     geometry = geometry_of(shape)
+    from headwise.pipeline import Pipeline  # brings torch along, which --help and a misspelt shape can do without
+
     chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep)
     found = outlook(
         Pipeline(chosen).plan(geometry),

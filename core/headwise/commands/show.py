@@ -17,7 +17,9 @@ from headwise.text import show as as_typed
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A name, or KIND=NAME, or OWNER/NAME where two packages ship it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name, or KIND=NAME, or OWNER/NAME where two packages ship it.")
+    ],
 ) -> None:
     """Show one strategy or recipe in full.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -26,33 +27,31 @@ def strategies(
     if as_json:
         typer.echo(json.dumps([row.record() for row in found], indent=2, default=str))
     elif found:
-        _print_table(found)
+        typer.echo("\n\n".join(_blocks(found)))
     else:
         typer.echo(f"no {hook or 'strategy'} is installed")
 
 
-def _print_table(found: Sequence[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _blocks(found: Sequence[Row]) -> list[str]:
+    """One block per hook, one entry per strategy; then what the marks mean that were used."""
+    blocks = [
+        "\n".join([typer.style(hook, bold=True), *map(_entry, of_hook)])
+        for hook, of_hook in groupby(found, key=lambda row: row.hook)
+    ]
+    return [*blocks, *_notes(found)]
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("hook", "name", "from", "summary", "options"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("hook", "name"))
-    for row in found:
-        owner = f"{row.distribution} {row.version}"
-        name = f"{row.name} (clash)" if row.clash else row.name
-        # Text, because brackets in a summary are no markup.
-        table.add_row(*map(Text, (row.hook, name, owner, row.description.summary or "?", row.options_text)))
-    Console(soft_wrap=False).print(table)
-    for note in _notes(found):
-        typer.echo(note)
+
+def _entry(row: Row) -> str:
+    clash = "  CLASH" if row.clash else ""
+    options = f"  [{row.options_text}]" if row.options_text else ""
+    name = typer.style(row.name, fg="cyan")
+    return f"  {name}  ({row.distribution} {row.version}){options}{clash}\n      {row.description.summary or '?'}"
 
 
 def _notes(found: Sequence[Row]) -> list[str]:
     notes = []
     if any(row.clash for row in found):
-        notes.append("clash: two distributions ship this name; write OWNER/NAME to choose one")
-    if any(row.description.summary is None or row.description.options is None for row in found):
+        notes.append("CLASH: two distributions ship this name; write OWNER/NAME to choose one")
+    if any(row.description.summary is None or "?" in row.options_text for row in found):
         notes.append("?: not readable without importing it; see headwise show NAME")
     return notes

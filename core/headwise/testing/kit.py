@@ -27,7 +27,7 @@ _LAWS: Mapping[str, ModuleType] = {
 
 _settings = settings(
     # Enough for every kind of input, few enough that the laws of a hook take a second or two.
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,

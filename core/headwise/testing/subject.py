@@ -8,7 +8,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from headwise.budget import Budget
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import Registry, Strategy
@@ -36,10 +35,6 @@ class Subject:
     def again(self) -> Subject:
         """The same strategy built anew from its own text."""
         return Subject.of(self.registry, self.strategy.text)
-
-    def pipeline_with(self, budget: Budget) -> Pipeline:
-        """The same run with a budget."""
-        return Pipeline(attrs.evolve(self.pipeline.recipe, budget=budget))
 
     def answer(self, **arguments: Any) -> Any:
         """What the strategy returns, before core has checked it; a None is refused already."""

@@ -63,11 +63,12 @@ def plan_is_valid(subject: Subject, sample: Sample) -> None:
 
 def plan_repeats(subject: Subject, sample: Sample) -> None:
     """The same geometry and budget give the same stages, also from a strategy built anew."""
+    again = subject.again()
     for geometry in GEOMETRIES:
         for budget in _budgets(sample, geometry):
             first = _stages(_plan(subject, geometry, budget))
             assert first == _stages(_plan(subject, geometry, budget)), "a second plan differs"
-            assert first == _stages(_plan(subject.again(), geometry, budget)), "a strategy built anew plans differently"
+            assert first == _stages(_plan(again, geometry, budget)), "a strategy built anew plans differently"
 
 
 def budget_is_met(subject: Subject, sample: Sample) -> None:
@@ -91,7 +92,8 @@ def budget_is_met(subject: Subject, sample: Sample) -> None:
 def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
     """Keeping all visual tokens drops none, at any stage."""
     for geometry in GEOMETRIES:
-        plan = subject.pipeline_with(Budget(keep=geometry.visual_tokens)).plan(geometry)
+        plan = _plan(subject, geometry, Budget(keep=geometry.visual_tokens))
+        assert plan is not None, "keeping everything is refused"
         assert plan.average == geometry.visual_tokens, f"processed {plan.average} of {geometry.visual_tokens}"
         for stage in plan.stages:
             evidence = FakeEvidence(sample, stage.layer, geometry.visual_tokens, geometry.visual_tokens)
@@ -149,9 +151,11 @@ def _budgets(sample: Sample, geometry: Geometry) -> list[Budget]:
 def _plan(subject: Subject, geometry: Geometry, budget: Budget) -> PruningPlan | None:
     """The plan, or None where the strategy refuses the budget."""
     try:
-        return subject.pipeline_with(budget).plan(geometry)
+        plan = subject.answer(geometry=geometry, budget=budget)
     except BudgetError:
         return None
+    assert isinstance(plan, PruningPlan), f"wanted a PruningPlan, got {type(plan).__name__}"
+    return plan
 
 
 def _stages(plan: PruningPlan | None) -> list[tuple[int, int]] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from headwise.errors import StrategyError
 from headwise.registry import installed, load, only, owner_of
-
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
 
 __all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names"]
@@ -18,7 +17,7 @@ def names() -> list[str]:
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark called ``name`` or ``OWNER/name``; raises StrategyError if there is none, several, or it is broken."""
+    """The benchmark ``name`` or ``OWNER/name``; raises StrategyError if there is none, several, or it is broken."""
     owner, _, bare = name.rpartition("/")
     entry = only(GROUP, bare, installed(GROUP), owner or None)
     who = f"benchmark {bare!r} ({owner_of(entry)})"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import attrs
 
-from headwise_lab.benchmarks.files import malformed
+from headwise.errors import DataError
 
 SUFFIX = "\nAnswer the question using a single word or phrase."  # LLaVA-1.5's prompt for short answers
 PERCENT = 100.0
@@ -45,7 +45,7 @@ class Benchmark(Protocol):
         """Headline per unit of score: 100 makes per cent."""
 
     def prepare(self, folder: Path, count: int, seed: int) -> None:
-        """Write the benchmark into ``folder`` unless it is there; raises DataError for a folder it must not touch."""
+        """Write ``count`` questions into ``folder`` unless they are there; DataError for a folder not ours to write."""
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The first ``limit`` questions, kinds taking turns; raises DataError naming file and line of what is wrong."""
@@ -57,7 +57,25 @@ class Benchmark(Protocol):
         """Unit -> its score, whose mean x ``scale`` is the headline."""
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
-        """The official figures by name; ratios in per cent."""
+        """The official figures by name; ratios in per cent. There must be at least one question."""
+
+
+def in_turns(questions: Sequence[Question], limit: int | None, *, group: int = 1) -> list[Question]:
+    """At most ``limit`` questions, kinds taking turns and each kind in file order, so that any prefix is balanced.
+
+    ``group`` consecutive questions belong together and are never split. Raises DataError if the limit is below that.
+    """
+    if limit is not None and limit < group:
+        raise DataError(f"a limit of {limit} leaves no question; the smallest limit is {group}")
+    turns: dict[str, int] = defaultdict(int)
+    ranked: list[tuple[int, Sequence[Question]]] = []
+    for start in range(0, len(questions), group):
+        kind = questions[start].kind
+        ranked.append((turns[kind], questions[start : start + group]))
+        turns[kind] += 1
+    ranked.sort(key=lambda turn: turn[0])  # stable: within a turn, kinds stay in file order
+    taken = [question for _, together in ranked for question in together]
+    return taken if limit is None else taken[: limit - limit % group]
 
 
 def per_question(questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
@@ -66,41 +84,14 @@ def per_question(questions: Sequence[Question], scores: Sequence[float]) -> dict
 
 
 def by_kind(name: str, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
-    """``name`` over all questions and ``name/kind`` for each kind, in per cent."""
-    groups: dict[str, list[float]] = defaultdict(list)
+    """Means in per cent: ``name`` over all questions, then ``name/kind`` for each kind, sorted."""
+    kinds: dict[str, list[float]] = defaultdict(list)
     for question, score in zip(questions, scores, strict=True):
-        groups[f"{name}/{question.kind}"].append(score)
-    return {key: PERCENT * mean(values) for key, values in ({name: list(scores)} | groups).items()}
+        kinds[question.kind].append(score)
+    parts = {f"{name}/{kind}": PERCENT * mean(kinds[kind]) for kind in sorted(kinds)}
+    return {name: PERCENT * mean(scores), **parts}
 
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean of at least one value."""
     return sum(values) / len(values)
-
-
-def in_turns(
-    questions: Sequence[Question], limit: int | None, folder: Path, *, size: int = 1, kind: Callable[[Question], str]
-) -> list[Question]:
-    """At most ``limit`` questions, kinds taking turns and each kind in file order, so any prefix is balanced.
-
-    Questions come in consecutive groups of ``size`` that are never split. Raises DataError if there are none, if two
-    share an id, or if the limit is below one group.
-    """
-    _check(questions, folder)
-    if limit is not None and limit < size:
-        raise malformed(folder, f"a limit of {limit} leaves no question; the smallest possible limit is {size}")
-    turns: dict[str, int] = defaultdict(int)
-    ranked = []
-    for start in range(0, len(questions), size):
-        group = questions[start : start + size]
-        ranked.append((turns[kind(group[0])], group))
-        turns[kind(group[0])] += 1
-    ranked.sort(key=lambda turn: turn[0])  # stable: within a turn, kinds stay in file order
-    groups = [group for _, group in ranked][: None if limit is None else limit // size]
-    return [question for group in groups for question in group]
-
-
-def _check(questions: Sequence[Question], folder: Path) -> None:
-    if not questions:
-        raise malformed(folder, "holds no question")
-    seen: Mapping[str, int]

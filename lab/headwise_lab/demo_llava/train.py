@@ -25,7 +25,7 @@ from headwise_lab.demo_llava.model import AuxiliaryHeads, build, grow
 from headwise_lab.demo_llava.muon import Muon
 from headwise_lab.demo_llava.packed import image_features, question_logits
 from headwise_lab.demo_llava.stages import FIRST_LAYERS, PLAN, Stage
-from headwise_lab.demo_llava.tokenizer import EOS_ID, PAD_ID, build_processor
+from headwise_lab.demo_llava.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_processor
 from headwise_lab.scenes import KINDS
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -228,7 +228,7 @@ def export(model: Any, folder: Path) -> None:
 
     half = copy.deepcopy(model).half()
     half.generation_config = GenerationConfig(
-        do_sample=False, bos_token_id=1, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=8
+        do_sample=False, bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=8
     )
     half.save_pretrained(folder)
     build_processor().save_pretrained(folder)

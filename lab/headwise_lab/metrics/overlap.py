@@ -11,8 +11,9 @@ from math import isqrt
 
 import attrs
 import numpy as np
-from headwise.errors import DataError
 from numpy.typing import ArrayLike, NDArray
+
+from headwise.errors import DataError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1; ends excluded
 Floats = NDArray[np.float64]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FIGURES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+
 
 def yes_no_figures(said: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
     """POPE's five figures, 0 to 1, with "yes" as the positive class; a figure over nothing is 0.

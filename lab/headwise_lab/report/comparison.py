@@ -73,13 +73,18 @@ class Row:
     cells: Mapping[str, Cell]
 
     @property
+    def mean_heads(self) -> float | None:
+        """Heads kept on average over the row's own trials; the baseline, shown in every row, does not count."""
+        own = [trial for cell in self.cells.values() for trial in cell.trials if trial.heads == self.heads]
+        means = [mean for trial in own if (mean := trial.number("heads", "mean")) is not None]
+        return plain.fmean(means) if means else None
+
+    @property
     def head_label(self) -> str:
         """``all``, the fixed count, or the name of the rule and the mean number of heads it kept."""
-        own = [trial for cell in self.cells.values() for trial in cell.trials if trial.heads == self.heads]
-        if self.heads == "all" or self.heads.isdigit() or not own:
+        if self.heads == "all" or self.heads.isdigit() or self.mean_heads is None:
             return self.heads
-        mean = plain.fmean(trial.number("heads", "mean") or math.nan for trial in own)
-        return f"{self.heads.partition(':')[0]} ({mean:.1f})"
+        return f"{self.heads.partition(':')[0]} ({self.mean_heads:.1f})"
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -155,7 +160,7 @@ def _by_scorer(group: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
 
 def _titles(headings: Sequence[tuple[Any, ...]]) -> list[str]:
     """The benchmark, and of everything else only what tells the tables apart."""
-    varies = [len({heading[index] for heading in headings}) > 1 for index in range(len(headings[0]))] if headings else []
+    varies = [len(set(values) - {"", ()}) > 1 for values in zip(*headings, strict=True)]
     titles = []
     for axis, benchmark, model, pruning, setting, query, scorer in headings:
         extra = ["query strategies"] if axis == "query_selection" and varies[0] else []
@@ -251,7 +256,7 @@ def _pool(name: str, trials: Sequence[Trial]) -> Cell:
 
 def _judge(rows: Sequence[Row], digits: int) -> list[Row]:
     """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons."""
-    rows = [attrs.evolve(row, cells=_paired_cells(row, digits)) for row in rows]
+    rows = [attrs.evolve(row, cells=_paired_cells(row, _control_for(row, rows), digits)) for row in rows]
     compared = [
         (index, name, cell.against_baseline.probability)
         for index, row in enumerate(rows)
@@ -266,20 +271,31 @@ def _judge(rows: Sequence[Row], digits: int) -> list[Row]:
     return rows
 
 
-def _paired_cells(row: Row, digits: int) -> dict[str, Cell]:
-    top = max(round(cell.value, digits) for cell in row.cells.values())
-    references = {role: row.cells.get(name) for role, name in (("baseline", BASELINE), ("control", CONTROL))}
+def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
+    """Random heads in the row itself; where heads are counted by a rule, those nearest in number, at most one off."""
+    if CONTROL in row.cells or row.mean_heads is None:
+        return row.cells.get(CONTROL)
+    near = [
+        (abs(other.mean_heads - row.mean_heads), other.cells[CONTROL])
+        for other in rows
+        if other.budget == row.budget and CONTROL in other.cells and other.mean_heads is not None
+    ]
+    distance, control = min(near, key=lambda pair: pair[0], default=(math.inf, None))
+    return control if distance <= 1 else None
 
-    def against(cell: Cell, role: str) -> Difference | None:
-        reference = references[role]
-        return None if reference is None or cell.role == role else paired(cell.units, reference.units)
+
+def _paired_cells(row: Row, control: Cell | None, digits: int) -> dict[str, Cell]:
+    top = max(round(cell.value, digits) for cell in row.cells.values())
+
+    def against(cell: Cell, reference: Cell | None) -> Difference | None:
+        return None if reference is None or cell.role == reference.role else paired(cell.units, reference.units)
 
     return {
         name: attrs.evolve(
             cell,
             best=len(row.cells) > 1 and round(cell.value, digits) == top,
-            against_baseline=against(cell, "baseline"),
-            against_control=against(cell, "control"),
+            against_baseline=against(cell, row.cells.get(BASELINE)),
+            against_control=against(cell, control),
         )
         for name, cell in row.cells.items()
     }

@@ -34,7 +34,7 @@ class Trial:
 
     def number(self, group: str, key: str) -> float | None:
         """``record[group][key]`` where it is a finite number."""
-        value = (self.record.get(group) or {}).get(key)
+        value: Any = (self.record.get(group) or {}).get(key)
         return float(value) if is_number(value) else None
 
     @property
@@ -112,8 +112,11 @@ class Trial:
         return self.name("head_scoring") == "random"
 
 
-def load_units(trial: Trial, folder: Path) -> str | None:
-    """Fill ``trial.units`` from its outcomes; the sentence to warn with where that did not work, else None."""
+def load_units(trial: Trial, folder: Path, benchmark: Any = None) -> str | None:
+    """Fill ``trial.units`` from its outcomes; the sentence to warn with where that did not work, else None.
+
+    ``benchmark`` knows how questions make units (MME's pairs); without one, a unit is the mean of its questions.
+    """
     try:
         outcomes = read_outcomes(folder, trial.id)
     except DataError as error:
@@ -122,7 +125,7 @@ def load_units(trial: Trial, folder: Path) -> str | None:
         return f"Record {trial.id} is compared with nothing: {error}."
     if not outcomes:
         return f"Record {trial.id} is compared with nothing: it has no outcomes."
-    scores, scale = _unit_scores(trial, outcomes)
+    scores, scale = _unit_scores(trial, outcomes, benchmark)
     trial.units = {unit: scale * score for unit, score in scores.items()}
     mean = sum(trial.units.values()) / len(trial.units)
     if abs(mean - trial.value) > max(0.06, 0.001 * abs(trial.value)):
@@ -130,9 +133,8 @@ def load_units(trial: Trial, folder: Path) -> str | None:
     return None
 
 
-def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
-    """Unit -> score and the scale, by the benchmark's own rule where it is installed, else the plain mean per unit."""
-    benchmark = _benchmark(trial.benchmark)
+def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]], benchmark: Any) -> tuple[dict[str, float], float]:
+    """Unit -> score and the scale, by the benchmark's own rule where there is one, else the plain mean per unit."""
     if benchmark is not None:
         from headwise_lab.benchmarks.base import Question
 
@@ -158,7 +160,7 @@ def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]]) -> tuple[d
     return means, trial.value / overall if overall else 100.0
 
 
-def _benchmark(name: str) -> Any:
+def benchmark_of(name: str) -> Any:
     """The installed benchmark of that name, or None: a report can outlive the package that ran the benchmark."""
     try:
         return load(only("benchmark", name, installed("benchmark")))()

@@ -19,9 +19,7 @@ def _at_budget(comparison: Comparison, budget: str) -> str:
     where = f"{comparison.title}, {budget}"
     if not any(BASELINE in row.cells for row in rows):
         return f"{where}: there is no run of `sum` over all heads to compare with, so nothing is recommended."
-    entries = [
-        (row, name, cell) for row in rows for name, cell in row.cells.items() if cell.role == "strategy"
-    ]
+    entries = [(row, name, cell) for row in rows for name, cell in row.cells.items() if cell.role == "strategy"]
     if not entries:
         return f"{where}: only the baseline was run, so nothing is compared."
     if all(cell.against_baseline is None for _, _, cell in entries):
@@ -38,7 +36,6 @@ def _gain(cell: Cell) -> float:
 
 
 def _reason(row: Row, name: str, cell: Cell) -> str:
-    assert cell.against_baseline is not None and cell.against_control is not None  # noqa: PT018 - implied by recommended
     return (
         f"{name} with {row.head_label} heads ({signed(cell.against_baseline)} against all heads,"
         f" {signed(cell.against_control)} against random heads)"

@@ -7,8 +7,9 @@ from itertools import accumulate
 
 import attrs
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)

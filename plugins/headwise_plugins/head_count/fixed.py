@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 import torch
-from headwise import StrategyError, hookimpl
 from torch import Tensor
+
+from headwise import StrategyError, hookimpl
 
 
 @attrs.frozen(eq=False)

@@ -8,9 +8,10 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
 from headwise import hookimpl
 from headwise.registry import Registry
-from torch import Tensor
 
 RULES = ("score_gap", "quality_threshold", "cumulative_contribution")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from statistics import mean, stdev
 
 import attrs
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)
@@ -46,5 +46,6 @@ class QualityThreshold:
         return max(1, min(max(wanted, self.low or 1), self.high or len(scores), len(scores)))
 
     def _above_threshold(self, scores: list[float]) -> int:
-        threshold = mean(scores) - self.sd * stdev(scores)  # exact for equal scores, where rounding would count some
-        return sum(score > threshold for score in scores)
+        mean = math.fsum(scores) / len(scores)  # exact for equal scores, where rounding would count some
+        deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
+        return sum(score > mean - self.sd * deviation for score in scores)

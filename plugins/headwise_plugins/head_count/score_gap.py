@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from statistics import mean, stdev
 
 import attrs
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)
@@ -50,5 +50,7 @@ class ScoreGap:
 
     def _before_the_gap(self, ranked: list[float], high: int) -> int:
         gaps = [upper - lower for upper, lower in pairwise(ranked)]
-        wide = mean(gaps) + self.sd * stdev(gaps)  # exact for equal gaps, where rounding would invent a wide one
+        mean = math.fsum(gaps) / len(gaps)  # exact for equal gaps, where rounding would invent a wide one
+        deviation = math.sqrt(math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1))
+        wide = mean + self.sd * deviation
         return next((position for position, gap in enumerate(gaps, start=1) if gap > wide), high)

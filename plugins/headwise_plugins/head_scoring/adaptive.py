@@ -11,12 +11,13 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
 from headwise import hookimpl
 from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
 from headwise.recipe import Recipe
 from headwise.registry import Registry
-from torch import Tensor
 
 _SLACK = 0.99  # a processed average misses its budget by rounding: 191.63 for 192, 127.6 for 128
 _ROUNDING = 1e-5  # scores or qualities that differ by less do not differ

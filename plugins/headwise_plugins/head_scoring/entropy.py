@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 class Entropy:

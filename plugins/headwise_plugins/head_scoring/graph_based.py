@@ -9,8 +9,9 @@ from __future__ import annotations
 import attrs
 import torch
 from attrs import converters, validators
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 _ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
 

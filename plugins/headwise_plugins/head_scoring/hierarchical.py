@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 _STEADY = 1e-6  # keeps an even head at a finite steadiness
 _ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
@@ -45,7 +46,7 @@ class Hierarchical:
 def _survivors(p: Tensor, entropy: Tensor, count: int) -> Tensor:
     """The ``count`` most peaked heads, bool (b, h). Ties with the last stay, so that equal heads fare equally."""
     most = math.log(p.shape[-1]) or 1.0  # of a single token, whose entropy is 0
-    peaked: Tensor = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - entropy / most)
+    peaked = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - entropy / most)
     last = peaked.topk(count, dim=-1).values[..., -1:]
     return peaked >= last - _ROUNDING
 
@@ -55,7 +56,8 @@ def _distance(p: Tensor, survivors: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(p, dim=-1)
     weights = survivors / survivors.sum(dim=-1, keepdim=True)
     centre = torch.einsum("bhv,bh->bv", unit, weights)
-    return torch.linalg.vector_norm(unit - centre.unsqueeze(1), dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(unit - centre.unsqueeze(1), dim=-1)
+    return distance
 
 
 def _among(survivors: Tensor, values: Tensor) -> Tensor:

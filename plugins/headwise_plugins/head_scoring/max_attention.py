@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 class MaxAttention:

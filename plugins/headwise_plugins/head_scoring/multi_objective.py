@@ -6,8 +6,9 @@ After the strategy of the same name in LLaVA-FinePruner-Head, without its second
 from __future__ import annotations
 
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 _CLOSE = 1e-6  # keeps heads that share no token with any other at a finite distinctness
 _ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ

@@ -6,8 +6,9 @@ import attrs
 import numpy as np
 import torch
 from attrs import validators
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import torch
 from attrs import validators
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)
@@ -36,7 +39,8 @@ class Sparsity:
 def _hoyer(squares: Tensor, tokens: int) -> Tensor:
     if tokens == 1:
         return torch.zeros_like(squares)
-    return ((tokens**0.5 - squares.rsqrt()) / (tokens**0.5 - 1)).clamp(0, 1)  # rounding leaves an even row at -1e-7
+    most = math.sqrt(tokens)
+    return ((most - squares.rsqrt()) / (most - 1)).clamp(0, 1)  # rounding leaves an even row at -1e-7
 
 
 def _shares(attention: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ The baseline of every table. SparseVLM+ (Gumpest/SparseVLMs, 12/2025) keeps its 
 
 from __future__ import annotations
 
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 class Sum:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 from attrs import validators
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 @attrs.frozen(eq=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from headwise import hookimpl
 from torch import Tensor
+
+from headwise import hookimpl
 
 
 class WeightedQuality:

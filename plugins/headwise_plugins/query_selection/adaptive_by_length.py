@@ -8,9 +8,10 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
 from headwise import Layout, Queries, hookimpl
 from headwise.registry import Registry
-from torch import Tensor
 
 
 @attrs.frozen(eq=False)
@@ -18,7 +19,7 @@ class AdaptiveByLength:
     """Another query strategy for each prompt, by the number of text tokens after its image.
 
     None: last_token. Up to ``short``: text_tokens_only. Up to ``medium``: weighted_recent. More: attention_weighted.
-    LLaVA's chat template alone comes close to ``medium``, so most prompts get attention_weighted.
+    A LLaVA prompt's question and template together exceed ten tokens, so in practice it gets attention_weighted.
     """
 
     short: int = attrs.field(default=3, converter=int, validator=attrs.validators.ge(0))

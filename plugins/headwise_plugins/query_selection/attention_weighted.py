@@ -8,10 +8,11 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from headwise import Layout, Queries, hookimpl
 from headwise.layout import SYSTEM, TEXT
 from headwise.plan import UNUSED
-from torch import Tensor
 
 Mask = npt.NDArray[np.bool_]
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import attrs
 import numpy as np
+
 from headwise import Layout, Queries, hookimpl
 
 

@@ -8,9 +8,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from headwise import Layout, Queries, hookimpl
 from headwise.plan import UNUSED
-from torch import Tensor
 
 
 @attrs.frozen(eq=False)

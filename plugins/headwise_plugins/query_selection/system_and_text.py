@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import numpy.typing as npt
+
 from headwise import Layout, Queries, hookimpl
 from headwise.layout import SYSTEM, TEXT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+
 from headwise import Layout, Queries, hookimpl
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import numpy as np
+
 from headwise import Layout, Queries, hookimpl
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import attrs
+from torch import Tensor
+
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence
-from torch import Tensor
 
 
 @attrs.frozen(eq=False)

@@ -6,9 +6,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence
-from torch import Tensor
 
 
 @attrs.frozen(eq=False)

@@ -1,0 +1,1 @@
+"""A strategy for headwise in a package of its own."""

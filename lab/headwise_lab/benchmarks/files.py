@@ -1,0 +1,162 @@
+"""Reading benchmark files so that whatever is wrong is reported with file and line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+
+BOXES = "boxes.json"  # ours, beside the official files: question id -> boxes
+BETWEEN = re.compile(r"[\s,:]*")
+
+Box = tuple[float, float, float, float]
+
+
+@attrs.frozen
+class Entry:
+    """One question as a file gives it, and the place to name when it is wrong."""
+
+    path: Path
+    line: int
+    key: str  # its key in the file's JSON object, or its number in the array
+    value: Any
+
+    def wrong(self, what: str) -> DataError:
+        """The error that says ``what`` is wrong here."""
+        return DataError(f"{self.path}, line {self.line}: {what}")
+
+    def field(self, name: str) -> Any:
+        """A field of the question's JSON object; raises DataError where either is missing."""
+        if not isinstance(self.value, Mapping):
+            raise self.wrong(f"expected a JSON object with a question, found {_short(self.value)}")
+        if name not in self.value:
+            raise self.wrong(f"the question has no {name!r}")
+        return self.value[name]
+
+    def text(self, name: str) -> str:
+        """A field that is text, or a whole number as ids often are."""
+        value = self.field(name)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self.wrong(f"{name!r} should be text, found {_short(value)}")
+        return str(value)
+
+    def texts(self, name: str, count: int) -> tuple[str, ...]:
+        """A field that is a list of exactly ``count`` texts."""
+        value = self.field(name)
+        if not isinstance(value, list) or len(value) != count or not all(isinstance(item, str) for item in value):
+            raise self.wrong(f"{name!r} should be a list of {count} texts, found {_short(value)}")
+        return tuple(value)
+
+    def picture(self, folder: Path, stem: str, suffixes: tuple[str, ...] = ("",)) -> Path:
+        """The picture ``stem`` with the first of the suffixes that exists; raises DataError where none does."""
+        for suffix in suffixes:
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+        raise self.wrong(f"the picture {folder / f'{stem}{suffixes[0]}'} is missing")
+
+
+def read_text(path: Path) -> str:
+    """A whole UTF-8 file; raises DataError in one sentence where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """(line number, text) of every line that is not blank; only a line feed ends a line."""
+    return [(i, line) for i, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+
+
+def json_lines(path: Path) -> list[Entry]:
+    """The values of a file with one JSON value a line; blank lines are skipped."""
+    return [Entry(path, i, str(i), _parse(path, line, i)) for i, line in numbered_lines(path)]
+
+
+def json_members(path: Path, inside: str | None = None) -> list[Entry]:
+    """The members of a file's JSON object, or of the array or object under its key ``inside``, each with its line."""
+    text = read_text(path)
+    document = _parse(path, text, 1)
+    at = len(text) - len(text.lstrip())
+    if inside is not None:
+        found = [start for key, _, start in _members(text, at) if key == inside] if isinstance(document, dict) else []
+        if not found:
+            raise DataError(f"{path}, line 1: expected a JSON object with the key {inside!r}")
+        document, at = document[inside], found[-1]
+    if not isinstance(document, dict | list):
+        raise DataError(f"{path}, line {text.count(chr(10), 0, at) + 1}: expected questions, found {_short(document)}")
+    entries, line, counted = [], 1, 0
+    for key, value, start in _members(text, at):
+        line, counted = line + text.count("\n", counted, start), start
+        entries.append(Entry(path, line, key, value))
+    return entries
+
+
+def _parse(path: Path, text: str, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {first_line + error.lineno - 1}: not JSON, {error.msg}") from error
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, Any, int]]:
+    """(key, value, offset) of the valid JSON object or array that opens at ``at``; array items have their number."""
+    decoder, is_object, number = json.JSONDecoder(), text[at] == "{", 0
+    at = _skip(text, at + 1)
+    while text[at] not in "]}":
+        key = str(number)
+        if is_object:
+            key, at = decoder.raw_decode(text, at)
+            at = _skip(text, at)
+        value, end = decoder.raw_decode(text, at)
+        yield key, value, at
+        at, number = _skip(text, end), number + 1
+
+
+def _skip(text: str, at: int) -> int:
+    """The offset after white space, commas and colons."""
+    found = BETWEEN.match(text, at)
+    return found.end() if found else at
+
+
+def distinct(path: Path, ids: list[tuple[str, Entry]]) -> dict[str, Entry]:
+    """Question id -> entry; raises DataError where there is no question, or two have one id."""
+    if not ids:
+        raise DataError(f"{path} holds no question")
+    found: dict[str, Entry] = {}
+    for name, entry in ids:
+        if name in found:
+            raise entry.wrong(f"question {name!r} was on line {found[name].line} already")
+        found[name] = entry
+    return found
+
+
+def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
+    """Question id -> boxes; empty where the folder has no such file, as official data have none."""
+    path = folder / BOXES
+    return {entry.key: _boxes(entry) for entry in json_members(path)} if path.is_file() else {}
+
+
+def _boxes(entry: Entry) -> tuple[Box, ...]:
+    rows: list[Any] = entry.value if isinstance(entry.value, list) else [entry.value]
+    for row in rows:
+        if not (isinstance(row, list) and len(row) == 4 and all(type(x) in (int, float) for x in row)):
+            raise entry.wrong(f"question {entry.key!r} should have a list of [x0, y0, x1, y1], found {_short(row)}")
+        if not (row[0] < row[2] and row[1] < row[3]):
+            raise entry.wrong(f"question {entry.key!r} has an empty box {row}; x0 < x1 and y0 < y1 are wanted")
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

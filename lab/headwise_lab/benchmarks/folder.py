@@ -1,0 +1,71 @@
+"""Preparing a benchmark folder: all of it or nothing, and never over something else."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import DataError
+
+STAMP = "prepared.json"  # written last: a folder that has it is complete
+
+Stamp = Mapping[str, object]  # benchmark, version, count, seed
+
+
+def prepared(folder: Path, stamp: Stamp, build: Callable[[Path], None]) -> None:
+    """Have ``build`` fill ``folder`` unless it bears this stamp already.
+
+    It is built in a hidden sibling and renamed, so nobody sees half of it. Raises DataError where the folder holds
+    something else or cannot be written.
+    """
+    folder = folder.resolve()
+    if _is_done(folder, stamp):
+        return
+    workplace = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        workplace.mkdir(parents=True)
+        build(workplace)
+        (workplace / STAMP).write_text(json.dumps(dict(stamp)) + "\n", encoding="utf-8")
+        _move(workplace, folder, stamp)
+    except OSError as error:
+        raise DataError(f"{stamp['benchmark']} cannot be written to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _move(workplace: Path, folder: Path, stamp: Stamp) -> None:
+    try:
+        workplace.rename(folder)  # replaces an empty folder and no other
+    except OSError:
+        if not _is_done(folder, stamp):  # else another process was faster, with the same content
+            raise
+
+
+def _is_done(folder: Path, stamp: Stamp) -> bool:
+    """Whether the folder bears the stamp; raises DataError where it holds anything else."""
+    try:
+        held = sorted(item.name for item in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"{stamp['benchmark']} cannot be written to {folder}: {error.strerror}") from error
+    if not held:
+        return False
+    found = _stamp(folder / STAMP) if STAMP in held else None
+    if found == dict(stamp):
+        return True
+    holds = json.dumps(found) if found else held[0]
+    raise DataError(
+        f"{folder} holds {holds}, wanted {json.dumps(dict(stamp))}; choose another folder or delete this one"
+    )
+
+
+def _stamp(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="demo-llava, a local model folder, or a hub id.")]
+Tokens = Annotated[float | None, typer.Option(help="Visual tokens processed per decoder layer, on average.")]
+Keep = Annotated[int | None, typer.Option(help="Visual tokens left after the last stage.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Questions asked of each benchmark.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the synthetic questions.")]
+Batch = Annotated[int, typer.Option(min=1, help="Questions asked at once.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder with the benchmark's files, or with one such folder per benchmark.")
+]
+Positions = Annotated[str, typer.Option(help="keep or compact: position ids of surviving tokens.")]
+Aggregate = Annotated[str, typer.Option(help="mean, normalised or weighted: how kept heads become token scores.")]
+MinMass = Annotated[float, typer.Option(help="Image mass below which a head cannot be chosen.")]
+SinkShare = Annotated[float, typer.Option(help="Share of image attention above which a token is a sink.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Attention = Annotated[str, typer.Option(help="sdpa or eager.")]

@@ -1,0 +1,125 @@
+"""``headwise run``: one trial, one record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import (
+    Aggregate,
+    Attention,
+    Batch,
+    Data,
+    Device,
+    Dtype,
+    Keep,
+    Limit,
+    MinMass,
+    Model,
+    Positions,
+    Seed,
+    SinkShare,
+    Tokens,
+)
+
+
+def run(
+    *,
+    model: Model = "demo-llava",
+    benchmark: Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")] = "shapes-gqa",
+    tokens: Tokens = None,
+    keep: Keep = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe to start from.")] = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    batch: Batch = 16,
+    data: Data = None,
+    positions: Positions = "keep",
+    aggregate: Aggregate = "mean",
+    min_mass: MinMass = 0.0,
+    sink_share: SinkShare = 1.0,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    attention: Attention = "sdpa",
+    out: Annotated[Path | None, typer.Option(help="Also store the record and its outcomes in this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
+) -> None:
+    """Run one model on one benchmark with one recipe.
+
+    A pruning method needs one budget, --tokens or --keep; the unpruned model, which runs where no strategy is named,
+    takes none.
+    """
+    from headwise.recipe import Recipe
+    from headwise_lab.benchmarks import benchmark as benchmark_called
+    from headwise_lab.data import questions_of
+    from headwise_lab.inputs import Inputs
+    from headwise_lab.models_io import load_model
+    from headwise_lab.store import Store
+    from headwise_lab.trial import Setting, check, run_trial
+
+    settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
+    chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep, **settings)
+    asked = benchmark_called(benchmark)
+    loaded = load_model(model, dtype=dtype, device=device, attention=attention)
+    check(chosen, loaded.geometry)
+    inputs = Inputs(loaded, asked, questions_of(asked, data=data, limit=limit, seed=seed), batch)
+    store = Store.open(out, "run") if out is not None else None
+    for warning in store.warnings if store else ():
+        typer.echo(f"warning: {warning}", err=True)
+    setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
+    record, outcomes = _with_progress(run_trial, setting, inputs)
+    if store is not None:
+        store.add(record, outcomes)
+    typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
+    if store is not None:
+        typer.echo(f"stored in {out}", err=True)
+
+
+def _with_progress(run_trial: Any, setting: Any, inputs: Any) -> Any:
+    """Run with a bar on the error stream, which leaves the output to the record."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(inputs.benchmark.name, total=len(inputs))
+        return run_trial(setting, inputs, lambda rows: progress.advance(task, rows))
+
+
+def describe(record: dict[str, Any]) -> str:
+    """The record as a person reads it."""
+    metric, budget, cost = record["metric"], record["budget"], record["cost"]
+    lines = [
+        f"{record['model']} on {record['benchmark']}: {metric['name']} {_with_error(metric['value'], metric['se'])}"
+        f" ({record['n']} questions)",
+        *(f"  {hook}={text}" for hook, text in record["strategies"].items()),
+        f"budget      {budget['given']}: {budget['kept']} of {budget['visual']} visual tokens kept,"
+        f" {budget['processed']:.2f} processed per layer on average",
+    ]
+    if record["heads"]["mean"] is not None:
+        lines.append(f"heads       {record['heads']['mean']:.2f} of {record['heads']['of']} decided, on average")
+    lines += [
+        f"prefill     {_shown(cost['prefill_ms'])} ms per question in batches of {cost['batch']};"
+        f" {cost['flops_total'] / 1e9:.4g} G multiply-adds ({cost['flops_formula']}), of which"
+        f" {cost['flops_visual'] / 1e9:.4g} G visual",
+        f"decode      {_shown(cost['decode_tokens_per_s'])} tokens/s; KV cache {cost['kv_bytes'] / 2**20:.4g} MiB"
+        " after prefill",
+    ]
+    if record["overlap"]:
+        told = ", ".join(f"{key} {record['overlap'][key]:.3f}" for key in ("recall", "precision", "iou", "lift"))
+        lines.append(f"kept tokens {told} against the boxes of {record['overlap']['n']} questions")
+    lines += [f"  {name} {value:.2f}" for name, value in record["metrics"].items()]
+    return "\n".join(lines)
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
+
+
+def _shown(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"

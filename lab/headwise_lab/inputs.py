@@ -1,0 +1,180 @@
+"""A benchmark's questions as a model sees them: batches of tensors, and what is known about them beforehand.
+
+None of it depends on a recipe, so the trials of a study share one :class:`Inputs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from headwise.errors import DataError
+from headwise_lab.benchmarks import Benchmark, Question
+from headwise_lab.metrics.overlap import Mask, token_mask
+from headwise_lab.models_io import DTYPES, Loaded
+from headwise_lab.pictures import Pictures
+
+SAMPLE = 64
+"""Questions whose image features are held, to tell how diverse the kept tokens are."""
+
+ROOM = 2**30  # bytes of tensors that are held for the next trial; beyond them they are computed again
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """Consecutive questions: the number of the first, tensors on the CPU, visual and other tokens of each row."""
+
+    first: int
+    tensors: Any
+    visual: tuple[int, ...]
+    text: tuple[int, ...]
+
+    def on(self, loaded: Loaded) -> Any:
+        """The tensors where the model is and in its dtype."""
+        return self.tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+
+
+class Inputs:
+    """Questions of a benchmark, ready for one model."""
+
+    def __init__(self, loaded: Loaded, benchmark: Benchmark, questions: Sequence[Question], batch: int) -> None:
+        self.loaded, self.benchmark, self.questions, self.batch = loaded, benchmark, tuple(questions), batch
+        self.pictures = Pictures(loaded.model)
+        self._batches: dict[int, Batch] = {}
+        self._room = ROOM
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256 over everything that is asked and shown, shortened to 16 hexadecimal digits."""
+        found = hashlib.sha256()
+        for question in self.questions:
+            told = attrs.asdict(question) | {"image": question.image.name}
+            found.update(json.dumps(told, sort_keys=True).encode())
+        for path in sorted({question.image for question in self.questions}):
+            found.update(path.name.encode() + _content(path))
+        return found.hexdigest()[:16]
+
+    def batches(self) -> Iterator[Batch]:
+        """Every question once, in order."""
+        for first in range(0, len(self), self.batch):
+            yield self._batches.get(first) or self._made(first)
+
+    def _made(self, first: int) -> Batch:
+        loaded, questions = self.loaded, self.questions[first : first + self.batch]
+        tensors = encode(loaded.processor, questions)
+        images = tensors["input_ids"] == loaded.model.config.image_token_id
+        visual = tuple(images.sum(dim=1).tolist())
+        valid = tensors["attention_mask"].sum(dim=1).tolist()
+        text = tuple(length - count for length, count in zip(valid, visual, strict=True))
+        batch = Batch(first, tensors, visual, text)
+        size = sum(value.nbytes for value in tensors.values())
+        if size <= self._room:
+            self._batches[first], self._room = batch, self._room - size
+        return batch
+
+    @cached_property
+    def truths(self) -> list[Mask | None]:
+        """Per question the visual tokens its boxes lie on; None without boxes, or where tokens cannot be placed."""
+        side, tokens = self._crop_side(), self.loaded.geometry.visual_tokens
+        return [self._truth(question, side, tokens) for question in self.questions]
+
+    def _crop_side(self) -> int | None:
+        """Pixels per side of what the vision tower sees; None for a processor that does not crop as CLIP's does."""
+        images = self.loaded.processor.image_processor
+        if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
+            return None
+        return int(images.crop_size["height"])
+
+    def _truth(self, question: Question, side: int | None, tokens: int) -> Mask | None:
+        if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
+            return None
+        with Image.open(question.image) as picture:
+            return token_mask(question.boxes, picture.size, tokens, side)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Projected image features of the first questions, of length 1 each, float32 (SAMPLE at most, v, d)."""
+        found: list[Tensor] = []
+        for batch in self.batches():
+            if batch.first >= SAMPLE:
+                break
+            with self.pictures.remembered(batch.first):
+                found.append(image_features(self.loaded, batch))
+        return torch.cat(found)[:SAMPLE]
+
+
+@torch.inference_mode()
+def image_features(loaded: Loaded, batch: Batch) -> Tensor:
+    """What the projector makes of each picture, every token scaled to length 1: float32 (b, v, d) on the CPU."""
+    features = loaded.model.get_image_features(pixel_values=batch.on(loaded)["pixel_values"])
+    features = getattr(features, "pooler_output", features)
+    rows = torch.stack(list(features)).float().cpu()
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def diversity(features: Tensor, kept: Sequence[Sequence[int]]) -> float | None:
+    """1 - mean pairwise cosine of each row's kept tokens, averaged over rows; None where no row keeps two.
+
+    Of k unit vectors with sum s, the mean over pairs is (|s|^2 - k) / (k (k - 1)).
+    """
+    values = []
+    for row, tokens in zip(features, kept, strict=False):
+        count = len(tokens)
+        if count > 1:
+            total = float(row[list(tokens)].sum(dim=0).square().sum())
+            values.append(1 - (total - count) / (count * (count - 1)))
+    return float(np.mean(values)) if values else None
+
+
+def encode(processor: Any, questions: Sequence[Question]) -> Any:
+    """Token ids, attention mask and pixel values of one batch, padded on the left."""
+    texts = [prompt(processor, question.text) for question in questions]
+    start = getattr(processor.tokenizer, "bos_token", None)
+    has_start = isinstance(start, str) and all(
+        text.startswith(start) for text in texts
+    )  # some templates write it themselves
+    return processor(
+        text=texts,
+        images=[picture(question) for question in questions],
+        return_tensors="pt",
+        padding=True,
+        add_special_tokens=not has_start,
+    )
+
+
+def prompt(processor: Any, text: str) -> str:
+    """A question with its picture in the model's chat template, or in that of LLaVA-1.5 where it has none."""
+    if not getattr(processor, "chat_template", None):
+        return f"USER: <image>\n{text} ASSISTANT:"
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    told: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return told
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the picture {path} cannot be read: {error.strerror}") from error
+
+
+def picture(question: Question) -> Image.Image:
+    """The question's picture in RGB; raises DataError where it cannot be read."""
+    try:
+        with Image.open(question.image) as stored:
+            return stored.convert("RGB")
+    except OSError as error:
+        raise DataError(f"the picture {question.image} of question {question.id} cannot be read: {error}") from error

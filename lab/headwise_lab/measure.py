@@ -1,0 +1,124 @@
+"""What a trial cost and where it ran: times, multiply-adds, bytes, versions, hardware."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from headwise.budget import kv_bytes, prefill_flops
+from headwise.plan import PruningPlan
+from headwise_lab.inputs import Inputs
+from headwise_lab.models_io import DTYPES, Loaded
+
+STEPS = 8
+"""New tokens of the timed ``generate``."""
+
+
+def counted(plan: PruningPlan, text: int, dtype: str) -> dict[str, Any]:
+    """Prefill multiply-adds and KV bytes of a plan, counted, with ``text`` tokens beside the visual ones."""
+    geometry = plan.geometry
+    formula = "gated" if geometry.gated else "fastv"
+    return {
+        "flops_visual": prefill_flops(geometry, plan.processed, 0, formula),
+        "flops_total": prefill_flops(geometry, plan.processed, text, formula),
+        "flops_formula": formula,
+        "text_tokens": text,
+        "kv_bytes": kv_bytes(geometry, plan.processed, text, DTYPES[dtype].itemsize),
+    }
+
+
+@torch.inference_mode()
+def timed(loaded: Loaded, inputs: Inputs, batches: int) -> dict[str, float | None]:
+    """Prefill and decode times over the first ``batches`` batches, after the model has warmed up.
+
+    ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, over its rows.
+    ``decode_tokens_per_s``: the same batches generate exactly STEPS tokens; what that takes beyond the prefill is spent
+    on rows x (STEPS - 1) tokens, since the prefill gives the first. None where the clock cannot tell them apart.
+    """
+    prefills, rates = [], []
+    for batch in islice(inputs.batches(), batches):
+        tensors, rows = batch.on(loaded), len(batch.visual)
+        prefill = _seconds(loaded, _prefill, loaded.model, tensors)
+        whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
+        prefills.append(1000 * prefill / rows)
+        if whole > prefill:
+            rates.append(rows * (STEPS - 1) / (whole - prefill))
+    return {
+        "prefill_ms": median(prefills) if prefills else None,
+        "decode_tokens_per_s": median(rates) if rates else None,
+    }
+
+
+def _prefill(model: Any, tensors: Any) -> None:
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    model(**tensors, use_cache=True, **last_only)
+
+
+def _seconds(loaded: Loaded, work: Any, *arguments: Any) -> float:
+    """Wall-clock time of one call, everything a GPU still has to do included."""
+    cuda = torch.device(loaded.device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(loaded.device)
+    start = time.perf_counter()
+    work(*arguments)
+    if cuda:
+        torch.cuda.synchronize(loaded.device)
+    return time.perf_counter() - start
+
+
+def generate(loaded: Loaded, tensors: Any, most: int, least: int = 0) -> torch.Tensor:
+    """Greedy new tokens (b, ``most`` at most), stopping at the end-of-sequence token."""
+    from transformers import GenerationConfig
+
+    tokenizer, own = loaded.processor.tokenizer, loaded.model.generation_config
+    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+    chosen = GenerationConfig(
+        max_new_tokens=most,
+        min_new_tokens=least or None,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    ids: torch.Tensor = loaded.model.generate(**tensors, generation_config=chosen)
+    return ids[:, tensors["input_ids"].shape[1] :]
+
+
+def mean_text(lengths: Sequence[int]) -> int:
+    """Tokens of a prompt that are not visual, on average, to the nearest whole number."""
+    return round(sum(lengths) / len(lengths))
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on."""
+    return {name: version(name) for name in ("headwise", "torch", "transformers")} | {
+        "python": platform.python_version()
+    }
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The machine: its CPU, cores, the threads torch uses, and the device the model is on."""
+    found = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device}
+    if torch.device(device).type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _cpu() -> str:
+    """The processor's name, which only Linux tells in full, and only there."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

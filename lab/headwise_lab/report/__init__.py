@@ -1,0 +1,8 @@
+"""Reports: what the records say, and no more than the evidence carries."""
+
+from __future__ import annotations
+
+from headwise_lab.report.building import ReportPaths, build
+from headwise_lab.report.console import terminal_table
+
+__all__ = ["ReportPaths", "build", "terminal_table"]

@@ -1,0 +1,130 @@
+"""``build``: from an output folder to report.md, report.html, tables/ and figures/."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.report.comparison import Comparison
+from headwise_lab.report.content import Content, Section, gather
+from headwise_lab.report.grid import Grid, comma_separated, grid_csv, latex
+from headwise_lab.report.markdown_page import markdown_page
+from headwise_lab.report.tables import long_rows
+from headwise_lab.report.trials import Trial
+
+
+@attrs.frozen
+class ReportPaths:
+    """Where a report was written, what it found and what it has to warn about."""
+
+    markdown: Path
+    html: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    findings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def build(folder: Path, title: str | None = None) -> ReportPaths:
+    """Rebuild the report of an output folder from its records and outcomes alone.
+
+    Raises DataError where there are no records, one is malformed, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    content = gather(folder, title)
+    try:
+        return _write(folder, content)
+    except OSError as error:
+        raise DataError(f"the report cannot be written to {folder} ({error}); give one you may write to") from error
+
+
+def _write(folder: Path, content: Content) -> ReportPaths:
+    for name in ("tables", "figures"):
+        (folder / name).mkdir(exist_ok=True)
+    content = _with_figures(content, folder)
+    written = _write_tables(content, folder / "tables")
+    from headwise_lab.report.html_page import html_page
+
+    return ReportPaths(
+        markdown=_write_text(folder / "report.md", markdown_page(content)),
+        html=_write_text(folder / "report.html", html_page(content)),
+        tables=tuple(written),
+        figures=tuple(figure.path for section in content.sections for figure in section.figures),
+        findings=tuple(sentence for section in content.sections for sentence in section.verdicts),
+        warnings=content.warnings,
+    )
+
+
+def _with_figures(content: Content, folder: Path) -> Content:
+    """The content with its figures drawn; what could not be drawn becomes a warning."""
+    from headwise_lab.report import figures
+    from headwise_lab.report.overlays import overlays
+
+    sections: list[Section] = []
+    notes: list[str] = []
+    for section in content.sections:
+        comparison, target = section.comparison, folder / "figures"
+        overlay, note = overlays(comparison, folder, target)
+        drawn = (
+            figures.scores(comparison, _unpruned(comparison, content.trials), target),
+            figures.heat_map(comparison, target),
+            overlay,
+        )
+        notes += [note] if note else []
+        sections.append(attrs.evolve(section, figures=tuple(figure for figure in drawn if figure)))
+    return attrs.evolve(content, sections=tuple(sections), warnings=(*content.warnings, *notes))
+
+
+def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> tuple[float, float] | None:
+    """Score and SE of the same model without pruning, where exactly one such trial was run."""
+    model = next(trial.model for _, _, cell in comparison.cells() for trial in cell.trials)
+    full = [
+        trial
+        for trial in trials
+        if trial.name("token_pruning") == "none" and (trial.benchmark, trial.model) == (comparison.benchmark, model)
+    ]
+    return (full[0].value, full[0].se or 0.0) if len(full) == 1 else None
+
+
+def _write_tables(content: Content, folder: Path) -> list[Path]:
+    written = []
+    for grid in content.grids():
+        written.append(_write_text(folder / f"{grid.slug}.tex", latex(grid)))
+        written.append(_write_text(folder / f"{grid.slug}.csv", _csv(grid, content)))
+    written.append(_write_text(folder / "records.csv", _rows_csv([dict(trial.record) for trial in content.trials])))
+    return written
+
+
+def _csv(grid: Grid, content: Content) -> str:
+    """Score tables carry every column there is, one line per cell and record; the others are written as shown."""
+    for section in content.sections:
+        if grid is section.scores:
+            return _rows_csv(long_rows(section.comparison))
+    return grid_csv(grid)
+
+
+def _rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    from headwise_lab.report.tables import flat
+
+    flattened = [flat(row) for row in rows]
+    return comma_separated(list(dict.fromkeys(key for row in flattened for key in row)), flattened)
+
+
+def _write_text(path: Path, text: str) -> Path:
+    """Write a file in one step, so that a reader never sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        os.chmod(name, 0o644)  # mkstemp gives 0600; a report is meant to be shared
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,69 @@
+"""The report as Markdown; its score tables are in the layout that ``headwise report --table`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headwise_lab.report.content import Content, Section
+from headwise_lab.report.figures import Figure
+from headwise_lab.report.grid import Grid, markdown, markdown_text
+
+LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (each by two paired SE), ★ recommended, - not measured."
+
+
+def markdown_page(content: Content) -> str:
+    """The whole page."""
+    blocks = [f"# {markdown_text(content.title)}", _origin(content)]
+    blocks += [f"> {markdown_text(warning)}" for warning in content.warnings]
+    blocks += ["## Findings", _bullets([sentence for section in content.sections for sentence in section.verdicts])]
+    blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
+    for section in content.sections:
+        blocks += _section(section)
+    for grid in filter(None, (content.total_wins, *content.others)):
+        blocks += [f"## {grid.title}", markdown(grid), grid.caption]
+    blocks += ["## How to read this", content.method, "## Records", markdown(content.records)]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _origin(content: Content) -> str:
+    return f"{len(content.trials)} records. Rebuilt from results.jsonl and outcomes/ by `headwise report`."
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences) or "- There is nothing to compare."
+
+
+def _best(section: Section) -> str:
+    name = markdown_text(section.comparison.title)
+    return "\n".join(f"- **{name}**: {markdown_text(line)}" for line in section.best)
+
+
+def _section(section: Section) -> list[str]:
+    blocks = [
+        f"## {markdown_text(section.scores.title)}",
+        markdown(section.scores),
+        f"{section.scores.caption}. {LEGEND}",
+        *(_figure(figure) for figure in section.figures),
+        _grid("Difference to all heads, paired ± SE", section.differences),
+        "### Wins",
+        _wins(section),
+    ]
+    if section.overlap:
+        blocks += [_grid("Kept tokens", section.overlap), section.overlap.caption]
+    return blocks
+
+
+def _wins(section: Section) -> str:
+    rows = len(section.comparison.rows)
+    return "\n".join(
+        f"- **{markdown_text(name)}**: best in {wins} of {rows} rows, alone in {sole}"
+        for name, (wins, sole) in section.comparison.wins().items()
+    )
+
+
+def _grid(title: str, grid: Grid) -> str:
+    return f"### {title}\n\n{markdown(grid)}"
+
+
+def _figure(figure: Figure) -> str:
+    return f"![{markdown_text(figure.caption)}](figures/{figure.path.name})\n\n*{markdown_text(figure.caption)}*"

@@ -1,0 +1,155 @@
+"""Reading score tables from Markdown: seed 000's layout, which is also the layout of our own ``report.md``.
+
+A table stands under a heading that ends in ``评估结果`` or ``results`` and opens with the columns Token and Head; a
+token cell is filled on the first row of its group only, the best figure is bold, ``-`` is a missing one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+
+from headwise.errors import DataError
+
+_HEADING = re.compile(r"#{1,6}\s+(.+?)\s*(?:评估结果|\bresults)\s*", re.IGNORECASE)
+_ANY_HEADING = re.compile(r"#{1,6}\s+\S.*")
+_FIGURE = re.compile(r"(-?\d+(?:\.\d+)?)\s*%?(?:\s*±\s*\S+)?")
+_MISSING = ("", "-", "–", "—")
+_SIGNS = "≈↑↓★ "
+
+
+@attrs.frozen
+class Figure:
+    """A printed figure, exactly as printed, and whether it is bold."""
+
+    value: Decimal
+    bold: bool = False
+
+
+@attrs.frozen
+class ScoreRow:
+    """One token budget and head count: column -> figure, columns with a missing one left out."""
+
+    token: str
+    head: str
+    figures: dict[str, Figure]
+    line: int
+
+    @property
+    def best(self) -> tuple[str, ...]:
+        """Columns with the highest figure, several where they tie; nothing is best alone in its row."""
+        if len(self.figures) < 2:
+            return ()
+        top = max(figure.value for figure in self.figures.values())
+        return tuple(name for name, figure in self.figures.items() if figure.value == top)
+
+    @property
+    def bold(self) -> tuple[str, ...]:
+        """Columns the document marks as best."""
+        return tuple(name for name, figure in self.figures.items() if figure.bold)
+
+    @property
+    def label(self) -> str:
+        """``token/head``."""
+        return f"{self.token}/{self.head}"
+
+
+@attrs.frozen
+class ScoreTable:
+    """A benchmark's table."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+
+
+def read_text(path: Path) -> str:
+    """The text of a document; raises DataError where it cannot be read as UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a text file ({error}); give a Markdown file with tables") from error
+
+
+def read_tables(text: str, source: str) -> list[ScoreTable]:
+    """All score tables of a document; raises DataError naming ``source`` and the line of what does not fit."""
+    lines = text.splitlines()
+    tables: list[ScoreTable] = []
+    for start, line in enumerate(lines):
+        heading = _HEADING.fullmatch(line.strip())
+        if heading:
+            table = _table_below(unescaped(heading.group(1)), lines, start + 1, source)
+            tables += [table] if table else []
+    if not tables:
+        raise DataError(
+            f"{source} holds no score table; one needs a heading that ends in 'results' or '评估结果' and the columns"
+            " | Token | Head | strategies ... |"
+        )
+    return tables
+
+
+def _table_below(name: str, lines: Sequence[str], start: int, source: str) -> ScoreTable | None:
+    """The first Token | Head table between a heading and the next one."""
+    for index in range(start, len(lines)):
+        if _ANY_HEADING.fullmatch(lines[index].strip()):
+            return None
+        header = _cells(lines[index])
+        if [cell.lower().rstrip("s") for cell in header[:2]] == ["token", "head"]:
+            return _rows(name, header, lines, index, source)
+    return None
+
+
+def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, source: str) -> ScoreTable:
+    columns = tuple(map(plain, header[2:]))
+    if not columns or len(set(columns)) < len(columns):
+        raise DataError(f"{source}:{start + 1}: the columns of {name} must be at least one strategy, each named once")
+    rows: list[ScoreRow] = []
+    for index in range(start + 1, len(lines)):
+        cells = _cells(lines[index])
+        if not cells:
+            break
+        if all(re.fullmatch(r":?-{3,}:?", cell) for cell in cells):
+            continue
+        where = f"{source}:{index + 1}"
+        if len(cells) != len(header):
+            raise DataError(f"{where}: {len(cells)} cells in a table of {len(header)} columns")
+        token = plain(cells[0]) or (rows[-1].token if rows else "")
+        if not token:
+            raise DataError(f"{where}: the first row of {name} names no token budget")
+        figures = {column: _figure(cell, where) for column, cell in zip(columns, cells[2:], strict=True)}
+        rows.append(ScoreRow(token, plain(cells[1]), {key: kept for key, kept in figures.items() if kept}, index + 1))
+    return ScoreTable(name, columns, tuple(rows))
+
+
+def _cells(line: str) -> list[str]:
+    """Cells of a table line, or nothing where it is none; an escaped bar does not end a cell."""
+    line = line.strip()
+    if not (len(line) > 1 and line.startswith("|") and line.endswith("|")):
+        return []
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line[1:-1])]
+
+
+def plain(text: str) -> str:
+    """A cell's text without emphasis and escapes."""
+    return unescaped(re.sub(r"(?<!\\)\*\*", "", text)).strip()
+
+
+def unescaped(text: str) -> str:
+    """Markdown escapes undone."""
+    return re.sub(r"\\([\\|*_])", r"\1", text).replace("&lt;", "<")
+
+
+def _figure(cell: str, where: str) -> Figure | None:
+    text = cell.strip(_SIGNS)
+    bold = text.startswith("**") and text.endswith("**") and len(text) > 4
+    text = text.strip("*").strip()
+    if text in _MISSING:
+        return None
+    match = _FIGURE.fullmatch(text)
+    if match is None:
+        raise DataError(f"{where}: {cell!r} is neither a figure nor '-'")
+    return Figure(Decimal(match.group(1)), bold)

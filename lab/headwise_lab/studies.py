@@ -1,0 +1,143 @@
+"""Which trials make a study, as data: study A and B of seed 002, and the demo.
+
+Every study has the references without which its figures say nothing: the unpruned model, ``sum`` over all heads
+(FastV as published), and as many heads drawn at random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from headwise.budget import Budget
+from headwise.geometry import Geometry
+from headwise.recipe import Recipe
+from headwise.registry import installed
+
+LAYER = 2
+"""Visual tokens leave before this decoder layer: FastV's K in every table of the seeds."""
+
+PRUNING = f"token_pruning=fastv:layer={LAYER}"
+SHARES = (1 / 3, 2 / 9, 1 / 9)
+"""Processed averages of study A as shares of all visual tokens: 192, 128 and 64 of 576."""
+
+_ALL = "head_count=all"
+_BASELINE = "head_scoring=sum"
+_CONTROL = "head_scoring=random"
+_LAST = "query_selection=last_token"
+_OWN_COUNT = ("adaptive",)  # scorers that decide how many heads they keep
+
+
+@attrs.frozen
+class Case:
+    """One trial of a study: a benchmark, strategy texts, and a budget."""
+
+    benchmark: str
+    strategies: tuple[str, ...]
+    budget: Budget = attrs.field(factory=Budget)
+
+    def recipe(self, **settings: Any) -> Recipe:
+        """The recipe of this case, with settings that hold for the whole study."""
+        return Recipe.of(*self.strategies, tokens=self.budget.tokens, keep=self.budget.keep, **settings)
+
+
+def head_counts(heads: int) -> tuple[int, ...]:
+    """Three quarters, half and a quarter of a model's heads: 24, 16 and 8 of 32."""
+    return tuple(dict.fromkeys(max(1, round(share * heads)) for share in (0.75, 0.5, 0.25)))
+
+
+def half(heads: int) -> int:
+    """Half of a model's heads."""
+    return max(1, heads // 2)
+
+
+def averages(geometry: Geometry, layer: int = LAYER) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Processed averages for study A, and a sentence for each that this model cannot meet.
+
+    A ninth of the tokens on average is out of reach where the layers in front of the stage alone process more. What
+    keeps one token in 36 stands in for it, rounded down to a whole average: 27 for 144 tokens and 12 layers.
+    """
+    smallest = _average(geometry, layer, 1)
+    least = max(math.floor(_average(geometry, layer, max(1, geometry.visual_tokens // 36))), math.ceil(smallest))
+    wanted = [round(share * geometry.visual_tokens) for share in SHARES]
+    told = tuple(
+        f"an average of {average} tokens is out of reach of {geometry.name} when pruning before layer {layer}"
+        f" (the smallest is {smallest:.4g}); {least} is taken instead"
+        for average in wanted
+        if average < smallest
+    )
+    met = [float(average if average >= smallest else least) for average in wanted]
+    return tuple(sorted(set(met), reverse=True)), told
+
+
+def _average(geometry: Geometry, layer: int, keep: int) -> float:
+    return (layer * geometry.visual_tokens + (geometry.layers - layer) * keep) / geometry.layers
+
+
+def study_a(
+    *, benchmarks: Sequence[str], budgets: Sequence[Budget], heads: Sequence[int], scorers: Sequence[str] | None = None
+) -> list[Case]:
+    """Head-scoring strategies x head counts x budgets x benchmarks, asked by the last token."""
+    scorers = _unique(scorers or list(installed("head_scoring")))
+    return [
+        Case(benchmark, *case)
+        for benchmark in benchmarks
+        for case in [((), Budget()), *(case for budget in budgets for case in _head_cases(budget, heads, scorers))]
+    ]
+
+
+def _head_cases(
+    budget: Budget, heads: Sequence[int], scorers: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], Budget]]:
+    """Baseline and controls first, so that a study cut short can still be read."""
+    yield (PRUNING, _BASELINE, _ALL, _LAST), budget
+    counts = [f"head_count=fixed:heads={count}" for count in heads]
+    for count in counts:
+        yield (PRUNING, _CONTROL, count, _LAST), budget
+    for scorer in scorers:
+        if scorer == "random":
+            continue
+        for count in [_ALL] if scorer.partition(":")[0] in _OWN_COUNT else counts:
+            yield (PRUNING, f"head_scoring={scorer}", count, _LAST), budget
+
+
+def study_b(
+    *,
+    benchmarks: Sequence[str],
+    budgets: Sequence[Budget],
+    heads: int,
+    scorer: str = "variance",
+    queries: Sequence[str] | None = None,
+) -> list[Case]:
+    """Query strategies at a fixed head scorer and head count, beside FastV and random heads."""
+    queries = _unique(queries or list(installed("query_selection")))
+    count = f"head_count=fixed:heads={heads}"
+    cases: list[Case] = []
+    for benchmark in benchmarks:
+        cases.append(Case(benchmark, ()))
+        for budget in budgets:
+            cases.append(Case(benchmark, (PRUNING, _BASELINE, _ALL, _LAST), budget))
+            cases.append(Case(benchmark, (PRUNING, _CONTROL, count, _LAST), budget))
+            cases += [
+                Case(benchmark, (PRUNING, f"head_scoring={scorer}", count, f"query_selection={query}"), budget)
+                for query in queries
+            ]
+    return cases
+
+
+def demo(*, benchmarks: Sequence[str], keep: int, heads: int, scorers: Sequence[str] | None = None) -> list[Case]:
+    """Every head-scoring strategy at one budget and head count, and two ways to drop tokens that ask no head."""
+    budget = Budget(keep=keep)
+    cases: list[Case] = []
+    for benchmark in benchmarks:
+        found = study_a(benchmarks=[benchmark], budgets=[budget], heads=[heads], scorers=scorers)
+        blind = [Case(benchmark, (f"token_pruning={name}:layer={LAYER}",), budget) for name in ("random", "uniform")]
+        cases += [found[0], *blind, *found[1:]]
+    return cases
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))

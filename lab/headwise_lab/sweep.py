@@ -1,0 +1,162 @@
+"""Running a study's trials one after the other: what is done is skipped, what fails is recorded, Ctrl-C is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from headwise.errors import DataError, ModelError
+from headwise.plan import PruningPlan
+from headwise.recipe import Recipe
+from headwise_lab.benchmarks import Benchmark, Question, benchmark
+from headwise_lab.data import questions_of
+from headwise_lab.inputs import Inputs
+from headwise_lab.models_io import Loaded
+from headwise_lab.store import Store
+from headwise_lab.studies import Case
+from headwise_lab.trial import TIMED_BATCHES, Setting, check, head_of_record, identity, run_trial
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Sweep:
+    """A study about to be run: model, cases, and what holds for all of them."""
+
+    loaded: Loaded
+    cases: Sequence[Case]
+    store: Store
+    study: str
+    seed: int = 0
+    limit: int | None = None
+    batch: int = 16
+    data: Path | None = None
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    timed_batches: int = TIMED_BATCHES
+
+    def setting(self, recipe: Recipe) -> Setting:
+        """The trial of one recipe."""
+        return Setting(
+            recipe=recipe,
+            seed=self.seed,
+            limit=self.limit,
+            study=self.study,
+            data=self.data,
+            timed_batches=self.timed_batches,
+        )
+
+    def questions(self, name: str) -> tuple[Benchmark, list[Question]]:
+        """A benchmark and what is asked of it."""
+        found = benchmark(name)
+        return found, questions_of(found, data=self.data, limit=self.limit, seed=self.seed)
+
+
+@attrs.define
+class Tally:
+    """How many trials were run, were there already, and failed."""
+
+    ran: int = 0
+    found: int = 0
+    failed: int = 0
+
+
+def sweep(given: Sweep, console: Console) -> Tally:
+    """Run every case that is not done yet; all recipes and questions are looked at before the first trial."""
+    recipes = [case.recipe(**given.settings) for case in given.cases]
+    plans = [check(recipe, given.loaded.geometry) for recipe in recipes]
+    asked = {name: given.questions(name) for name in dict.fromkeys(case.benchmark for case in given.cases)}
+    total = sum(len(asked[case.benchmark][1]) for case in given.cases)
+    jobs = list(zip((case.benchmark for case in given.cases), recipes, plans, strict=True))
+    with _progress(console) as progress:
+        bar = Bar(progress, len(jobs), total)
+        try:
+            for name, members in groupby(jobs, key=lambda job: job[0]):
+                inputs = Inputs(given.loaded, *asked[name], given.batch)
+                for _, recipe, plan in members:
+                    _run_one(given, label(name, recipe, plan), recipe, inputs, bar)
+        except KeyboardInterrupt:
+            bar.say(f"Stopped; finished trials are in {given.store.folder}, run again to go on.")
+            raise
+    return bar.tally
+
+
+class Bar:
+    """The progress of a sweep, in questions, and its tally."""
+
+    def __init__(self, progress: Progress, trials: int, questions: int) -> None:
+        self.tally = Tally()
+        self._progress, self._trials, self._number, self._answered = progress, trials, 0, 0
+        self._task = progress.add_task("", total=questions)
+
+    def start(self, name: str) -> None:
+        """The next trial begins."""
+        self._number += 1
+        self._progress.update(self._task, description=f"{self._number}/{self._trials} {name}")
+
+    def advance(self, rows: int) -> None:
+        """So many questions of the running trial have been answered."""
+        self._progress.advance(self._task, rows)
+
+    def end(self, questions: int) -> None:
+        """The running trial is over, however many of its ``questions`` were answered."""
+        self._answered += questions
+        self._progress.update(self._task, completed=self._answered)
+
+    def say(self, sentence: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _run_one(given: Sweep, name: str, recipe: Recipe, inputs: Inputs, bar: Bar) -> None:
+    setting = given.setting(recipe)
+    bar.start(name)
+    if given.store.done(identity(setting, inputs)):
+        bar.tally.found += 1
+    else:
+        try:
+            record, outcomes = run_trial(setting, inputs, bar.advance)
+        except (DataError, ModelError):  # these would befall every other trial too
+            raise
+        except Exception as error:  # whatever a third party's strategy raises costs its own trial, not the study
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            given.store.add({**head_of_record(setting, inputs), "error": reason})
+            bar.say(f"failed: {name}: {reason}")
+            bar.tally.failed += 1
+        else:
+            given.store.add(record, outcomes)
+            bar.say(f"{name}: {headline(record)}")
+            bar.tally.ran += 1
+    bar.end(len(inputs))
+
+
+def label(name: str, recipe: Recipe, plan: PruningPlan) -> str:
+    """A trial in a few words: benchmark, budget, and the strategies that have a say."""
+    if not plan.stages:
+        return f"{name}, unpruned"
+    words = [name, recipe.budget.text, recipe.strategies["token_pruning"].text]
+    if any(stage.reads_attention for stage in plan.stages):
+        words += [recipe.strategies[hook].text for hook in ("head_scoring", "head_count", "query_selection")]
+    return ", ".join(words)
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The figure of a record with its standard error."""
+    metric = record["metric"]
+    error = "" if metric["se"] is None else f" ± {metric['se']:.2f}"
+    return f"{metric['name']} {metric['value']:.2f}{error}"
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("questions, left:"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,94 @@
+"""Reading a run's folder, whole or half-written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.lab.fake_records import fake_record, write_folder
+
+from headwise.errors import DataError
+from headwise_lab.records import read_outcomes, read_records
+
+
+def lay(folder, *lines: str):
+    (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def line(**changes) -> str:
+    return json.dumps({**fake_record(), **changes}) + "\n"
+
+
+def test_records_come_back_as_written_unknown_keys_included(tmp_path):
+    record = {**fake_record(), "schema": 7, "from_the_future": [1]}
+    assert ([record], []) == read_records(lay(tmp_path, json.dumps(record) + "\n"))
+
+
+def test_a_torn_last_line_is_dropped_and_said_so(tmp_path):
+    records, warnings = read_records(lay(tmp_path, line(), line(id="b")[:40]))
+    assert [fake_record()["id"]] == [record["id"] for record in records]
+    assert warnings == ["The last line of results.jsonl is torn and was dropped; the run may be unfinished."]
+
+
+def test_a_torn_letter_of_several_bytes_is_a_torn_line(tmp_path):
+    whole = line().encode() + '{"id": "±'.encode()[:-1]
+    (tmp_path / "results.jsonl").write_bytes(whole)
+    records, warnings = read_records(tmp_path)
+    assert (len(records), len(warnings)) == (1, 1)
+
+
+def test_a_last_line_without_newline_that_is_whole_counts(tmp_path):
+    records, warnings = read_records(lay(tmp_path, line(), line(id="b").rstrip("\n")))
+    assert (len(records), warnings) == (2, [])
+
+
+def test_of_records_with_one_id_the_last_counts(tmp_path):
+    records, _ = read_records(lay(tmp_path, line(id="a", n=1), line(id="b"), line(id="a", n=2)))
+    assert [(record["id"], record["n"]) for record in records] == [("b", 60), ("a", 2)]
+
+
+def test_a_failed_trial_needs_no_result(tmp_path):
+    failed = {"id": "a", "error": "ContractError: something"}
+    assert [failed] == read_records(lay(tmp_path, json.dumps(failed) + "\n"))[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["\n"], "holds no whole record"),
+        (['{"id": "a"'], "holds no whole record"),
+        (["not json\n", line()], r"results\.jsonl:1 is not JSON"),
+        (["not json\n"], r"results\.jsonl:1 is not JSON"),
+        (["[1]\n"], r"results\.jsonl:1 is not a JSON object"),
+        ([line(), line(id="b", metric={"value": None})], r"results\.jsonl:2: metric.value of record b"),
+        ([line(metric={"value": float("nan")})], "not a finite number"),
+        ([line(strategies={"head_scoring": 3})], "are not all texts"),
+        ([line(budget=None)], r"no usable 'budget'"),
+        ([line(n=True)], r"no usable 'n'"),
+        ([line(cost=[1])], r"'cost' of record .* is not an object"),
+        ([line(id="../../etc/passwd")], "needs an id of letters and digits"),
+    ],
+)
+def test_a_malformed_folder_is_one_sentence_naming_the_line(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_records(lay(tmp_path, *lines))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_without_records_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match=r"results\.jsonl cannot be read"):
+        read_records(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_records(tmp_path / "absent")
+
+
+def test_outcomes_are_read_and_checked(tmp_path):
+    record = write_folder(tmp_path, [(fake_record(n=12), 0.5)], images=False)[0]
+    assert len(read_outcomes(tmp_path, record["id"])) == 12
+    path = tmp_path / "outcomes" / f"{record['id']}.jsonl"
+    path.write_text('{"id": "q", "score": "high"}\n')
+    with pytest.raises(DataError, match=r"jsonl:1: an outcome needs"):
+        read_outcomes(tmp_path, record["id"])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_outcomes(tmp_path, "absent")
