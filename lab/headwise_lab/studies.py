@@ -39,9 +39,14 @@ class Case:
     strategies: tuple[str, ...]
     budget: Budget = attrs.field(factory=Budget)
 
-    def recipe(self, **settings: Any) -> Recipe:
-        """The recipe of this case, with settings that hold for the whole study."""
-        return Recipe.of(*self.strategies, tokens=self.budget.tokens, keep=self.budget.keep, **settings)
+
+def recipes(cases: Sequence[Case], **settings: Any) -> list[Recipe]:
+    """The recipe of every case, with settings that hold for the whole study.
+
+    Cases with the same strategies share them, because finding what is installed takes a while.
+    """
+    built = {texts: Recipe.of(*texts, **settings) for texts in dict.fromkeys(case.strategies for case in cases)}
+    return [attrs.evolve(built[case.strategies], budget=case.budget) for case in cases]
 
 
 def head_counts(heads: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from headwise_lab.data import questions_of
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import Loaded
 from headwise_lab.store import Store
-from headwise_lab.studies import Case
+from headwise_lab.studies import Case, recipes
 from headwise_lab.trial import TIMED_BATCHES, Setting, check, head_of_record, identity, run_trial
 
 
@@ -66,11 +66,11 @@ class Tally:
 
 def sweep(given: Sweep, console: Console) -> Tally:
     """Run every case that is not done yet; all recipes and questions are looked at before the first trial."""
-    recipes = [case.recipe(**given.settings) for case in given.cases]
-    plans = [check(recipe, given.loaded.geometry) for recipe in recipes]
+    built = recipes(given.cases, **given.settings)
+    plans = [check(recipe, given.loaded.geometry) for recipe in built]
     asked = {name: given.questions(name) for name in dict.fromkeys(case.benchmark for case in given.cases)}
     total = sum(len(asked[case.benchmark][1]) for case in given.cases)
-    jobs = list(zip((case.benchmark for case in given.cases), recipes, plans, strict=True))
+    jobs = list(zip((case.benchmark for case in given.cases), built, plans, strict=True))
     with _progress(console) as progress:
         bar = Bar(progress, len(jobs), total)
         try:

@@ -9,29 +9,36 @@ from headwise.testing import cases
 
 HOOKS = ("query_selection", "head_scoring", "head_count", "token_pruning")
 
+VARIANTS = {
+    "query_selection": ("attention_weighted:form=softmax", "last_n_tokens:n=1", "weighted_recent:window=1"),
+    "head_scoring": ("sparsity:form=hoyer", "sparsity:form=raw", "top_k_sum:k=1", "graph_based:relu=true"),
+    "head_count": ("fixed:heads=1", "fixed:heads=4", "fixed:share=1", "median_of_three:low=2,high=5"),
+    "token_pruning": ("fastv:layer=1", "random:layer=3,seed=1"),
+}
+"""Texts with options that change what is computed, beside every name with its defaults."""
+
 EXCEPTIONS = {
     ("head_scoring", "random"): {"heads_permute": "draws a score per head index, whatever the head looks at"},
+    ("head_count", "fixed:heads=4"): {"single_head": "four heads are asked for, and there is one"},
     ("token_pruning", "none"): {"budget_is_met": "prunes nothing, so every budget below everything is refused"},
 }
-"""(hook, name) -> law -> why this strategy does not follow it."""
-
-VARIANTS: dict[tuple[str, str], tuple[str, ...]] = {}
-"""Further texts of a strategy, whose options change what it computes."""
+"""(hook, text) -> law -> why this strategy does not follow it."""
 
 
 def shipped(hook):
+    """Names that this distribution ships; what else happens to be installed is tested elsewhere."""
     found = Registry.installed(hook).found
     return [name for name, entries in found.items() if any(entry.dist.name == "headwise" for entry in entries)]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        case
-        for hook in HOOKS
-        for name in shipped(hook)
-        for case in cases(hook, (name, *VARIANTS.get((hook, name), ())), expected_failures=EXCEPTIONS.get((hook, name)))
-    ],
-)
+CASES = [
+    case
+    for hook in HOOKS
+    for text in (*shipped(hook), *VARIANTS[hook])
+    for case in cases(hook, [text], expected_failures=EXCEPTIONS.get((hook, text)))
+]
+
+
+@pytest.mark.parametrize("check", CASES)
 def test_shipped_strategy_meets_the_laws_of_its_hook(check):
     check()

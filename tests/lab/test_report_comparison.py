@@ -224,8 +224,16 @@ def test_a_counting_rule_is_held_against_random_heads_of_nearly_its_number():
     trials = [trial_of(record, scores) for record in (fake_record(), rule, near, far)]
     found = cells(compare(trials)[0])
     assert found["score_gap:high=6", "sharp"].against_control is not None
-    found = cells(compare([*trials[:2], trials[3]])[0])
-    assert found["score_gap:high=6", "sharp"].against_control is None
+    (uncontrolled,) = compare([*trials[:2], trials[3]])
+    assert cells(uncontrolled)["score_gap:high=6", "sharp"].against_control is None
+
+
+def test_a_gain_without_a_control_of_its_size_is_said_to_have_none():
+    low, high = [0.0] * 40, [1.0] * 20 + [0.0] * 20
+    rule = trial_of(fake_record("sharp", "score_gap:high=6"), high)
+    control = trial_of(fake_record("random:seed=0", 1), low)
+    (comparison,) = compare([trial_of(fake_record(), low), rule, control])
+    assert "1 looked better, but no random control keeps about as many heads" in recommendations(comparison)[0]
 
 
 def test_units_follow_the_benchmark_where_it_is_known(tmp_path):

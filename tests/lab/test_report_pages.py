@@ -25,7 +25,7 @@ from headwise_lab.commands.report import report
 from headwise_lab.report import build, terminal_table
 from headwise_lab.report.content import gather
 from headwise_lab.report.grid import Grid, Mark, latex, markdown
-from headwise_lab.report.overlays import _dimmed
+from headwise_lab.report.overlays import dimmed
 from headwise_lab.report.recount import recount
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -210,7 +210,7 @@ def test_building_twice_gives_the_same_files(tmp_path):
 def test_an_overlay_shows_kept_patches_as_they_are_and_fades_the_rest():
     picture = np.random.default_rng(0).random((SIDE * 4, SIDE * 4, 3)) * 0.5
     kept = [0, 13, VISUAL - 1]
-    shown = _dimmed(picture, kept, SIDE)
+    shown = dimmed(picture, kept, SIDE)
     for index in range(VISUAL):
         patch = np.s_[index // SIDE * 4 : index // SIDE * 4 + 4, index % SIDE * 4 : index % SIDE * 4 + 4]
         assert (index in kept) == np.array_equal(picture[patch], shown[patch])

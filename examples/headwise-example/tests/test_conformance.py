@@ -5,4 +5,5 @@ import headwise.testing
 
 @headwise.testing.parametrize("head_scoring", ["top_mass", "top_mass:share=0.5", "top_mass:share=1"])
 def test_conformance(check):
+    """One strategy text, one law."""
     check()

@@ -80,6 +80,13 @@ class Row:
         return plain.fmean(means) if means else None
 
     @property
+    def all_heads(self) -> float:
+        """Heads the model has; 0 where no record says."""
+        return max(
+            (trial.number("heads", "of") or 0 for cell in self.cells.values() for trial in cell.trials), default=0
+        )
+
+    @property
     def head_label(self) -> str:
         """``all``, the fixed count, or the name of the rule and the mean number of heads it kept."""
         if self.heads == "all" or self.heads.isdigit() or self.mean_heads is None:
@@ -272,7 +279,7 @@ def _judge(rows: Sequence[Row], digits: int) -> list[Row]:
 
 
 def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
-    """Random heads in the row itself; where heads are counted by a rule, those nearest in number, at most one off."""
+    """Random heads in the row itself; where a rule counts heads, those nearest in number, at most an eighth off."""
     if CONTROL in row.cells or row.mean_heads is None:
         return row.cells.get(CONTROL)
     near = [
@@ -281,7 +288,7 @@ def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
         if other.budget == row.budget and CONTROL in other.cells and other.mean_heads is not None
     ]
     distance, control = min(near, key=lambda pair: pair[0], default=(math.inf, None))
-    return control if distance <= 1 else None
+    return control if distance <= row.all_heads / 8 else None
 
 
 def _paired_cells(row: Row, control: Cell | None, digits: int) -> dict[str, Cell]:

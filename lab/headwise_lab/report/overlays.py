@@ -135,7 +135,7 @@ def _draw(examples: Sequence[Example], strategies: Sequence[str], side: int, pat
         panels[line][0].set_xlabel(_question(example.question), fontsize=7, color=INK)
         for panel, name in zip(panels[line][1:], strategies, strict=True):
             outcome = example.outcomes[name]
-            _show(panel, _dimmed(picture, outcome["kept"], side), boxes)
+            _show(panel, dimmed(picture, outcome["kept"], side), boxes)
             panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome["score"] else GREY)
         if line == 0:
             for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
@@ -156,7 +156,7 @@ def _square(path: Path, boxes: Sequence[Sequence[float]]) -> tuple[np.ndarray[An
     return pixels, [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes]
 
 
-def _dimmed(picture: np.ndarray[Any, Any], kept: Sequence[int], side: int) -> np.ndarray[Any, Any]:
+def dimmed(picture: np.ndarray[Any, Any], kept: Sequence[int], side: int) -> np.ndarray[Any, Any]:
     """Dropped patches faded towards white and grey, kept ones as they are."""
     rows = np.arange(picture.shape[0]) * side // picture.shape[0]
     columns = np.arange(picture.shape[1]) * side // picture.shape[1]

@@ -48,7 +48,9 @@ def _near_miss(rows: Sequence[Row], entries: Sequence[tuple[Row, str, Cell]]) ->
     if not better:
         return ""
     if not any(CONTROL in row.cells for row in rows):
-        return f" as far as can be said: {len(better)} look better, but no random-heads control was run"
+        return f" as far as can be said: {len(better)} looked better, but no random-heads control was run"
+    if all(cell.against_control is None for cell in better):
+        return f" as far as can be said: {len(better)} looked better, but no random control keeps about as many heads"
     return (
         f" once the table's comparisons are corrected for and random heads are beaten too"
         f" ({len(better)} of {len(entries)} looked better by {CLEAR:g} SE alone)"

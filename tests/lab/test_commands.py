@@ -1,0 +1,258 @@
+"""``run``, ``ablate`` and ``demo`` as a user meets them: what they print, leave behind, and say when they cannot."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from headwise.cli import main
+from headwise_lab import models_io, sweep
+from headwise_lab import trial as trial_module
+from headwise_lab.commands import demo as demo_module
+from headwise_lab.records import read_outcomes, read_records
+
+SHARP = [
+    "--strategy",
+    "fastv:layer=2",
+    "--strategy",
+    "sparsity",
+    "--strategy",
+    "fixed:heads=4",
+    "--strategy",
+    "last_token",
+]
+SMALL = ["--benchmarks", "shapes-gqa", "--strategies", "sparsity", "--heads", "4", "--keep", "12", "--limit", "5"]
+
+
+@pytest.fixture(autouse=True)
+def workplace(monkeypatch, tmp_path_factory):
+    """Benchmarks are prepared once per test run, with few questions, and answers are short."""
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr("headwise_lab.data.COUNT", 30)
+    monkeypatch.setattr(trial_module, "NEW_TOKENS", 2)
+
+
+def run(tiny_folder, *words):
+    return main(["run", "--model", str(tiny_folder), "--benchmark", "shapes-gqa", "--limit", "5", *words])
+
+
+def ablate(tiny_folder, out, *words, study="a"):
+    return main(["ablate", "--study", study, "--model", str(tiny_folder), "--out", str(out), *SMALL, *words])
+
+
+def refusal(capsys):
+    """The one line that an error leaves; anything before it is progress."""
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Traceback" not in told.err
+    (line,) = [line for line in told.err.splitlines() if line.startswith("headwise: ")]
+    assert told.err.splitlines()[-1] == line
+    return line
+
+
+def test_run_prints_one_record_and_its_command_gives_the_same_record_again(tiny_folder, capsys, tmp_path):
+    assert run(tiny_folder, "--keep", "16", *SHARP, "--json", "--out", str(tmp_path / "o")) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["budget"] == {"given": "keep=16", "processed": pytest.approx(304 / 3, abs=1e-4), "kept": 16,
+                                "visual": 144}  # fmt: skip
+    assert record["n"] == 5
+    records, warnings = read_records(tmp_path / "o")
+    assert records == [record]
+    assert warnings == []
+    assert len(read_outcomes(tmp_path / "o", record["id"])) == 5
+    program, *words = shlex.split(record["command"])
+    assert program == "headwise"
+    assert main([*words, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    moving = ("created", "cost", "timing")
+    assert {k: v for k, v in again.items() if k not in moving} == {k: v for k, v in record.items() if k not in moving}
+
+
+def test_run_says_both_budgets_to_a_reader(tiny_folder, capsys):
+    assert run(tiny_folder, "--tokens", "101.3333", *SHARP) == 0
+    told = capsys.readouterr().out
+    assert "tokens=101.333: 16 of 144 visual tokens kept, 101.33 processed per layer on average" in told
+    assert "4.00 of 8 decided" in told
+
+
+def test_run_without_a_strategy_is_the_unpruned_model(tiny_folder, capsys):
+    assert run(tiny_folder, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["budget"] == {"given": "everything", "processed": 144.0, "kept": 144, "visual": 144}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--tokens", "99", "--keep", "3", *SHARP], "both tokens=99 and keep=3 are given; a run has one budget"),
+        (SHARP, "pruning needs a budget"),
+        (["--keep", "5"], "keeps every visual token, so keep=5 cannot be met"),
+        (["--tokens", "5", *SHARP], "the smallest feasible budget is tokens=96.33"),
+        (["--keep", "145", *SHARP], "keep=145 is more than the 144 visual tokens of tiny"),
+        (["--keep", "5", "--strategy", "fastv", "--strategy", "fixed:heads=9"], "wants 9 heads, but this model has 8"),
+        (["--keep", "5", "--strategy", "fastvv"], "did you mean fastv"),
+        (["--recipe", "finepruna", "--keep", "5"], "did you mean finepruner"),
+        (["--benchmark", "shapes-gqq"], "did you mean shapes-gqa"),
+        (["--positions", "left"], "positions='left' is not one of keep, compact"),
+        (["--min-mass", "7"], "min_mass=7 is not a share"),
+        (["--limit", "0"], "see headwise run --help"),
+        (["--data", "/nowhere/at/all"], "there is no data folder /nowhere/at/all"),
+        (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
+        (["--dtype", "int4"], "dtype 'int4' is not one of float32"),
+        (["--keep", "x"], "see headwise run --help"),
+    ],
+)
+def test_run_refuses_in_one_sentence(tiny_folder, capsys, words, told):
+    assert run(tiny_folder, *words) == 2
+    assert told in refusal(capsys)
+
+
+def test_run_refuses_an_empty_benchmark(tiny_folder, capsys, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "testdev_balanced_questions.json").write_text("{}")
+    assert run(tiny_folder, "--data", str(tmp_path)) == 2
+    assert "holds no question" in refusal(capsys)
+
+
+def test_run_refuses_a_model_that_is_no_folder_of_a_model(capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name, told in (("empty", "has no config.json"), ("file", "is a file")):
+        assert run(tmp_path / name) == 2
+        assert told in refusal(capsys)
+
+
+@pytest.mark.parametrize("command", ["run", "ablate", "demo"])
+def test_every_command_refuses_a_folder_that_is_not_its_own(command, tiny_folder, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(models_io, "shipped", lambda _: tiny_folder)
+    calls = {
+        "run": lambda out: run(tiny_folder, "--out", str(out)),
+        "ablate": lambda out: ablate(tiny_folder, out),
+        "demo": lambda out: main(["demo", "--out", str(out)]),
+    }
+    (tmp_path / "file").write_text("x")
+    for name, content, told in (
+        ("foreign", {"thesis.tex": "x"}, "is not an output folder of headwise"),
+        ("torn", {"headwise.json": '{"kind": '}, "half-written or not ours"),
+        ("other", {"headwise.json": '{"schema": 1, "kind": "study z", "headwise": "0"}'}, "belongs to study z"),
+    ):
+        (tmp_path / name).mkdir()
+        for file, text in content.items():
+            (tmp_path / name / file).write_text(text)
+        assert calls[command](tmp_path / name) == 2
+        assert told in refusal(capsys)
+    assert calls[command](tmp_path / "file" / "out") == 2
+    assert "cannot be written to" in refusal(capsys)
+
+
+def test_an_ablation_ends_with_its_report_and_is_not_run_twice(tiny_folder, capsys, tmp_path):
+    out = tmp_path / "out"
+    assert ablate(tiny_folder, out) == 0
+    told = capsys.readouterr().out
+    assert "4 trials run, 0 were there already." in told
+    assert str(out / "report.html") in told
+    assert "sum (all heads)" in told
+    assert (out / "report.md").is_file()
+    before = (out / "results.jsonl").read_bytes()
+    assert ablate(tiny_folder, out) == 0
+    assert "0 trials run, 4 were there already." in capsys.readouterr().out
+    assert (out / "results.jsonl").read_bytes() == before
+    assert {record["study"] for record in read_records(out)[0]} == {"a"}
+
+
+def test_study_b_compares_query_strategies(tiny_folder, capsys, tmp_path):
+    words = ["--strategies", "last_5_tokens", "--scorer", "entropy"]
+    small = [word for word in SMALL if word not in ("--strategies", "sparsity")]
+    out = str(tmp_path / "out")
+    assert main(["ablate", "--study", "b", "--model", str(tiny_folder), "--out", out, *small, *words]) == 0
+    texts = [record["strategies"] for record in read_records(tmp_path / "out")[0]]
+    assert [text["query_selection"].partition(":")[0] for text in texts] == [*["last_token"] * 3, "last_n_tokens"][
+        :3
+    ] + [texts[3]["query_selection"].partition(":")[0]]
+    assert texts[3]["query_selection"].startswith("last_5_tokens")
+    assert texts[3]["head_scoring"].startswith("entropy")
+    capsys.readouterr()
+
+
+def test_an_interrupted_study_keeps_its_trials_and_goes_on(tiny_folder, capsys, tmp_path, monkeypatch):
+    real, calls = sweep.run_trial, []
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(sweep, "run_trial", stopping)
+    assert ablate(tiny_folder, tmp_path / "out") == 130
+    assert "run again to go on" in " ".join(capsys.readouterr().err.split())
+    assert len(read_records(tmp_path / "out")[0]) == 2
+    assert ablate(tiny_folder, tmp_path / "out") == 0
+    assert "2 trials run, 2 were there already." in capsys.readouterr().out
+
+
+def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tmp_path, monkeypatch):
+    real = sweep.run_trial
+
+    def breaking(setting, *more):
+        if setting.recipe.strategies["head_scoring"].name == "random":
+            raise RuntimeError("shapes do\nnot match")
+        return real(setting, *more)
+
+    monkeypatch.setattr(sweep, "run_trial", breaking)
+    assert ablate(tiny_folder, tmp_path / "out") == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("headwise: 1 trial failed; the report in ")
+    assert (tmp_path / "out" / "report.html").is_file()
+    (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
+    assert failed["error"] == "RuntimeError: shapes do not match"
+    monkeypatch.setattr(sweep, "run_trial", real)
+    assert ablate(tiny_folder, tmp_path / "out") == 0
+    assert "1 trials run, 3 were there already." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--study", "c"], "there is no study 'c'; give a (head scoring) or b (query selection)"),
+        (["--tokens", "99"], "both --tokens and --keep are given"),
+        (["--heads", "9"], "wants 9 heads, but this model has 8"),
+        (["--strategies", "sparcity"], "did you mean sparsity"),
+        (["--benchmarks", "shapes-gqq"], "did you mean shapes-gqa"),
+        (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
+    ],
+)
+def test_ablate_refuses_in_one_sentence(tiny_folder, capsys, tmp_path, words, told):
+    assert ablate(tiny_folder, tmp_path / "out", *words) == 2
+    assert told in refusal(capsys)
+
+
+def test_an_infeasible_average_names_the_smallest(tiny_folder, capsys, tmp_path):
+    words = [word for word in SMALL if word not in ("--keep", "12")]
+    out = str(tmp_path / "out")
+    assert main(["ablate", "--study", "a", "--model", str(tiny_folder), "--out", out, *words, "--tokens", "5"]) == 2
+    assert "the smallest feasible budget is tokens=96.33" in refusal(capsys)
+
+
+def test_the_demo_leaves_a_report_and_names_its_folder(tiny_folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(models_io, "shipped", lambda _: tiny_folder)
+    monkeypatch.setattr(demo_module, "BENCHMARKS", ("shapes-gqa",))
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--limit", "5"]) == 0
+    told = capsys.readouterr().out
+    folder = tmp_path / "headwise-demo"
+    assert "headwise-demo" in told.splitlines()[-1]
+    for name in ("report.html", "report.md", "results.jsonl", "figures", "tables"):
+        assert (folder / name).exists()
+    records, _ = read_records(folder)
+    assert len({record["strategies"]["head_scoring"].partition(":")[0] for record in records}) >= 14
+    assert {record["budget"]["kept"] for record in records} == {16, 144}
+    assert {record["study"] for record in records} == {"demo"}
+
+
+def test_the_demo_refuses_more_tokens_than_there_are(tiny_folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(models_io, "shipped", lambda _: tiny_folder)
+    assert main(["demo", "--keep", "145", "--out", str(tmp_path / "o")]) == 2
+    assert "keep=145 is more than the 144 visual tokens" in refusal(capsys)

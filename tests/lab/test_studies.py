@@ -1,0 +1,133 @@
+"""The grids of the studies: every trial once, with the references its figures need."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwise import Budget, Geometry, StrategyError, shape
+from headwise.registry import installed
+from headwise_lab.studies import LAYER, averages, demo, half, head_counts, recipes, study_a, study_b
+from headwise_lab.trial import check
+
+BUDGETS = [Budget(tokens=48), Budget(tokens=32)]
+QUERIES = [
+    "last_token",
+    "last_n_tokens",
+    "last_5_tokens",
+    "text_tokens_only",
+    "weighted_recent",
+    "system_and_text",
+    "attention_weighted",
+    "max_attention_token",
+    "adaptive_by_length",
+]
+
+
+def chosen(cases):
+    """Hook -> canonical text, for every case."""
+    return [{hook: strategy.text for hook, strategy in recipe.strategies.items()} for recipe in recipes(cases)]
+
+
+def bare(text):
+    return text.partition(":")[0]
+
+
+def test_study_a_is_the_full_grid_with_baseline_and_control_at_every_budget():
+    cases = study_a(benchmarks=["x", "y"], budgets=BUDGETS, heads=[6, 4])
+    assert len(set(cases)) == len(cases)
+    scorers = [name for name in installed("head_scoring") if name != "adaptive"]
+    assert len(scorers) >= 13
+    texts = chosen(cases)
+    found = {
+        (case.benchmark, case.budget, bare(text["head_scoring"]), text["head_count"])
+        for case, text in zip(cases, texts, strict=True)
+    }
+    grid = set(product(["x", "y"], BUDGETS, scorers, ["fixed:heads=6", "fixed:heads=4"]))
+    extra = set(product(["x", "y"], BUDGETS, ["sum", "adaptive"], ["all"]))
+    unpruned = {(name, Budget(), "sum", "all") for name in ("x", "y")}
+    assert found == grid | extra | unpruned
+    assert {text["query_selection"] for text in texts} == {"last_token"}
+    assert {text["token_pruning"] for text in texts} == {"none", f"fastv:layer={LAYER}"}
+
+
+def test_study_a_compares_only_the_strategies_asked_for_and_their_references():
+    cases = study_a(benchmarks=["x"], budgets=BUDGETS[:1], heads=[4], scorers=["sparsity:form=hoyer", "adaptive"])
+    assert [(text["head_scoring"], text["head_count"]) for text in chosen(cases)] == [
+        ("sum", "all"),  # unpruned
+        ("sum", "all"),
+        ("random:seed=0", "fixed:heads=4"),
+        ("sparsity:form=hoyer", "fixed:heads=4"),
+        ("adaptive", "all"),
+    ]
+
+
+def test_study_b_has_the_nine_query_strategies_of_the_seed_at_one_scorer():
+    cases = study_b(benchmarks=["x"], budgets=BUDGETS[:1], heads=4)
+    texts = chosen(cases)
+    compared = texts[3:]
+    assert {bare(text["query_selection"]) for text in compared} >= set(QUERIES)
+    assert {bare(text["head_scoring"]) for text in compared} == {"variance"}
+    assert {text["head_count"] for text in compared} == {"fixed:heads=4"}
+    references = [(bare(text["head_scoring"]), text["query_selection"]) for text in texts[:3]]
+    assert references == [("sum", "last_token"), ("sum", "last_token"), ("random", "last_token")]
+    assert len(set(cases)) == len(cases)
+
+
+def test_the_demo_has_every_scorer_and_three_ways_not_to_ask_heads():
+    cases = demo(benchmarks=["x"], keep=16, heads=4)
+    plans = [check(recipe, shape("demo-llava")) for recipe in recipes(cases)]
+    assert {plan.kept for plan in plans} == {16, 144}
+    blind = [
+        bare(text["token_pruning"])
+        for text, plan in zip(chosen(cases), plans, strict=True)
+        if not any(stage.reads_attention for stage in plan.stages)
+    ]
+    assert blind == ["none", "random", "uniform"]
+    assert {bare(text["head_scoring"]) for text in chosen(cases)} == set(installed("head_scoring"))
+
+
+def test_recipes_carry_the_budget_and_the_settings_of_the_study():
+    cases = study_a(benchmarks=["x"], budgets=BUDGETS, heads=[4], scorers=["sum"])
+    built = recipes(cases, positions="compact")
+    assert [recipe.budget for recipe in built] == [case.budget for case in cases]
+    assert {recipe.positions for recipe in built} == {"compact"}
+
+
+def test_default_budgets_are_those_of_the_seed_where_the_model_can_meet_them():
+    assert averages(shape("llava-1.5-7b")) == ((192.0, 128.0, 64.0), ())
+    found, told = averages(shape("demo-llava"))
+    assert found == (48.0, 32.0, 27.0)
+    assert len(told) == 1
+    assert "16" in told[0]
+    assert "24.83" in told[0]
+    assert "27" in told[0]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(layers=st.integers(LAYER + 1, 48), visual=st.integers(1, 3000))
+def test_default_budgets_are_feasible_for_every_model(layers, visual):
+    geometry = Geometry(
+        name="any", layers=layers, heads=4, kv_heads=4, head_dim=8, hidden=32, intermediate=64, visual_tokens=visual
+    )
+    found, _ = averages(geometry)
+    assert 1 <= len(found) <= 3
+    assert all(1 <= Budget(tokens=average).one_stage(geometry, LAYER) <= visual for average in found)
+
+
+@pytest.mark.parametrize(("heads", "expected"), [(32, (24, 16, 8)), (8, (6, 4, 2)), (40, (30, 20, 10)), (1, (1,))])
+def test_head_counts_are_those_of_the_seed(heads, expected):
+    assert head_counts(heads) == expected
+
+
+def test_half_of_one_head_is_one():
+    assert [half(heads) for heads in (1, 8, 9)] == [1, 4, 4]
+
+
+def test_an_unknown_strategy_is_found_when_the_recipe_is_built():
+    cases = study_a(benchmarks=["x"], budgets=BUDGETS[:1], heads=[4], scorers=["sparcity"])
+    with pytest.raises(StrategyError, match="did you mean sparsity"):
+        recipes(cases)
