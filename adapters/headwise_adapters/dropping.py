@@ -138,7 +138,7 @@ class Dropper:
             share=self._plan.share,
             keep=keep,
         )
-        kept, token_scores = self._pipeline.select(stage, evidence, len(rows))
+        kept, token_scores = self._pipeline.select(stage, evidence)
         entered = torch.stack([torch.from_numpy(forward.visual_numbers(row)) for row in rows])
         self._pipeline.observe(
             Selection(

@@ -40,6 +40,11 @@ class StageEvidence:
         self.columns = torch.stack(images).to(hidden_states.device)
 
     @property
+    def batch(self) -> int:
+        """Rows."""
+        return int(self.columns.shape[0])
+
+    @property
     def visual(self) -> int:
         """Visual tokens of each row."""
         return int(self.columns.shape[1])

@@ -138,10 +138,11 @@ class Pipeline:
             weights = choice.kept / choice.kept.sum(dim=-1, keepdim=True)
         return torch.einsum("bhv,bh->bv", attention, weights.to(attention))
 
-    def select(self, stage: Stage, evidence: Evidence, batch: int) -> tuple[Tensor, Tensor | None]:
+    def select(self, stage: Stage, evidence: Evidence) -> tuple[Tensor, Tensor | None]:
         """Kept tokens of one stage, ascending int64 (b, keep), and the token scores where the stage gave scores."""
         outcome = stage.select(evidence)
-        who, visual, keep = _who(self.recipe.strategies["token_pruning"]), evidence.visual, evidence.keep
+        who = _who(self.recipe.strategies["token_pruning"])
+        batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
         if not isinstance(outcome, Tensor):
             raise ContractError(f"{who} selected with {_kind(outcome)}; wanted token scores or kept positions")
         if outcome.is_floating_point():

@@ -69,6 +69,11 @@ class Evidence(Protocol):
         ...
 
     @property
+    def batch(self) -> int:
+        """b, the rows."""
+        ...
+
+    @property
     def visual(self) -> int:
         """v, the visual tokens of each row."""
         ...

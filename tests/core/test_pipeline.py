@@ -130,6 +130,7 @@ def test_head_counts_that_break_the_contract_name_their_owner(counts, message):
 class Evidence:
     """Evidence of nothing in particular."""
 
+    batch: int = 1
     visual: int = 4
     keep: int = 2
 
@@ -150,7 +151,7 @@ class Evidence:
 def test_selections_that_break_the_contract_name_their_owner(outcome, message):
     run = pipeline(Pruner(None))
     stage = Stage(layer=2, keep=2, select=lambda evidence: outcome)
-    assert message == refused(run.select, stage, Evidence(), 1)
+    assert message == refused(run.select, stage, Evidence())
 
 
 @pytest.mark.parametrize(
@@ -306,13 +307,13 @@ def test_heads_that_see_nothing_normalise_to_nothing():
 
 def test_scores_select_the_best_tokens_and_are_handed_on():
     scores = torch.tensor([[0.1, 0.5, 0.5, 0.2]])
-    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: scores), Evidence(), 1)
+    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: scores), Evidence())
     assert kept.tolist() == [[1, 2]]
     assert shown is scores
 
 
 def test_positions_are_sorted_and_come_without_scores():
-    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: torch.tensor([[3, 0]])), Evidence(), 1)
+    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: torch.tensor([[3, 0]])), Evidence())
     assert kept.tolist() == [[0, 3]]
     assert shown is None
 

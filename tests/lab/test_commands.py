@@ -138,18 +138,31 @@ def test_every_command_refuses_a_folder_that_is_not_its_own(command, tiny_folder
     assert "cannot be written to" in refusal(capsys)
 
 
-def test_an_ablation_ends_with_its_report_and_is_not_run_twice(tiny_folder, capsys, tmp_path):
-    out = tmp_path / "out"
+def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, capsys, tmp_path, monkeypatch):
+    real, calls, out = sweep.run_trial, [], tmp_path / "out"
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(sweep, "run_trial", stopping)
+    assert ablate(tiny_folder, out) == 130
+    assert "run again to go on" in " ".join(capsys.readouterr().err.split())
+    assert len(read_records(out)[0]) == 2
+    assert not (out / "report.html").exists()
     assert ablate(tiny_folder, out) == 0
     told = capsys.readouterr().out
-    assert "4 trials run, 0 were there already." in told
+    assert "2 trials run, 2 were there already." in told
     assert str(out / "report.html") in told
     assert "sum (all heads)" in told
-    assert (out / "report.md").is_file()
+    assert (out / "report.html").is_file()
     before = (out / "results.jsonl").read_bytes()
     assert ablate(tiny_folder, out) == 0
     assert "0 trials run, 4 were there already." in capsys.readouterr().out
     assert (out / "results.jsonl").read_bytes() == before
+    assert len(calls) == 5
     assert {record["study"] for record in read_records(out)[0]} == {"a"}
 
 
@@ -164,23 +177,6 @@ def test_study_b_compares_query_strategies(tiny_folder, capsys, tmp_path):
     assert texts[3]["query_selection"].startswith("last_5_tokens")
     assert texts[3]["head_scoring"].startswith("entropy")
     capsys.readouterr()
-
-
-def test_an_interrupted_study_keeps_its_trials_and_goes_on(tiny_folder, capsys, tmp_path, monkeypatch):
-    real, calls = sweep.run_trial, []
-
-    def stopping(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(sweep, "run_trial", stopping)
-    assert ablate(tiny_folder, tmp_path / "out") == 130
-    assert "run again to go on" in " ".join(capsys.readouterr().err.split())
-    assert len(read_records(tmp_path / "out")[0]) == 2
-    assert ablate(tiny_folder, tmp_path / "out") == 0
-    assert "2 trials run, 2 were there already." in capsys.readouterr().out
 
 
 def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tmp_path, monkeypatch):
@@ -198,9 +194,6 @@ def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tm
     assert (tmp_path / "out" / "report.html").is_file()
     (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
     assert failed["error"] == "RuntimeError: shapes do not match"
-    monkeypatch.setattr(sweep, "run_trial", real)
-    assert ablate(tiny_folder, tmp_path / "out") == 0
-    assert "1 trials run, 3 were there already." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ class Attended:
     choice: HeadChoice | None = None
 
     @property
+    def batch(self):
+        return len(self.layout)
+
+    @property
     def visual(self):
         return self.rows.shape[-1]
 
@@ -52,7 +56,7 @@ def run(recipe, observers, attention):
     image = torch.tensor([[0, 1, 1, 1, 1, 0]] * 2).bool().numpy()
     layout = Layout.of(image, image | True)
     evidence = Attended(pipeline, layout, attention[:, :, None], stage.keep)
-    kept, scores = pipeline.select(stage, evidence, 2)
+    kept, scores = pipeline.select(stage, evidence)
     selection = Selection(
         layer=stage.layer,
         rows=(0, 1),

@@ -36,6 +36,10 @@ class Rows:
     keep: int
     scores: torch.Tensor | None = None
 
+    @property
+    def batch(self):
+        return len(self.images)
+
     def seeds(self):
         return torch.tensor(self.images, dtype=torch.int64)
 
@@ -56,7 +60,7 @@ def kept(text, evidence):
     """What a plan's only stage keeps, after the pipeline checked and sorted it."""
     geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
     stage = pipeline(text, evidence.keep).plan(geometry).stages[0]
-    return pipeline(text).select(stage, evidence, len(evidence.images))[0].tolist()
+    return pipeline(text).select(stage, evidence)[0].tolist()
 
 
 @pytest.mark.parametrize(("name", "layer", "tokens", "keep", "average"), PUBLISHED)

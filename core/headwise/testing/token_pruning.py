@@ -34,6 +34,11 @@ class FakeEvidence:
     rows: slice = slice(None)
     asked_for_attention: bool = False
 
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return len(range(*self.rows.indices(self.sample.rows)))
+
     def attention(self) -> Tensor:
         """Token scores (rows, visual)."""
         self.asked_for_attention = True
@@ -97,7 +102,7 @@ def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
         assert plan.average == geometry.visual_tokens, f"processed {plan.average} of {geometry.visual_tokens}"
         for stage in plan.stages:
             evidence = FakeEvidence(sample, stage.layer, geometry.visual_tokens, geometry.visual_tokens)
-            kept, _ = subject.pipeline.select(stage, evidence, sample.rows)
+            kept, _ = subject.pipeline.select(stage, evidence)
             wanted = torch.arange(geometry.visual_tokens).expand(sample.rows, -1)
             assert torch.equal(kept, wanted), "a visual token is dropped though all are to be kept"
 
@@ -105,7 +110,7 @@ def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
 def kept_tokens_are_valid(subject: Subject, sample: Sample) -> None:
     """Every stage keeps as many tokens as planned, ascending, different, and in range."""
     for stage, evidence in _selections(subject, sample):
-        kept, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        kept, _ = subject.pipeline.select(stage, evidence)
         wanted = (sample.rows, evidence.keep)
         assert tuple(kept.shape) == wanted, f"wanted {wanted} kept tokens, got {tuple(kept.shape)}"
         assert bool((kept[:, 1:] > kept[:, :-1]).all()), "kept tokens are not ascending and different"
@@ -115,10 +120,10 @@ def kept_tokens_are_valid(subject: Subject, sample: Sample) -> None:
 def rows_independent(subject: Subject, sample: Sample) -> None:
     """A row of a batch keeps the tokens it keeps alone."""
     for stage, evidence in _selections(subject, sample):
-        together, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        together, _ = subject.pipeline.select(stage, evidence)
         for row in range(sample.rows):
             alone = attrs.evolve(evidence, rows=slice(row, row + 1))
-            kept, _ = subject.pipeline.select(stage, alone, 1)
+            kept, _ = subject.pipeline.select(stage, alone)
             assert torch.equal(kept[0], together[row]), f"row {row} keeps other tokens alone than in the batch"
 
 
@@ -126,8 +131,8 @@ def deterministic(subject: Subject, sample: Sample) -> None:
     """The same evidence keeps the same tokens, without touching torch's global random state."""
     before = torch.get_rng_state()
     for stage, evidence in _selections(subject, sample):
-        first, _ = subject.pipeline.select(stage, evidence, sample.rows)
-        second, _ = subject.pipeline.select(stage, evidence, sample.rows)
+        first, _ = subject.pipeline.select(stage, evidence)
+        second, _ = subject.pipeline.select(stage, evidence)
         assert torch.equal(first, second), "a second selection differs"
     assert torch.equal(before, torch.get_rng_state()), "torch's global random state was used"
 
@@ -135,7 +140,7 @@ def deterministic(subject: Subject, sample: Sample) -> None:
 def attention_is_declared(subject: Subject, sample: Sample) -> None:
     """A stage that looks at attention says so with ``reads_attention``, and one that says so looks."""
     for stage, evidence in _selections(subject, sample):
-        subject.pipeline.select(stage, evidence, sample.rows)
+        subject.pipeline.select(stage, evidence)
         assert evidence.asked_for_attention == stage.reads_attention, (
             f"reads_attention={stage.reads_attention}, but attention read={evidence.asked_for_attention}"
         )

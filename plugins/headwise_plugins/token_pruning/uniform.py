@@ -27,6 +27,5 @@ class Uniform:
 
 def _spaced(evidence: Evidence) -> Tensor:
     """Positions (b, keep), the same in every row; at most v of them, so no two fall on one token."""
-    seeds, keep = evidence.seeds(), evidence.keep
-    middles = 2 * torch.arange(keep, device=seeds.device) + 1  # whole numbers, so that no rounding repeats a position
-    return (middles * evidence.visual // (2 * keep)).repeat(seeds.shape[0], 1)
+    middles = 2 * torch.arange(evidence.keep) + 1  # whole numbers, so that no rounding repeats a position
+    return (middles * evidence.visual // (2 * evidence.keep)).repeat(evidence.batch, 1)
