@@ -47,9 +47,9 @@ class Store:
         return cls(folder, _held(folder / RECORDS), warnings)
 
     def done(self, identity: str) -> bool:
-        """Whether a trial's record is here, without an error, and all its outcomes."""
+        """Whether a trial's record is here and all its outcomes; a trial that failed has none."""
         record = self.records.get(identity)
-        if record is None or record.get("error"):
+        if record is None:
             return False
         try:
             return len(read_outcomes(self.folder, identity)) == record.get("n")

@@ -186,7 +186,6 @@ def _observer(name: str) -> Any:
 def ask(inputs: Inputs, batch: Batch, recorder: Any) -> list[Answer]:
     """The model's answers to one batch, and what was kept for each row."""
     loaded = inputs.loaded
-    recorder.take()  # what came before this batch is no part of it
     with inputs.pictures.remembered(batch.first):
         ids = generate(loaded, batch.on(loaded), NEW_TOKENS)
     predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)

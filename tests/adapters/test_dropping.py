@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
 
-import headwise
 import pytest
 import torch
-from headwise.recipe import Recipe
+from tests.reference import masked_llava as reference
 
-_path = Path(__file__).parents[1] / "reference" / "masked_llava.py"
-_spec = importlib.util.spec_from_file_location("masked_llava", _path)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
+import headwise
+from headwise.budget import kv_bytes
+from headwise.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -50,6 +46,16 @@ def test_prefill_equals_masked_keys(model, tools, layer, parts):
     torch.testing.assert_close(pruned.logits[:, left], expected[:, left], **CLOSE)
     lengths = [pruned.past_key_values.layers[i].keys.shape[2] for i in range(4)]
     assert lengths == [ids.shape[1]] * layer + [left.numel()] * (4 - layer)
+
+
+def test_cache_holds_the_bytes_the_plan_counts(model, tools):
+    ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
+    with headwise.attach(model, fastv()) as attached:
+        cache = model(input_ids=ids, pixel_values=images).past_key_values
+    stored = sum(part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values))
+    expected = kv_bytes(attached.plan.geometry, attached.plan.processed, text=9, itemsize=4)
+    assert expected == stored
+    assert stored < kv_bytes(attached.plan.geometry, [16] * 4, text=9, itemsize=4)
 
 
 def test_dropped_positions_come_out_as_zeros(model, tools):

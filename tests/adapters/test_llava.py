@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import headwise
 import pytest
 import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, StaticCache
+
+import headwise
 from headwise.attachment import adapter_for
 from headwise.recipe import Recipe
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, StaticCache
 
 
 def fingerprint(model) -> dict:

@@ -1,0 +1,31 @@
+"""The README's commands are the ones CI runs, and name what exists."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    return [line.strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    tested = next(line for line in commands() if line.endswith("pytest -q"))
+    install_and_test = tested.split("activate && ", 1)[1]
+    assert install_and_test in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_strategy_is_listed_under_its_hook():
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    for hook in ("query_selection", "head_scoring", "head_count", "token_pruning"):
+        section = re.search(rf"\* `{hook}`: (.+?)(?=\n\*|\n\n)", README, re.DOTALL).group(1)
+        assert set(groups[f"headwise.{hook}"]) <= set(re.findall(r"\w+", section))
+
+
+def test_no_figure_is_left_to_fill_in():
+    assert "<<" not in README
