@@ -137,7 +137,17 @@ def resolve(text: str) -> Strategy:
 def _reason(error: BaseException) -> str:
     """The error in one line; attrs puts the field and the validator behind the message, which nobody reads."""
     message = str(error.args[0]) if error.args else str(error)
+    for told, wanted in _CONVERSIONS.items():
+        if message.startswith(told):
+            return f"{message.removeprefix(told)} is not {wanted}"
     return message.splitlines()[0] if message else type(error).__name__
+
+
+_CONVERSIONS = {
+    "invalid literal for int() with base 10: ": "a whole number",
+    "could not convert string to float: ": "a number",
+}
+"""How Python says that a text is no number, and what a person would say."""
 
 
 def _known(names: Iterable[str]) -> str:

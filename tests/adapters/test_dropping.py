@@ -170,6 +170,30 @@ def test_second_turn_keeps_the_first_turns_choice(model, tools):
     torch.testing.assert_close(from_copy.logits, second.logits, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("text", ["uniform:layer=2", "uniform:layer=0"])
+def test_second_turn_of_generate_goes_on_from_the_first_turns_cache(model, tools, text):
+    ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
+    turn = tools["prompt"](6, seed=8)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    gone = torch.tensor([4 + i for i in range(16) if i not in (2, 6, 10, 14)])
+    recipe = Recipe.of(text, keep=4)
+    with headwise.attach(model, recipe) as attached:
+        first = model.generate(
+            input_ids=ids,
+            pixel_values=images,
+            attention_mask=torch.ones_like(ids),
+            return_dict_in_generate=True,
+            **options,
+        )
+        whole = torch.cat([first.sequences, turn], 1)
+        second = model.generate(
+            input_ids=whole, past_key_values=first.past_key_values, attention_mask=torch.ones_like(whole), **options
+        )
+    stages = [(attached.plan.stages[0].layer, gone)]
+    expected = reference.masked_greedy(model, whole, images, stages, steps=4)
+    assert second[:, whole.shape[1] :].tolist() == expected.tolist()
+
+
 def test_second_turn_with_an_image_prunes_only_the_new_image(model, tools):
     first_ids, second_ids = tools["prompt"](3, "image", 5), tools["prompt"](2, "image", 4, seed=3)
     images = tools["pixels"](2)

@@ -479,7 +479,7 @@ def test_random_prefers_no_head():
     [
         ("sparsity:form=l3", "'form' must be in ('l2', 'hoyer', 'raw') (got 'l3')"),
         ("top_k_sum:k=0", "'k' must be >= 1: 0"),
-        ("top_k_sum:k=many", "invalid literal for int() with base 10: 'many'"),
+        ("top_k_sum:k=many", "'many' is not a whole number"),
         ("graph_based:threshold=1", "'threshold' must be < 1: 1.0"),
         ("graph_based:threshold=nan", "'threshold' must be >= 0: nan"),
         ("graph_based:rounds=-1", "'rounds' must be >= 0: -1"),
