@@ -5,7 +5,9 @@ Names come from distribution metadata alone; only the one strategy that is asked
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -50,6 +52,12 @@ def load(entry: EntryPoint) -> Any:
 
 def installed(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Name -> entry points of ``headwise.<group>``, sorted by name; more than one under a name is a clash."""
+    return dict(_installed(group, tuple(sys.path)))
+
+
+@functools.lru_cache(maxsize=64)
+def _installed(group: str, _path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]]:
+    """Remembered for one search path, because reading every distribution's metadata takes tens of milliseconds."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=f"headwise.{group}"):
         found[entry.name] = (*found.get(entry.name, ()), entry)

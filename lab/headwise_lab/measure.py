@@ -6,7 +6,8 @@ import inspect
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -92,6 +93,21 @@ def generate(loaded: Loaded, tensors: Any, most: int, least: int = 0) -> torch.T
     )
     ids: torch.Tensor = loaded.model.generate(**tensors, generation_config=chosen)
     return ids[:, tensors["input_ids"].shape[1] :]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside.
+
+    For a model as small as the demo's: a second thread that has to share its core with anything else makes every step
+    wait for it, and was measured to be six times slower.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def mean_text(lengths: Sequence[int]) -> int:

@@ -64,6 +64,8 @@ class Store:
             _append(self.folder / RECORDS, _line(record))
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+        except ValueError as error:  # NaN is no JSON, and no reader could compare it with anything
+            raise DataError(f"record {record['id']} holds a figure that is no finite number: {error}") from error
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

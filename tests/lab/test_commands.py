@@ -157,6 +157,7 @@ def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, caps
     assert "2 trials run, 2 were there already." in told
     assert str(out / "report.html") in told
     assert "sum (all heads)" in told
+    assert "…" not in told  # no figure is cut off, however narrow the terminal
     assert (out / "report.html").is_file()
     before = (out / "results.jsonl").read_bytes()
     assert ablate(tiny_folder, out) == 0

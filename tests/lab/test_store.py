@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_figures_that_are_no_numbers_are_never_written(tmp_path):
     store = Store.open(tmp_path, "demo")
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(DataError, match="record aa holds a figure that is no finite number"):
         store.add(record("aa", cost=float("nan")))
     assert not (tmp_path / "results.jsonl").exists()
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from headwise_lab.store import Store
     from headwise_lab.sweep import Tally
 
-WIDTH = 110  # of the table; a narrower terminal wraps its lines rather than losing figures
-
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     """Build the report, print the terminal table and say where everything is; HeadwiseError if trials failed."""
@@ -26,8 +24,10 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     for warning in paths.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     records, _ = read_records(store.folder)
-    output = Output(width=max(Output().width, WIDTH), soft_wrap=True, highlight=False)
-    output.print(terminal_table(records, store.folder))
+    table = terminal_table(records, store.folder)
+    needed = Output(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
+    output = Output(width=max(Output().width, needed), soft_wrap=True, highlight=False)
+    output.print(table)
     output.print()
     for finding in paths.findings:
         output.print(finding, markup=False)
