@@ -1,6 +1,6 @@
 """Prefill with and without pruning, on a random Llama at LLaVA-1.5's token counts.
 
-    python benchmarks/prefill.py [--layers 24] [--hidden 512] [--rounds 9] [--device cpu|cuda] [--dtype float32]
+    python benchmarks/prefill.py [--layers 24] [--hidden 768] [--rounds 9] [--device cpu|cuda] [--dtype float32]
 
 Every ratio comes from one run: in each round vanilla and all variants take turns, and the ratio is taken round by
 round, so a machine whose speed drifts does not matter. The vision tower is left out: visual features are given as
@@ -18,13 +18,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import headwise
 import torch
 import transformers
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+import headwise
 from headwise.attachment import adapter_for
 from headwise.budget import prefill_flops
 from headwise.recipe import Recipe
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 SYSTEM, VISUAL, QUESTION, IMAGE = 35, 576, 64, 4
 
@@ -84,7 +85,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+from torch import nn
+
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
-from torch import nn
 
 
 @attrs.frozen(eq=False)

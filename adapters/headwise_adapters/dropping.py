@@ -18,10 +18,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from headwise.pipeline import Pipeline
-from headwise.plan import PruningPlan, Selection, Stage
 from torch import Tensor, nn
 
+from headwise.pipeline import Pipeline
+from headwise.plan import PruningPlan, Selection, Stage
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import StageEvidence
 from headwise_adapters.forward import Forward

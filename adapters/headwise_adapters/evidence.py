@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
 from headwise.layout import Layout
 from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
-from torch import Tensor
-
 from headwise_adapters.probe import Probe
 
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from headwise.errors import ModelError
-from headwise.layout import IMAGE, Layout
 from torch import Tensor
 
+from headwise.errors import ModelError
+from headwise.layout import IMAGE, Layout
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import checksum
 from headwise_adapters.masks import Tokens, sliced

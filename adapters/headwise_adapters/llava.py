@@ -9,7 +9,6 @@ from typing import Any
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
-
 from headwise_adapters.anatomy import Anatomy, patches, text_geometry
 from headwise_adapters.dropping import dropping
 

@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
+
 from headwise_lab.scenes import (
     COLORS,
     DIGITS,
