@@ -109,9 +109,14 @@ def test_known_effects_are_found_and_noise_is_not(tmp_path):
             "",
         )
         assert {"sharp"} == {name for name, cell in row.cells.items() if cell.recommended}
-    for sentence in recommendations(comparison):
-        assert "recommended: sharp with" in sentence
-        assert "dull" not in sentence
+    told = recommendations(comparison)
+    assert len(told) == 4  # two budgets, each with what helps and what harms
+    for helps, harms in zip(told[::2], told[1::2], strict=True):
+        assert "recommended: sharp with" in helps
+        assert "dull" not in helps
+        assert "worse than all heads: dull with" in harms
+        assert "sharp" not in harms
+        assert "even" not in harms
 
 
 def test_differences_equal_those_computed_from_the_outcomes(tmp_path):

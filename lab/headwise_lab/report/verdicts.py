@@ -7,11 +7,31 @@ from collections.abc import Sequence
 from headwise_lab.report.comparison import BASELINE, CONTROL, Cell, Comparison, Row
 from headwise_lab.report.statistics import CLEAR, FEWEST, Difference
 
+MOST_NAMED = 5
+"""Strategies a sentence names before it counts the rest."""
+
 
 def recommendations(comparison: Comparison) -> list[str]:
-    """One sentence per budget of a table."""
+    """One sentence per budget of a table, and another where head selection did harm."""
     budgets = dict.fromkeys(row.budget for row in comparison.rows)
-    return [_at_budget(comparison, budget) for budget in budgets]
+    sentences = (told for budget in budgets for told in (_at_budget(comparison, budget), _harm(comparison, budget)))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _harm(comparison: Comparison, budget: str) -> str:
+    """What is worse than all heads by two standard errors, worst first; nothing where nothing is."""
+    worse = [
+        (cell.against_baseline.value, f"{name} with {row.head_label} heads ({signed(cell.against_baseline)})")
+        for row in comparison.rows
+        if row.budget == budget
+        for name, cell in row.cells.items()
+        if cell.verdict == "worse" and cell.against_baseline is not None
+    ]
+    told = [text for _, text in sorted(worse)]
+    if not told:
+        return ""
+    more = f"; and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return f"{comparison.title}, {budget}: worse than all heads: {'; '.join(told[:MOST_NAMED])}{more}."
 
 
 def _at_budget(comparison: Comparison, budget: str) -> str:
