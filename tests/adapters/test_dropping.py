@@ -161,7 +161,7 @@ def test_second_turn_keeps_the_first_turns_choice(model, tools):
     turn = tools["prompt"](6, seed=8)
     gone = reference.fastv_dropped(model, ids, images, 2, 4)
     expected = reference.masked_logits(model, torch.cat([ids, turn], 1), images, [(2, gone)])
-    with headwise.attach(model, Recipe.of("uniform:layer=2", keep=4)):
+    with headwise.attach(model, fastv()):
         first = model(input_ids=ids, pixel_values=images)
         again = copy.deepcopy(first.past_key_values)
         second = model(input_ids=turn, past_key_values=first.past_key_values)
