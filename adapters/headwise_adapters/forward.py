@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import ModelError
-from headwise.layout import IMAGE, Layout
+from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import checksum
 from headwise_adapters.masks import Tokens, sliced
@@ -34,7 +34,8 @@ class Forward:
         self.entered = layout.image_counts
         self.has_images = any(self.entered)
         self.tokens: Tokens | None = None
-        self._numbers = np.where(layout.kinds == IMAGE, np.cumsum(layout.kinds == IMAGE, axis=1) - 1, -1)
+        image = layout.kinds == IMAGE
+        self._numbers = np.where(image, np.cumsum(image, axis=1) - 1, -1)
         self._dropped = np.zeros((len(layout), self.length), dtype=bool)
         self._views: dict[int, tuple[Tokens, _Kwargs]] = {}  # by identity of what a layer held before
         self._seeds: Tensor | None = None
@@ -55,9 +56,10 @@ class Forward:
 
     def visual_numbers(self, row: int) -> Integers:
         """Which of the row's entered visual tokens are left, ascending."""
-        numbers = self._numbers if self.tokens is None else self._numbers_at(self.tokens.index)
-        left: Integers = numbers[row, self.layout.image(row)]
-        return left
+        numbers: Integers = self._numbers[row]
+        if self.tokens is not None:
+            numbers = numbers[self.tokens.index[row].cpu().numpy()]
+        return numbers[self.layout.image(row)]
 
     def _numbers_at(self, index: Tensor) -> Integers:
         """Visual numbers of tokens ``index`` (b, n) of this forward, -1 where they are not visual."""
@@ -70,13 +72,13 @@ class Forward:
         dropped visual tokens fill up and are hidden from every query.
         """
         kinds = self.layout.kinds
-        keep = kinds > 0
+        keep = kinds != PADDING
         for row, positions in survivors.items():
             keep[row] &= kinds[row] != IMAGE
             keep[row, positions.cpu().numpy()] = True
         width = int(keep.sum(axis=1).max())
         # A stable sort by (kept, padding, dropped) puts what stays first; what fills up follows it.
-        rank = np.where(keep, 0, np.where(kinds == 0, 1, 2))
+        rank = np.where(keep, 0, np.where(kinds == PADDING, 1, 2))
         index = np.sort(np.argsort(rank, axis=1, kind="stable")[:, :width], axis=1)
         real = np.take_along_axis(keep, index, axis=1)
         gather = torch.from_numpy(index).to(self.device)
