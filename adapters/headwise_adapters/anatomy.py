@@ -11,19 +11,16 @@ from headwise.errors import ModelError
 from headwise.geometry import Geometry
 
 
-@attrs.frozen(eq=False)
-class Anatomy:
-    """The parts of a vision-language model that pruning touches.
+@attrs.frozen(eq=False, kw_only=True)
+class Decoder:
+    """The parts of a language model that pruning and eviction touch.
 
-    ``outer`` receives input ids and pixels, ``tower`` sees the pixels, ``text`` runs the decoder ``layers``, each with
-    an ``attention`` child; ``cache`` is the keyword under which a layer gets the KV cache.
+    ``text`` runs the decoder ``layers``, each with an ``attention`` child; ``cache`` is the keyword under which a layer
+    gets the KV cache.
     """
 
-    outer: nn.Module
-    tower: nn.Module
     text: nn.Module
     layers: nn.ModuleList
-    image_token: int
     attention: str = "self_attn"
     cache: str = "past_key_values"
 
@@ -33,8 +30,17 @@ class Anatomy:
         return module
 
 
-def text_geometry(config: Any, name: str, visual_tokens: int) -> Geometry:
-    """Geometry of a Llama-like text config (gated feed-forward, grouped-query attention)."""
+@attrs.frozen(eq=False, kw_only=True)
+class Anatomy(Decoder):
+    """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels."""
+
+    outer: nn.Module
+    tower: nn.Module
+    image_token: int
+
+
+def text_geometry(config: Any, name: str, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:
+    """Geometry of a decoder's config; grouped-query attention where it names ``num_key_value_heads``."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Geometry(
         name=name,
@@ -45,6 +51,7 @@ def text_geometry(config: Any, name: str, visual_tokens: int) -> Geometry:
         hidden=config.hidden_size,
         intermediate=config.intermediate_size,
         visual_tokens=visual_tokens,
+        gated=gated,
     )
 
 

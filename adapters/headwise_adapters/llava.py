@@ -1,22 +1,30 @@
-"""LLaVA in its Hugging Face form: a CLIP-like tower, a projector, and any Llama-like language model."""
+"""LLaVA in its Hugging Face form: a CLIP-like tower, a projector, and any Llama-like language model.
+
+Visual tokens are dropped on the way through the layers, KV entries are evicted from what each layer holds: the two
+compose, and a token that was dropped is nothing the cache could keep.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from headwise.errors import ModelError
+from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters.anatomy import Anatomy, patches, text_geometry
+from headwise_adapters.causal_lm import sliding_windows, within
 from headwise_adapters.dropping import dropping
+from headwise_adapters.evicting import Layers, evicting, evicting_cache, layers_of
+from headwise_adapters.ragged_cache import EvictingCache
 
 _ATTACHED = "_headwise_attached"
 
 
 class LlavaAdapter:
-    """Prunes a ``LlavaForConditionalGeneration``."""
+    """Prunes a ``LlavaForConditionalGeneration`` and evicts its KV entries."""
 
     def __init__(self, model: Any) -> None:
         inner: Any = getattr(model, "model", None)
@@ -37,6 +45,8 @@ class LlavaAdapter:
             layers=inner.language_model.layers,
             image_token=config.image_token_id,
         )
+        self.decoder = self.anatomy
+        self.sliding = sliding_windows(config.text_config)
 
     @contextmanager
     def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
@@ -52,3 +62,15 @@ class LlavaAdapter:
                 yield
         finally:
             delattr(self._model, _ATTACHED)
+
+    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
+        """Evict inside the context, beside pruning or alone; the model is as it was afterwards."""
+        return evicting(self.anatomy, self._layers(pipeline, plan), drops_tokens=True)
+
+    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
+        """An empty cache that evicts."""
+        return evicting_cache(self.anatomy, self._layers(pipeline, plan))
+
+    def _layers(self, pipeline: Pipeline, plan: EvictionPlan) -> Layers:
+        plan = within(plan, self.sliding)
+        return layers_of(self.anatomy, pipeline, plan, self.sliding, contiguous=False)

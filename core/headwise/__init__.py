@@ -12,9 +12,11 @@ from headwise.errors import BudgetError, ContractError, DataError, HeadwiseError
 from headwise.hookspecs import HOOKS, hookimpl
 
 if TYPE_CHECKING:
-    from headwise.attachment import attach
+    from headwise.attachment import attach, cache
     from headwise.budget import Budget
+    from headwise.eviction import CacheEvidence, ScorePlan, WindowPlan
     from headwise.geometry import Geometry, shape
+    from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
     from headwise.layout import Layout
     from headwise.pipeline import Pipeline
     from headwise.plan import PruningPlan, Queries, Selection, Stage
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "attach": "attachment",
+    "cache": "attachment",
     "Budget": "budget",
     "Geometry": "geometry",
     "shape": "geometry",
+    "CacheEvidence": "eviction",
+    "ScorePlan": "eviction",
+    "WindowPlan": "eviction",
+    "HeadLabels": "heads",
+    "HeadProfile": "heads",
+    "HeadStatistics": "heads",
     "Layout": "layout",
     "Pipeline": "pipeline",
     "PruningPlan": "plan",
@@ -41,9 +50,13 @@ __all__ = [
     "HOOKS",
     "Budget",
     "BudgetError",
+    "CacheEvidence",
     "ContractError",
     "DataError",
     "Geometry",
+    "HeadLabels",
+    "HeadProfile",
+    "HeadStatistics",
     "HeadwiseError",
     "Layout",
     "ModelError",
@@ -52,10 +65,13 @@ __all__ = [
     "Queries",
     "Recipe",
     "Registry",
+    "ScorePlan",
     "Selection",
     "Stage",
     "StrategyError",
+    "WindowPlan",
     "attach",
+    "cache",
     "hookimpl",
     "resolve",
     "shape",

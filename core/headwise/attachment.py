@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import attrs
 
 from headwise.errors import ModelError
+from headwise.eviction import EvictionPlan, WindowPlan
 from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
@@ -25,13 +26,22 @@ class Adapter(Protocol):
         """Prune inside the context; leave the model exactly as it was on the way out, also after an exception."""
         ...
 
+    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
+        """Evict KV entries inside the context, whatever cache `generate` or the caller brings."""
+        ...
+
+    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> Any:
+        """An empty transformers ``Cache`` that evicts, to be passed as ``past_key_values``."""
+        ...
+
 
 @attrs.frozen(eq=False)
 class Attachment:
-    """What is attached: the recipe's pipeline and its plan for this model."""
+    """What is attached: the recipe's pipeline and its plans for this model."""
 
     pipeline: Pipeline
     plan: PruningPlan
+    eviction: EvictionPlan
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -48,7 +58,7 @@ def adapter_for(model: Any) -> Adapter:
 
 @contextmanager
 def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> Iterator[Attachment]:
-    """Run a stock transformers model with tokens pruned as the recipe says.
+    """Run a stock transformers model with tokens pruned and KV entries evicted as the recipe says.
 
     >>> with headwise.attach(model, recipe):  # doctest: +SKIP
     ...     model.generate(**inputs)
@@ -59,5 +69,24 @@ def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> I
     adapter = adapter_for(model)
     pipeline = Pipeline(recipe, observers)
     plan = pipeline.plan(adapter.geometry)
-    with adapter.pruning(pipeline, plan):
-        yield Attachment(pipeline, plan)
+    eviction = pipeline.eviction(adapter.geometry)
+    with ExitStack() as stack:
+        if not (isinstance(eviction, WindowPlan) and eviction.keeps_everything):
+            stack.enter_context(adapter.evicting(pipeline, eviction))
+        stack.enter_context(adapter.pruning(pipeline, plan))
+        yield Attachment(pipeline, plan, eviction)
+
+
+def cache(model: Any, recipe: Recipe) -> Any:
+    """An empty KV cache that evicts as the recipe says; pass it as ``past_key_values``, turn after turn.
+
+    >>> model.generate(**inputs, past_key_values=headwise.cache(model, recipe))  # doctest: +SKIP
+
+    Needs no ``with``: while the cache lives, the model's attention asks it what is there; other caches are served as
+    before. Raises what :func:`attach` raises. A recipe that prunes visual tokens needs :func:`attach`.
+    """
+    adapter = adapter_for(model)
+    pipeline = Pipeline(recipe)
+    if pipeline.plan(adapter.geometry).stages:
+        raise ModelError("a cache evicts KV entries and prunes no visual token; use headwise.attach for this recipe")
+    return adapter.cache(pipeline, pipeline.eviction(adapter.geometry))

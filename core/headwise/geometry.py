@@ -35,6 +35,15 @@ def _llava(name: str, layers: int, heads: int, intermediate: int, visual_tokens:
     )  # fmt: skip
 
 
+def _language(
+    name: str, layers: int, heads: int, head_dim: int, intermediate: int, *, kv_heads: int | None = None, gated: bool
+) -> Geometry:
+    return Geometry(
+        name=name, layers=layers, heads=heads, kv_heads=kv_heads or heads, head_dim=head_dim, hidden=heads * head_dim,
+        intermediate=intermediate, visual_tokens=0, gated=gated,
+    )  # fmt: skip
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -46,6 +55,11 @@ SHAPES = {
             name="demo-llava", layers=12, heads=8, kv_heads=8, head_dim=16, hidden=128, intermediate=384,
             visual_tokens=144,
         ),
+        _language("pythia-2.8b", 32, 32, 80, 10240, gated=False),
+        _language("pythia-70m", 6, 8, 64, 2048, gated=False),
+        _language("smollm2-135m", 30, 9, 64, 1536, kv_heads=3, gated=True),
+        _language("llama-3.1-8b", 32, 32, 128, 14336, kv_heads=8, gated=True),
+        _language("demo-pythia", 6, 8, 24, 768, gated=False),
     )
 }  # fmt: skip
 """Shapes known by name, so that a budget can be planned without weights."""

@@ -19,10 +19,11 @@ if TYPE_CHECKING:  # torch and numpy take seconds to import, and names must reso
     from torch import Tensor
 
     from headwise.budget import Budget
+    from headwise.eviction import EvictionPlan
     from headwise.geometry import Geometry
     from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
     from headwise.layout import Layout
-    from headwise.plan import EvictionPlan, PruningPlan, Queries, Selection
+    from headwise.plan import PruningPlan, Queries, Selection
 
 PROJECT = "headwise"
 
@@ -90,16 +91,21 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
-    def kv_eviction(self, geometry: Geometry, budget: Budget, profile: HeadProfile | None) -> EvictionPlan | None:
-        """Which key-value entries each layer and KV head keeps.
+    def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> EvictionPlan | None:
+        """Which key-value entries each layer and KV head keeps; budgets are options of the strategy.
 
-        ``profile`` carries head classes where a ``head_classification`` was run. Returns a plan: sinks and windows
-        per layer and KV head.
+        Called once per run, before anything is computed. ``profile`` carries head classes where the user gave one.
+        Returns a :class:`headwise.eviction.WindowPlan`, sinks and windows per layer and KV head, or a
+        :class:`headwise.eviction.ScorePlan`, a score of lazily computed evidence with budgets and protected tokens.
         """
 
     @hookspec(firstresult=True)
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels | None:
-        """A label and a probability for every head, from its attention statistics, each (l, h)."""
+        """A class for every query head of a model and how sure it is.
+
+        ``statistics`` measures what is asked of it, on one text and one model, and nothing else. Returns
+        :class:`headwise.heads.HeadLabels` for (layers, heads).
+        """
 
     @hookspec
     def selected(self, selection: Selection) -> None:

@@ -18,6 +18,9 @@ _TEXT_DEFAULTS = {
 }
 _VISION_DEFAULTS = {"clip_vision_model": {"image_size": 224, "patch_size": 32}}
 
+_GATED = {"gpt_neox": False, "llama": True, "mistral": True, "qwen2": True, "qwen3": True}
+"""Language models that are read without a vision tower, and whether their feed-forward blocks are gated."""
+
 
 def geometry_of(name: str) -> Geometry:
     """The geometry of a shape known by name, or of a local model folder; raises ModelError for anything else."""
@@ -28,31 +31,44 @@ def geometry_of(name: str) -> Geometry:
 
 
 def read_geometry(path: Path) -> Geometry:
-    """The geometry a LLaVA model folder or ``config.json`` describes; raises ModelError naming what is missing."""
+    """The geometry a model folder or ``config.json`` describes; raises ModelError naming what is missing.
+
+    It may be of LLaVA, or of a language model alone: gpt_neox, llama, mistral, qwen2, qwen3.
+    """
     file = path / "config.json" if path.is_dir() else path
+    name = path.resolve().name if path.is_dir() else path.resolve().parent.name
+    config = _read(file)
+    if isinstance(config, Mapping) and config.get("model_type") in _GATED:
+        return _geometry(name, config, file, visual_tokens=0)
+    text = _part(config, "text_config", _TEXT_DEFAULTS, file)
+    vision = _part(config, "vision_config", _VISION_DEFAULTS, file)
+    return _geometry(name, text, file, visual_tokens=_visual_tokens(config, vision, file))
+
+
+def _read(file: Path) -> Any:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(
-            f"{file} cannot be read ({error.strerror}); give a folder with a LLaVA config.json or one of:"
-            f" {', '.join(SHAPES)}"
+            f"{file} cannot be read ({error.strerror}); give a folder with a config.json or one of: {', '.join(SHAPES)}"
         ) from error
     except ValueError as error:
         raise ModelError(f"{file} is not JSON: {error}") from error
-    text, vision = (
-        _part(config, "text_config", _TEXT_DEFAULTS, file),
-        _part(config, "vision_config", _VISION_DEFAULTS, file),
-    )
+
+
+def _geometry(name: str, text: Mapping[str, Any], file: Path, *, visual_tokens: int) -> Geometry:
+    """From the configuration of the language model."""
     heads, hidden = _count(text, "num_attention_heads", file), _count(text, "hidden_size", file)
     return Geometry(
-        name=path.resolve().name if path.is_dir() else path.resolve().parent.name,
+        name=name,
         layers=_count(text, "num_hidden_layers", file),
         heads=heads,
         kv_heads=_count(text, "num_key_value_heads", file) if text.get("num_key_value_heads") else heads,
         head_dim=_count(text, "head_dim", file) if text.get("head_dim") else hidden // heads,
         hidden=hidden,
         intermediate=_count(text, "intermediate_size", file),
-        visual_tokens=_visual_tokens(config, vision, file),
+        visual_tokens=visual_tokens,
+        gated=_GATED.get(text.get("model_type", ""), True),
     )
 
 
@@ -65,7 +81,7 @@ def _visual_tokens(config: Mapping[str, Any], vision: Mapping[str, Any], file: P
 def _part(config: Any, key: str, defaults: Mapping[str, Mapping[str, Any]], file: Path) -> dict[str, Any]:
     part = config.get(key) if isinstance(config, Mapping) else None
     if not isinstance(part, Mapping):
-        raise ModelError(f"{file} has no {key}; wanted the configuration of a LLaVA model")
+        raise ModelError(f"{file} has no {key}; wanted the configuration of a LLaVA model or of {', '.join(_GATED)}")
     return {**defaults.get(part.get("model_type", ""), {}), **part}
 
 

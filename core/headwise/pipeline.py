@@ -1,4 +1,4 @@
-"""The typed facade over one run's pluggy manager: attention -> heads -> kept tokens.
+"""The typed facade over one run's pluggy manager: attention -> heads -> kept tokens; scores -> kept entries.
 
 Nothing else calls pluggy. Everything a strategy returns is checked here, once, and what is wrong names its owner.
 """
@@ -14,13 +14,16 @@ import pluggy
 import torch
 from torch import Tensor
 
-from headwise.errors import ContractError, StrategyError
+from headwise.errors import ContractError, DataError, StrategyError
+from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything
 from headwise.geometry import Geometry
+from headwise.heads import HeadLabels, HeadStatistics, check_labels
 from headwise.hookspecs import HOOKS, PROJECT, Specs
 from headwise.layout import PADDING, Layout
 from headwise.plan import UNUSED, Evidence, HeadChoice, PruningPlan, Queries, Selection, Stage
 from headwise.recipe import Recipe
 from headwise.registry import Strategy
+from headwise.retention import retained
 
 _TOLERANCE = 1e-3  # of weights that must sum to 1: half precision is allowed, forgetting to normalise is not
 
@@ -69,6 +72,38 @@ class Pipeline:
         if not isinstance(plan, PruningPlan):
             raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['token_pruning']}")
         return plan
+
+    def eviction(self, geometry: Geometry) -> EvictionPlan:
+        """The eviction plan for one geometry; everything is kept where the recipe names no ``kv_eviction``."""
+        if "kv_eviction" not in self.recipe.strategies:
+            return everything(geometry)
+        if self.recipe.profile is not None:
+            self.recipe.profile.check(geometry)
+        plan, strategy = self._call("kv_eviction", geometry=geometry, profile=self.recipe.profile)
+        if not isinstance(plan, WindowPlan | ScorePlan):
+            raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['kv_eviction']}")
+        if plan.geometry != geometry:
+            raise ContractError(f"{_who(strategy)} planned for {plan.geometry.name}; wanted {geometry.name}")
+        return plan
+
+    def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
+        """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""
+        scores, who = plan.score(evidence), _who(self.recipe.strategies["kv_eviction"])
+        _check_tensor(scores, tuple(evidence.positions.shape), who, "entry scores")
+        if torch.isnan(scores).any():
+            raise ContractError(f"{who} returned NaN entry scores; wanted numbers")
+        return retained(scores, evidence.positions, evidence.seen, plan, evidence.layer)
+
+    def classify(self, statistics: HeadStatistics) -> HeadLabels:
+        """Classes of all heads of a model, complete and in range."""
+        labels, strategy = self._call("head_classification", statistics=statistics)
+        if not isinstance(labels, HeadLabels):
+            raise ContractError(f"{_who(strategy)} returned {_kind(labels)}; wanted {_WANTED['head_classification']}")
+        try:
+            check_labels(labels, (statistics.geometry.layers, statistics.geometry.heads))
+        except DataError as error:
+            raise ContractError(f"{_who(strategy)} returned labels that do not fit: {error}") from error
+        return labels
 
     def queries(self, layout: Layout) -> Queries:
         """The query tokens for a layout, none of them padding, out of range or named twice in a row."""
@@ -164,7 +199,7 @@ _WANTED = {
     "head_scoring": "scores (batch, heads)",
     "head_count": "integers (batch,)",
     "token_pruning": "a headwise.plan.PruningPlan",
-    "kv_eviction": "a headwise.plan.EvictionPlan",
+    "kv_eviction": "a headwise.eviction.WindowPlan or ScorePlan",
     "head_classification": "headwise.heads.HeadLabels",
 }
 assert set(_WANTED) == set(HOOKS)

@@ -1,4 +1,4 @@
-"""What strategies hand back: queries, pruning plans, eviction plans; and what observers are shown."""
+"""What visual-pruning strategies hand back: queries and pruning plans; and what observers are shown."""
 
 from __future__ import annotations
 
@@ -145,15 +145,6 @@ class PruningPlan:
     def share(self) -> float:
         """The processed average as a share of all visual tokens."""
         return self.average / self.geometry.visual_tokens
-
-
-@attrs.frozen(eq=False)
-class EvictionPlan:
-    """A KV-eviction method spelled out: ``sinks`` and ``windows``, integers (layers, kv_heads)."""
-
-    geometry: Geometry
-    sinks: npt.NDArray[np.int64]
-    windows: npt.NDArray[np.int64]
 
 
 @attrs.frozen(eq=False, kw_only=True)

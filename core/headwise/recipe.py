@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from headwise.budget import Budget
 from headwise.errors import HeadwiseError, StrategyError
+from headwise.heads import HeadProfile
 from headwise.registry import Strategy, installed, load, only, owner_of, resolve
 
 DEFAULTS = {
@@ -17,7 +19,11 @@ DEFAULTS = {
     "head_count": "all",
     "token_pruning": "none",
 }
-"""What serves a hook that no strategy is named for: together they prune nothing."""
+"""What serves a hook that no strategy is named for: together they prune nothing. Without a ``kv_eviction`` strategy
+the cache is stock."""
+
+RECIPE_HOOKS = (*DEFAULTS, "kv_eviction")
+"""Hooks that a recipe may name a strategy for; classifying heads is a job of its own."""
 
 POSITIONS = ("keep", "compact")
 AGGREGATES = ("mean", "normalised", "weighted")
@@ -36,6 +42,10 @@ def _share(_: object, attribute: attrs.Attribute[float], value: float) -> None:
         raise HeadwiseError(f"{attribute.name}={value:g} is not a share; give a number in 0..1")
 
 
+def _profile(given: HeadProfile | str | Path | None) -> HeadProfile | None:
+    return HeadProfile.load(Path(given)) if isinstance(given, str | Path) else given
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Recipe:
     """Strategies, budget and the few settings that belong to none of them.
@@ -44,7 +54,8 @@ class Recipe:
     does). ``aggregate``: kept heads are averaged as they are (``mean``), after each is ``normalised`` to sum 1, or
     ``weighted`` by the softmax of their scores. ``min_mass``: heads that put less than this share of their attention
     on the image cannot be chosen, unless none does more. ``sink_share``: visual tokens that draw more than this share
-    of the image attention, averaged over heads, are hidden from head scoring (1 hides none).
+    of the image attention, averaged over heads, are hidden from head scoring (1 hides none). ``profile``: classes of
+    the model's heads for ``kv_eviction`` strategies that need them, or the file `headwise classify-heads` wrote.
     """
 
     strategies: Mapping[str, Strategy]
@@ -54,6 +65,7 @@ class Recipe:
     aggregate: str = attrs.field(default="mean", validator=_one_of(AGGREGATES, "aggregate"))
     min_mass: float = attrs.field(default=0.0, converter=float, validator=_share)
     sink_share: float = attrs.field(default=1.0, converter=float, validator=_share)
+    profile: HeadProfile | None = attrs.field(default=None, converter=_profile)
 
     @classmethod
     def of(
@@ -68,11 +80,11 @@ class Recipe:
 
         >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
         """
-        base = [resolve(text) for text in named_recipe(name)] if name else []
+        base = [resolve(text, RECIPE_HOOKS) for text in named_recipe(name)] if name else []
         chosen: dict[str, Strategy] = {strategy.hook: strategy for strategy in base}
         given: dict[str, str] = {}
         for text in texts:
-            strategy = resolve(text)
+            strategy = resolve(text, RECIPE_HOOKS)
             if strategy.hook in given:
                 raise StrategyError(
                     f"{given[strategy.hook]!r} and {text!r} are both {strategy.hook} strategies; a run has one of each"

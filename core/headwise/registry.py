@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -125,13 +125,15 @@ class Registry:
             raise StrategyError(f"{who} implements {what}; a {self.hook} strategy implements {self.hook} and no other")
 
 
-def resolve(text: str) -> Strategy:
-    """Build the strategy of a text whichever hook it belongs to; a bare name must be unique across hooks."""
+def resolve(text: str, hooks: Sequence[str] = HOOKS) -> Strategy:
+    """Build the strategy of a text, whichever of ``hooks`` it belongs to; a bare name must be unique among them."""
     parsed = StrategyText.parse(text)
-    bare = text.strip().partition("=")[2] if parsed.hook else text
     if parsed.hook:
-        return Registry.installed(parsed.hook).build(bare)
-    registries = [Registry.installed(hook) for hook in HOOKS]
+        registry = Registry.installed(parsed.hook)
+        if parsed.hook not in hooks:
+            raise StrategyError(f"{text!r} is a {parsed.hook} strategy; what is wanted here is {' or '.join(hooks)}")
+        return registry.build(text.strip().partition("=")[2])
+    registries = [Registry.installed(hook) for hook in hooks]
     owning = [registry for registry in registries if parsed.name in registry.found]
     if len(owning) == 1:
         return owning[0].build(text)
@@ -139,7 +141,8 @@ def resolve(text: str) -> Strategy:
         forms = " or ".join(f"{registry.hook}={parsed.name}" for registry in owning)
         raise StrategyError(f"strategy {parsed.name!r} exists for more than one hook; write {forms}")
     names = [name for registry in registries for name in registry.found]
-    raise StrategyError(f"unknown strategy {parsed.name!r}{did_you_mean(parsed.name, names) or _list_command()}")
+    kind = f"{hooks[0]} strategy" if len(hooks) == 1 else "strategy"
+    raise StrategyError(f"unknown {kind} {parsed.name!r}{did_you_mean(parsed.name, names) or _list_command()}")
 
 
 def _reason(error: BaseException) -> str:

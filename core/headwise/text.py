@@ -1,4 +1,7 @@
-"""Strategy text, the one notation for a choice: ``[hook=][owner/]NAME[:option=value,...]``."""
+"""Strategy text, the one notation for a choice: ``[hook=][owner/]NAME[:option=value,...]``.
+
+A value that is itself a strategy text stands in brackets: ``adakv:of=[snapkv:budget=64],floor=0.3``.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,35 @@ class StrategyText:
 
 def _options(text: str, tail: str) -> dict[str, str]:
     options: dict[str, str] = {}
-    for part in filter(None, tail.split(",")):
+    for part in filter(None, _split(text, tail)):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        value = _bare(value)
         if not (key and equals and value):
             raise StrategyError(f"option {part!r} in strategy text {text!r} is not of the form option=value")
         if key in options:
             raise StrategyError(f"option {key!r} is given twice in strategy text {text!r}")
         options[key] = value
     return options
+
+
+def _split(text: str, tail: str) -> list[str]:
+    """The parts between commas, those inside brackets left alone."""
+    parts, depth = [""], 0
+    for character in tail:
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise StrategyError(f"strategy text {text!r} has a bracket without its partner; write NAME:of=[OTHER:a=1,b=2]")
+    return parts
+
+
+def _bare(value: str) -> str:
+    return value[1:-1].strip() if value.startswith("[") and value.endswith("]") else value
 
 
 def canonical(name: str, strategy: object) -> str:
@@ -64,4 +88,7 @@ def show(value: Any) -> str:
     """An option value as the user would type it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    shown = str(value)
+    return f"[{shown}]" if any(mark in shown for mark in ",[]") else shown

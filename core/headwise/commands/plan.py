@@ -3,129 +3,107 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwise.budget import FLOP_FORMULAS, kv_bytes, prefill_flops
+from headwise.commands import plan_eviction, plan_pruning
+from headwise.errors import BudgetError
 from headwise.geometry import Geometry
 from headwise.model_config import geometry_of
-from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
+
+if TYPE_CHECKING:  # brings torch along, which --help and a misspelt shape can do without
+    from headwise.pipeline import Pipeline
+
+SEEN = 4096
+"""Tokens read, where the model has no image and nothing else is said."""
 
 
 def plan(
     *,
-    shape: Annotated[str, typer.Option(help="A known shape (llava-1.5-7b, demo-llava, ...) or a LLaVA model folder.")],
+    shape: Annotated[
+        str, typer.Option(help="A known shape (llava-1.5-7b, pythia-2.8b, demo-llava, ...) or a model folder.")
+    ],
     tokens: Annotated[float | None, typer.Option(help="Visual tokens processed per decoder layer, on average.")] = None,
     keep: Annotated[int | None, typer.Option(help="Visual tokens left after the last stage.")] = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe to start from.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Head classes for KV eviction: what `headwise classify-heads` wrote.")
+    ] = None,
     text: Annotated[int, typer.Option(min=0, help="Text tokens counted beside the visual ones.")] = 64,
+    seen: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens read when the KV cache is counted. [default: visual and text, or 4096 without image]"
+        ),
+    ] = None,
     formula: Annotated[str | None, typer.Option(help="FLOP formula: gated or fastv. [default: as the shape]")] = None,
     itemsize: Annotated[int, typer.Option(min=1, help="Bytes per number in the KV cache; 2 is fp16.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> None:
     """Plan a budget without weights.
 
-    Prints the visual tokens each layer processes, prefill FLOPs and KV bytes, beside those of the unpruned model.
+    Prints the visual tokens each layer processes, prefill FLOPs and KV bytes, beside those of the unpruned model; and
+    the entries a KV cache holds with eviction, beside those of the full cache.
     """
     geometry = geometry_of(shape)
-    from headwise.pipeline import Pipeline  # brings torch along, which --help and a misspelt shape can do without
+    from headwise.pipeline import Pipeline
 
-    chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep)
-    found = outlook(
-        Pipeline(chosen).plan(geometry),
-        text=text,
-        formula=formula or ("gated" if geometry.gated else "fastv"),
-        itemsize=itemsize,
-    )
+    chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep, profile=profile)
+    formula = formula or ("gated" if geometry.gated else "fastv")
     record = {
         "shape": geometry.name,
         "recipe": chosen.name,
         "strategies": {hook: named.text for hook, named in chosen.strategies.items()},
-        "budget": {"given": chosen.budget.text, **found.pop("budget")},
-        **found,
+        "profile": profile and str(profile),
+        **outlook(Pipeline(chosen), geometry, text=text, seen=seen, formula=formula, itemsize=itemsize),
     }
     typer.echo(json.dumps(record, indent=2) if as_json else describe(record, geometry))
 
 
-def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> dict[str, Any]:
-    """What a plan processes and costs, beside the unpruned model: plain data, ready for JSON."""
-    geometry = plan.geometry
-    everything = (geometry.visual_tokens,) * geometry.layers
-
-    def compare(cost: Callable[[Sequence[int]], int]) -> dict[str, float]:
-        pruned, whole = cost(plan.processed), cost(everything)
-        return {"plan": pruned, "unpruned": whole, "ratio": pruned / whole if whole else 1.0}
-
-    return {
-        "budget": {"processed": plan.average, "kept": plan.kept, "visual": geometry.visual_tokens},
-        "stages": [{"layer": stage.layer, "keep": stage.keep} for stage in plan.stages],
-        "processed_per_layer": list(plan.processed),
-        "text_tokens": text,
-        "flops": {
-            "formula": formula,
-            "visual": compare(lambda visual: prefill_flops(geometry, visual, 0, formula)),
-            "with_text": compare(lambda visual: prefill_flops(geometry, visual, text, formula)),
-        },
-        "kv_bytes": {
-            "itemsize": itemsize,
-            "visual": compare(lambda visual: kv_bytes(geometry, visual, 0, itemsize)),
-            "with_text": compare(lambda visual: kv_bytes(geometry, visual, text, itemsize)),
-        },
-    }
+def outlook(
+    pipeline: Pipeline, geometry: Geometry, *, text: int, seen: int | None, formula: str, itemsize: int
+) -> dict[str, Any]:
+    """What a recipe processes, holds and costs: pruning where there is an image, eviction where that is asked for."""
+    pruning = pipeline.plan(geometry)
+    found: dict[str, Any] = {}
+    if geometry.visual_tokens:
+        found = plan_pruning.outlook(pruning, text=text, formula=formula, itemsize=itemsize)
+        found["budget"] = {"given": pipeline.recipe.budget.text, **found["budget"]}
+    if "kv_eviction" in pipeline.recipe.strategies or not geometry.visual_tokens:
+        seen = seen or (geometry.visual_tokens + text if geometry.visual_tokens else SEEN)
+        if seen < geometry.visual_tokens:
+            raise BudgetError(
+                f"seen={seen} is less than the {geometry.visual_tokens} visual tokens of {geometry.name}; give at least"
+                f" {geometry.visual_tokens}"
+            )
+        dropped = [geometry.visual_tokens - left for left in pruning.processed]
+        eviction = pipeline.eviction(geometry)
+        found["kv_eviction"] = plan_eviction.outlook(eviction, seen=seen, dropped=dropped, itemsize=itemsize)
+    return found
 
 
 def describe(record: dict[str, Any], geometry: Geometry) -> str:
     """The record as a person reads it."""
-    budget, flops, memory = record["budget"], record["flops"], record["kv_bytes"]
-    text = f"with {record['text_tokens']} text tokens"
+    visual = f", {geometry.visual_tokens} visual tokens" if geometry.visual_tokens else ""
+    hooks = tuple(record["strategies"]) if visual else ("kv_eviction",)
+    named = [f"{hook}={record['strategies'][hook]}" for hook in hooks if hook in record["strategies"]]
     lines = [
-        f"{geometry.name}: {geometry.layers} layers, {geometry.heads} heads, {geometry.visual_tokens} visual tokens",
-        *(f"  {hook}={named}" for hook, named in record["strategies"].items()),
-        f"  budget {budget['given']}",
-        "",
-        f"kept        {budget['kept']} of {budget['visual']} visual tokens after the last stage",
-        f"processed   {budget['processed']:.2f} visual tokens per layer on average",
-        *(f"  {line}" for line in _ranges(record["processed_per_layer"])),
-        "",
-        f"{'':34} {'plan':>12} {'unpruned':>12} {'ratio':>7}",
-        _row("prefill FLOPs, visual tokens only", flops["visual"], _scaled),
-        _row(f"prefill FLOPs, {text}", flops["with_text"], _scaled),
-        _row("KV bytes, visual tokens only", memory["visual"], _mebibytes),
-        _row(f"KV bytes, {text}", memory["with_text"], _mebibytes),
-        "",
-        f"FLOP formula {flops['formula']}: {FLOP_FORMULAS[flops['formula']]}",
-        f"KV cache: {memory['itemsize']} bytes per number, after prefill",
+        f"{geometry.name}: {geometry.layers} layers, {geometry.heads} heads{_key_value(geometry)}{visual}",
+        *(f"  {line}" for line in named),
+        *([f"  profile {record['profile']}"] if record["profile"] else []),
     ]
-    return "\n".join(lines)
+    blocks = [
+        *(plan_pruning.describe(record) if "budget" in record else []),
+        *(plan_eviction.describe(record["kv_eviction"]) if "kv_eviction" in record else []),
+    ]
+    return "\n".join([*lines, *blocks])
 
 
-def _ranges(processed: Sequence[int]) -> list[str]:
-    """Layers that process the same number of tokens, in one line."""
-    lines, first = [], 0
-    for count, layers in groupby(processed):
-        last = first + len(list(layers)) - 1
-        where = f"layer {first}" if first == last else f"layers {first}-{last}"
-        lines.append(f"{where:14} {count}")
-        first = last + 1
-    return lines
-
-
-def _row(what: str, cost: dict[str, float], show: Callable[[float], str]) -> str:
-    return f"{what:34} {show(cost['plan']):>12} {show(cost['unpruned']):>12} {cost['ratio']:7.3f}"
-
-
-def _scaled(flops: float) -> str:
-    """Multiply-adds with the unit that leaves digits in front of the point."""
-    unit, size = next(((unit, size) for unit, size in (("T", 1e12), ("G", 1e9)) if flops >= size), ("M", 1e6))
-    return f"{flops / size:.3f} {unit}"
-
-
-def _mebibytes(size: float) -> str:
-    return f"{size / 2**20:.2f} MiB"
+def _key_value(geometry: Geometry) -> str:
+    return "" if geometry.kv_heads == geometry.heads else f", {geometry.kv_heads} KV heads"

@@ -1,0 +1,204 @@
+"""A transformers cache whose layers hold what an eviction plan leaves, each KV head its own number of entries.
+
+A layer's ``update`` stores nothing: it hands the new keys on with a tag that leads the attention function back to the
+layer, which then attends over what it holds and evicts, having seen queries and keys together.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from headwise.errors import ModelError
+
+TAG = "_headwise_layer"  # attribute of new keys on their way from a cache layer to the attention function
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class New:
+    """New tokens of one forward, on their way through one attention module.
+
+    ``query`` (b, heads, q, d), ``key`` and ``value`` (b, kv_heads, q, d), rotary embeddings applied. ``real`` bool
+    (b, q), or None where none of them is padding. ``positions`` int64 (b|1, q): their position ids, where known.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scaling: float
+    real: Tensor | None = None
+    positions: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        """b, the rows."""
+        return self.query.shape[0]
+
+    @property
+    def length(self) -> int:
+        """q, the new tokens of a row."""
+        return self.query.shape[2]
+
+
+class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
+    """What all layers that evict share: counting tokens, being tagged, beams, bytes.
+
+    ``columns``: tokens the layer was given, padding included, which is what transformers takes for its length.
+    ``counts``: real tokens of each row, empty before the first.
+    """
+
+    is_sliding = False
+    is_croppable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.columns = 0
+        self.counts: list[int] = []
+        self._waiting = False
+
+    @abstractmethod
+    def attend(self, new: New) -> Tensor:
+        """Attention of new tokens over what is held and themselves, (b, heads, q, d); then eviction."""
+
+    @abstractmethod
+    def held(self) -> list[Tensor]:
+        """The tensors that hold keys and values."""
+
+    @abstractmethod
+    def bookkeeping(self) -> list[Tensor]:
+        """Whatever else the layer keeps in memory."""
+
+    @abstractmethod
+    def entries(self) -> list[int]:
+        """Entries each KV head holds of the first row."""
+
+    @abstractmethod
+    def select_rows(self, index: Tensor) -> None:
+        """Make the batch the rows ``index`` of what it is now."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The new keys, tagged, and the new values; both are stored when the attention function comes asking."""
+        if self._waiting:
+            raise ModelError(
+                "a cache of headwise was filled by an attention that does not ask it what is there; use the cache only"
+                " with the model it was made for"
+            )
+        self.is_initialized = self._waiting = True
+        tagged = key_states.view_as(key_states)
+        setattr(tagged, TAG, self)
+        return tagged, value_states
+
+    def answer(self, new: New) -> Tensor:
+        """``attend``, counted."""
+        self._waiting = False
+        if not self.counts:
+            self.counts = [0] * new.batch
+        if len(self.counts) != new.batch:
+            raise ModelError(f"a cache of {len(self.counts)} rows was given {new.batch}; start a new cache")
+        out = self.attend(new)
+        self.columns += new.length
+        return out
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing is reserved beforehand."""
+
+    def get_seq_length(self) -> int:
+        """Tokens the layer was given, padding included."""
+        return self.columns
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Masks are made over the whole text."""
+        return self.columns + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No maximum: the text may go on for ever."""
+        return -1
+
+    def reset(self) -> None:
+        """Hold nothing."""
+        self.is_initialized = False
+        self._begin()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Evicted entries do not come back, so nothing but zero tokens can be taken back."""
+        if tokens_to_remove:
+            raise ModelError(
+                "a cache that evicts cannot be rolled back, as assisted generation asks; generate without an assistant"
+            )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Follow the beams."""
+        self._rows(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row ``repeats`` times."""
+        self._rows(torch.arange(len(self.counts)).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only some rows."""
+        self._rows(torch.arange(len(self.counts))[indices.cpu()])
+
+    def _rows(self, index: Tensor) -> None:
+        if self.counts:
+            self.select_rows(index)
+            self.counts = [self.counts[row] for row in index.tolist()]
+
+
+class EvictingCache(Cache):  # type: ignore[misc]
+    """A KV cache that evicts; pass it as ``past_key_values``. It serves the one model it was made for."""
+
+    def __init__(self, layers: Sequence[EvictingLayer], lease: object = None) -> None:
+        super().__init__(layers=list(layers))
+        self._lease = lease  # keeps the model's attention asking for as long as this cache, or a copy of it, lives
+
+    def kv_bytes(self) -> int:
+        """Bytes of all keys and values held, measured on their storages."""
+        return kv_bytes(self)
+
+    def bookkeeping_bytes(self) -> int:
+        """Bytes of everything else the cache holds: positions, remembered queries, attention received."""
+        return _storage_bytes([tensor for layer in self.layers for tensor in layer.bookkeeping()])
+
+    def entries(self) -> npt.NDArray[np.int64]:
+        """Entries held per layer and KV head, of the first row: (layers, kv_heads)."""
+        return np.array([layer.entries() for layer in self.layers], dtype=np.int64)
+
+
+def kv_bytes(cache: Any) -> int:
+    """Bytes of all keys and values a transformers cache holds, measured on their storages."""
+    tensors: list[Tensor] = []
+    for layer in cache.layers:
+        tensors += layer.held() if isinstance(layer, EvictingLayer) else [layer.keys, layer.values]
+    return _storage_bytes([tensor for tensor in tensors if tensor is not None])
+
+
+def _storage_bytes(tensors: Sequence[Tensor]) -> int:
+    """A slice keeps its whole storage alive, so storages are counted, each once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def real_tokens(mask: Tensor | None, queries: int) -> Tensor | None:
+    """Which of the new tokens are no padding, bool (b, queries), from any mask; None where all are.
+
+    The last query sees every real token up to itself, so its row of a four-dimensional mask tells.
+    """
+    if mask is None or (mask.ndim == 4 and mask.shape[-1] < queries):
+        return None
+    if mask.ndim == 4:
+        last = mask[:, 0, -1, -queries:]
+        real = last if last.dtype == torch.bool else last == 0
+    else:
+        real = mask[:, -queries:].bool()
+    return None if bool(real.all()) else real

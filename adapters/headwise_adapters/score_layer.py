@@ -1,0 +1,298 @@
+"""A cache layer for plans that score entries: full attention over what is held, then the lowest scores leave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headwise.eviction import ScorePlan
+from headwise.pipeline import Pipeline
+from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
+from headwise_adapters.ragged_cache import EvictingLayer, New
+from headwise_adapters.rotary import Rotary
+from headwise_adapters.units import Bin, empty, rectangle, regrouped
+
+_BLOCK = 512  # queries attended at once where a mask or their attention is needed
+
+
+class ScoreLayer(EvictingLayer):
+    """Holds what a score plan leaves of one layer.
+
+    ``sliding``: the model's own sliding window in this layer, beyond which nothing is visible.
+    """
+
+    def __init__(
+        self, plan: ScorePlan, layer: int, pipeline: Pipeline, rotary: Rotary | None, sliding: int | None = None
+    ) -> None:
+        self._plan, self._layer, self._pipeline = plan, layer, pipeline
+        self._rotary, self._sliding = rotary, sliding
+        self._kv_heads = plan.geometry.kv_heads
+        super().__init__()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> ScoreLayer:
+        """A copy with entries of its own; plan and pipeline are shared, they hold no state of a text."""
+        twin = ScoreLayer(self._plan, self._layer, self._pipeline, self._rotary, self._sliding)
+        memo[id(self)] = twin
+        twin.__dict__.update(self.__dict__)
+        twin.counts = list(self.counts)
+        twin._bins = [_copied(found) for found in self._bins]
+        twin._asked = None if self._asked is None else self._asked.clone()
+        twin._asked_tokens = None if self._asked_tokens is None else self._asked_tokens.clone()
+        return twin
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._bins: list[Bin] = []
+        self._asked: Tensor | None = None  # last queries (b, heads, at most plan.queries, d)
+        self._asked_tokens: Tensor | None = None  # which tokens they are (b, as many), -1 where padding
+        self._since = 0  # tokens decoded since the last eviction
+        self._has_padding = False  # whether padding is among the entries, as it is until the next eviction
+
+    def attend(self, new: New) -> Tensor:
+        """Attention over everything held and the new tokens; then, when it is due, eviction."""
+        tokens = self._tokens(new)
+        self._has_padding |= new.real is not None
+        first = not self._bins
+        if first:
+            shared = new.query.shape[1] // self._kv_heads
+            self._bins = [empty(new.batch * self._kv_heads, new.key, shared, self._plan.accumulates)]
+        self._append(new.key, new.value, tokens)
+        queries = grouped(new.query, self._kv_heads)
+        if first and new.real is None and not self._plan.accumulates and not self._hides(new.length):
+            out = causal(queries, new.key, new.value, new.scaling)
+        else:
+            out = self._over_bins(queries, tokens, new.scaling)
+        self._remember(new.query, tokens)
+        added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
+        self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
+        if self._due(new.length):
+            self._evict(new.scaling)
+        return out.flatten(1, 2)
+
+    def _tokens(self, new: New) -> Tensor:
+        """Which token of its row each new one is, int64 (b, q), -1 for padding."""
+        before = torch.tensor(self.counts, device=new.query.device).unsqueeze(1)
+        if new.real is None:
+            return before + torch.arange(new.length, device=new.query.device)
+        return torch.where(new.real, before + new.real.cumsum(dim=-1) - 1, -1)
+
+    def _hides(self, longest: int) -> bool:
+        """Whether the model's own sliding window hides anything."""
+        return self._sliding is not None and max(self.counts) + longest > self._sliding
+
+    def _append(self, key: Tensor, value: Tensor, tokens: Tensor) -> None:
+        """Every unit gets the new tokens' entries."""
+        keys, values = key.flatten(0, 1), value.flatten(0, 1)
+        labels = tokens.repeat_interleave(self._kv_heads, dim=0).to(torch.int32)
+        for found in self._bins:
+            found.keys = torch.cat([found.keys, found.of(keys)], dim=1)
+            found.values = torch.cat([found.values, found.of(values)], dim=1)
+            found.tokens = torch.cat([found.tokens, found.of(labels)], dim=1)
+            found.places = torch.cat([found.places, found.of(labels)], dim=1)
+            if found.received is not None:
+                new = found.received.new_zeros(*found.received.shape[:2], key.shape[2])
+                found.received = torch.cat([found.received, new], dim=2)
+
+    def _over_bins(self, query: Tensor, tokens: Tensor, scaling: float) -> Tensor:
+        """Attention of queries (b, kv_heads, r, q, d), bin by bin, each of them dense."""
+        units = query.flatten(0, 1)
+        asking = tokens.repeat_interleave(self._kv_heads, dim=0)
+        parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._bins]
+        out = parts[0] if self._bins[0].whole else torch.empty_like(units)
+        if not self._bins[0].whole:
+            for found, part in zip(self._bins, parts, strict=True):
+                out[found.index] = part
+        return out.view_as(query)
+
+    def _over_bin(self, found: Bin, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
+        """Attention (m, r, q, d) of one bin's units, block by block of queries."""
+        keys, values = found.keys.unsqueeze(1), found.values.unsqueeze(1)
+        parts = []
+        for start in range(0, query.shape[2], _BLOCK):
+            q = query[:, None, :, start : start + _BLOCK]
+            visible = self._visible(found, asking[:, start : start + _BLOCK])
+            if found.received is None:
+                parts.append(masked(q, keys, values, visible, scaling)[:, 0])
+                continue
+            attention = softmax(logits(q, keys, scaling), visible)
+            idle = (asking[:, start : start + _BLOCK] < 0)[:, None, None, :, None]
+            found.received = found.received + attention.masked_fill(idle, 0.0).sum(dim=3)[:, 0]
+            parts.append(weighted(attention, values)[:, 0])
+        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+    def _visible(self, found: Bin, asking: Tensor) -> Tensor | None:
+        """Bool (m, 1, q, n), None where everything held is visible; padding asks in vain, and sees all."""
+        if asking.shape[1] == 1 and not self._has_padding and not self._hides(1):
+            return None
+        asking, tokens = asking.unsqueeze(2), found.tokens.unsqueeze(1)
+        visible = (tokens >= 0) & (tokens <= asking)
+        if self._sliding is not None:
+            visible &= asking - tokens < self._sliding
+        return (visible | (asking < 0)).unsqueeze(1)
+
+    def _remember(self, query: Tensor, tokens: Tensor) -> None:
+        """Keep the last queries that were no padding, as far as the plan asks for them."""
+        if not self._plan.queries:
+            return
+        if self._asked is not None and self._asked_tokens is not None:
+            query, tokens = torch.cat([self._asked, query], dim=2), torch.cat([self._asked_tokens, tokens], dim=1)
+        if bool((tokens < 0).any()):  # real ones to the end, in their order
+            order = (tokens >= 0).to(torch.uint8).argsort(dim=-1, stable=True)
+            tokens = tokens.gather(1, order)
+            query = query.gather(2, order[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+        self._asked = query[:, :, -self._plan.queries :].clone()
+        self._asked_tokens = tokens[:, -self._plan.queries :].clone()
+
+    def _due(self, new: int) -> bool:
+        """Whether to evict now: after every prefill or chunk of it, and after every ``every``-th decoded token."""
+        self._since = self._since + 1 if new == 1 else 0
+        if new == 1 and (not self._plan.every or self._since < self._plan.every):
+            return False
+        self._since = 0
+        return True
+
+    def _evict(self, scaling: float) -> None:
+        if self._has_padding:
+            full = LayerEvidence(self, scaling).full
+            self._bins, self._has_padding = regrouped(full, full.tokens >= 0), False
+        room = [int(self._plan.per_layer(count)[self._layer]) for count in self.counts]
+        if all(held <= most for held, most in zip(self._most_held(), room, strict=True)):
+            return
+        evidence = LayerEvidence(self, scaling)
+        self._bins = regrouped(evidence.full, self._pipeline.retained(self._plan, evidence).flatten(0, 1))
+        if self._plan.rerotate:
+            self._close_gaps()
+
+    def _most_held(self) -> list[int]:
+        """The most entries a head of each row holds."""
+        filled = [(found.index // self._kv_heads, (found.tokens >= 0).sum(dim=1)) for found in self._bins]
+        most = [0] * len(self.counts)
+        for rows, counts in filled:
+            for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+                most[row] = max(most[row], count)
+        return most
+
+    def _close_gaps(self) -> None:
+        """Turn the keys kept so that they stand next to each other, the last one where it was.
+
+        Rotary embeddings tell distances only, so this is the same as renumbering them 0, 1, 2, ... and the next query
+        after them (kvpress: KeyRerotation).
+        """
+        assert self._rotary is not None
+        for found in self._bins:
+            size = found.places.shape[1]
+            if not size:
+                continue
+            steps = torch.arange(size - 1, -1, -1, device=found.places.device, dtype=torch.int32)
+            wanted = found.places[:, -1:] - steps
+            found.keys = self._rotary.rotate(found.keys, wanted - found.places)
+            found.places = wanted
+
+    def held(self) -> list[Tensor]:
+        """Keys and values of every bin."""
+        return [states for found in self._bins for states in (found.keys, found.values)]
+
+    def bookkeeping(self) -> list[Tensor]:
+        """Tokens and places of entries, attention received, and the queries remembered."""
+        found = [tensor for each in self._bins for tensor in each.tensors()]
+        return found + [tensor for tensor in (self._asked, self._asked_tokens) if tensor is not None]
+
+    def entries(self) -> list[int]:
+        """Entries each KV head holds of the first row."""
+        found = [0] * self._kv_heads
+        for each in self._bins:
+            for unit, count in zip(each.index.tolist(), (each.tokens >= 0).sum(dim=1).tolist(), strict=True):
+                if unit < self._kv_heads:
+                    found[unit] = count
+        return found
+
+    def select_rows(self, index: Tensor) -> None:
+        """Make the batch the rows ``index`` of what it is now."""
+        full = LayerEvidence(self, 1.0).full
+        rows = index.to(full.keys.device)
+        units = (rows.unsqueeze(1) * self._kv_heads + torch.arange(self._kv_heads, device=rows.device)).flatten()
+        filled = rectangle(self._bins, len(self.counts) * self._kv_heads, "tokens", -2) > -2
+        received = None if full.received is None else full.received[units]
+        moved = Bin(
+            torch.arange(len(units), device=rows.device), full.keys[units], full.values[units], full.tokens[units],
+            full.places[units], received, True,
+        )  # fmt: skip
+        self._bins = regrouped(moved, filled[units])
+        if self._asked is not None and self._asked_tokens is not None:
+            self._asked, self._asked_tokens = (
+                self._asked.index_select(0, rows),
+                self._asked_tokens.index_select(0, rows),
+            )
+
+
+class LayerEvidence:
+    """What a score may look at: one layer's entries as a rectangle, and attention when asked for."""
+
+    def __init__(self, layer: ScoreLayer, scaling: float) -> None:
+        self._owner, self._scaling, self.layer = layer, scaling, layer._layer
+        bins, batch = layer._bins, len(layer.counts)
+        units = batch * layer._kv_heads
+        fields = {name: rectangle(bins, units, name, filler) for name, filler in _FILLERS.items()}
+        received = None if bins[0].received is None else rectangle(bins, units, "received", 0.0)
+        index = torch.arange(units, device=fields["keys"].device)
+        self.full = Bin(index=index, **fields, received=received, whole=True)
+        self.shape = (batch, layer._kv_heads)
+        self.keys, self.values = self._by_row(self.full.keys), self._by_row(self.full.values)
+        self.positions = self._by_row(self.full.tokens).long()
+        self.seen = torch.tensor(layer.counts, device=index.device)
+
+    def _by_row(self, states: Tensor) -> Tensor:
+        """States (units, ...) as (b, kv_heads, ...)."""
+        return states.view(*self.shape, *states.shape[1:])
+
+    def attention(self, queries: int) -> Tensor:
+        """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n)."""
+        asked, tokens = self._owner._asked, self._owner._asked_tokens
+        if asked is None or tokens is None or queries > self._owner._plan.queries:
+            raise ValueError(f"{queries} queries were asked for, and the plan remembers {self._owner._plan.queries}")
+        asked, tokens = asked[:, :, -queries:], tokens[:, -queries:]
+        found = self._attention(asked, tokens)
+        missing = queries - asked.shape[2]
+        return torch.nn.functional.pad(found, (0, 0, missing, 0)) if missing else found
+
+    def _attention(self, asked: Tensor, tokens: Tensor) -> Tensor:
+        products = logits(grouped(asked, self.keys.shape[1]), self.keys, self._scaling)
+        visible = (self.positions.unsqueeze(2) >= 0) & (self.positions.unsqueeze(2) <= tokens[:, None, :, None])
+        if self._owner._sliding is not None:
+            visible &= tokens[:, None, :, None] - self.positions.unsqueeze(2) < self._owner._sliding
+        attention = softmax(products, visible | (tokens < 0)[:, None, :, None])
+        hidden = ~visible.unsqueeze(2)
+        return attention.masked_fill(hidden, 0.0).flatten(1, 2)
+
+    def received(self) -> Tensor:
+        """Attention each entry has received since it arrived, float32 (b, heads, n)."""
+        if self.full.received is None:
+            raise ValueError("attention received was asked for, and the plan does not accumulate it")
+        return self._by_row(self.full.received).flatten(1, 2)
+
+    def queries(self, count: int) -> Tensor:
+        """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
+        asked, tokens = self._owner._asked, self._owner._asked_tokens
+        if asked is None or tokens is None or count > self._owner._plan.queries:
+            raise ValueError(f"{count} queries were asked for, and the plan remembers {self._owner._plan.queries}")
+        return self.rotate(asked[:, :, -count:], -tokens[:, None, -count:])
+
+    def unrotated(self) -> Tensor:
+        """The keys with rotary embeddings undone, (b, k, n, head_dim)."""
+        return self.rotate(self.keys, -self._by_row(self.full.places))
+
+    def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
+        """``states`` (..., head_dim) with rotary embeddings for positions ``distance``."""
+        assert self._owner._rotary is not None
+        return self._owner._rotary.rotate(states, distance)
+
+
+_FILLERS = {"keys": 0.0, "values": 0.0, "tokens": -1, "places": 0}
+
+
+def _copied(found: Bin) -> Bin:
+    received = None if found.received is None else found.received.clone()
+    return Bin(
+        found.index, found.keys.clone(), found.values.clone(), found.tokens.clone(), found.places.clone(), received,
+        found.whole,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Reading a text exactly as a plan would have a model read it token by token, in far fewer forwards.
+
+A window plan hides the same entries however many tokens come at once, so a text is read in chunks of any size, in
+memory that does not grow with it. A score plan evicts after every ``every`` tokens, so it is read in such chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headwise.attachment import adapter_for
+from headwise.errors import BudgetError, DataError
+from headwise.eviction import EvictionPlan, WindowPlan
+from headwise.pipeline import Pipeline
+from headwise.recipe import Recipe
+from headwise_adapters.ragged_cache import EvictingCache
+
+CHUNK = 512
+"""Tokens read at once unless the caller says otherwise."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Reading:
+    """What a model made of a text of n tokens.
+
+    ``nll`` float64 (n - 1,): nats of tokens 1..n-1, each given all before. ``right`` bool (n - 1,): whether the most
+    probable token was it. ``visible`` float64 (n,): entries each token saw, itself included, averaged over layers and
+    KV heads. ``kv_bytes``: bytes of keys and values held at the end; ``peak_bytes``: the most held after any chunk.
+    """
+
+    nll: Tensor
+    right: Tensor
+    visible: Tensor
+    kv_bytes: int
+    peak_bytes: int
+
+
+def read_text(
+    model: Any,
+    recipe: Recipe,
+    ids: Tensor,
+    *,
+    chunk: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Reading:
+    """Read token ids (n,) under a recipe's eviction plan; ``progress`` is told how many tokens were read so far."""
+    pipeline = Pipeline(recipe)
+    plan = pipeline.eviction(adapter_for(model).geometry)
+    return read_plan(model, pipeline, plan, ids, chunk=chunk, progress=progress)
+
+
+@torch.inference_mode()
+def read_plan(
+    model: Any,
+    pipeline: Pipeline,
+    plan: EvictionPlan,
+    ids: Tensor,
+    *,
+    chunk: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Reading:
+    """As :func:`read_text`, by a plan that is already made."""
+    if ids.ndim != 1 or len(ids) < 2:
+        raise DataError(f"a text of shape {tuple(ids.shape)} cannot be read; give the ids of at least two tokens (n,)")
+    size = _chunk(plan, chunk)
+    cache = adapter_for(model).cache(pipeline, plan)
+    ids = ids.to(model.device)
+    nll, right, visible, peak = [], [], [], 0
+    for start in range(0, len(ids), size):
+        piece = ids[start : start + size]
+        visible.append(_visible(cache, plan, start, len(piece)))
+        logits = model(input_ids=piece.unsqueeze(0), past_key_values=cache, use_cache=True).logits[0]
+        wanted = ids[start + 1 : start + 1 + len(piece)]
+        logits = logits[: len(wanted)].float()
+        nll.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())
+        right.append((logits.argmax(dim=-1) == wanted).cpu())
+        peak = max(peak, cache.kv_bytes())
+        if progress is not None:
+            progress(start + len(piece))
+    return Reading(
+        nll=torch.cat(nll),
+        right=torch.cat(right),
+        visible=torch.cat(visible),
+        kv_bytes=cache.kv_bytes(),
+        peak_bytes=peak,
+    )
+
+
+def _chunk(plan: EvictionPlan, chunk: int | None) -> int:
+    """Tokens that may be read at once without changing what any of them sees."""
+    if chunk is not None and chunk < 1:
+        raise BudgetError(f"a chunk of {chunk} tokens reads nothing; give at least 1")
+    if isinstance(plan, WindowPlan):
+        return chunk or CHUNK
+    if not plan.every:
+        raise BudgetError("every=0 evicts after a prefill only, and a text is read token by token; give every=16")
+    return plan.every
+
+
+def _visible(cache: EvictingCache, plan: EvictionPlan, start: int, length: int) -> Tensor:
+    """Entries that each of the next ``length`` tokens sees, averaged over layers and KV heads."""
+    order = torch.arange(1, length + 1, dtype=torch.float64)
+    if isinstance(plan, WindowPlan):
+        return torch.tensor([plan.context(start + place) for place in range(1, length + 1)], dtype=torch.float64)
+    return float(cache.entries().mean()) + order if start else order

@@ -1,0 +1,95 @@
+"""Entries of many KV heads, each with its own number of them, stored without padding.
+
+A *unit* is one KV head of one batch row. Units with equally many entries share one dense tensor; a layer's attention
+is one dense product per such bin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+
+@attrs.define(eq=False)
+class Bin:
+    """Units ``index`` int64 (m,) with n entries each.
+
+    ``keys``, ``values`` (m, n, d); ``tokens`` int32 (m, n): which token of its row each entry is, -1 for padding;
+    ``places`` int32 (m, n): the position id its rotary embedding stands for; ``received`` float32 (m, r, n).
+    ``whole``: the bin holds all units in order, so that nothing needs to be picked.
+    """
+
+    index: Tensor
+    keys: Tensor
+    values: Tensor
+    tokens: Tensor
+    places: Tensor
+    received: Tensor | None
+    whole: bool
+
+    def of(self, states: Tensor) -> Tensor:
+        """This bin's units of ``states`` (units, ...)."""
+        return states if self.whole else states[self.index]
+
+    def tensors(self) -> list[Tensor]:
+        """Everything beside keys and values."""
+        return [self.index, self.tokens, self.places, *([] if self.received is None else [self.received])]
+
+
+def empty(units: int, like: Tensor, shared: int, accumulates: bool) -> Bin:
+    """All units, none with an entry; ``like`` (..., d) gives type, device and head size."""
+    nothing = torch.empty(units, 0, dtype=torch.int32, device=like.device)
+    received = torch.zeros(units, shared, 0, device=like.device) if accumulates else None
+    states = like.new_empty(units, 0, like.shape[-1])
+    return Bin(
+        torch.arange(units, device=like.device), states, states.clone(), nothing, nothing.clone(), received, True
+    )
+
+
+def rectangle(bins: Sequence[Bin], units: int, field: str, filler: float) -> Tensor:
+    """One field of all bins as (units, longest, ...), shorter units filled up at the end."""
+    if len(bins) == 1 and bins[0].whole:
+        whole: Tensor = getattr(bins[0], field)
+        return whole
+    parts = [getattr(found, field) for found in bins]
+    dim = 2 if field == "received" else 1
+    longest = max(part.shape[dim] for part in parts)
+    shape = [units, *parts[0].shape[1:]]
+    shape[dim] = longest
+    full = parts[0].new_full(shape, filler)
+    for found, part in zip(bins, parts, strict=True):
+        full.narrow(dim, 0, part.shape[dim])[found.index] = part
+    return full
+
+
+def regrouped(full: Bin, keep: Tensor) -> list[Bin]:
+    """Bins of the entries that stay, in new tensors: ``full`` holds all units, ``keep`` is bool (units, longest)."""
+    order = (~keep).to(torch.uint8).argsort(dim=-1, stable=True)  # what stays first, in its order
+    counts = keep.sum(dim=-1)
+    bins = []
+    for count in torch.unique(counts).tolist():
+        index = (counts == count).nonzero().squeeze(-1)
+        bins.append(_taken(full, index, order[index, :count]))
+    return bins
+
+
+def _taken(full: Bin, index: Tensor, columns: Tensor) -> Bin:
+    whole = len(index) == len(full.index)
+    wide = columns.unsqueeze(-1).expand(-1, -1, full.keys.shape[-1])
+    received = None
+    if full.received is not None:
+        narrow = columns.unsqueeze(1).expand(-1, full.received.shape[1], -1)
+        received = (full.received if whole else full.received[index]).gather(2, narrow)
+    pick = [states if whole else states[index] for states in (full.keys, full.values, full.tokens, full.places)]
+    return Bin(
+        index=index,
+        keys=pick[0].gather(1, wide),
+        values=pick[1].gather(1, wide),
+        tokens=pick[2].gather(1, columns),
+        places=pick[3].gather(1, columns),
+        received=received,
+        whole=whole,
+    )

@@ -1,0 +1,306 @@
+"""A cache layer for plans that follow from positions alone: sinks and a window per KV head, in a ring.
+
+KV heads with equal sinks and windows share one dense tensor. It holds min(seen, sinks + window) entries: token p stays
+in slot p while there is room, and then takes the slot of the token that leaves the window, sinks + (p - sinks) mod
+window. So a decoding step writes one entry and copies nothing, and the tensor never has slack.
+
+Any number of tokens may come at once: each query sees exactly what it would see had they come one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from headwise.eviction import WindowPlan, distinct
+from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
+from headwise_adapters.ragged_cache import EvictingLayer, New
+from headwise_adapters.rotary import Rotary
+
+_BLOCK = 512  # queries attended at once, at most: memory stays bounded however many tokens come
+
+
+_NOTHING = torch.empty(0)
+
+
+@attrs.define(eq=False)
+class _Group:
+    """KV heads that share sinks and window, and what they hold: (b, heads, entries, d)."""
+
+    sinks: int
+    window: int
+    heads: list[int]
+    keys: Tensor = _NOTHING
+    values: Tensor = _NOTHING
+
+    @property
+    def room(self) -> int:
+        """Entries that a query sees at most."""
+        return self.sinks + self.window
+
+    @property
+    def size(self) -> int:
+        """Entries held."""
+        return self.keys.shape[2] if self.keys.ndim == 4 else 0
+
+    def write(self, token: int, key: Tensor, value: Tensor) -> None:
+        """One more token, (b, heads, 1, d): into a new slot while there is room, then into its own."""
+        if token < self.room:
+            self.keys = torch.cat([self.keys, key], dim=2) if self.size else key.clone()
+            self.values = torch.cat([self.values, value], dim=2) if self.size else value.clone()
+            return
+        slot = self.sinks + (token - self.sinks) % self.window
+        self.keys[:, :, slot] = key[:, :, 0]
+        self.values[:, :, slot] = value[:, :, 0]
+
+    def slots(self, tokens: Tensor) -> Tensor:
+        """The slot of each token."""
+        return torch.where(tokens < self.sinks, tokens, self.sinks + (tokens - self.sinks) % self.window)
+
+    def tokens(self, counts: Tensor, size: int) -> Tensor:
+        """The token in each of ``size`` slots after ``counts`` (r, 1) tokens, -1 where there is none: (r, size)."""
+        slot = torch.arange(size, device=counts.device)
+        latest = counts - 1 - (counts - 1 - slot) % self.window
+        return torch.where(slot < counts, torch.where(slot < self.sinks, slot, latest), -1)
+
+
+@attrs.frozen(eq=False)
+class _Step:
+    """New tokens of r rows, or of one row that stands for all where none has padding.
+
+    ``before``, ``after`` int64 (r, 1): real tokens read. ``tokens`` int64 (r, q): which token each new one is, -1 for
+    padding. ``order`` (r, q): new columns, real ones first. ``offset`` (r, q): how far each stands, by its position id,
+    behind the row's first token.
+    """
+
+    before: Tensor
+    after: Tensor
+    tokens: Tensor
+    order: Tensor
+    offset: Tensor
+
+    @property
+    def alike(self) -> bool:
+        """Whether all rows are at the same place."""
+        return self.tokens.shape[0] == 1
+
+
+class WindowLayer(EvictingLayer):
+    """Holds what a window plan leaves of one layer.
+
+    ``contiguous`` says that position ids count the tokens, which they do unless tokens were dropped on the way.
+    """
+
+    def __init__(self, plan: WindowPlan, layer: int, rotary: Rotary | None, contiguous: bool = True) -> None:
+        self._groups = [_Group(sinks, window, list(heads)) for sinks, window, heads in distinct(plan, layer)]
+        self._kv_heads = plan.geometry.kv_heads
+        self._rotary = rotary if plan.positions == "relative" else None
+        self._contiguous = contiguous
+        super().__init__()
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._first: Tensor | None = None  # position id of each row's first token, where ids do not count tokens
+        for group in self._groups:
+            group.keys = group.values = _NOTHING
+
+    def attend(self, new: New) -> Tensor:
+        """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
+        alike = new.real is None and len(set(self.counts)) == 1
+        if alike and new.length == 1 and (self._rotary is None or self._contiguous):
+            return self._decode(new)
+        step = self._step(new, alike)
+        queries = grouped(new.query, self._kv_heads)
+        parts = [self._read(group, step, queries, new) for group in self._groups]
+        added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
+        self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
+        return self._joined(parts).flatten(1, 2)
+
+    def _decode(self, new: New) -> Tensor:
+        """One token, the same number of it in every row: one slot is written, and all that is held is visible."""
+        token = self.counts[0]
+        queries = grouped(new.query, self._kv_heads)
+        parts = []
+        for group in self._groups:
+            q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
+            group.write(token, k, v)
+            parts.append(self._decode_group(group, q, token, new.scaling))
+        self.counts = [token + 1] * len(self.counts)
+        return self._joined(parts).flatten(1, 2)
+
+    def _decode_group(self, group: _Group, query: Tensor, token: int, scaling: float) -> Tensor:
+        if self._rotary is None or token < group.room or not group.sinks:
+            return masked(query, group.keys, group.values, None, scaling)
+        products = logits(query, group.keys, scaling)
+        near = self._rotary.by(query, group.room - 1 - token)
+        products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], scaling)
+        return weighted(products.softmax(dim=-1), group.values)
+
+    def _step(self, new: New, alike: bool) -> _Step:
+        device, counts = new.query.device, self.counts[:1] if alike else self.counts
+        before = torch.tensor(counts, device=device).unsqueeze(1)
+        if new.real is None:
+            order = torch.arange(new.length, device=device).expand(len(counts), -1)
+            tokens, after = before + order, before + new.length
+        else:
+            order = (~new.real).to(torch.uint8).argsort(dim=-1, stable=True)
+            tokens = torch.where(new.real, before + new.real.cumsum(dim=-1) - 1, -1)
+            after = before + new.real.sum(dim=-1, keepdim=True)
+        return _Step(before, after, tokens, order, self._offset(tokens, new, alike))
+
+    def _offset(self, tokens: Tensor, new: New, alike: bool) -> Tensor:
+        if self._contiguous or new.positions is None:
+            return tokens
+        positions = new.positions.expand(new.batch, -1)
+        if self._first is None:  # the row's first token is new, so its place is known now
+            first = (tokens == 0).expand(new.batch, -1).int().argmax(dim=-1, keepdim=True)
+            self._first = positions.gather(1, first)
+        offset = positions - self._first
+        return offset[:1] if alike else offset
+
+    def _read(self, group: _Group, step: _Step, queries: Tensor, new: New) -> Tensor:
+        """One group's attention (b, heads, r, q, d); on the way out it holds what its last query saw."""
+        q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
+        held = group.tokens(step.before, group.size)
+        if group.size:
+            k, v = torch.cat([group.keys, k], dim=2), torch.cat([group.values, v], dim=2)
+        if step.alike and not group.size and new.length <= group.room:
+            out = causal(q, k, v, new.scaling)
+        else:
+            columns = _Columns(k, v, torch.cat([held, step.tokens], dim=1))
+            out = self._in_blocks(group, step, q, columns, new.scaling)
+        self._keep(group, step, k, v)
+        return out
+
+    def _in_blocks(self, group: _Group, step: _Step, query: Tensor, columns: _Columns, scaling: float) -> Tensor:
+        """Attention block by block of queries, each over the columns it can see."""
+        length, block = query.shape[3], min(_BLOCK, max(128, group.window))
+        parts = []
+        for start in range(0, length, block):
+            end = min(length, start + block)
+            seen = columns.picked(_runs(group, step, start, end)) if step.alike else columns
+            asking = step.tokens[:, start:end]
+            visible = _visible(group, asking, seen.tokens)
+            q = query[:, :, :, start:end]
+            if self._rotary is None or not group.sinks or int(asking.max()) < group.room:
+                parts.append(masked(q, seen.keys, seen.values, visible, scaling))
+                continue
+            products = logits(q, seen.keys, scaling)
+            near = self._near(group, asking, step.offset[:, start:end], q)
+            products = _with_sinks(group, step.alike, products, logits(near, seen.keys, scaling), seen.tokens)
+            parts.append(weighted(softmax(products, visible), seen.values))
+        return torch.cat(parts, dim=3) if len(parts) > 1 else parts[0]
+
+    def _near(self, group: _Group, asking: Tensor, offset: Tensor, query: Tensor) -> Tensor:
+        """Queries turned so that sinks are as near as they are within the cache.
+
+        Distances to the window are the same in the cache and in the text, those to the sinks are not: the query stands
+        at min(token, room - 1) in the cache.
+        """
+        assert self._rotary is not None
+        distance = asking.clamp(max=group.room - 1) - offset
+        return self._rotary.rotate(query, distance[:, None, None, :])
+
+    def _keep(self, group: _Group, step: _Step, key: Tensor, value: Tensor) -> None:
+        """Hold what the last query saw, in its slots, out of what was held and the new."""
+        size = min(int(step.after.max()), group.room)
+        if step.alike and size == key.shape[2]:
+            fresh = group.size > 0  # then `key` was made by concatenation
+            group.keys, group.values = (key, value) if fresh else (key.clone(), value.clone())
+            return
+        wanted = group.tokens(step.after, size)
+        new = group.size + step.order.gather(1, (wanted - step.before).clamp(0, step.order.shape[1] - 1))
+        column = torch.where(wanted < step.before, group.slots(wanted.clamp_min(0)), new).masked_fill(wanted < 0, 0)
+        group.keys, group.values = (_gathered(states, column) for states in (key, value))
+
+    def _of(self, group: _Group, states: Tensor) -> Tensor:
+        """The group's KV heads of states (b, kv_heads, ...)."""
+        return states if len(group.heads) == self._kv_heads else states[:, group.heads]
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Outputs of all groups (b, heads of the group, ...) in the order of the KV heads."""
+        if len(parts) == 1:
+            return parts[0]
+        order = [head for group in self._groups for head in group.heads]
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(list(parts), dim=1)[:, inverse]
+
+    def held(self) -> list[Tensor]:
+        """Keys and values of every group."""
+        return [states for group in self._groups for states in (group.keys, group.values)]
+
+    def bookkeeping(self) -> list[Tensor]:
+        """Position ids of first tokens, where they are needed."""
+        return [] if self._first is None else [self._first]
+
+    def entries(self) -> list[int]:
+        """Entries each KV head holds of the first row."""
+        found = [0] * self._kv_heads
+        for group in self._groups:
+            for head in group.heads:
+                found[head] = min(group.size, self.counts[0] if self.counts else 0)
+        return found
+
+    def select_rows(self, index: Tensor) -> None:
+        """Make the batch the rows ``index`` of what it is now."""
+        for group in self._groups:
+            rows = index.to(group.keys.device)
+            group.keys, group.values = group.keys.index_select(0, rows), group.values.index_select(0, rows)
+        if self._first is not None:
+            self._first = self._first.index_select(0, index.to(self._first.device))
+
+
+@attrs.frozen(eq=False)
+class _Columns:
+    """What queries may see: ``keys`` and ``values`` (b, g, columns, d), and which ``tokens`` (r, columns) they are."""
+
+    keys: Tensor
+    values: Tensor
+    tokens: Tensor
+
+    def picked(self, runs: list[tuple[int, int]]) -> _Columns:
+        """Only the columns of some runs."""
+        fields = ((self.keys, 2), (self.values, 2), (self.tokens, 1))
+        cut = [[states.narrow(dim, start, stop - start) for start, stop in runs] for states, dim in fields]
+        one = len(runs) == 1
+        return _Columns(*(part[0] if one else torch.cat(part, dim) for part, (_, dim) in zip(cut, fields, strict=True)))
+
+
+def _runs(group: _Group, step: _Step, start: int, end: int) -> list[tuple[int, int]]:
+    """Runs of columns that queries ``start`` to ``end`` can see where all rows are alike: sinks first, then the window.
+
+    Columns are what is held, in its slots, and then the new tokens.
+    """
+    before, size = int(step.before), group.size
+    oldest = before + start - group.window + 1  # the first token in the window of the first query
+    if oldest < before:
+        return [(0, size + end)]
+    last_sink, first = size + max(0, group.sinks - before), size + oldest - before
+    if last_sink >= first:
+        return [(0, min(group.sinks, size)), (size, size + end)] if size > group.sinks else [(0, size + end)]
+    runs = [(0, min(group.sinks, size)), (size, last_sink), (first, size + end)]
+    return [(low, high) for low, high in runs if low < high]
+
+
+def _visible(group: _Group, asking: Tensor, tokens: Tensor) -> Tensor:
+    """Bool (r, 1, q, columns): sinks and the window, nothing after the query; padding asks in vain, and sees all."""
+    asking, tokens = asking.unsqueeze(2), tokens.unsqueeze(1)
+    near = (tokens < group.sinks) | (asking - tokens < group.window)
+    return (((tokens >= 0) & (tokens <= asking) & near) | (asking < 0)).unsqueeze(1)
+
+
+def _with_sinks(group: _Group, alike: bool, products: Tensor, near: Tensor, tokens: Tensor) -> Tensor:
+    """Products (b, g, r, q, columns) with those of the turned queries, ``near``, in the sinks' columns."""
+    if alike:  # sinks are the first columns
+        return torch.cat([near[..., : group.sinks], products[..., group.sinks :]], dim=-1)
+    return torch.where((tokens < group.sinks)[:, None, None, None, :], near, products)
+
+
+def _gathered(states: Tensor, column: Tensor) -> Tensor:
+    """States (b, g, columns, d) at ``column`` (r, m): a new tensor (b, g, m, d) that holds nothing else."""
+    if column.shape[0] == 1:
+        return states.index_select(2, column[0])
+    return states.gather(2, column[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))

@@ -1,0 +1,246 @@
+"""What a KV-eviction strategy hands back: windows that follow from positions alone, or scores with a budget.
+
+An *entry* is the key and value of one token in one KV head. What a query sees counts the query's own entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from headwise.errors import BudgetError
+from headwise.geometry import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNBOUNDED = 2**40
+"""A window that no sequence outgrows."""
+
+POSITIONS = ("original", "relative")
+
+Integers = npt.NDArray[np.int64]
+
+
+def _integers(values: object) -> Integers:
+    return np.array(values, dtype=np.int64)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class WindowPlan:
+    """Which entries a query sees, from positions alone: the first ``sinks`` and the last ``windows`` tokens.
+
+    ``sinks`` and ``windows`` are integers (layers, kv_heads); the window ends with the query itself. A head holds what
+    its last query saw, ``min(seen, sinks + window)`` entries. ``positions``: ``original`` leaves distances to the
+    sinks as they are in the text; ``relative`` counts them within the cache, as StreamingLLM does (Xiao et al. 2023).
+    """
+
+    geometry: Geometry
+    sinks: Integers = attrs.field(converter=_integers)
+    windows: Integers = attrs.field(converter=_integers)
+    positions: str = attrs.field(default="original")
+
+    def __attrs_post_init__(self) -> None:
+        wanted = (self.geometry.layers, self.geometry.kv_heads)
+        for name, values in (("sinks", self.sinks), ("windows", self.windows)):
+            if values.shape != wanted:
+                raise BudgetError(f"{name} of shape {values.shape} do not fit {wanted} (layers, KV heads)")
+        if self.sinks.min() < 0:
+            raise BudgetError(f"{self.sinks.min()} sinks are impossible; give 0 or more")
+        if self.windows.min() < 1:
+            raise BudgetError(f"a window of {self.windows.min()} hides the query from itself; give at least 1")
+        if self.positions not in POSITIONS:
+            raise BudgetError(f"positions={self.positions!r} is not one of {', '.join(POSITIONS)}")
+
+    @classmethod
+    def uniform(cls, geometry: Geometry, sinks: int, window: int, positions: str = "original") -> WindowPlan:
+        """The same sinks and window for every head."""
+        shape = (geometry.layers, geometry.kv_heads)
+        return cls(geometry=geometry, sinks=np.full(shape, sinks), windows=np.full(shape, window), positions=positions)
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether no entry is ever evicted."""
+        return bool((self.windows >= UNBOUNDED).all())
+
+    def visible(self, seen: int) -> Integers:
+        """Entries that the token number ``seen`` sees, itself included, and that are held after it."""
+        return _integers(np.minimum(seen, self.sinks + self.windows))
+
+    def context(self, seen: int = UNBOUNDED) -> float:
+        """Effective context: visible entries averaged over layers and KV heads, for a text of ``seen`` tokens."""
+        return float(self.visible(seen).mean())
+
+    def kv_bytes(self, seen: int, *, batch: int = 1, itemsize: int = 2) -> int:
+        """Bytes of keys and values held after ``seen`` tokens, ``itemsize`` bytes a number (2 = fp16)."""
+        return int(self.visible(seen).sum()) * 2 * self.geometry.head_dim * itemsize * batch
+
+
+class CacheEvidence(Protocol):
+    """What a score may look at, computed only when asked for: one layer, b rows, k KV heads, n entries each.
+
+    Rows and heads may hold different numbers of entries; they are filled up to n with empty ones, whose position is
+    -1 and whose keys and values are zero. Entries are in ascending order of position, empty ones last.
+    """
+
+    layer: int
+    keys: Tensor
+    """Keys with rotary embeddings as cached, (b, k, n, head_dim)."""
+    values: Tensor
+    """Values, (b, k, n, head_dim)."""
+    positions: Tensor
+    """int64 (b, k, n): which token of its row an entry is, counted from 0 without padding; -1 where empty."""
+    seen: Tensor
+    """int64 (b,): tokens read so far in each row, without padding."""
+
+    def attention(self, queries: int) -> Tensor:
+        """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n).
+
+        At most ``plan.queries`` of them are remembered. Rows that a batch row does not have are all zero and come
+        first; entries that a query cannot see have attention 0.
+        """
+        ...
+
+    def received(self) -> Tensor:
+        """Attention each entry has received from all queries since it arrived, float32 (b, heads, n), and from none
+        before ``plan.accumulates``."""
+        ...
+
+    def queries(self, count: int) -> Tensor:
+        """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim).
+
+        Rows that a batch row does not have are all zero and come first.
+        """
+        ...
+
+    def unrotated(self) -> Tensor:
+        """The keys with rotary embeddings undone, (b, k, n, head_dim)."""
+        ...
+
+    def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
+        """``states`` (..., head_dim) with rotary embeddings for positions ``distance``, broadcast against (...)."""
+        ...
+
+
+Score = Callable[[CacheEvidence], "Tensor"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ScorePlan:
+    """Which entries stay once there are too many: those with the highest scores.
+
+    ``score``: from evidence to scores (b, kv_heads, n), higher stays; of equal scores the earlier token stays.
+    ``budget``: entries kept per KV head, averaged over layers; or ``ratio``: that as a share of the tokens read.
+    ``shares`` (layers,): how what is left of the budget after the protected tokens is divided over layers; only their
+    proportions count, and what a layer has no tokens for goes to the others. ``pooled``: the heads of a layer compete
+    for one budget, each keeping at least the share ``floor`` of its own; at most ``levels`` different counts arise in
+    a layer, so that attention stays a few dense products. ``sinks`` first and ``recent`` last tokens are never evicted.
+    Eviction follows every forward of more than one token, and in decoding every ``every``-th token (0: never).
+    ``queries``: how many last queries are remembered for ``attention`` and ``queries``. ``accumulates``: attention
+    received is summed up. ``rerotate``: the keys kept are moved together, as if the evicted tokens had never been.
+    """
+
+    geometry: Geometry
+    score: Score
+    budget: int | None = None
+    ratio: float | None = None
+    shares: npt.NDArray[np.float64] | None = None
+    pooled: bool = False
+    floor: float = 0.2
+    levels: int = 8
+    sinks: int = 0
+    recent: int = 0
+    every: int = 16
+    queries: int = 0
+    accumulates: bool = False
+    rerotate: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        check_budget(self.budget, self.ratio)
+        protected = self.sinks + self.recent
+        if self.budget is not None and self.budget < max(1, protected):
+            raise BudgetError(
+                f"budget={self.budget} cannot hold {self.sinks} sinks and {self.recent} recent tokens, which are never"
+                f" evicted; give at least budget={max(1, protected)}"
+            )
+        if self.shares is not None and self.shares.shape != (self.geometry.layers,):
+            raise BudgetError(f"layer shares of shape {self.shares.shape} do not fit {self.geometry.layers} layers")
+        if self.shares is not None and self.shares.min() <= 0:
+            raise BudgetError(f"a layer share of {self.shares.min():g} is impossible; give numbers above 0")
+
+    def per_layer(self, seen: int) -> Integers:
+        """Entries kept per KV head of each layer after ``seen`` tokens, (layers,); protected ones always are.
+
+        They sum to the budget times layers, unless fewer tokens than that were read.
+        """
+        wanted = self.budget if self.budget is not None else int((self.ratio or 1) * seen + 1e-9)
+        protected = min(seen, max(1, self.sinks + self.recent))
+        mean = min(seen, max(protected, wanted))
+        shares = np.ones(self.geometry.layers) if self.shares is None else self.shares
+        return protected + divided((mean - protected) * len(shares), shares, seen - protected)
+
+    def context(self, seen: int) -> float:
+        """Entries kept per KV head after ``seen`` tokens, averaged over layers."""
+        return float(self.per_layer(seen).mean())
+
+    def kv_bytes(self, seen: int, *, batch: int = 1, itemsize: int = 2) -> int:
+        """Bytes of keys and values kept right after an eviction, ``itemsize`` bytes a number (2 = fp16)."""
+        entries = int(self.per_layer(seen).sum()) * self.geometry.kv_heads
+        return entries * 2 * self.geometry.head_dim * itemsize * batch
+
+
+EvictionPlan = WindowPlan | ScorePlan
+
+
+def check_budget(budget: int | None, ratio: float | None) -> None:
+    """Raise BudgetError unless exactly one of ``budget`` and ``ratio`` is given, and in its range."""
+    if (budget is None) == (ratio is None):
+        raise BudgetError("give either budget (entries per KV head) or ratio (share kept), one of the two")
+    if budget is not None and budget < 1:
+        raise BudgetError(f"budget={budget} keeps no entry; give at least 1")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise BudgetError(f"ratio={ratio:g} is not a share of the tokens to keep; give a number above 0, up to 1")
+
+
+def divided(total: int, shares: npt.NDArray[np.float64], most: int) -> Integers:
+    """``total`` entries in proportion to ``shares``, none above ``most``: what is beyond goes to the others."""
+    wanted, free = np.zeros(len(shares)), np.ones(len(shares), dtype=bool)
+    while free.any():
+        left = total - wanted[~free].sum()
+        wanted[free] = left * shares[free] / shares[free].sum()
+        above = free & (wanted > most)
+        if not above.any():
+            break
+        wanted[above], free = most, free & ~above
+    counts = np.floor(wanted + 1e-9).astype(np.int64)
+    order = np.argsort(counts - wanted, kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
+    return _integers(counts)
+
+
+def grouped(values: Tensor, kv_heads: int) -> Tensor:
+    """Mean over the query heads that share each KV head: (b, heads, ...) -> (b, kv_heads, ...)."""
+    return values.float().unflatten(1, (kv_heads, -1)).mean(dim=2)
+
+
+def everything(geometry: Geometry) -> WindowPlan:
+    """The full cache."""
+    return WindowPlan.uniform(geometry, 0, UNBOUNDED)
+
+
+def heads_to_kv(values: npt.NDArray[np.int64], geometry: Geometry) -> Integers:
+    """The largest value of the query heads that share each KV head: (layers, heads) -> (layers, kv_heads)."""
+    grouped = values.reshape(geometry.layers, geometry.kv_heads, geometry.heads // geometry.kv_heads)
+    return _integers(grouped.max(axis=-1))
+
+
+def distinct(plan: WindowPlan, layer: int) -> list[tuple[int, int, Sequence[int]]]:
+    """(sinks, window, KV heads) for every different window of one layer: one dense group of entries each."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for head, pair in enumerate(zip(plan.sinks[layer].tolist(), plan.windows[layer].tolist(), strict=True)):
+        groups.setdefault(pair, []).append(head)
+    return [(sinks, window, heads) for (sinks, window), heads in sorted(groups.items())]

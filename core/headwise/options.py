@@ -1,0 +1,38 @@
+"""Options that all score-based KV-eviction strategies have: the same words, defaults and refusals everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from headwise.eviction import check_budget
+
+COMMON = ("budget", "ratio", "sinks", "recent", "every", "rerotate")
+"""Options that go into a :class:`headwise.eviction.ScorePlan` as they are."""
+
+DEFAULT_RATIO = 0.5
+
+whole = attrs.converters.optional(int)
+"""A whole number, or None."""
+
+number = attrs.converters.optional(float)
+"""A number, or None."""
+
+
+def _half(strategy: Any) -> float | None:
+    return DEFAULT_RATIO if strategy.budget is None else None
+
+
+half_without_budget: Any = attrs.Factory(_half, takes_self=True)
+"""Default of ``ratio``: half of the tokens where no ``budget`` is given. The field comes after ``budget``."""
+
+
+def one_limit(strategy: Any, _: attrs.Attribute[Any], ratio: float | None) -> None:
+    """Validator of ``ratio``: exactly one of ``budget`` and ``ratio``, and in its range; raises BudgetError."""
+    check_budget(strategy.budget, ratio)
+
+
+def common(strategy: Any) -> dict[str, Any]:
+    """The common options of a strategy, as arguments of a ScorePlan."""
+    return {name: getattr(strategy, name) for name in COMMON}

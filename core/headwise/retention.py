@@ -1,0 +1,76 @@
+"""Which entries stay, given scores: protection, budgets per head or pooled over a layer, ties. One place, one rule."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headwise.eviction import ScorePlan
+
+
+def retained(scores: Tensor, positions: Tensor, seen: Tensor, plan: ScorePlan, layer: int) -> Tensor:
+    """Entries that stay: bool (b, kv_heads, n).
+
+    ``scores`` (b, kv_heads, n); ``positions`` int64 alike, -1 where empty; ``seen`` int64 (b,): tokens read so far.
+    Of equal scores the earlier entry stays.
+    """
+    filled = positions >= 0
+    protected = (positions < plan.sinks) | (positions >= (seen - plan.recent)[:, None, None])
+    scores = scores.float().masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))
+    capacity = torch.tensor([int(plan.per_layer(int(count))[layer]) for count in seen.tolist()], device=scores.device)
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    rank = order.argsort(dim=-1)
+    if not plan.pooled:
+        return filled & (rank < capacity[:, None, None])
+    counts = _pooled_counts(scores, rank, filled, capacity, plan)
+    return filled & (rank < counts.unsqueeze(-1))
+
+
+def _pooled_counts(scores: Tensor, rank: Tensor, filled: Tensor, capacity: Tensor, plan: ScorePlan) -> Tensor:
+    """Entries each head keeps when the heads of a layer compete for one budget: int64 (b, kv_heads).
+
+    The best entries of the layer stay, whichever head they are in, after each head's own best ``floor`` share
+    (Feng et al. 2024, Ada-KV).
+    """
+    batch, heads, entries = scores.shape
+    guaranteed = (rank < (plan.floor * capacity)[:, None, None].long()) & filled
+    pool = scores.masked_fill(guaranteed, float("inf")).view(batch, -1)
+    order = pool.sort(dim=-1, descending=True, stable=True).indices
+    best = order.argsort(dim=-1) < (capacity * heads).unsqueeze(-1)
+    counts = (best.view(batch, heads, entries) & filled).sum(dim=-1)
+    needed = torch.isposinf(pool.view(batch, heads, entries)).sum(dim=-1)
+    rows = zip(counts.tolist(), needed.tolist(), filled.sum(dim=-1).tolist(), strict=True)
+    return torch.tensor([levelled(*row, plan.levels) for row in rows], device=scores.device)
+
+
+def levelled(counts: list[int], fewest: list[int], most: list[int], levels: int) -> list[int]:
+    """``counts`` moved to few different values, at most ``levels`` and one, without changing their sum.
+
+    ``fewest`` and ``most`` bound each count, and their values may stay as further levels. Counts are rounded down to
+    a grid; what that frees goes, one step of the grid at a time, to those that lost most, and the rest to one of them.
+    """
+    if len(set(counts)) <= levels:
+        return counts
+    low = min(counts)
+    step = -(-(max(counts) - low) // (levels - 1)) if levels > 1 else max(counts) - low + 1
+    grid = [max(low + (count - low) // step * step, least) for count, least in zip(counts, fewest, strict=True)]
+    spare = sum(counts) - sum(grid)
+    losers = sorted(range(len(counts)), key=lambda head: (grid[head] - counts[head], head))
+    for head in losers:
+        if spare >= step and grid[head] + step <= most[head]:
+            grid[head] += step
+            spare -= step
+    for head in losers:
+        given = max(0, min(spare, most[head] - grid[head]))
+        grid[head] += given
+        spare -= given
+    return _reclaimed(grid, fewest, spare)
+
+
+def _reclaimed(counts: list[int], fewest: list[int], spare: int) -> list[int]:
+    """Counts cut where bounds from below have given out more than there was (``spare`` < 0)."""
+    for head in sorted(range(len(counts)), key=lambda head: -counts[head]):
+        taken = max(0, min(-spare, counts[head] - fewest[head]))
+        counts[head] -= taken
+        spare += taken
+    return counts
