@@ -46,6 +46,7 @@ class Equipment:
         self.make_layers: Layers | None = None
         self.drops_tokens = False
         self.leases = 0
+        self._serves_once = False
         self._configs = [cast(Any, decoder.attention_of(layer)).config for layer in range(len(decoder.layers))]
         for layer, config in enumerate(self._configs):
             module: Any = decoder.attention_of(layer)
@@ -53,12 +54,16 @@ class Equipment:
             asking = copy.copy(config)
             asking._attn_implementation_internal = INTERFACE
             module.config = asking
-        self._hook = decoder.text.register_forward_pre_hook(self._enter, with_kwargs=True)
+        self._hooks = [
+            decoder.text.register_forward_pre_hook(self._enter, with_kwargs=True),
+            decoder.text.register_forward_hook(self._leave),
+        ]
         setattr(decoder.text, _EQUIPPED, self)
 
     def remove(self) -> None:
         """Leave the decoder as it was."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         for layer, config in enumerate(self._configs):
             module: Any = self._decoder.attention_of(layer)
             module.config = config
@@ -67,6 +72,7 @@ class Equipment:
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self._serves_once = cache is None and kwargs.get("use_cache") is False and self.make_layers is not None
         if self.make_layers is not None:
             cache = _converted(cache, self.make_layers)
         if not _evicts(cache):
@@ -80,6 +86,12 @@ class Equipment:
             # Any mask with four axes is handed through, so none as long as the text is ever made.
             kwargs["attention_mask"] = torch.ones(_NO_MASK, dtype=torch.bool, device=source.device)
         return args, kwargs
+
+    def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        """Without `use_cache` a cache serves one forward; handing it back would have the text read twice."""
+        if self._serves_once:
+            output.past_key_values = None
+        return output
 
 
 class Lease:

@@ -254,7 +254,7 @@ def test_compact_rows_of_a_padded_batch_equal_single_rows(model, tools):
 def test_keeping_everything_is_bit_identical(model, tools):
     ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
     expected = model(input_ids=ids, pixel_values=images).logits
-    for recipe in (fastv(keep=16), Recipe.of("none"), Recipe.of("token_pruning=random:layer=0", keep=16)):
+    for recipe in (fastv(keep=16), Recipe.of("token_pruning=none"), Recipe.of("token_pruning=random:layer=0", keep=16)):
         with headwise.attach(model, recipe):
             assert torch.equal(expected, model(input_ids=ids, pixel_values=images).logits)
 
@@ -287,7 +287,7 @@ def test_several_stages_equal_masked_keys(model, tools):
 
     from headwise.registry import Strategy
 
-    base = Recipe.of("none")
+    base = Recipe.of("token_pruning=none")
     strategy = Strategy("token_pruning", "two_stages", "this test", TwoStages())
     recipe = Recipe(strategies={**base.strategies, "token_pruning": strategy}, budget=headwise.Budget(keep=4))
     ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)

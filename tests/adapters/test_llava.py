@@ -27,9 +27,9 @@ def fingerprint(model) -> dict:
     }
 
 
-@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0", "none"])
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0", "token_pruning=none"])
 def test_model_is_as_before(model, tools, text):
-    keep = None if text == "none" else 4
+    keep = None if text == "token_pruning=none" else 4
     ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
     model(input_ids=ids, pixel_values=images)  # transformers installs its own output recorders on the first forward
     before = fingerprint(model)

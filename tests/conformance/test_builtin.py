@@ -7,19 +7,37 @@ import pytest
 from headwise.registry import Registry
 from headwise.testing import cases
 
-HOOKS = ("query_selection", "head_scoring", "head_count", "token_pruning")
+HOOKS = ("query_selection", "head_scoring", "head_count", "token_pruning", "kv_eviction", "head_classification")
 
 VARIANTS = {
     "query_selection": ("attention_weighted:form=softmax", "last_n_tokens:n=1", "weighted_recent:window=1"),
     "head_scoring": ("sparsity:form=hoyer", "sparsity:form=raw", "top_k_sum:k=1", "graph_based:relu=true"),
     "head_count": ("fixed:heads=1", "fixed:heads=4", "fixed:share=1", "median_of_three:low=2,high=5"),
     "token_pruning": ("fastv:layer=1", "random:layer=3,seed=1"),
+    "kv_eviction": (
+        "window:window=1",
+        "streaming:sinks=0,window=1,positions=original",
+        "head_windows:positional=256,gathering=8,sinks=0",
+        "confidence_windows:threshold=0.9,base=128",
+        "permuted:of=[head_windows:positional=256,gathering=8],seed=3,within=layer",
+        "allocated:budget=12.5,floor=0,levels=2",
+        "snapkv:budget=16,queries=8,kernel=3,pool=max",
+        "h2o:budget=12,sinks=2,latest=0.25",
+        "tova:ratio=0.3,recent=3,rerotate=true",
+        "lagkv:lag=4,budget=24",
+        "expected_attention:budget=20,queries=5,epsilon=0.01,rerotate=true",
+        "pyramidkv:budget=16,queries=4,recent=2",
+        "adakv:of=[h2o:budget=9,recent=2],floor=0,levels=2",
+        "adakv:of=[snapkv:budget=20,queries=6],floor=0.5",
+    ),
+    "head_classification": ("locality:window=16,sinks=0,low=0.5,high=0.5", "sensitivity:threshold=0"),
 }
 """Texts with options that change what is computed, beside every name with its defaults."""
 
 EXCEPTIONS = {
     ("head_scoring", "random"): {"heads_permute": "draws a score per head index, whatever the head looks at"},
     ("head_count", "fixed:heads=4"): {"single_head": "four heads are asked for, and there is one"},
+    ("kv_eviction", "random"): {"heads_permute": "draws a number per KV head, whatever the head holds"},
     ("token_pruning", "none"): {"budget_is_met": "prunes nothing, so every budget below everything is refused"},
 }
 """(hook, text) -> law -> why this strategy does not follow it."""

@@ -256,9 +256,9 @@ def test_what_a_saved_configuration_leaves_out_is_llamas(capsys, tmp_path):
 def test_help_lists_commands_of_other_distributions_without_importing_them(capsys, zebra):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    assert "  gallop      Gallop away.\n" in out
-    assert "  broken      ?\n" in out
-    assert "  plan        Plan a budget without weights.\n" in out
+    listed = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
+    for command in (["gallop", "Gallop away."], ["broken", "?"], ["plan", "Plan a budget without weights."]):
+        assert command in listed
     assert "zebra_mod" not in sys.modules
 
 
@@ -302,8 +302,9 @@ def test_version_is_the_distributions(capsys):
         (("plan",), "Missing option '--shape'; see headwise plan --help"),
         (
             ("plan", "--shape", "llava-1.5-8b"),
-            "unknown shape 'llava-1.5-8b'; did you mean llava-1.5-7b or llava-1.5-13b or llava-next-7b?; known shapes:"
-            " llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b, demo-llava",
+            "unknown shape 'llava-1.5-8b'; did you mean llava-1.5-7b or llava-1.5-13b or llama-3.1-8b?; known shapes:"
+            " llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b, demo-llava, pythia-2.8b, pythia-70m,"
+            " smollm2-135m, llama-3.1-8b, demo-pythia",
         ),
         ((*PLAN, "--tokens", "64", "--keep", "16"), "both tokens=64 and keep=16 are given; a run has one budget"),
         (PLAN, "pruning needs a budget; give --tokens (average processed per layer) or --keep"),
@@ -334,7 +335,7 @@ def test_every_mistake_is_one_sentence_and_status_two(capsys, zebra, words, sent
     [
         (
             None,
-            "config.json cannot be read (No such file or directory); give a folder with a LLaVA config.json or one of:",
+            "config.json cannot be read (No such file or directory); give a folder with a config.json or one of:",
         ),
         ("{", "config.json is not JSON: Expecting property name"),
         ("[]", "config.json has no text_config; wanted the configuration of a LLaVA model"),
