@@ -173,18 +173,17 @@ class ScoreLayer(EvictingLayer):
         return most
 
     def _close_gaps(self) -> None:
-        """Turn the keys kept so that they stand next to each other, the last one where it was.
+        """Turn the keys kept so that they stand next to each other and the next query right behind them.
 
-        Rotary embeddings tell distances only, so this is the same as renumbering them 0, 1, 2, ... and the next query
-        after them (kvpress: KeyRerotation).
+        Rotary embeddings tell distances only, so this is the same as renumbering the entries 0, 1, 2, ... and the next
+        query after them (kvpress: KeyRerotation).
         """
         assert self._rotary is not None
+        counts = torch.tensor(self.counts, dtype=torch.int32, device=self._bins[0].places.device)
         for found in self._bins:
             size = found.places.shape[1]
-            if not size:
-                continue
-            steps = torch.arange(size - 1, -1, -1, device=found.places.device, dtype=torch.int32)
-            wanted = found.places[:, -1:] - steps
+            steps = torch.arange(size, 0, -1, dtype=torch.int32, device=counts.device)
+            wanted = counts[found.index // self._kv_heads].unsqueeze(1) - steps
             found.keys = self._rotary.rotate(found.keys, wanted - found.places)
             found.places = wanted
 

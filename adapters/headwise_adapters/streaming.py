@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,9 @@ from headwise_adapters.ragged_cache import EvictingCache
 
 CHUNK = 512
 """Tokens read at once unless the caller says otherwise."""
+
+REBASE = 16384
+"""Under relative positions, position ids start anew after this many tokens: float32 blurs the angles of large ones."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -71,13 +75,17 @@ def read_plan(
     size = _chunk(plan, chunk)
     cache = adapter_for(model).cache(pipeline, plan)
     ids = ids.to(model.device)
-    nll, right, visible, peak = [], [], [], 0
+    nll, right, visible, peak, origin = [], [], [], 0, 0
     for start in range(0, len(ids), size):
         piece = ids[start : start + size]
         visible.append(_visible(cache, plan, start, len(piece)))
-        logits = model(input_ids=piece.unsqueeze(0), past_key_values=cache, use_cache=True).logits[0]
+        origin += _rebased(cache, plan, start, origin)
+        places = torch.arange(start, start + len(piece), device=ids.device).unsqueeze(0) - origin
+        logits = model(input_ids=piece.unsqueeze(0), position_ids=places, past_key_values=cache, use_cache=True).logits[
+            0
+        ]
         wanted = ids[start + 1 : start + 1 + len(piece)]
-        logits = logits[: len(wanted)].float()
+        logits = out.logits[0, : len(wanted)].float()
         nll.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())
         right.append((logits.argmax(dim=-1) == wanted).cpu())
         peak = max(peak, cache.kv_bytes())
@@ -103,9 +111,24 @@ def _chunk(plan: EvictionPlan, chunk: int | None) -> int:
     return plan.every
 
 
+def _rebased(cache: EvictingCache, plan: EvictionPlan, start: int, origin: int) -> int:
+    """By how much position ids were lowered, which they are wherever that leaves what every token sees as it is."""
+    if not isinstance(plan, WindowPlan) or plan.positions == "original":
+        return 0
+    longest = int((plan.sinks + plan.windows).max())
+    distance = start - origin - longest
+    if start < longest or distance < REBASE:
+        return 0
+    for layer in cache.layers:
+        layer.rebase(distance)
+    return distance
+
+
 def _visible(cache: EvictingCache, plan: EvictionPlan, start: int, length: int) -> Tensor:
     """Entries that each of the next ``length`` tokens sees, averaged over layers and KV heads."""
     order = torch.arange(1, length + 1, dtype=torch.float64)
     if isinstance(plan, WindowPlan):
-        return torch.tensor([plan.context(start + place) for place in range(1, length + 1)], dtype=torch.float64)
+        rooms, heads = np.unique(plan.sinks + plan.windows, return_counts=True)
+        seen = np.minimum(start + order.numpy()[:, None], rooms)
+        return torch.from_numpy(seen @ heads / heads.sum())
     return float(cache.entries().mean()) + order if start else order

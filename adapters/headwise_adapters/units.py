@@ -62,7 +62,8 @@ def rectangle(bins: Sequence[Bin], units: int, field: str, filler: float) -> Ten
     full = parts[0].new_full(shape, filler)
     for found, part in zip(bins, parts, strict=True):
         full.narrow(dim, 0, part.shape[dim])[found.index] = part
-    return full
+    filled: Tensor = full
+    return filled
 
 
 def regrouped(full: Bin, keep: Tensor) -> list[Bin]:

@@ -15,6 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from headwise.errors import ModelError
 from headwise.eviction import WindowPlan, distinct
 from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
 from headwise_adapters.ragged_cache import EvictingLayer, New
@@ -104,6 +105,7 @@ class WindowLayer(EvictingLayer):
     def _begin(self) -> None:
         super()._begin()
         self._first: Tensor | None = None  # position id of each row's first token, where ids do not count tokens
+        self._origin = 0  # position ids of new tokens are this much less than their count
         for group in self._groups:
             group.keys = group.values = _NOTHING
 
@@ -135,7 +137,7 @@ class WindowLayer(EvictingLayer):
         if self._rotary is None or token < group.room or not group.sinks:
             return masked(query, group.keys, group.values, None, scaling)
         products = logits(query, group.keys, scaling)
-        near = self._rotary.by(query, group.room - 1 - token)
+        near = self._rotary.by(query, group.room - 1 - token + self._origin)
         products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], scaling)
         return weighted(products.softmax(dim=-1), group.values)
 
@@ -153,7 +155,7 @@ class WindowLayer(EvictingLayer):
 
     def _offset(self, tokens: Tensor, new: New, alike: bool) -> Tensor:
         if self._contiguous or new.positions is None:
-            return tokens
+            return tokens - self._origin
         positions = new.positions.expand(new.batch, -1)
         if self._first is None:  # the row's first token is new, so its place is known now
             first = (tokens == 0).expand(new.batch, -1).int().argmax(dim=-1, keepdim=True)
@@ -215,6 +217,19 @@ class WindowLayer(EvictingLayer):
         new = group.size + step.order.gather(1, (wanted - step.before).clamp(0, step.order.shape[1] - 1))
         column = torch.where(wanted < step.before, group.slots(wanted.clamp_min(0)), new).masked_fill(wanted < 0, 0)
         group.keys, group.values = (_gathered(states, column) for states in (key, value))
+
+    def rebase(self, distance: int) -> None:
+        """Position ids of tokens to come are lowered by ``distance``, and windows with them; sinks stay where they are.
+
+        Angles of a position beyond some ten thousand are blurred in float32, so a stream without end starts its count
+        anew now and then. Only for relative positions, and once every window is full.
+        """
+        if self._rotary is None or not self._contiguous or any(self.counts[0] < group.room for group in self._groups):
+            raise ModelError("position ids can be lowered only under relative positions, once every window is full")
+        self._origin += distance
+        for group in self._groups:
+            window = group.keys[:, :, group.sinks :]
+            window.copy_(self._rotary.by(window, -distance))
 
     def _of(self, group: _Group, states: Tensor) -> Tensor:
         """The group's KV heads of states (b, kv_heads, ...)."""

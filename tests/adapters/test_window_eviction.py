@@ -20,6 +20,7 @@ from headwise.errors import BudgetError, DataError, ModelError
 from headwise.eviction import UNBOUNDED, WindowPlan, everything
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
+from headwise_adapters import streaming
 from headwise_adapters.ragged_cache import kv_bytes
 from headwise_adapters.rotary import Rotary
 from headwise_adapters.streaming import read_plan
@@ -118,6 +119,21 @@ def test_one_pass_chunks_and_token_by_token_give_the_same_nll_on_ragged_heads(mo
 def test_long_chunks_are_attended_in_blocks_with_the_same_result(model):
     plan, ids = WindowPlan.uniform(adapter_for(model).geometry, 3, 140, "relative"), tokens(1300)
     torch.testing.assert_close(read(model, plan, ids, 1300), read(model, plan, ids, 100), rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_whose_position_ids_start_anew_reads_the_same(model, monkeypatch):
+    plan, ids = ragged(model, "relative", seed=3), tokens(160)
+    expected = read_plan(model, NO_STRATEGY, plan, ids, chunk=160)
+    monkeypatch.setattr(streaming, "REBASE", 20)
+    for chunk in (1, 16):
+        found = read_plan(model, NO_STRATEGY, plan, ids, chunk=chunk)
+        torch.testing.assert_close(found.nll, expected.nll, rtol=1e-5, atol=2e-5)
+
+
+def test_visible_entries_are_counted_for_every_token(model):
+    plan, ids = ragged(model), tokens(45)
+    expected = [plan.context(seen) for seen in range(1, 46)]
+    assert expected == pytest.approx(read_plan(model, NO_STRATEGY, plan, ids, chunk=13).visible.tolist())
 
 
 def test_windows_longer_than_the_text_equal_the_full_cache(model):
