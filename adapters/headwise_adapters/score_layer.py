@@ -12,6 +12,7 @@ from headwise_adapters.ragged_cache import EvictingLayer, New
 from headwise_adapters.rotary import Rotary
 from headwise_adapters.units import Bin, empty, rectangle, regrouped
 
+_LOOSE = 64  # queries of single steps that are held one by one before they are put together
 _BLOCK = 512  # queries attended at once where a mask or their attention is needed
 
 
@@ -36,15 +37,13 @@ class ScoreLayer(EvictingLayer):
         twin.__dict__.update(self.__dict__)
         twin.counts = list(self.counts)
         twin._bins = [_copied(found) for found in self._bins]
-        twin._asked = None if self._asked is None else self._asked.clone()
-        twin._asked_tokens = None if self._asked_tokens is None else self._asked_tokens.clone()
+        twin._asked = list(self._asked)
         return twin
 
     def _begin(self) -> None:
         super()._begin()
         self._bins: list[Bin] = []
-        self._asked: Tensor | None = None  # last queries (b, heads, at most plan.queries, d)
-        self._asked_tokens: Tensor | None = None  # which tokens they are (b, as many), -1 where padding
+        self._asked: list[tuple[Tensor, Tensor]] = []  # last queries (b, heads, q, d), and their tokens (b, q)
         self._since = 0  # tokens decoded since the last eviction
         self._has_padding = False  # whether padding is among the entries, as it is until the next eviction
 
@@ -134,14 +133,21 @@ class ScoreLayer(EvictingLayer):
         """Keep the last queries that were no padding, as far as the plan asks for them."""
         if not self._plan.queries:
             return
-        if self._asked is not None and self._asked_tokens is not None:
-            query, tokens = torch.cat([self._asked, query], dim=2), torch.cat([self._asked_tokens, tokens], dim=1)
-        if bool((tokens < 0).any()):  # real ones to the end, in their order
+        if not self._has_padding:  # padding may stand behind the last real ones
+            query, tokens = query[:, :, -self._plan.queries :], tokens[:, -self._plan.queries :]
+        self._asked.append((query, tokens))
+        if self._has_padding or query.shape[2] > 1 or len(self._asked) > _LOOSE:
+            self._asked = [self.asked(self._plan.queries)]
+
+    def asked(self, count: int) -> tuple[Tensor, Tensor]:
+        """The last ``count`` queries (b, heads, at most count, d) and which tokens they are, -1 for padding."""
+        query = torch.cat([part for part, _ in self._asked], dim=2)
+        tokens = torch.cat([part for _, part in self._asked], dim=1)
+        if self._has_padding:  # real ones to the end, in their order
             order = (tokens >= 0).to(torch.uint8).argsort(dim=-1, stable=True)
             tokens = tokens.gather(1, order)
             query = query.gather(2, order[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-        self._asked = query[:, :, -self._plan.queries :].clone()
-        self._asked_tokens = tokens[:, -self._plan.queries :].clone()
+        return query[:, :, -count:].clone(), tokens[:, -count:].clone()
 
     def _due(self, new: int) -> bool:
         """Whether to evict now: after every prefill or chunk of it, and after every ``every``-th decoded token."""
@@ -194,7 +200,7 @@ class ScoreLayer(EvictingLayer):
     def bookkeeping(self) -> list[Tensor]:
         """Tokens and places of entries, attention received, and the queries remembered."""
         found = [tensor for each in self._bins for tensor in each.tensors()]
-        return found + [tensor for tensor in (self._asked, self._asked_tokens) if tensor is not None]
+        return found + [tensor for part in self._asked for tensor in part]
 
     def entries(self) -> list[int]:
         """Entries each KV head holds of the first row."""
@@ -217,11 +223,7 @@ class ScoreLayer(EvictingLayer):
             full.places[units], received, True,
         )  # fmt: skip
         self._bins = regrouped(moved, filled[units])
-        if self._asked is not None and self._asked_tokens is not None:
-            self._asked, self._asked_tokens = (
-                self._asked.index_select(0, rows),
-                self._asked_tokens.index_select(0, rows),
-            )
+        self._asked = [(query.index_select(0, rows), tokens.index_select(0, rows)) for query, tokens in self._asked]
 
 
 class LayerEvidence:
@@ -246,10 +248,7 @@ class LayerEvidence:
 
     def attention(self, queries: int) -> Tensor:
         """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n)."""
-        asked, tokens = self._owner._asked, self._owner._asked_tokens
-        if asked is None or tokens is None or queries > self._owner._plan.queries:
-            raise ValueError(f"{queries} queries were asked for, and the plan remembers {self._owner._plan.queries}")
-        asked, tokens = asked[:, :, -queries:], tokens[:, -queries:]
+        asked, tokens = self._last(queries)
         found = self._attention(asked, tokens)
         missing = queries - asked.shape[2]
         return torch.nn.functional.pad(found, (0, 0, missing, 0)) if missing else found
@@ -271,10 +270,13 @@ class LayerEvidence:
 
     def queries(self, count: int) -> Tensor:
         """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
-        asked, tokens = self._owner._asked, self._owner._asked_tokens
-        if asked is None or tokens is None or count > self._owner._plan.queries:
+        asked, tokens = self._last(count)
+        return self.rotate(asked, -tokens[:, None])
+
+    def _last(self, count: int) -> tuple[Tensor, Tensor]:
+        if count > self._owner._plan.queries:
             raise ValueError(f"{count} queries were asked for, and the plan remembers {self._owner._plan.queries}")
-        return self.rotate(asked[:, :, -count:], -tokens[:, None, -count:])
+        return self._owner.asked(count)
 
     def unrotated(self) -> Tensor:
         """The keys with rotary embeddings undone, (b, k, n, head_dim)."""

@@ -81,9 +81,7 @@ def read_plan(
         visible.append(_visible(cache, plan, start, len(piece)))
         origin += _rebased(cache, plan, start, origin)
         places = torch.arange(start, start + len(piece), device=ids.device).unsqueeze(0) - origin
-        logits = model(input_ids=piece.unsqueeze(0), position_ids=places, past_key_values=cache, use_cache=True).logits[
-            0
-        ]
+        out = model(input_ids=piece.unsqueeze(0), position_ids=places, past_key_values=cache, use_cache=True)
         wanted = ids[start + 1 : start + 1 + len(piece)]
         logits = out.logits[0, : len(wanted)].float()
         nll.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())

@@ -190,9 +190,9 @@ class WindowLayer(EvictingLayer):
             if self._rotary is None or not group.sinks or int(asking.max()) < group.room:
                 parts.append(masked(q, seen.keys, seen.values, visible, scaling))
                 continue
-            products = logits(q, seen.keys, scaling)
             near = self._near(group, asking, step.offset[:, start:end], q)
-            products = _with_sinks(group, step.alike, products, logits(near, seen.keys, scaling), seen.tokens)
+            sinks = seen.keys[:, :, : group.sinks] if step.alike else seen.keys
+            products = _with_sinks(group, logits(q, seen.keys, scaling), logits(near, sinks, scaling), seen.tokens)
             parts.append(weighted(softmax(products, visible), seen.values))
         return torch.cat(parts, dim=3) if len(parts) > 1 else parts[0]
 
@@ -307,10 +307,14 @@ def _visible(group: _Group, asking: Tensor, tokens: Tensor) -> Tensor:
     return (((tokens >= 0) & (tokens <= asking) & near) | (asking < 0)).unsqueeze(1)
 
 
-def _with_sinks(group: _Group, alike: bool, products: Tensor, near: Tensor, tokens: Tensor) -> Tensor:
-    """Products (b, g, r, q, columns) with those of the turned queries, ``near``, in the sinks' columns."""
-    if alike:  # sinks are the first columns
-        return torch.cat([near[..., : group.sinks], products[..., group.sinks :]], dim=-1)
+def _with_sinks(group: _Group, products: Tensor, near: Tensor, tokens: Tensor) -> Tensor:
+    """Products (b, g, r, q, columns) with ``near``, those of the turned queries, in the sinks' columns.
+
+    Where all rows are alike, sinks are the first columns, and ``near`` has only them.
+    """
+    if near.shape[-1] == group.sinks:
+        products[..., : group.sinks] = near
+        return products
     return torch.where((tokens < group.sinks)[:, None, None, None, :], near, products)
 
 
