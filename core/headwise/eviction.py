@@ -87,15 +87,30 @@ class CacheEvidence(Protocol):
     -1 and whose keys and values are zero. Entries are in ascending order of position, empty ones last.
     """
 
-    layer: int
-    keys: Tensor
-    """Keys with rotary embeddings as cached, (b, k, n, head_dim)."""
-    values: Tensor
-    """Values, (b, k, n, head_dim)."""
-    positions: Tensor
-    """int64 (b, k, n): which token of its row an entry is, counted from 0 without padding; -1 where empty."""
-    seen: Tensor
-    """int64 (b,): tokens read so far in each row, without padding."""
+    @property
+    def layer(self) -> int:
+        """Which decoder layer, counted from 0."""
+        ...
+
+    @property
+    def keys(self) -> Tensor:
+        """Keys with rotary embeddings as cached, (b, k, n, head_dim); the next query stands at position ``seen``."""
+        ...
+
+    @property
+    def values(self) -> Tensor:
+        """Values, (b, k, n, head_dim)."""
+        ...
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 (b, k, n): which token of its row an entry is, counted from 0 without padding; -1 where empty."""
+        ...
+
+    @property
+    def seen(self) -> Tensor:
+        """int64 (b,): tokens read so far in each row, without padding."""
+        ...
 
     def attention(self, queries: int) -> Tensor:
         """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n).
@@ -137,8 +152,8 @@ class ScorePlan:
     ``budget``: entries kept per KV head, averaged over layers; or ``ratio``: that as a share of the tokens read.
     ``shares`` (layers,): how what is left of the budget after the protected tokens is divided over layers; only their
     proportions count, and what a layer has no tokens for goes to the others. ``pooled``: the heads of a layer compete
-    for one budget, each keeping at least the share ``floor`` of its own; at most ``levels`` different counts arise in
-    a layer, so that attention stays a few dense products. ``sinks`` first and ``recent`` last tokens are never evicted.
+    for one budget, each keeping at least the share ``floor`` of its own; at most ``levels`` + 1 different counts arise
+    in a layer, so that attention stays a few dense products. ``sinks`` first and ``recent`` last tokens stay, always.
     Eviction follows every forward of more than one token, and in decoding every ``every``-th token (0: never).
     ``queries``: how many last queries are remembered for ``attention`` and ``queries``. ``accumulates``: attention
     received is summed up. ``rerotate``: the keys kept are moved together, as if the evicted tokens had never been.
@@ -224,7 +239,7 @@ def divided(total: int, shares: npt.NDArray[np.float64], most: int) -> Integers:
 
 def grouped(values: Tensor, kv_heads: int) -> Tensor:
     """Mean over the query heads that share each KV head: (b, heads, ...) -> (b, kv_heads, ...)."""
-    return values.float().unflatten(1, (kv_heads, -1)).mean(dim=2)
+    return values.float().reshape(len(values), kv_heads, -1, *values.shape[2:]).mean(dim=2)
 
 
 def everything(geometry: Geometry) -> WindowPlan:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from headwise.errors import ModelError
 from headwise.geometry import SHAPES, Geometry, shape
 
@@ -39,10 +41,10 @@ def read_geometry(path: Path) -> Geometry:
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
     config = _read(file)
     if isinstance(config, Mapping) and config.get("model_type") in _GATED:
-        return _geometry(name, config, file, visual_tokens=0)
+        return _geometry(name, config, file)
     text = _part(config, "text_config", _TEXT_DEFAULTS, file)
     vision = _part(config, "vision_config", _VISION_DEFAULTS, file)
-    return _geometry(name, text, file, visual_tokens=_visual_tokens(config, vision, file))
+    return attrs.evolve(_geometry(name, text, file), visual_tokens=_visual_tokens(config, vision, file))
 
 
 def _read(file: Path) -> Any:
@@ -56,8 +58,8 @@ def _read(file: Path) -> Any:
         raise ModelError(f"{file} is not JSON: {error}") from error
 
 
-def _geometry(name: str, text: Mapping[str, Any], file: Path, *, visual_tokens: int) -> Geometry:
-    """From the configuration of the language model."""
+def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:
+    """Of the language model alone."""
     heads, hidden = _count(text, "num_attention_heads", file), _count(text, "hidden_size", file)
     return Geometry(
         name=name,
@@ -67,7 +69,7 @@ def _geometry(name: str, text: Mapping[str, Any], file: Path, *, visual_tokens: 
         head_dim=_count(text, "head_dim", file) if text.get("head_dim") else hidden // heads,
         hidden=hidden,
         intermediate=_count(text, "intermediate_size", file),
-        visual_tokens=visual_tokens,
+        visual_tokens=0,
         gated=_GATED.get(text.get("model_type", ""), True),
     )
 

@@ -13,11 +13,15 @@ COMMON = ("budget", "ratio", "sinks", "recent", "every", "rerotate")
 
 DEFAULT_RATIO = 0.5
 
-whole = attrs.converters.optional(int)
-"""A whole number, or None."""
 
-number = attrs.converters.optional(float)
-"""A number, or None."""
+def whole(value: str | int | None) -> int | None:
+    """A whole number, or None."""
+    return None if value is None else int(value)
+
+
+def number(value: str | float | None) -> float | None:
+    """A number, or None."""
+    return None if value is None else float(value)
 
 
 def _half(strategy: Any) -> float | None:
@@ -26,6 +30,16 @@ def _half(strategy: Any) -> float | None:
 
 half_without_budget: Any = attrs.Factory(_half, takes_self=True)
 """Default of ``ratio``: half of the tokens where no ``budget`` is given. The field comes after ``budget``."""
+
+
+def _window(strategy: Any) -> int:
+    queries: int = strategy.queries
+    return queries if strategy.budget is None else min(queries, strategy.budget // 2)
+
+
+queries_or_half: Any = attrs.Factory(_window, takes_self=True)
+"""Default of ``recent`` where the last ``queries`` judge: those, up to half of a ``budget``, so that the others have a
+half, too."""
 
 
 def one_limit(strategy: Any, _: attrs.Attribute[Any], ratio: float | None) -> None:

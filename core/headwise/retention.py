@@ -16,8 +16,9 @@ def retained(scores: Tensor, positions: Tensor, seen: Tensor, plan: ScorePlan, l
     """
     filled = positions >= 0
     protected = (positions < plan.sinks) | (positions >= (seen - plan.recent)[:, None, None])
-    scores = scores.float().masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))
-    capacity = torch.tensor([int(plan.per_layer(int(count))[layer]) for count in seen.tolist()], device=scores.device)
+    scores = scores.float().clamp_min(torch.finfo(torch.float32).min)  # only empty entries are at minus infinity
+    scores = scores.masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))
+    capacity = seen.new_tensor([int(plan.per_layer(tokens)[layer]) for tokens in seen.tolist()])
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     rank = order.argsort(dim=-1)
     if not plan.pooled:
@@ -33,8 +34,9 @@ def _pooled_counts(scores: Tensor, rank: Tensor, filled: Tensor, capacity: Tenso
     (Feng et al. 2024, Ada-KV).
     """
     batch, heads, entries = scores.shape
-    guaranteed = (rank < (plan.floor * capacity)[:, None, None].long()) & filled
-    pool = scores.masked_fill(guaranteed, float("inf")).view(batch, -1)
+    floors = capacity.new_tensor([int(plan.floor * count + 1e-9) for count in capacity.tolist()])
+    guaranteed = (rank < floors[:, None, None]) & filled
+    pool = scores.masked_fill(guaranteed, float("inf")).reshape(batch, -1)
     order = pool.sort(dim=-1, descending=True, stable=True).indices
     best = order.argsort(dim=-1) < (capacity * heads).unsqueeze(-1)
     counts = (best.view(batch, heads, entries) & filled).sum(dim=-1)
@@ -44,7 +46,7 @@ def _pooled_counts(scores: Tensor, rank: Tensor, filled: Tensor, capacity: Tenso
 
 
 def levelled(counts: list[int], fewest: list[int], most: list[int], levels: int) -> list[int]:
-    """``counts`` moved to few different values, at most ``levels`` and one, without changing their sum.
+    """``counts`` moved to few different values, at most ``levels`` (2 or more) and one, without changing their sum.
 
     ``fewest`` and ``most`` bound each count, and their values may stay as further levels. Counts are rounded down to
     a grid; what that frees goes, one step of the grid at a time, to those that lost most, and the rest to one of them.
@@ -52,12 +54,14 @@ def levelled(counts: list[int], fewest: list[int], most: list[int], levels: int)
     if len(set(counts)) <= levels:
         return counts
     low = min(counts)
-    step = -(-(max(counts) - low) // (levels - 1)) if levels > 1 else max(counts) - low + 1
-    grid = [max(low + (count - low) // step * step, least) for count, least in zip(counts, fewest, strict=True)]
+    step = -(-(max(counts) - low) // (max(2, levels) - 1))
+    rounded = [low + (count - low) // step * step for count in counts]
+    grid = [max(value, least) for value, least in zip(rounded, fewest, strict=True)]
     spare = sum(counts) - sum(grid)
     losers = sorted(range(len(counts)), key=lambda head: (grid[head] - counts[head], head))
     for head in losers:
-        if spare >= step and grid[head] + step <= most[head]:
+        on_grid = grid[head] == rounded[head] < counts[head]  # elsewhere a step up would be a level of its own
+        if on_grid and spare >= step and grid[head] + step <= most[head]:
             grid[head] += step
             spare -= step
     for head in losers:

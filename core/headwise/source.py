@@ -134,9 +134,11 @@ class Source:
         metadata = self._value(given.get("metadata"))
         help = metadata.get("help", help) if isinstance(metadata, Mapping) else help
         alias = self._value(given.get("alias")) or name.lstrip("_")
-        if "factory" in given:
+        default = given.get("default")
+        imported = isinstance(default, ast.Name) and default.id not in self._defined
+        if "factory" in given or imported:
             return Option(alias, "?", help=help)
-        return self._option(alias, given.get("default"), help)
+        return self._option(alias, default, help)
 
     def _arguments(self, arguments: ast.arguments) -> tuple[Option, ...]:
         positional = [*arguments.posonlyargs, *arguments.args]

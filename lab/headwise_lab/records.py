@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
     "n": int,
 }
 _OBJECTS = ("settings", "cost", "overlap", "attention", "metrics", "notes", "timing", "versions", "hardware")
+_KV_NEEDED: dict[str, type | tuple[type, ...]] = {
+    "strategies": dict,
+    "text": dict,
+    "metric": dict,
+    "nll": dict,
+    "n": int,
+    "context": (int, float),
+}
+_KV_OBJECTS = ("accuracy", "versions", "hardware")
 
 
 def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -80,18 +90,31 @@ def _check_record(record: dict[str, Any], where: str) -> None:
     identity = record.get("id")
     if not (isinstance(identity, str) and _SAFE_ID.fullmatch(identity)):
         raise DataError(f"{where}: a record needs an id of letters and digits, not {identity!r}")
+    if record.get("study") == "needle":
+        raise DataError(
+            f"{where} is a record of `headwise needle`, which shows its own table and heat maps; give the output folder"
+            " of run, ppl, ablate or demo"
+        )
     if record.get("error"):
         return
-    for key, kind in _NEEDED.items():
+    needed, objects = (_KV_NEEDED, _KV_OBJECTS) if is_kv(record) else (_NEEDED, _OBJECTS)
+    for key, kind in needed.items():
         if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
             raise DataError(f"{where}: record {identity} has no usable {key!r}: {record.get(key)!r}")
-    for key in _OBJECTS:
+    for key in objects:
         if not isinstance(record.get(key, {}), dict | None):
             raise DataError(f"{where}: {key!r} of record {identity} is not an object: {record[key]!r}")
     if not all(isinstance(text, str) for text in record["strategies"].values()):
         raise DataError(f"{where}: the strategies of record {identity} are not all texts: {record['strategies']!r}")
     if not is_number(record["metric"].get("value")):
         raise DataError(f"{where}: metric.value of record {identity} is not a finite number: {record['metric']!r}")
+    if is_kv(record) and not (is_number(record["context"]) and record["context"] > 0):
+        raise DataError(f"{where}: the context of record {identity} is no number above 0: {record['context']!r}")
+
+
+def is_kv(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a text read under KV eviction; all others answer the questions of a benchmark."""
+    return "benchmark" not in record and "text" in record
 
 
 def _check_outcome(outcome: dict[str, Any], where: str) -> None:

@@ -16,7 +16,7 @@ PLUGIN = '''"""The module."""
 import functools
 from typing import ClassVar
 import attrs
-from elsewhere import Stranger, imported
+from elsewhere import HALF, Stranger, imported
 
 raise RuntimeError("a listing imports nothing")
 
@@ -41,6 +41,7 @@ class Full:
     _renamed: int = attrs.field(default=2, alias="outer")
     cache: dict = attrs.field(init=False, factory=dict)
     untyped = attrs.field(default=64 * 9)
+    imported: float = attrs.field(default=HALF)
     constant = 3
 
     @share.default
@@ -93,6 +94,7 @@ FULL = (
     Option("inner", 1),
     Option("outer", 2),
     Option("untyped", "64 * 9"),
+    Option("imported", "?"),
 )
 
 

@@ -25,6 +25,10 @@ values = st.from_regex(r"[A-Za-z0-9_.+-]{1,8}", fullmatch=True)
         ("extra/sum", StrategyText("sum", owner="extra")),
         ("head_scoring=extra/sum:k=1", StrategyText("sum", {"k": "1"}, "head_scoring", "extra")),
         ("a:path=x/y=z", StrategyText("a", {"path": "x/y=z"})),
+        ("a:of=[b:k=1,low=2],k=3", StrategyText("a", {"of": "b:k=1,low=2", "k": "3"})),
+        ("a:of= [ b ] ,k=3", StrategyText("a", {"of": "b", "k": "3"})),
+        ("a:of=b:k=1,k=3", StrategyText("a", {"of": "b:k=1", "k": "3"})),
+        ("a:of=[b:of=[c:k=1,low=2],k=3]", StrategyText("a", {"of": "b:of=[c:k=1,low=2],k=3"})),
     ],
 )
 def test_text_is_read_into_hook_owner_name_and_options(text, expected):
@@ -42,6 +46,15 @@ def test_text_is_read_into_hook_owner_name_and_options(text, expected):
         ("sum:k", "option 'k' in strategy text 'sum:k' is not of the form option=value"),
         ("sum:k=", "option 'k=' in strategy text 'sum:k=' is not of the form option=value"),
         ("sum:k=1,k=2", "option 'k' is given twice in strategy text 'sum:k=1,k=2'"),
+        (
+            "a:of=[b:k=1",
+            "strategy text 'a:of=[b:k=1' has a bracket without its partner; write NAME:of=[OTHER:a=1,b=2]",
+        ),
+        (
+            "a:of=b:k=1],k=3",
+            "strategy text 'a:of=b:k=1],k=3' has a bracket without its partner; write NAME:of=[OTHER:a=1,b=2]",
+        ),
+        ("a:of=[]", "option 'of=[]' in strategy text 'a:of=[]' is not of the form option=value"),
     ],
 )
 def test_text_that_does_not_fit_is_refused_with_the_part_that_does_not(text, message):
@@ -56,6 +69,40 @@ def test_every_text_reads_back_into_what_it_was_made_from(name, options, hook, o
     tail = ":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else ""
     text = f"{hook}=" * bool(hook) + f"{owner}/" * bool(owner) + name + tail
     assert StrategyText(name, options, hook, owner) == StrategyText.parse(text)
+
+
+@st.composite
+def nested(draw, depth=3):
+    """A strategy text and what it must be read into; values may be texts themselves, down to some depth."""
+    name, options, shown = draw(words), {}, {}
+    for key in draw(st.lists(words, max_size=3, unique=True)):
+        deeper = depth and draw(st.booleans())
+        options[key] = draw(nested(depth - 1))[0] if deeper else draw(values)
+        shown[key] = f"[{options[key]}]" if deeper else options[key]
+    tail = ":" + ",".join(f"{key}={value}" for key, value in shown.items()) if shown else ""
+    return name + tail, StrategyText(name, options)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(nested())
+def test_texts_in_brackets_are_read_as_one_value(drawn):
+    text, expected = drawn
+    assert expected == StrategyText.parse(text)
+
+
+@attrs.frozen(eq=False)
+class Wrapping:
+    of: str = "sum"
+    k: int = 1
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(nested())
+def test_a_text_within_a_canonical_text_reads_back(drawn):
+    inner, _ = drawn
+    assert {"of": inner, "k": "2"} == StrategyText.parse(canonical("wrap", Wrapping(inner, 2))).options
+    outer = canonical("wrap", Wrapping(canonical("wrap", Wrapping(inner, 3)), 4))
+    assert StrategyText.parse(StrategyText.parse(outer).options["of"]).options == {"of": inner, "k": "3"}
 
 
 @attrs.frozen(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -12,14 +13,19 @@ from random import Random
 SINKS = 4
 
 
+@functools.cache
+def hardness(token: int) -> float:
+    """What a token costs every run alike."""
+    return Random(f"token-{token}").gauss(2.3, 1.0)
+
+
 def loss(token: int, context: float) -> float:
     """What a uniform run of this context loses on a token: difficulty, and less of it the more is seen.
 
     Straight in log2(context) but for a slight bend, as real curves are.
     """
-    hard = Random(f"token-{token}").gauss(2.3, 1.0)
     octaves = math.log2(context / 64)
-    return hard - 0.06 * octaves + 0.004 * octaves**2
+    return hardness(token) - 0.06 * octaves + 0.004 * octaves**2
 
 
 def kv_record(strategy: str, context: float, **changes) -> dict:

@@ -200,12 +200,13 @@ def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tm
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--study", "c"], "there is no study 'c'; give a (head scoring) or b (query selection)"),
+        (["--study", "c"], "there is no study 'c'; give a (head scoring), b (query selection) or kv (KV eviction)"),
         (["--tokens", "99"], "both --tokens and --keep are given"),
         (["--heads", "9"], "wants 9 heads, but this model has 8"),
         (["--strategies", "sparcity"], "did you mean sparsity"),
         (["--benchmarks", "shapes-gqq"], "did you mean shapes-gqa"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
+        (["--text", "kjv"], "--text belongs to study kv and means nothing in study a; leave it out"),
     ],
 )
 def test_ablate_refuses_in_one_sentence(tiny_folder, capsys, tmp_path, words, told):
@@ -223,6 +224,7 @@ def test_an_infeasible_average_names_the_smallest(tiny_folder, capsys, tmp_path)
 def test_the_demo_leaves_a_report_and_names_its_folder(tiny_folder, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(models_io, "shipped", lambda _: tiny_folder)
     monkeypatch.setattr(demo_module, "BENCHMARKS", ("shapes-gqa",))
+    monkeypatch.setattr(demo_module, "_language_models", list)  # tested in test_kv_study.py
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--limit", "5"]) == 0
     told = capsys.readouterr().out

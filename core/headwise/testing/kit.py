@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from headwise.registry import Registry
-from headwise.testing import head_classification, head_count, head_scoring, query_selection, token_pruning
+from headwise.testing import head_classification, head_count, head_scoring, kv_eviction, query_selection, token_pruning
 from headwise.testing.samples import Sample, samples
 from headwise.testing.subject import Subject
 
@@ -23,6 +23,7 @@ _LAWS: Mapping[str, ModuleType] = {
     "head_scoring": head_scoring,
     "head_count": head_count,
     "token_pruning": token_pruning,
+    "kv_eviction": kv_eviction,
     "head_classification": head_classification,
 }
 

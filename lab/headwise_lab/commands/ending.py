@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from headwise_lab.store import Store
     from headwise_lab.sweep import Tally
 
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
-    """Build the report, print the terminal table and say where everything is; HeadwiseError if trials failed."""
-    from rich.console import Console as Output
-
+    """Build the report, print the terminal tables and say where everything is; HeadwiseError if trials failed."""
     from headwise_lab.records import read_records
-    from headwise_lab.report import build, terminal_table
+    from headwise_lab.report import build
 
     paths = build(store.folder, title)
     for warning in paths.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     records, _ = read_records(store.folder)
-    table = terminal_table(records, store.folder)
-    needed = Output(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
-    output = Output(width=max(Output().width, needed), soft_wrap=True, highlight=False)
-    output.print(table)
-    output.print()
+    tables = _tables(records, store.folder)
+    output = _wide_enough(tables)
+    for table in tables:
+        output.print(table)
+        output.print()
     for finding in paths.findings:
         output.print(finding, markup=False)
     output.print(f"\n{tally.ran} trials run, {tally.found} were there already.")
@@ -39,3 +39,21 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     if tally.failed:
         what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"
         raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
+
+
+def _tables(records: list[dict[str, Any]], folder: Path) -> list[Table]:
+    """One for the benchmarks, if any was asked, and one for each model that read a text."""
+    from headwise_lab.kv.terminal import kv_tables
+    from headwise_lab.records import is_kv
+    from headwise_lab.report import terminal_table
+
+    asked = [record for record in records if not is_kv(record)]
+    return [*([terminal_table(asked, folder)] if asked else []), *kv_tables(records, folder)]
+
+
+def _wide_enough(tables: list[Table]) -> Console:
+    """An output that cuts no figure off: a narrower terminal wraps lines."""
+    from rich.console import Console as Output
+
+    needed = max((Output(width=1000).measure(table).maximum for table in tables), default=0)
+    return Output(width=max(Output().width, needed), soft_wrap=True, highlight=False)

@@ -23,3 +23,18 @@ SinkShare = Annotated[float, typer.Option(help="Share of image attention above w
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Attention = Annotated[str, typer.Option(help="sdpa or eager.")]
+LanguageModel = Annotated[
+    str,
+    typer.Option(
+        "--model", help="demo-pythia, smollm2, or a folder or hub id of a GPT-NeoX, Llama, Mistral, Qwen2 or Qwen3."
+    ),
+]
+Text = Annotated[str, typer.Option(help="A UTF-8 text file, or a text that ships with headwise: kjv, shakespeare.")]
+TextTokens = Annotated[int, typer.Option("--tokens", min=2, help="Tokens read from the beginning of the text.")]
+Eviction = Annotated[
+    list[str] | None,
+    typer.Option("--strategy", help="A kv_eviction strategy, NAME[:option=value,...]; repeat to compare several."),
+]
+Profile = Annotated[
+    Path | None, typer.Option(help="Head classes for strategies that need them: what `headwise classify-heads` wrote.")
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-SHIPPED = ("demo-llava",)
+SHIPPED = ("demo-llava", "demo-pythia")
 
 
 def shipped(name: str) -> Path:

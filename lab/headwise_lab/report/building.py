@@ -55,8 +55,8 @@ def _write(folder: Path, content: Content) -> ReportPaths:
         markdown=_write_text(folder / "report.md", markdown_page(content)),
         html=_write_text(folder / "report.html", html_page(content)),
         tables=tuple(written),
-        figures=tuple(figure.path for section in content.sections for figure in section.figures),
-        findings=tuple(sentence for section in content.sections for sentence in section.verdicts),
+        figures=tuple(figure.path for figure in content.figures),
+        findings=tuple(content.findings),
         warnings=content.warnings,
     )
 
@@ -78,7 +78,8 @@ def _with_figures(content: Content, folder: Path) -> Content:
         )
         notes += [note] if note else []
         sections.append(attrs.evolve(section, figures=tuple(figure for figure in drawn if figure)))
-    return attrs.evolve(content, sections=tuple(sections), warnings=(*content.warnings, *notes))
+    kv = attrs.evolve(content.kv, sections=tuple(part.drawn(folder / "figures") for part in content.kv.sections))
+    return attrs.evolve(content, sections=tuple(sections), kv=kv, warnings=(*content.warnings, *notes))
 
 
 def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> tuple[float, float] | None:
@@ -97,7 +98,25 @@ def _write_tables(content: Content, folder: Path) -> list[Path]:
     for grid in content.grids():
         written.append(_write_text(folder / f"{grid.slug}.tex", latex(grid)))
         written.append(_write_text(folder / f"{grid.slug}.csv", _csv(grid, content)))
-    written.append(_write_text(folder / "records.csv", _rows_csv([dict(trial.record) for trial in content.trials])))
+    written.append(_write_text(folder / "records.csv", _rows_csv(_records(content))))
+    return written + _write_kv_tables(content, folder)
+
+
+def _records(content: Content) -> list[dict[str, Any]]:
+    return [*(dict(trial.record) for trial in content.trials), *(dict(run.record) for run in content.kv.runs)]
+
+
+def _write_kv_tables(content: Content, folder: Path) -> list[Path]:
+    """The CSV of a KV section carries every column there is; the other tables are written as shown."""
+    from headwise_lab.kv.tables import long_rows as kv_rows
+
+    written = []
+    for section in content.kv.sections:
+        written.append(_write_text(folder / f"{section.slug}.csv", _rows_csv(kv_rows(section.judged))))
+        written.append(_write_text(folder / f"{section.slug}.tex", latex(section.main)))
+        for grid in section.others:
+            written.append(_write_text(folder / f"{grid.slug}.csv", grid_csv(grid)))
+            written.append(_write_text(folder / f"{grid.slug}.tex", latex(grid)))
     return written
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from headwise_lab.records import read_records
+from headwise_lab.records import is_kv, read_records
 from headwise_lab.report import tables, verdicts
 from headwise_lab.report.comparison import Comparison, compare
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
+
+if TYPE_CHECKING:
+    from headwise_lab.kv.section import KvPart
 
 
 @attrs.frozen(eq=False)
@@ -53,6 +56,7 @@ class Content:
     others: tuple[Grid, ...]
     records: Grid
     warnings: tuple[str, ...]
+    kv: KvPart
     method: str = verdicts.METHOD
 
     @property
@@ -60,8 +64,29 @@ class Content:
         """The comparisons of all sections."""
         return [section.comparison for section in self.sections]
 
+    @property
+    def count(self) -> int:
+        """Records that have a result."""
+        return len(self.trials) + len(self.kv.runs)
+
+    @property
+    def findings(self) -> list[str]:
+        """Every sentence of the verdict."""
+        return [
+            *(sentence for section in self.sections for sentence in section.verdicts),
+            *(sentence for part in self.kv.sections for sentence in part.verdicts),
+        ]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every figure that was drawn."""
+        return [
+            *(figure for section in self.sections for figure in section.figures),
+            *(figure for part in self.kv.sections for figure in part.figures),
+        ]
+
     def grids(self) -> list[Grid]:
-        """Every table but the records, in the order of the report."""
+        """Every table of visual runs but the records, in the order of the report."""
         own = [
             grid
             for section in self.sections
@@ -73,8 +98,11 @@ class Content:
 
 def gather(folder: Path, title: str | None = None) -> Content:
     """Read an output folder; raises DataError where there is nothing to report on."""
+    from headwise_lab.kv.section import gather_kv  # kv builds on the report's statistics and tables
+
     raw, warnings = read_records(folder)
     trials, told = load(folder, raw)
+    kv = gather_kv(folder, raw)
     comparisons = compare(trials)
     sections = tuple(_section(comparison) for comparison in comparisons)
     total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins") if len(sections) > 1 else None
@@ -90,13 +118,14 @@ def gather(folder: Path, title: str | None = None) -> Content:
         total_wins=total,
         others=tuple(grid for grid in others if grid is not None),
         records=tables.records(trials),
-        warnings=(*warnings, *told),
+        warnings=(*warnings, *told, *kv.warnings),
+        kv=kv,
     )
 
 
 def load(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Trial], list[str]]:
-    """Trials of the records that have a result, their outcomes read; and warnings about those that could not be."""
-    trials = [Trial(record) for record in raw if not record.get("error")]
+    """Trials of the benchmark records that have a result, outcomes read; and warnings about those without."""
+    trials = [Trial(record) for record in raw if not record.get("error") and not is_kv(record)]
     benchmarks = {name: benchmark_of(name) for name in {trial.benchmark for trial in trials}}
     warnings = [load_units(trial, folder, benchmarks[trial.benchmark]) for trial in trials]
     return trials, [warning for warning in warnings if warning]

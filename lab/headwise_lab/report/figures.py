@@ -18,7 +18,7 @@ from headwise_lab.report.comparison import BASELINE, CONTROL, Cell, Comparison, 
 
 GREY = "#8a8f98"
 INK = "#1f2933"
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -61,7 +61,7 @@ def scores(comparison: Comparison, unpruned: tuple[float, float] | None, folder:
     if not comparison.rows:
         return None
     path = folder / f"{comparison.slug}-scores.png"
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if len({row.budget for row in comparison.rows}) == 1:
             _dots(comparison, unpruned, path)
             return Figure(path, f"{comparison.title}: {comparison.metric} at {comparison.rows[0].budget}. {_BARS}",
@@ -196,7 +196,7 @@ def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
         return None
     limit = max(1e-6, *map(abs, gains))
     widest = max(sum(row.budget == budget for row in comparison.rows) for budget in budgets)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         canvas = new_canvas(1.9 + len(budgets) * max(1.7, 0.62 * widest), 1.3 + 0.29 * len(names))
         panels = canvas.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
         for panel, budget in zip(panels, budgets, strict=True):

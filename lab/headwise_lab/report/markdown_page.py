@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from headwise_lab.report.content import Content, Section
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid, markdown, markdown_text
 
+if TYPE_CHECKING:
+    from headwise_lab.kv.section import KvSection
+
 LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (each by two paired SE), ★ recommended, - not measured."
+KV_LEGEND = "≈ indistinguishable, ↑ better, ↓ worse, - nothing to compare with."
 
 
 def markdown_page(content: Content) -> str:
     """The whole page."""
     blocks = [f"# {markdown_text(content.title)}", _origin(content)]
     blocks += [f"> {markdown_text(warning)}" for warning in content.warnings]
-    blocks += ["## Findings", _bullets([sentence for section in content.sections for sentence in section.verdicts])]
-    blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
+    blocks += ["## Findings", _bullets(content.findings)]
+    if content.sections:
+        blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
     for section in content.sections:
         blocks += _section(section)
     for grid in filter(None, (content.total_wins, *content.others)):
         blocks += [f"## {grid.title}", markdown(grid), grid.caption]
-    blocks += ["## How to read this", content.method, "## Records", markdown(content.records)]
+    for part in content.kv.sections:
+        blocks += _kv_section(part)
+    blocks += ["## How to read this"]
+    blocks += [content.method] if content.trials else []
+    blocks += [content.kv.method] if content.kv.runs else []
+    for grid in [content.records] * bool(content.trials) + [content.kv.records] * bool(content.kv.runs):
+        blocks += [f"## {grid.title}", markdown(grid)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _origin(content: Content) -> str:
-    return f"{len(content.trials)} records. Rebuilt from results.jsonl and outcomes/ by `headwise report`."
+    return f"{content.count} records. Rebuilt from results.jsonl and outcomes/ by `headwise report`."
 
 
 def _bullets(sentences: Sequence[str]) -> str:
@@ -51,6 +63,16 @@ def _section(section: Section) -> list[str]:
     if section.overlap:
         blocks += [_grid("Kept tokens", section.overlap), section.overlap.caption]
     return blocks
+
+
+def _kv_section(part: KvSection) -> list[str]:
+    return [
+        f"## {markdown_text(part.title)}",
+        markdown(part.main),
+        f"{part.main.caption} {KV_LEGEND}",
+        *(_figure(figure) for figure in part.figures),
+        *(_grid(markdown_text(grid.title), grid) for grid in part.others),
+    ]
 
 
 def _wins(section: Section) -> str:

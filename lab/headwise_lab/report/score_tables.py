@@ -92,12 +92,20 @@ def read_tables(text: str, source: str) -> list[ScoreTable]:
     return tables
 
 
+def has_score_tables(text: str) -> bool:
+    """Whether a document has a score table under a heading of its own."""
+    lines = text.splitlines()
+    return any(
+        _HEADING.fullmatch(line.strip()) and _table_below("", lines, start + 1, "") for start, line in enumerate(lines)
+    )
+
+
 def _table_below(name: str, lines: Sequence[str], start: int, source: str) -> ScoreTable | None:
     """The first Token | Head table between a heading and the next one."""
     for index in range(start, len(lines)):
         if _ANY_HEADING.fullmatch(lines[index].strip()):
             return None
-        header = _cells(lines[index])
+        header = cells_of(lines[index])
         if [cell.lower().rstrip("s") for cell in header[:2]] == ["token", "head"]:
             return _rows(name, header, lines, index, source)
     return None
@@ -109,7 +117,7 @@ def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, so
         raise DataError(f"{source}:{start + 1}: the columns of {name} must be at least one strategy, each named once")
     rows: list[ScoreRow] = []
     for index in range(start + 1, len(lines)):
-        cells = _cells(lines[index])
+        cells = cells_of(lines[index])
         if not cells:
             break
         if all(re.fullmatch(r":?-{3,}:?", cell) for cell in cells):
@@ -125,8 +133,8 @@ def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, so
     return ScoreTable(name, columns, tuple(rows))
 
 
-def _cells(line: str) -> list[str]:
-    """Cells of a table line, or nothing where it is none; an escaped bar does not end a cell."""
+def cells_of(line: str) -> list[str]:
+    """The cells of a table line, or nothing where it is none; an escaped bar does not end a cell."""
     line = line.strip()
     if not (len(line) > 1 and line.startswith("|") and line.endswith("|")):
         return []

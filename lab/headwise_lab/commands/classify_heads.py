@@ -1,0 +1,119 @@
+"""``headwise classify-heads``: a class for every head of a language model, in a profile that other commands take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwise_lab.commands.options import Attention, Device, Dtype, LanguageModel, Text, TextTokens
+
+if TYPE_CHECKING:
+    from headwise.heads import HeadProfile
+    from headwise_lab.heads.agreement import Agreement
+
+
+def classify_heads(
+    *,
+    model: LanguageModel = "demo-pythia",
+    text: Text = "kjv",
+    tokens: TextTokens = 1500,
+    strategy: Annotated[
+        str, typer.Option(help="locality, entropy, retrieval or sensitivity, or another installed NAME[:option=value].")
+    ] = "locality",
+    out: Annotated[Path, typer.Option(help="The profile, a .json file; its picture goes beside it as .png.")] = Path(
+        "profile.json"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random tokens that retrieval repeats.")] = 0,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    attention: Attention = "sdpa",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Classify the attention heads of a language model on one text.
+
+    Writes a profile, with label, confidence and statistics of every head, for kv_eviction strategies that want one
+    (--profile), and a picture of it. Where classes rest on attention to the text alone, both halves of the text are
+    also classified by themselves, and the classes they agree on are held against the confidence they state.
+    """
+    from headwise.registry import resolve
+    from headwise_lab.heads.agreement import halves_agree
+    from headwise_lab.heads.picture import draw
+    from headwise_lab.heads.profile import classify
+    from headwise_lab.kv.texts import tokens_of
+    from headwise_lab.models_io import load_language_model
+
+    chosen = resolve(strategy, ("head_classification",))
+    _check_file(out)
+    loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
+    read = tokens_of(loaded.tokenizer, text, tokens)
+    _warn_beyond(loaded.model.config.get_text_config().max_position_embeddings, tokens)
+    with _bar() as progress:
+        found = classify(loaded, read, chosen, seed=seed, progress=progress)
+        agreement = halves_agree(loaded, read, chosen, found, progress=progress)
+    with _writing(out):
+        found.profile.save(out)
+        draw(found.profile, out.with_suffix(".png"))
+    _tell(found.profile, agreement, out, as_json)
+
+
+def _check_file(out: Path) -> None:
+    """Raise DataError before anything is measured unless the profile can be written."""
+    from headwise.errors import DataError
+
+    if out.suffix != ".json":
+        raise DataError(f"a profile is a .json file and its picture a .png beside it, so --out cannot be {out}")
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    from headwise.errors import DataError
+
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"profile {out} cannot be written ({error.strerror}); give another --out") from error
+
+
+def _warn_beyond(longest: int, tokens: int) -> None:
+    if tokens > longest:
+        typer.echo(f"warning: {tokens} tokens are more than the {longest} positions the model was made for", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the error stream that follows one measurement after the other."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading")
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def _tell(profile: HeadProfile, agreement: Agreement | None, out: Path, as_json: bool) -> None:
+    """The summary as a table or as JSON, and where the files are."""
+    from headwise_lab.heads.summary import agreement_line, record, summary_table
+
+    picture = out.with_suffix(".png")
+    if as_json:
+        files = {"profile": str(out), "picture": str(picture)}
+        typer.echo(json.dumps({**record(profile, agreement), **files}, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    layers, heads = profile.labels.labels.shape
+    table = summary_table(profile)
+    needed = Console(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
+    console = Console(width=max(Console().width, needed), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{profile.model}, {layers} layers x {heads} heads, by {profile.strategy} on {profile.text}\n")
+    console.print(table)
+    if agreement is not None:
+        console.print(f"\n{agreement_line(agreement)}")
+    console.print(f"\nProfile: {out} (picture: {picture})")

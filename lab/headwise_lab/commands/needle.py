@@ -1,0 +1,191 @@
+"""``headwise needle``: passkey retrieval over context length and depth under KV eviction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
+
+if TYPE_CHECKING:
+    from headwise.recipe import Recipe
+    from headwise_lab.kv.needle import Grid
+    from headwise_lab.models_io import LoadedLm
+    from headwise_lab.report.statistics import Difference
+
+Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def needle(
+    *,
+    model: LanguageModel = "smollm2",
+    strategy: Eviction = None,
+    lengths: Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")] = "512,1024,2048",
+    depths: Annotated[int, typer.Option(min=1, help="Places of the passkey, evenly from beginning to end.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Prompts for each length and depth, each with its own key.")] = 1,
+    filler: Annotated[
+        str, typer.Option(help="grass (five sentences over and over), kjv, shakespeare, or a UTF-8 text file.")
+    ] = "grass",
+    profile: Profile = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the passkeys.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts asked at once.")] = 4,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    attention: Attention = "sdpa",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also store records, answers and heat maps here; what is here already is not run again."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+) -> None:
+    """Hide a passkey in a long text and ask for it at the end.
+
+    A prompt counts as found where the five digits stand in the greedy answer. LOG-PROB is the mean log-probability of
+    the passkey's tokens had the model to say them, which also ranks strategies under which none is found. All
+    strategies get the same prompts; differences to the first are paired. The full cache (none) runs where no strategy
+    is named.
+    """
+    from headwise.heads import HeadProfile
+    from headwise_lab.kv.needle import Grid
+    from headwise_lab.kv.passkey import Passkeys
+    from headwise_lab.kv.recipes import planned
+    from headwise_lab.models_io import load_language_model
+    from headwise_lab.store import Store
+
+    known = HeadProfile.load(profile) if profile else None
+    grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
+    loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
+    recipes = planned(strategy or ["none"], known, loaded.geometry)
+    prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
+    store = Store.open(out, "needle") if out is not None else None
+    for warning in store.warnings if store else ():
+        typer.echo(f"warning: {warning}", err=True)
+    measured = _measure(loaded, recipes, prompts, grid, batch=batch, profile=profile, store=store)
+    records = [record for record, _ in measured]
+    if as_json:
+        pairs = [_paired(one, measured[0]) for one in measured]
+        told = [{**record, "to_first": pair} for record, pair in zip(records, pairs, strict=True)]
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print(measured, loaded, recipes)
+    if store is not None:
+        _draw(records, store.folder)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Lengths, ascending and each once."""
+    from headwise.errors import DataError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise DataError(f"--lengths {text!r} is not a list of whole numbers; write --lengths 512,1024")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _measure(
+    loaded: LoadedLm, recipes: list[Recipe], prompts: Any, grid: Grid, *, batch: int, profile: Path | None, store: Any
+) -> list[Measured]:
+    """Record and outcomes of every recipe, run or from the store."""
+    from headwise_lab.kv.console import progress_bars
+    from headwise_lab.kv.measure import strategy_text
+    from headwise_lab.kv.needle import find_passkeys, identity
+    from headwise_lab.records import read_outcomes
+
+    measured: list[Measured] = []
+    with progress_bars() as bar:
+        for recipe in recipes:
+            name = identity(loaded, recipe, prompts)
+            if store is not None and store.done(name):
+                measured.append((dict(store.records[name]), read_outcomes(store.folder, name)))
+                continue
+            advance = bar(strategy_text(recipe), len(prompts))
+            measured.append(
+                find_passkeys(loaded, recipe, prompts, grid, batch=batch, profile=profile, progress=advance)
+            )
+            if store is not None:
+                store.add(*measured[-1])
+    return measured
+
+
+def _difference(ours: Measured, first: Measured, key: str) -> Difference | None:
+    """Paired over prompts; None for the first strategy itself."""
+    from headwise_lab.report.statistics import paired
+
+    if ours is first:
+        return None
+    values, others = ({outcome["id"]: float(outcome[key]) for outcome in one[1]} for one in (ours, first))
+    return paired(values, others)
+
+
+def _paired(ours: Measured, first: Measured) -> dict[str, Any] | None:
+    found = {name: _difference(ours, first, key) for name, key in (("found", "score"), ("logprob", "logprob"))}
+    told = {name: {"mean": one.value, "se": one.se, "clear": one.clear} for name, one in found.items() if one}
+    return told or None
+
+
+def _print(measured: list[Measured], loaded: LoadedLm, recipes: list[Recipe]) -> None:
+    from headwise_lab.kv.console import show, table_of
+
+    records = [record for record, _ in measured]
+    header = ["Strategy", *(f"{found['length']}" for found in records[0]["lengths"]), "Mean, %", "To first, points"]
+    rows = [_row(one, measured[0]) for one in measured]
+    show(table_of([*header, "Log-prob", "To first"], rows), _notes(records, loaded, recipes))
+
+
+def _row(ours: Measured, first: Measured) -> list[str]:
+    from headwise_lab.kv.console import difference, with_error
+
+    record, _ = ours
+    found, logprob = (_difference(ours, first, key) for key in ("score", "logprob"))
+    value = record["metric"]
+    return [
+        record["strategies"]["kv_eviction"],
+        *(f"{100 * one['metric']['value']:.0f}" for one in record["lengths"]),
+        with_error(100 * value["value"], 100 * value["se"], 1),
+        difference(found) if found else "",
+        with_error(record["logprob"]["mean"], record["logprob"]["se"]),
+        difference(logprob, 1.0, 2) if logprob else "",
+    ]
+
+
+def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe]) -> list[str]:
+    """What a reader should know before believing a figure."""
+    from headwise.eviction import WindowPlan
+    from headwise.pipeline import Pipeline
+    from headwise_lab.report.statistics import FEWEST
+
+    plans = [Pipeline(recipe).eviction(loaded.geometry) for recipe in recipes]
+    windows = [plan for plan in plans if isinstance(plan, WindowPlan)]
+    full = [record for record, plan in zip(records, plans, strict=True) if plan in windows and plan.keeps_everything]
+    notes = [
+        f"{loaded.name}: per cent of passkeys found by context length, {records[0]['n']} prompts for each strategy; ±"
+        " is one standard error (binomial; it says 0 where all or none are found)."
+    ]
+    if len(records) > 1:
+        notes.append(
+            f"Differences are paired over the same prompts; * marks those of two standard errors or more, from {FEWEST}"
+            " prompts on."
+        )
+    if any(not plan.keeps_everything for plan in windows):
+        notes.append(
+            "Where positions alone decide, the question sees what its windows hold; from further back, a passkey can"
+            " reach it only through tokens in between."
+        )
+    if not full:
+        notes.append("Whether the model can do the task at all is not known: add --strategy none, the full cache.")
+    elif not full[0]["metric"]["value"]:
+        notes.append(
+            f"With its full cache {loaded.name} finds no passkey: it cannot do this task, and nothing follows about the"
+            " strategies."
+        )
+    return notes
+
+
+def _draw(records: list[dict[str, Any]], folder: Path) -> None:
+    from headwise_lab.kv.heat_map import draw
+
+    for record in records:
+        typer.echo(f"heat map: {draw(record, folder / 'figures')}", err=True)

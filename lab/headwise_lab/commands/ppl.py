@@ -1,0 +1,187 @@
+"""``headwise ppl``: perplexity of a text under KV eviction, each strategy paired with the first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import (
+    Attention,
+    Device,
+    Dtype,
+    Eviction,
+    LanguageModel,
+    Profile,
+    Text,
+    TextTokens,
+)
+
+if TYPE_CHECKING:
+    from headwise_lab.kv.compare import Comparison
+    from headwise_lab.models_io import LoadedLm
+
+UNEQUAL = 1.01  # contexts further apart than this are called unequal
+
+Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def ppl(
+    *,
+    model: LanguageModel = "demo-pythia",
+    text: Text = "kjv",
+    tokens: TextTokens = 1500,
+    strategy: Eviction = None,
+    profile: Profile = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    attention: Attention = "sdpa",
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Tokens read at once; changes memory and time, no figure. [default: 512]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also store records and losses here; what is here already is not run again.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+) -> None:
+    """Perplexity and next-token accuracy of a text when the KV cache forgets.
+
+    Every token is foretold from what the strategy left of the tokens before it. CONTEXT is the effective context: the
+    entries that the last token sees, itself included, averaged over layers and KV heads (score-based strategies: over
+    the tokens since an eviction). VISIBLE is the same averaged over all tokens. KV CACHE is the memory of keys and
+    values held at the end. The full cache (none) runs where no strategy is named. The first strategy is what the others
+    are compared with, token by token.
+    """
+    from headwise.heads import HeadProfile
+    from headwise_lab.kv.recipes import planned
+    from headwise_lab.kv.texts import tokens_of
+    from headwise_lab.models_io import load_language_model
+    from headwise_lab.store import Store
+
+    known = HeadProfile.load(profile) if profile else None
+    loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
+    recipes = planned(strategy or ["none"], known, loaded.geometry)
+    asked = tokens_of(loaded.tokenizer, text, tokens)
+    store = Store.open(out, "ppl") if out is not None else None
+    for warning in [*(store.warnings if store else ()), *_warnings(loaded, tokens)]:
+        typer.echo(f"warning: {warning}", err=True)
+    measured = _measure(loaded, asked, recipes, store=store, profile=profile, chunk=chunk)
+    compared = [_compared(one, measured[0]) for one in measured]
+    if as_json:
+        told = [_with_pairs(record, found) for (record, _), found in zip(measured, compared, strict=True)]
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print([record for record, _ in measured], compared)
+    if store is not None:
+        typer.echo(f"stored in {out}", err=True)
+
+
+def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:
+    trained = getattr(loaded.model.config, "max_position_embeddings", None)
+    if trained is None or tokens <= trained:
+        return []
+    return [
+        f"{loaded.name} was trained on {trained} tokens at most; with all {tokens} in its cache it may well be lost"
+    ]
+
+
+def _measure(
+    loaded: Any, text: Any, recipes: Any, *, store: Any, profile: Path | None, chunk: int | None
+) -> list[Measured]:
+    """Record and outcomes of every recipe, run or from the store."""
+    from headwise_lab.kv.console import progress_bars
+    from headwise_lab.kv.measure import command_line, identity, measure_text, strategy_text
+    from headwise_lab.records import read_outcomes
+
+    measured: list[Measured] = []
+    with progress_bars() as bar:
+        for recipe in recipes:
+            name = identity(loaded, text, recipe)
+            if store is not None and store.done(name):
+                measured.append((dict(store.records[name]), read_outcomes(store.folder, name)))
+                continue
+            advance = bar(strategy_text(recipe), len(text.ids))
+            command = command_line(loaded, text, recipe, profile=profile, chunk=chunk)
+            measured.append(
+                measure_text(loaded, text, recipe, study="ppl", command=command, chunk=chunk, progress=advance)
+            )
+            if store is not None:
+                store.add(*measured[-1])
+    return measured
+
+
+def _compared(ours: Measured, first: Measured) -> Comparison | None:
+    """Against the first strategy; None for the first itself."""
+    from headwise_lab.kv.compare import compare
+
+    return None if ours is first else compare(ours[1], first[1])
+
+
+def _with_pairs(record: dict[str, Any], found: Comparison | None) -> dict[str, Any]:
+    """The record, with its paired differences to the first strategy."""
+    if found is None:
+        return {**record, "to_first": None}
+    return {
+        **record,
+        "to_first": {
+            "nll": {"mean": found.nll.value, "se": found.nll.se},
+            "perplexity_ratio": {"value": found.ratio, "se": found.ratio_se},
+            "accuracy": {"value": found.accuracy.value, "se": found.accuracy.se},
+            "clear": {"nll": found.nll.clear, "accuracy": found.accuracy.clear},
+        },
+    }
+
+
+def _print(records: list[dict[str, Any]], compared: list[Comparison | None]) -> None:
+    from headwise_lab.kv.console import show, table_of
+
+    header = ["Strategy", "Perplexity", "To first, %", "Next token right, %", "To first, points"]
+    header += ["Context", "Visible", "KV cache"]
+    rows = [_row(record, found) for record, found in zip(records, compared, strict=True)]
+    first = records[0]
+    title = (
+        f"{first['model']} on {first['text']['name']}: {first['n']} tokens scored; ± is one standard error."
+        " `headwise ppl --help` says what the columns mean."
+    )
+    show(table_of(header, rows), [title, *_notes(records)])
+
+
+def _row(record: dict[str, Any], found: Comparison | None) -> list[str]:
+    from headwise_lab.kv.console import difference, signed, with_error
+
+    right, value = record["accuracy"], record["metric"]
+    right_se = None if right["se"] is None else 100 * right["se"]
+    pairs = ["", ""]
+    if found is not None:
+        change = signed(100 * (found.ratio - 1), 100 * found.ratio_se, found.clear)
+        pairs = [change, difference(found.accuracy)]
+    return [
+        record["strategies"]["kv_eviction"],
+        with_error(value["value"], value["se"]),
+        pairs[0],
+        with_error(100 * right["value"], right_se, 1),
+        pairs[1],
+        f"{record['context']:.1f}",
+        f"{record['visible']:.1f}",
+        f"{record['kv_bytes'] / 2**20:.3f} MiB",
+    ]
+
+
+def _notes(records: list[dict[str, Any]]) -> list[str]:
+    """What a reader should know before believing a difference."""
+    if len(records) < 2:
+        return []
+    notes = [
+        "Differences to the first strategy are paired: taken token by token, so that what makes a token hard for both"
+        " cancels. * marks those of two standard errors or more; of many strategies, some get there by chance."
+    ]
+    contexts = [record["context"] for record in records if record["context"] < record["text"]["tokens"]]
+    if contexts and max(contexts) > UNEQUAL * min(contexts):
+        notes.append(
+            f"The effective contexts differ ({min(contexts):.1f} to {max(contexts):.1f}), and a larger one alone"
+            " usually lowers perplexity: compare at equal contexts, as `headwise ablate --study kv` does by"
+            " interpolation."
+        )
+    return notes

@@ -1,0 +1,1 @@
+"""demo-pythia: a GPT-NeoX of 3.4 million weights that has read the King James Bible, Shakespeare and Milton."""

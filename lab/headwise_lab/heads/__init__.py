@@ -1,0 +1,1 @@
+"""Heads of a language model measured and classified: profiles, their summaries and pictures, and how far they hold."""

@@ -1,0 +1,1 @@
+"""Measuring language models under KV eviction: texts, perplexity, passkeys, and paired differences."""

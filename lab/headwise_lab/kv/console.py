@@ -1,0 +1,62 @@
+"""What ``headwise ppl`` and ``headwise needle`` print: tables whose figures no narrow terminal cuts off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from headwise_lab.report.statistics import Difference
+
+CLEAR = "*"
+LONGEST = 60  # characters of a strategy text in a progress bar
+
+
+def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text whose first column is left-aligned and the others are not."""
+    table = Table(box=None, pad_edge=False, header_style="bold", highlight=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(text.replace("[", r"\[") for text in row))
+    return table
+
+
+def show(table: Table, notes: Sequence[str]) -> None:
+    """Print a table at its full width, and sentences below it."""
+    needed = Console(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
+    output = Console(width=max(Console().width, needed), soft_wrap=True, highlight=False)
+    output.print(table)
+    for note in notes:
+        output.print(f"\n{note}", markup=False)
+
+
+def with_error(value: float, error: float | None, digits: int = 2) -> str:
+    """``12.34 ± 0.56``; an error that is unknown is left out."""
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def signed(value: float, error: float, clear: bool, digits: int = 1) -> str:
+    """``+12.3 ± 0.5 *``, the star where the difference is clear and as much room where it is not."""
+    return f"{value:+.{digits}f} ± {error:.{digits}f} {CLEAR if clear else ' '}"
+
+
+def difference(found: Difference, scale: float = 100.0, digits: int = 1) -> str:
+    """A paired difference in per cent."""
+    return signed(scale * found.value, scale * found.se, found.clear, digits)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Bars on the error stream, which leaves the output to results: call with a name and a total for a new bar."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+
+        def bar(name: str, total: int) -> Callable[[int], None]:
+            shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+            task = progress.add_task(shown.replace("[", r"\["), total=total)
+            return lambda done: progress.update(task, completed=done)
+
+        yield bar

@@ -1,0 +1,199 @@
+"""One language model reads one text under one recipe: its record, and the loss of every token.
+
+The record's ``id`` is a hash over everything that can change the losses; a sweep asks for it beforehand
+(:func:`identity`) and skips what is in its store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shlex
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headwise.errors import ModelError
+from headwise.eviction import EvictionPlan, ScorePlan
+from headwise.heads import HeadProfile
+from headwise.pipeline import Pipeline
+from headwise.recipe import Recipe
+from headwise_adapters.streaming import Reading, read_text
+from headwise_lab.kv.compare import perplexity
+from headwise_lab.kv.texts import Text
+from headwise_lab.measure import hardware, versions
+from headwise_lab.models_io import DTYPES, LoadedLm
+from headwise_lab.report.statistics import mean_and_error
+
+SCHEMA = 1
+FULL_CACHE = "none"  # what stands in a record whose recipe names no kv_eviction strategy
+DIGITS = 6  # decimals of a loss that are kept
+
+Outcome = dict[str, Any]
+
+
+def measure_text(
+    loaded: LoadedLm,
+    text: Text,
+    recipe: Recipe,
+    *,
+    name: str | None = None,
+    group: str | None = None,
+    study: str | None = None,
+    seed: int = 0,
+    command: str | None = None,
+    chunk: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Any], list[Outcome]]:
+    """Read ``text`` under ``recipe``; returns the record and one outcome per scored token, which are all but the first.
+
+    ``progress`` hears how many tokens have been read so far. ``chunk`` is how many are read at once; it changes memory
+    and time, not the losses. Raises ModelError where the losses are no numbers.
+    """
+    plan = Pipeline(recipe).eviction(loaded.geometry)
+    started = time.perf_counter()
+    reading = read_text(loaded.model, recipe, text.ids, chunk=chunk, progress=progress)
+    seconds = time.perf_counter() - started
+    outcomes = outcomes_of(reading)
+    record = {
+        "schema": SCHEMA,
+        "id": identity(loaded, text, recipe, seed=seed),
+        "study": study,
+        "group": group,
+        "name": name,
+        **description(loaded, recipe),
+        "text": {"name": text.name, "digest": text.digest, "tokens": len(text.ids)},
+        "seed": seed,
+        **_quality(outcomes, loaded),
+        **_cost(reading, plan, loaded),
+        "seconds": round(seconds, 3),
+        **circumstances(loaded, command or command_line(loaded, text, recipe, chunk=chunk)),
+    }
+    return record, outcomes
+
+
+def identity(loaded: LoadedLm, text: Text, recipe: Recipe, *, seed: int = 0) -> str:
+    """16 hexadecimal digits that name a reading by everything that can change its losses."""
+    return hashed(loaded, recipe, {"text": text.digest, "tokens": len(text.ids), "seed": seed, "task": "perplexity"})
+
+
+def hashed(loaded: LoadedLm, recipe: Recipe, task: dict[str, Any]) -> str:
+    """16 hexadecimal digits over a model, a recipe, and what was asked of them."""
+    strategy = recipe.strategies.get("kv_eviction")
+    told = {
+        "schema": SCHEMA,
+        **description(loaded, recipe),
+        "model": None,  # the weights say which it is, whatever its folder is called
+        "owner": strategy.owner if strategy else None,
+        "device": torch.device(loaded.device).type,
+        "versions": {name: number for name, number in versions().items() if name != "python"},
+        **task,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def description(loaded: LoadedLm, recipe: Recipe) -> dict[str, Any]:
+    """The part of a record that says which model ran and what it forgot."""
+    return {
+        "model": loaded.name,
+        "weights": loaded.weights,
+        "dtype": loaded.dtype,
+        "attention": loaded.attention,
+        "strategies": {"kv_eviction": strategy_text(recipe)},
+        "profile": profile_digest(recipe.profile) if reads_profile(recipe) else None,
+    }
+
+
+def strategy_text(recipe: Recipe) -> str:
+    """The canonical text of the recipe's eviction strategy; that of the full cache where it names none."""
+    strategy = recipe.strategies.get("kv_eviction")
+    return strategy.text if strategy else FULL_CACHE
+
+
+def reads_profile(recipe: Recipe) -> bool:
+    """Whether the recipe's eviction strategy takes a head profile."""
+    strategy = recipe.strategies.get("kv_eviction")
+    return strategy is not None and "profile" in inspect.signature(strategy.plugin.kv_eviction).parameters
+
+
+def profile_digest(profile: HeadProfile | None) -> str | None:
+    """16 hexadecimal digits over a profile's content; the same before it is saved and after it is loaded."""
+    if profile is None:
+        return None
+    labels, found = profile.labels, hashlib.sha256()
+    found.update(json.dumps([labels.names, profile.windows, labels.labels.tolist()]).encode())
+    for values in (labels.confidence, labels.probabilities, profile.mass):
+        shown = [] if values is None else [f"{value:.6g}" for value in values.ravel().tolist()]
+        found.update(json.dumps(shown).encode())
+    return found.hexdigest()[:16]
+
+
+def outcomes_of(reading: Reading) -> list[Outcome]:
+    """One outcome per scored token, named by its position; raises ModelError where a loss is no number."""
+    if not torch.isfinite(reading.nll).all():
+        raise ModelError("the model gives losses that are no finite numbers; try --dtype float32")
+    pairs = zip(reading.nll.tolist(), reading.right.tolist(), strict=True)
+    return [{"id": str(i), "score": round(nll, DIGITS), "right": right} for i, (nll, right) in enumerate(pairs, 1)]
+
+
+def _quality(outcomes: list[Outcome], loaded: LoadedLm) -> dict[str, Any]:
+    nll, nll_se = mean_and_error([outcome["score"] for outcome in outcomes])
+    right, right_se = mean_and_error([float(outcome["right"]) for outcome in outcomes])
+    try:
+        value, se = perplexity(nll, nll_se)
+    except OverflowError:
+        raise ModelError(f"{loaded.name} loses {nll:.4g} nats per token, too many for a perplexity") from None
+    known = len(outcomes) > 1
+    return {
+        "n": len(outcomes),
+        "metric": {"name": "perplexity", "value": value, "se": se if known else None},
+        "nll": {"mean": nll, "se": nll_se if known else None},
+        "accuracy": {"value": right, "se": right_se if known else None},
+    }
+
+
+def _cost(reading: Reading, plan: EvictionPlan, loaded: LoadedLm) -> dict[str, Any]:
+    """Entries and bytes. Between two evictions a score plan holds more and more, hence the mean over ``every``."""
+    last = plan.every if isinstance(plan, ScorePlan) else 1
+    seen = len(reading.visible)
+    return {
+        "context": float(reading.visible[-max(1, last) :].mean()),
+        "visible": float(reading.visible[:-1].mean()),
+        "kv_bytes": reading.kv_bytes,
+        "kv_bytes_planned": plan.kv_bytes(seen, itemsize=DTYPES[loaded.dtype].itemsize),
+        "peak_bytes": reading.peak_bytes,
+    }
+
+
+def circumstances(loaded: LoadedLm, command: str) -> dict[str, Any]:
+    """The part of a record that says where, when and by which command it was made."""
+    return {
+        "versions": versions(),
+        "hardware": hardware(loaded.device),
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def command_line(
+    loaded: LoadedLm, text: Text, recipe: Recipe, *, profile: str | Path | None = None, chunk: int | None = None
+) -> str:
+    """The ``headwise ppl`` command that makes this record alone; ``profile`` is the file of the recipe's profile."""
+    words = ["ppl", "--model", loaded.source, "--text", text.source, "--tokens", str(len(text.ids))]
+    words += ["--strategy", strategy_text(recipe)]
+    if recipe.profile is not None and reads_profile(recipe):
+        words += ["--profile", str(profile or "PROFILE")]
+    words += ["--chunk", str(chunk)] if chunk else []
+    return shlex.join(["headwise", *words, *usual(loaded)])
+
+
+def usual(loaded: LoadedLm) -> list[str]:
+    """The options of loading that differ from the defaults."""
+    defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
+    changed = [(key, getattr(loaded, key)) for key, default in defaults if getattr(loaded, key) != default]
+    return [word for key, value in changed for word in (f"--{key}", value)]

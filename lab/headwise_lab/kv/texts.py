@@ -1,0 +1,68 @@
+"""The text a language model reads: a file of the user's or one that ships with headwise, as token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from headwise.errors import DataError
+from headwise_lab.texts import TEXTS, shipped_text
+
+FEWEST = 2  # tokens: one to read, one to foretell
+
+
+@attrs.frozen(eq=False)
+class Text:
+    """A text as one tokenizer reads it.
+
+    ``ids`` int64 (n,): its first n tokens, one that marks the beginning included. ``digest``: the first 16 hexadecimal
+    digits of a SHA-256 over the whole text in UTF-8. ``source`` is what the user gave, ``name`` stands in records.
+    """
+
+    name: str
+    digest: str
+    ids: Tensor
+    source: str = ""
+
+
+def tokens_of(tokenizer: Any, source: str | Path, count: int | None = None) -> Text:
+    """The first ``count`` tokens (all where None) of a UTF-8 file or a shipped text.
+
+    They begin with the tokenizer's beginning-of-text token where that is how it encodes a text (Llama and demo-pythia
+    do, Pythia and SmolLM2 do not). Raises DataError for a file that is missing, not UTF-8, or too short.
+    """
+    name, content = content_of(source)
+    encoded = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = [*beginning(tokenizer), *encoded]
+    wanted = FEWEST if count is None else count
+    if wanted < FEWEST:
+        raise DataError(f"{count} tokens leave nothing to foretell; give at least {FEWEST}")
+    if len(ids) < wanted:
+        raise DataError(f"text {name} has {len(ids)} tokens and {wanted} are wanted; give fewer or a longer text")
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return Text(name, digest, torch.tensor(ids[:count], dtype=torch.int64), str(source))
+
+
+def beginning(tokenizer: Any) -> list[int]:
+    """The token that the tokenizer puts before every text, or nothing."""
+    empty = tokenizer("", add_special_tokens=True)["input_ids"]
+    return [tokenizer.bos_token_id] if empty[:1] == [tokenizer.bos_token_id] else []
+
+
+def content_of(source: str | Path) -> tuple[str, str]:
+    """Name and content of a UTF-8 file or a shipped text; raises DataError where it cannot be read."""
+    ours = str(source) in TEXTS
+    path = shipped_text(str(source)) if ours else Path(source).expanduser()
+    hint = f"give a UTF-8 text file or one of the shipped texts: {', '.join(TEXTS)}"
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"text {path} is not UTF-8 from byte {error.start} on; {hint}") from error
+    except OSError as error:
+        raise DataError(f"text {path} cannot be read ({error.strerror or error}); {hint}") from error
+    return (str(source) if ours else path.name), content

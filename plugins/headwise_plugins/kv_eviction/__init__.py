@@ -1,0 +1,1 @@
+"""KV-eviction strategies; each file is one of them."""

@@ -1,0 +1,41 @@
+"""Entries whose keys differ from the others stay (KeyDiff; Park et al. 2025, arXiv 2504.15364)."""
+
+from __future__ import annotations
+
+import attrs
+from attrs import converters, validators
+from torch import Tensor
+from torch.nn import functional
+
+from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
+from headwise.options import common, half_without_budget, number, one_limit, whole
+
+
+@attrs.frozen(eq=False)
+class KeyDiff:
+    """Keeps the entries whose keys are least like the mean key of their KV head, by cosine.
+
+    The mean is that of the unit keys, as in the paper's code. ``budget`` entries per KV head, or the share ``ratio``
+    of the tokens read; ``sinks`` first and ``recent`` last tokens always stay; in decoding, every ``every``-th token
+    evicts; ``rerotate`` closes the gaps in the keys. The paper reads a prompt in blocks and evicts after each; here
+    that is what reading it in chunks does.
+    """
+
+    budget: int | None = attrs.field(default=None, converter=whole)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
+    sinks: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    recent: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
+
+    @hookimpl
+    def kv_eviction(self, geometry: Geometry) -> ScorePlan:
+        """Needs nothing but the keys."""
+        return ScorePlan(geometry=geometry, score=_difference, **common(self))
+
+
+def _difference(evidence: CacheEvidence) -> Tensor:
+    """Minus the cosine to the mean unit key; the sum will do, and empty entries add nothing to it."""
+    keys = functional.normalize(evidence.keys.float(), dim=-1)
+    mean = functional.normalize(keys.sum(dim=2, keepdim=True), dim=-1)
+    return -(keys * mean).sum(dim=-1)

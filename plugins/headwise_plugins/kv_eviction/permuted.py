@@ -1,0 +1,61 @@
+"""The windows of another strategy, dealt to heads at random: the control that says what knowing heads is worth."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from attrs import validators
+
+from headwise import Geometry, HeadProfile, StrategyError, WindowPlan, hookimpl
+from headwise.pipeline import Pipeline
+from headwise.recipe import Recipe
+from headwise.registry import Strategy, resolve
+from headwise.text import StrategyText
+
+
+def _built(text: str) -> Strategy:
+    return resolve(text, ("kv_eviction",))
+
+
+def _spelled_out(text: str) -> str:
+    """The canonical text, so that two ways to write a strategy are one in records."""
+    owner = StrategyText.parse(text).owner
+    return f"{owner}/{_built(text).text}" if owner else _built(text).text
+
+
+@attrs.frozen(eq=False)
+class Permuted:
+    """The windows that ``of`` gives, each with its sinks, dealt at random to the KV heads by ``seed``.
+
+    The null control of every assignment of windows to heads: budgets, effective context and cost are those of ``of``,
+    and nothing is known about heads any more. An assignment that does not beat several seeds of this one has learned
+    nothing from its classes. ``within``: ``model`` deals over all layers, ``layer`` within each, which leaves every
+    layer its budget. ``of`` is a strategy of windows, in brackets if it has several options:
+    ``permuted:of=[head_windows:positional=256,mixed=64],seed=1``.
+    """
+
+    of: str = attrs.field(default="head_windows", converter=_spelled_out)
+    seed: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    within: str = attrs.field(default="model", validator=validators.in_(("model", "layer")))
+
+    @hookimpl
+    def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> WindowPlan:
+        """The plan of ``of`` with its places exchanged."""
+        recipe = Recipe(strategies={"kv_eviction": _built(self.of)}, profile=profile)
+        plan = Pipeline(recipe).eviction(geometry)
+        if not isinstance(plan, WindowPlan):
+            raise StrategyError(
+                f"kv_eviction strategy 'permuted' deals windows at random, but {self.of!r} scores entries and has none;"
+                " give a strategy of windows such as of=head_windows"
+            )
+        places = self._places(plan.windows.shape)
+        return attrs.evolve(plan, sinks=plan.sinks.take(places), windows=plan.windows.take(places))
+
+    def _places(self, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Where each KV head takes its window from, as flat indices (layers, kv_heads)."""
+        rng = np.random.default_rng(self.seed)
+        places = np.arange(np.prod(shape)).reshape(shape)
+        if self.within == "layer":
+            return rng.permuted(places, axis=1)
+        return rng.permutation(places.ravel()).reshape(shape)
