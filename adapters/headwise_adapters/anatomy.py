@@ -52,7 +52,16 @@ def text_geometry(config: Any, name: str, visual_tokens: int = 0, *, gated: bool
         intermediate=config.intermediate_size,
         visual_tokens=visual_tokens,
         gated=gated,
+        sliding=_sliding_windows(config),
     )
+
+
+def _sliding_windows(config: Any) -> tuple[int | None, ...]:
+    """The model's own sliding window in each layer, empty where attention is full everywhere."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    found = tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return found if any(found) else ()
 
 
 def patches(config: Any) -> int:

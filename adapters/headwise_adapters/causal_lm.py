@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import attrs
-import numpy as np
-
 from headwise.errors import ModelError
-from headwise.eviction import UNBOUNDED, EvictionPlan, WindowPlan
+from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters.anatomy import Decoder, text_geometry
@@ -26,7 +23,6 @@ class CausalLmAdapter:
         self.decoder = self._find(model)
         config = model.config
         self.geometry = text_geometry(config, config.name_or_path or "this model", gated=self._gated)
-        self.sliding = sliding_windows(config)
 
     _gated = True
 
@@ -45,23 +41,8 @@ class CausalLmAdapter:
 
     def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
         """Evict inside the context; the model is as it was afterwards."""
-        return evicting(self.decoder, layers_of(self.decoder, pipeline, within(plan, self.sliding), self.sliding))
+        return evicting(self.decoder, layers_of(self.decoder, pipeline, plan))
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""
-        return evicting_cache(self.decoder, layers_of(self.decoder, pipeline, within(plan, self.sliding), self.sliding))
-
-
-def sliding_windows(config: Any) -> list[int | None]:
-    """The model's own sliding window in each layer, None where attention is full."""
-    window = getattr(config, "sliding_window", None)
-    kinds: Sequence[str] = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
-    return [window if kind == "sliding_attention" else None for kind in kinds]
-
-
-def within(plan: EvictionPlan, sliding: Sequence[int | None]) -> EvictionPlan:
-    """A window plan in which no window is longer than the model's own sliding one."""
-    if not isinstance(plan, WindowPlan) or not any(sliding):
-        return plan
-    longest = np.array([[window or UNBOUNDED] for window in sliding])
-    return attrs.evolve(plan, windows=np.minimum(plan.windows, longest))
+        return evicting_cache(self.decoder, layers_of(self.decoder, pipeline, plan))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headwise.errors import ModelError
-from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan
+from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
 from headwise_adapters.anatomy import Decoder
 from headwise_adapters.ragged_cache import TAG, EvictingCache, EvictingLayer, New, real_tokens
@@ -141,22 +141,18 @@ def evicting_cache(decoder: Decoder, layers: Layers) -> EvictingCache:
     return EvictingCache(layers(), Lease(decoder))
 
 
-def layers_of(
-    decoder: Decoder,
-    pipeline: Pipeline,
-    plan: EvictionPlan,
-    sliding: Sequence[int | None],
-    *,
-    contiguous: bool = True,
-) -> Layers:
-    """What makes the cache layers of a plan; ``sliding``: the model's own sliding window in each layer."""
+def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
+    """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
+    plan = within(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.queries
     rotary = Rotary(cast(Any, decoder.text).rotary_emb) if needs_rotation else None
+    layers, sliding = plan.geometry.layers, plan.geometry.sliding
 
     def make() -> list[EvictingLayer]:
         if isinstance(plan, ScorePlan):
-            return [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(sliding)]
-        return [WindowLayer(plan, layer, rotary, contiguous) for layer in range(len(sliding))]
+            bounds = sliding or (None,) * layers
+            return [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(bounds)]
+        return [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
 
     return make
 

@@ -15,7 +15,6 @@ from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters.anatomy import Anatomy, patches, text_geometry
-from headwise_adapters.causal_lm import sliding_windows, within
 from headwise_adapters.dropping import dropping
 from headwise_adapters.evicting import Layers, evicting, evicting_cache, layers_of
 from headwise_adapters.ragged_cache import EvictingCache
@@ -46,7 +45,6 @@ class LlavaAdapter:
             image_token=config.image_token_id,
         )
         self.decoder = self.anatomy
-        self.sliding = sliding_windows(config.text_config)
 
     @contextmanager
     def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
@@ -72,5 +70,4 @@ class LlavaAdapter:
         return evicting_cache(self.anatomy, self._layers(pipeline, plan))
 
     def _layers(self, pipeline: Pipeline, plan: EvictionPlan) -> Layers:
-        plan = within(plan, self.sliding)
-        return layers_of(self.anatomy, pipeline, plan, self.sliding, contiguous=False)
+        return layers_of(self.anatomy, pipeline, plan, contiguous=False)

@@ -271,7 +271,7 @@ class LayerEvidence:
     def queries(self, count: int) -> Tensor:
         """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
         asked, tokens = self._last(count)
-        return self.rotate(asked, -tokens[:, None])
+        return self.rotate(asked, -tokens[:, None]).masked_fill((tokens < 0)[:, None, :, None], 0.0)
 
     def _last(self, count: int) -> tuple[Tensor, Tensor]:
         if count > self._owner._plan.queries:

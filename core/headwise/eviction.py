@@ -211,6 +211,21 @@ class ScorePlan:
 EvictionPlan = WindowPlan | ScorePlan
 
 
+def within(plan: EvictionPlan) -> EvictionPlan:
+    """A window plan in which no window is longer than the model's own sliding one; any other plan as it is."""
+    if not isinstance(plan, WindowPlan) or not any(plan.geometry.sliding):
+        return plan
+    longest = np.array([[window or UNBOUNDED] for window in plan.geometry.sliding])
+    return attrs.evolve(plan, windows=np.minimum(plan.windows, longest))
+
+
+def held(plan: EvictionPlan, seen: Sequence[int]) -> list[int]:
+    """Entries that all KV heads of each layer hold together after the tokens ``seen`` by that layer."""
+    if isinstance(plan, WindowPlan):
+        return [int(plan.visible(count)[layer].sum()) for layer, count in enumerate(seen)]
+    return [int(plan.per_layer(count)[layer]) * plan.geometry.kv_heads for layer, count in enumerate(seen)]
+
+
 def check_budget(budget: int | None, ratio: float | None) -> None:
     """Raise BudgetError unless exactly one of ``budget`` and ``ratio`` is given, and in its range."""
     if (budget is None) == (ratio is None):

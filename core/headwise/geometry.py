@@ -14,7 +14,8 @@ _count = attrs.validators.ge(1)
 class Geometry:
     """Counts of one model: decoder layers, heads, widths, and the visual tokens one image gives.
 
-    ``gated`` says whether the feed-forward block has three matrices (Llama) or two.
+    ``gated`` says whether the feed-forward block has three matrices (Llama) or two. ``sliding``: the model's own
+    sliding window in each layer, None where its attention is full; empty where it is full everywhere.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Geometry:
     intermediate: int = attrs.field(validator=_count)
     visual_tokens: int = attrs.field(validator=attrs.validators.ge(0))
     gated: bool = True
+    sliding: tuple[int | None, ...] = ()
 
 
 def _llava(name: str, layers: int, heads: int, intermediate: int, visual_tokens: int) -> Geometry:

@@ -71,7 +71,17 @@ def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:
         intermediate=_count(text, "intermediate_size", file),
         visual_tokens=0,
         gated=_GATED.get(text.get("model_type", ""), True),
+        sliding=_sliding_windows(text),
     )
+
+
+def _sliding_windows(text: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """The model's own sliding window in each layer; of the families there are, older files tell only Mistral's."""
+    window, kinds = text.get("sliding_window"), text.get("layer_types")
+    if kinds is None:
+        kinds = ["sliding_attention"] * text["num_hidden_layers"] if text.get("model_type") == "mistral" else []
+    found = tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return found if any(found) else ()
 
 
 def _visual_tokens(config: Mapping[str, Any], vision: Mapping[str, Any], file: Path) -> int:

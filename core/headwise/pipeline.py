@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import ContractError, DataError, StrategyError
-from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything
+from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics, check_labels
 from headwise.hookspecs import HOOKS, PROJECT, Specs
@@ -76,7 +76,7 @@ class Pipeline:
     def eviction(self, geometry: Geometry) -> EvictionPlan:
         """The eviction plan for one geometry; everything is kept where the recipe names no ``kv_eviction``."""
         if "kv_eviction" not in self.recipe.strategies:
-            return everything(geometry)
+            return within(everything(geometry))
         if self.recipe.profile is not None:
             self.recipe.profile.check(geometry)
         plan, strategy = self._call("kv_eviction", geometry=geometry, profile=self.recipe.profile)
@@ -84,7 +84,7 @@ class Pipeline:
             raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['kv_eviction']}")
         if plan.geometry != geometry:
             raise ContractError(f"{_who(strategy)} planned for {plan.geometry.name}; wanted {geometry.name}")
-        return plan
+        return within(plan)
 
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""

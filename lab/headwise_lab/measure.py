@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from headwise.budget import kv_bytes, prefill_flops
+from headwise.budget import prefill_flops
+from headwise.eviction import EvictionPlan, held
 from headwise.plan import PruningPlan
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import DTYPES, Loaded
@@ -25,16 +26,20 @@ STEPS = 8
 """New tokens of the timed ``generate``."""
 
 
-def counted(plan: PruningPlan, text: int, dtype: str) -> dict[str, Any]:
-    """Prefill multiply-adds and KV bytes of a plan, counted, with ``text`` tokens beside the visual ones."""
+def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) -> dict[str, Any]:
+    """Prefill multiply-adds and KV bytes of two plans, counted, with ``text`` tokens beside the visual ones.
+
+    A window plan also spares attention; that is not counted, as prefill attention is a small part of it.
+    """
     geometry = plan.geometry
+    entries = held(eviction, [count + text for count in plan.processed])
     formula = "gated" if geometry.gated else "fastv"
     return {
         "flops_visual": prefill_flops(geometry, plan.processed, 0, formula),
         "flops_total": prefill_flops(geometry, plan.processed, text, formula),
         "flops_formula": formula,
         "text_tokens": text,
-        "kv_bytes": kv_bytes(geometry, plan.processed, text, DTYPES[dtype].itemsize),
+        "kv_bytes": sum(entries) * 2 * geometry.head_dim * DTYPES[dtype].itemsize,
     }
 
 

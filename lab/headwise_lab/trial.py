@@ -121,7 +121,11 @@ def run_trial(
         "budget": _budget(setting.recipe, attached.plan),
         "heads": _heads(answers, loaded.geometry.heads),
         **_quality(inputs, answers, scores),
-        "cost": {**counted(attached.plan, mean_text(lengths), loaded.dtype), **times, "batch": inputs.batch},
+        "cost": {
+            **counted(attached.plan, attached.eviction, mean_text(lengths), loaded.dtype),
+            **times,
+            "batch": inputs.batch,
+        },
         "overlap": mean_overlap(overlaps),
         "attention": _attention(answers),
         "diversity": diversity(inputs.features, [answer.kept for answer in answers]),

@@ -293,6 +293,10 @@ def test_a_sliding_window_of_the_model_bounds_every_window(attention):
         found = torch.cat([model(input_ids=part[None], past_key_values=cache).logits[0] for part in ids.split(13)])
     torch.testing.assert_close(found, expected, **TIGHT)
     assert cache.entries().max() == 19
+    reading = read_plan(model, NO_STRATEGY, everything(adapter_for(model).geometry), ids)
+    assert reading.visible.max() == 19
+    with headwise.attach(model, Recipe.of("streaming:sinks=2,window=50")) as attached:
+        assert attached.eviction.context() == 21
 
 
 def test_half_precision_follows_single_precision(model):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from headwise.commands.plan_pruning import binary, ranges
-from headwise.eviction import EvictionPlan, WindowPlan, distinct
+from headwise.eviction import EvictionPlan, WindowPlan, distinct, held
 
 
 def outlook(plan: EvictionPlan, *, seen: int, dropped: Sequence[int], itemsize: int) -> dict[str, Any]:
     """What a plan holds after ``seen`` tokens, of which pruning took ``dropped`` from each layer: plain data."""
     geometry = plan.geometry
-    entries = [_entries(plan, layer, seen - gone) for layer, gone in enumerate(dropped)]
+    entries = held(plan, [seen - gone for gone in dropped])
     size = 2 * geometry.head_dim * itemsize
     full = seen * geometry.kv_heads * size
     return {
@@ -31,13 +31,6 @@ def outlook(plan: EvictionPlan, *, seen: int, dropped: Sequence[int], itemsize: 
             "ratio": sum(entries) * size / (full * geometry.layers),
         },
     }
-
-
-def _entries(plan: EvictionPlan, layer: int, seen: int) -> int:
-    """Entries that all KV heads of a layer hold together."""
-    if isinstance(plan, WindowPlan):
-        return int(plan.visible(seen)[layer].sum())
-    return int(plan.per_layer(seen)[layer]) * plan.geometry.kv_heads
 
 
 def _windows(plan: EvictionPlan) -> dict[str, int] | None:

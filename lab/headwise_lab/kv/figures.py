@@ -170,6 +170,7 @@ def _sinks(judged: Judged, path: Path) -> bool:
             place - 0.19, window.ppl + _error(window.ppl_se), f"{change:+.0f} %", ha="center", va="bottom", fontsize=8
         )
     panel.set_xticks(places, [f"{window.context:.0f} entries" for window, _ in pairs])
+    panel.margins(y=0.25)  # room for the legend above the bars
     panel.set_ylabel("perplexity")
     panel.grid(axis="y", **_GRID)
     panel.legend(fontsize=8)

@@ -20,9 +20,10 @@ HEADER = (
 
 CAPTION = (
     "Eff.Ctx: entries the last token sees, averaged over layers and KV heads; Visible: the same averaged over all"
-    " scored tokens. KV bytes: measured at the end of the text; Planned: by the plan's arithmetic. Uniform PPL: StreamingLLM"
-    " interpolated at the run's own context. To uniform, To permuted: change of perplexity in per cent, paired ± SE,"
-    " below 0 is better. Interp. error: how far off the baseline may be, in per cent. Accuracy in per cent."
+    " scored tokens. KV bytes: measured at the end of the text; Planned: by the plan's arithmetic. Uniform PPL:"
+    " StreamingLLM interpolated at the run's own context. To uniform, To permuted: change of perplexity in per cent,"
+    " paired ± SE, below 0 is better. Interp. error: how far off the baseline may be, in per cent. Accuracy in per"
+    " cent."
 )
 
 

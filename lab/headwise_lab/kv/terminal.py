@@ -14,7 +14,7 @@ from headwise_lab.kv.runs import PERMUTED
 from headwise_lab.kv.section import KvSection, gather_kv
 from headwise_lab.kv.tables import verdict
 from headwise_lab.kv.verdicts import change
-from headwise_lab.report.tables import number
+from headwise_lab.report.tables import MISSING, number
 
 _STYLES = {BETTER: "green", WORSE: "red", TIE: "dim"}
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")
@@ -42,6 +42,6 @@ def _row(one: Judgement) -> list[str | Text]:
         number(one.run.context, 1),
         f"{number(one.run.ppl)} ± {number(one.run.ppl_se)}",
         Text(change(one.delta) if one.delta else "", style=style),
-        Text(verdict(one).replace("-", ""), style=style),
+        Text("" if verdict(one) == MISSING else verdict(one), style=style),
         Text(change(one.chance.difference) if one.chance else "", style=_STYLES.get(one.against_chance, "")),
     ]

@@ -274,15 +274,16 @@ def refusals(judged: Judged) -> list[str]:
 
 
 METHOD = (
-    f"KV runs: effective context is the number of entries that the last token sees, its own included, averaged over"
-    f" layers and KV heads. Runs of different contexts are never compared with each other. Each is held against the"
-    f" uniform budget at its own context: the losses of the two neighbouring StreamingLLM runs, interpolated token by"
-    f" token in log2(context), none outside their range. Differences are paired over tokens and given as per cent of"
+    "KV runs: effective context is the number of entries that the last token sees, its own included, averaged over"
+    " layers and KV heads. Runs of different contexts are never compared with each other. Each is held against the"
+    " uniform budget at its own context: the losses of the two neighbouring StreamingLLM runs, interpolated token by"
+    " token in log2(context), none outside their range. Differences are paired over tokens and given as per cent of"
     f" perplexity with their standard error (below 0 is better); better or worse means {CLEAR:g} standard errors beyond"
-    f" the interpolation error, after Holm's correction over all judged runs. The interpolation error is that of a"
-    f" curve as bent as leaving out the neighbouring uniform runs shows it, or what a uniform twin between the same two runs"
-    f" scores, whichever is larger. Permuted: the same windows dealt at random to the heads, mean over permutations,"
-    f" the spread over them included in the standard error. A run that sees the same mean number of entries by unequal"
-    f" windows fills them later than a uniform one; on texts only a few windows long that counts against it."
+    " the interpolation error, after Holm's correction over all judged runs. The interpolation error is that of a"
+    " curve as bent as leaving out the neighbouring uniform runs shows it, or what a uniform twin between the same two"
+    " runs scores, whichever is larger. Permuted: the same windows dealt at random to the heads, mean over"
+    " permutations, the spread over them included in the standard error. A run that sees the same mean number of"
+    " entries by unequal windows fills them later than a uniform one; on texts only a few windows long that counts"
+    " against it."
 )
 """How to read the KV part of a report, in one paragraph."""
