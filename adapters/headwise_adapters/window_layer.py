@@ -22,8 +22,6 @@ from headwise_adapters.ragged_cache import EvictingLayer, New
 from headwise_adapters.rotary import Rotary
 
 _BLOCK = 512  # queries attended at once, at most: memory stays bounded however many tokens come
-
-
 _NOTHING = torch.empty(0)
 
 
@@ -47,15 +45,23 @@ class _Group:
         """Entries held."""
         return self.keys.shape[2] if self.keys.ndim == 4 else 0
 
-    def write(self, token: int, key: Tensor, value: Tensor) -> None:
-        """One more token, (b, heads, 1, d): into a new slot while there is room, then into its own."""
-        if token < self.room:
-            self.keys = torch.cat([self.keys, key], dim=2) if self.size else key.clone()
-            self.values = torch.cat([self.values, value], dim=2) if self.size else value.clone()
+    def write(self, tokens: list[int], key: Tensor, value: Tensor) -> None:
+        """One more token of each row, (b, heads, 1, d): into a new slot while there is room, then into its own."""
+        if max(tokens) < self.room:
+            self.keys = torch.cat([self.keys, key.detach()], dim=2) if self.size else key.detach().clone()
+            self.values = torch.cat([self.values, value.detach()], dim=2) if self.size else value.detach().clone()
+            if min(tokens) == max(tokens):
+                return
+        if self.keys.is_inference() and not torch.is_inference_mode_enabled():  # those may not be written any more
+            self.keys, self.values = self.keys.clone(), self.values.clone()
+        slots = [token if token < self.sinks else self.sinks + (token - self.sinks) % self.window for token in tokens]
+        if min(slots) == max(slots):
+            self.keys[:, :, slots[0]] = key[:, :, 0].detach()
+            self.values[:, :, slots[0]] = value[:, :, 0].detach()
             return
-        slot = self.sinks + (token - self.sinks) % self.window
-        self.keys[:, :, slot] = key[:, :, 0]
-        self.values[:, :, slot] = value[:, :, 0]
+        rows, where = torch.arange(len(slots), device=key.device), torch.tensor(slots, device=key.device)
+        self.keys[rows, :, where] = key[:, :, 0].detach()
+        self.values[rows, :, where] = value[:, :, 0].detach()
 
     def slots(self, tokens: Tensor) -> Tensor:
         """The slot of each token."""
@@ -112,34 +118,34 @@ class WindowLayer(EvictingLayer):
     def attend(self, new: New) -> Tensor:
         """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
         alike = new.real is None and len(set(self.counts)) == 1
-        if alike and new.length == 1 and (self._rotary is None or self._contiguous):
-            return self._decode(new)
-        step = self._step(new, alike)
         queries = grouped(new.query, self._kv_heads)
-        parts = [self._read(group, step, queries, new) for group in self._groups]
+        if new.length == 1 and new.real is None:
+            parts = [self._decode(group, queries, new, alike) for group in self._groups]
+        else:
+            step = self._step(new, alike)
+            parts = [self._read(group, step, queries, new) for group in self._groups]
         added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
         self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
         return self._joined(parts).flatten(1, 2)
 
-    def _decode(self, new: New) -> Tensor:
-        """One token, the same number of it in every row: one slot is written, and all that is held is visible."""
-        token = self.counts[0]
-        queries = grouped(new.query, self._kv_heads)
-        parts = []
-        for group in self._groups:
-            q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
-            group.write(token, k, v)
-            parts.append(self._decode_group(group, q, token, new.scaling))
-        self.counts = [token + 1] * len(self.counts)
-        return self._joined(parts).flatten(1, 2)
-
-    def _decode_group(self, group: _Group, query: Tensor, token: int, scaling: float) -> Tensor:
-        if self._rotary is None or token < group.room or not group.sinks:
-            return masked(query, group.keys, group.values, None, scaling)
-        products = logits(query, group.keys, scaling)
-        near = self._rotary.by(query, group.room - 1 - token + self._origin)
-        products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], scaling)
-        return weighted(products.softmax(dim=-1), group.values)
+    def _decode(self, group: _Group, queries: Tensor, new: New, alike: bool) -> Tensor:
+        """One token of every row: one slot of each is written, and then everything that is held is visible."""
+        q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
+        group.write(self.counts, k, v)
+        visible = None
+        if not alike and min(self.counts) + 1 < group.size:  # slots of shorter rows are empty
+            filled = torch.tensor(self.counts, device=q.device).unsqueeze(1) + 1
+            visible = (torch.arange(group.size, device=q.device) < filled)[:, None, None, :]
+        if self._rotary is None or max(self.counts) < group.room or not group.sinks:
+            return masked(q, group.keys, group.values, visible, new.scaling)
+        products = logits(q, group.keys, new.scaling)
+        if alike and self._contiguous:
+            near = self._rotary.by(q, group.room - 1 - self.counts[0] + self._origin)
+        else:
+            step = self._step(new, alike)
+            near = self._near(group, step.tokens, step.offset, q)
+        products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], new.scaling)
+        return weighted(softmax(products, visible), group.values)
 
     def _step(self, new: New, alike: bool) -> _Step:
         device, counts = new.query.device, self.counts[:1] if alike else self.counts
@@ -208,6 +214,7 @@ class WindowLayer(EvictingLayer):
 
     def _keep(self, group: _Group, step: _Step, key: Tensor, value: Tensor) -> None:
         """Hold what the last query saw, in its slots, out of what was held and the new."""
+        key, value = key.detach(), value.detach()
         size = min(int(step.after.max()), group.room)
         if step.alike and size == key.shape[2]:
             fresh = group.size > 0  # then `key` was made by concatenation

@@ -71,7 +71,7 @@ def _overview(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Attention heads decide what to throw away: visual-token pruning for stock Hugging Face models."""
+    """Attention heads decide what to throw away: visual tokens and KV entries of stock Hugging Face models."""
 
 
 def _not_wanted() -> None:

@@ -199,6 +199,16 @@ def test_padded_rows_equal_single_rows(model, positions, side):
         torch.testing.assert_close(later[i], expected[len(row) :], **TIGHT)
 
 
+def test_a_cache_filled_in_inference_mode_goes_on_outside_of_it_and_keeps_no_graph(model):
+    plan, ids = ragged(model), tokens(60)
+    cache = cache_of(model, plan)
+    with torch.inference_mode():
+        model(input_ids=ids[None, :20], past_key_values=cache)
+    found = torch.cat([model(input_ids=token.view(1, 1), past_key_values=cache).logits[0] for token in ids[20:]])
+    torch.testing.assert_close(found, read(model, plan, ids, 20, 1)[20:], **TIGHT)
+    assert not any(tensor.requires_grad for layer in cache.layers for tensor in layer.held())
+
+
 def recipe(text="streaming:sinks=2,window=10"):
     return Recipe.of(text)
 

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from headwise.hookspecs import HOOKS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -22,8 +24,8 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 def test_every_strategy_is_listed_under_its_hook():
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    for hook in ("query_selection", "head_scoring", "head_count", "token_pruning"):
-        section = re.search(rf"\* `{hook}`: (.+?)(?=\n\*|\n\n)", README, re.DOTALL).group(1)
+    for hook in HOOKS:
+        section = re.search(rf"\* `{hook}`(.+?)(?=\n\*|\n\n)", README, re.DOTALL).group(1)
         assert set(groups[f"headwise.{hook}"]) <= set(re.findall(r"\w+", section))
 
 

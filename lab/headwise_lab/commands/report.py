@@ -12,7 +12,9 @@ from headwise.errors import DataError
 
 
 def report(
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Output folder of run, ppl, ablate or demo.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Output folder of run, ppl, ablate or demo.")
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE", help="Recount the Markdown tables of this file instead.")
     ] = None,
