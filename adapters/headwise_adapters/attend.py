@@ -35,8 +35,8 @@ def masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
 
 def logits(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     """Scaled products (b, g, r, q, n) in float32."""
-    products = query.flatten(2, 3) @ key.transpose(-1, -2)
-    return products.reshape(*query.shape[:4], key.shape[2]).float() * scaling
+    products = (query * scaling).flatten(2, 3) @ key.transpose(-1, -2)  # far fewer numbers to scale than products
+    return products.reshape(*query.shape[:4], key.shape[2]).float()
 
 
 def weighted(attention: Tensor, value: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def weighted(attention: Tensor, value: Tensor) -> Tensor:
 
 
 def softmax(products: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention from products (b, g, r, q, n); ``mask`` bool (b|1, g|1, q, n), True where visible."""
+    """Attention from products (b, g, r, q, n), used up here; ``mask`` bool (b|1, g|1, q, n), True where visible."""
     if mask is not None:
-        products = products.masked_fill(~mask.unsqueeze(2), float("-inf"))
+        products = products.masked_fill_(~mask.unsqueeze(2), float("-inf"))
     return torch.softmax(products, dim=-1)

@@ -22,14 +22,13 @@ from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
 from headwise_adapters.anatomy import Decoder
-from headwise_adapters.ragged_cache import TAG, EvictingCache, EvictingLayer, New, real_tokens
+from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, New, real_tokens
 from headwise_adapters.rotary import Rotary
 from headwise_adapters.score_layer import ScoreLayer
 from headwise_adapters.window_layer import WindowLayer
 
 INTERFACE = "headwise_evict"
 _EQUIPPED = "_headwise_equipped"  # attribute of a decoder whose attention asks the cache
-_NO_MASK = (1, 1, 1, 1)
 
 Layers = Callable[[], list[EvictingLayer]]
 
@@ -84,7 +83,7 @@ class Equipment:
         source = kwargs["inputs_embeds"] if source is None else source
         if not self.drops_tokens and real_tokens(mask, source.shape[1]) is None and not _ever_padded(cache):
             # Any mask with four axes is handed through, so none as long as the text is ever made.
-            kwargs["attention_mask"] = torch.ones(_NO_MASK, dtype=torch.bool, device=source.device)
+            kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
         return args, kwargs
 
     def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:

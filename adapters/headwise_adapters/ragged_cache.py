@@ -19,6 +19,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from headwise.errors import ModelError
 
+NO_MASK = (1, 1, 1, 1)
+"""Shape of the mask that stands for none: with four axes it is handed through, and nothing is made of it."""
+
 TAG = "_headwise_layer"  # attribute of new keys on their way from a cache layer to the attention function
 
 
@@ -194,7 +197,7 @@ def real_tokens(mask: Tensor | None, queries: int) -> Tensor | None:
 
     The last query sees every real token up to itself, so its row of a four-dimensional mask tells.
     """
-    if mask is None or (mask.ndim == 4 and mask.shape[-1] < queries):
+    if mask is None or mask.shape == NO_MASK:
         return None
     if mask.ndim == 4:
         last = mask[:, 0, -1, -queries:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from headwise.errors import ModelError
 
+_AT_ONCE = 32  # matrices of following distances that are made together: decoding asks for one after the other
+_REMEMBERED = 16  # such bundles: one for each different room of a plan, and a few more
 _CHANGING = ("dynamic", "longrope")  # their frequencies depend on the length of the text
 
 
@@ -23,18 +26,23 @@ class Rotary:
                 " use positions=original, without rerotate"
             )
         self._module = module
-        self._last: tuple[int, Tensor, Tensor] | None = None
+        self._turns: dict[tuple[int, int, torch.device], Sequence[Tensor]] = {}
 
     def __deepcopy__(self, _: object) -> Rotary:
         """Copies of a cache share the model's rotations."""
         return self
 
     def by(self, states: Tensor, distance: int) -> Tensor:
-        """All ``states`` (..., d) turned by one distance; the last distance's table is remembered."""
-        if self._last is None or self._last[0] != distance or self._last[1].device != states.device:
-            cos, sin = self._table(torch.tensor(distance, device=states.device))
-            self._last = (distance, cos, sin)
-        return _turned(states, self._last[1], self._last[2])
+        """All ``states`` (..., d) turned by one distance: one product, for what every layer does at every step."""
+        start = distance // _AT_ONCE * _AT_ONCE
+        key = (start, states.shape[-1], states.device)
+        if key not in self._turns:
+            if len(self._turns) >= _REMEMBERED:
+                self._turns.clear()
+            unit = torch.eye(states.shape[-1], device=states.device).expand(_AT_ONCE, -1, -1)
+            following = torch.arange(start, start + _AT_ONCE, device=states.device).unsqueeze(1)
+            self._turns[key] = self.rotate(unit, following).unbind(0)
+        return (states.float() @ self._turns[key][distance - start]).to(states.dtype)
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
         """``states`` (..., d) turned by ``distance``, integers that broadcast against (...)."""

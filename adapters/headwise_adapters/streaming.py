@@ -76,27 +76,24 @@ def read_plan(
     size = _chunk(plan, chunk)
     cache = adapter_for(model).cache(pipeline, plan)
     ids = ids.to(model.device)
-    nll, right, visible, peak, origin = [], [], [], 0, 0
+    # Reserved beforehand: many small results kept between large temporary ones would fray the memory of long streams.
+    nll, visible = torch.empty(len(ids) - 1, dtype=torch.float64), torch.empty(len(ids), dtype=torch.float64)
+    right = torch.empty(len(ids) - 1, dtype=torch.bool)
+    peak = origin = 0
     for start in range(0, len(ids), size):
-        piece = ids[start : start + size]
-        visible.append(_visible(cache, plan, start, len(piece)))
+        end = min(start + size, len(ids))
+        visible[start:end] = _visible(cache, plan, start, end - start)
         origin += _rebased(cache, plan, start, origin)
-        places = torch.arange(start, start + len(piece), device=ids.device).unsqueeze(0) - origin
-        out = model(input_ids=piece.unsqueeze(0), position_ids=places, past_key_values=cache, use_cache=True)
-        wanted = ids[start + 1 : start + 1 + len(piece)]
+        places = torch.arange(start, end, device=ids.device).unsqueeze(0) - origin
+        out = model(input_ids=ids[None, start:end], position_ids=places, past_key_values=cache, use_cache=True)
+        wanted = ids[start + 1 : end + 1]
         logits = out.logits[0, : len(wanted)].float()
-        nll.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())
-        right.append((logits.argmax(dim=-1) == wanted).cpu())
+        nll[start : start + len(wanted)] = F.cross_entropy(logits, wanted, reduction="none")
+        right[start : start + len(wanted)] = logits.argmax(dim=-1) == wanted
         peak = max(peak, cache.kv_bytes())
         if progress is not None:
-            progress(start + len(piece))
-    return Reading(
-        nll=torch.cat(nll),
-        right=torch.cat(right),
-        visible=torch.cat(visible),
-        kv_bytes=cache.kv_bytes(),
-        peak_bytes=peak,
-    )
+            progress(end)
+    return Reading(nll=nll, right=right, visible=visible, kv_bytes=cache.kv_bytes(), peak_bytes=peak)
 
 
 def _chunk(plan: EvictionPlan, chunk: int | None) -> int:

@@ -9,7 +9,8 @@ Any number of tokens may come at once: each query sees exactly what it would see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 import torch
@@ -62,6 +63,17 @@ class _Group:
         rows, where = torch.arange(len(slots), device=key.device), torch.tensor(slots, device=key.device)
         self.keys[rows, :, where] = key[:, :, 0].detach()
         self.values[rows, :, where] = value[:, :, 0].detach()
+
+    @contextmanager
+    def moved_sinks(self, rotary: Rotary, distance: int) -> Iterator[None]:
+        """Sinks turned by a distance, inside the context: moving few keys costs less than asking them apart."""
+        sinks = self.keys[:, :, : self.sinks]
+        own = sinks.clone()
+        sinks.copy_(rotary.by(own, distance))
+        try:
+            yield
+        finally:
+            sinks.copy_(own)
 
     def slots(self, tokens: Tensor) -> Tensor:
         """The slot of each token."""
@@ -138,12 +150,13 @@ class WindowLayer(EvictingLayer):
             visible = (torch.arange(group.size, device=q.device) < filled)[:, None, None, :]
         if self._rotary is None or max(self.counts) < group.room or not group.sinks:
             return masked(q, group.keys, group.values, visible, new.scaling)
-        products = logits(q, group.keys, new.scaling)
         if alike and self._contiguous:
-            near = self._rotary.by(q, group.room - 1 - self.counts[0] + self._origin)
-        else:
-            step = self._step(new, alike)
-            near = self._near(group, step.tokens, step.offset, q)
+            distance = self.counts[0] - self._origin - (group.room - 1)  # by which the sinks come nearer
+            with group.moved_sinks(self._rotary, distance):
+                return masked(q, group.keys, group.values, None, new.scaling)
+        step = self._step(new, alike)
+        near = self._near(group, step.tokens, step.offset, q)
+        products = logits(q, group.keys, new.scaling)
         products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], new.scaling)
         return weighted(softmax(products, visible), group.values)
 
