@@ -113,6 +113,11 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.columns += new.length
         return out
 
+    def _count(self, new: New) -> None:
+        """Add the new tokens of each row that are no padding to those read."""
+        added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
+        self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing is reserved beforehand."""
 

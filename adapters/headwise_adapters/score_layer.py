@@ -62,8 +62,7 @@ class ScoreLayer(EvictingLayer):
         else:
             out = self._over_bins(queries, tokens, new.scaling)
         self._remember(new.query, tokens)
-        added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
-        self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
+        self._count(new)
         if self._due(new.length):
             self._evict(new.scaling)
         return out.flatten(1, 2)

@@ -136,8 +136,7 @@ class WindowLayer(EvictingLayer):
         else:
             step = self._step(new, alike)
             parts = [self._read(group, step, queries, new) for group in self._groups]
-        added = [new.length] * new.batch if new.real is None else new.real.sum(dim=-1).tolist()
-        self.counts = [count + more for count, more in zip(self.counts, added, strict=True)]
+        self._count(new)
         return self._joined(parts).flatten(1, 2)
 
     def _decode(self, group: _Group, queries: Tensor, new: New, alike: bool) -> Tensor:

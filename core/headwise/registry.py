@@ -145,6 +145,12 @@ def resolve(text: str, hooks: Sequence[str] = HOOKS) -> Strategy:
     raise StrategyError(f"unknown {kind} {parsed.name!r}{did_you_mean(parsed.name, names) or _list_command()}")
 
 
+def spelled_out(text: str, strategy: Strategy) -> str:
+    """The canonical text of the ``strategy`` a text names, so that two ways to write one are the same in records."""
+    owner = StrategyText.parse(text).owner
+    return f"{owner}/{strategy.text}" if owner else strategy.text
+
+
 def _reason(error: BaseException) -> str:
     """The error in one line; attrs puts the field and the validator behind the message, which nobody reads."""
     message = str(error.args[0]) if error.args else str(error)

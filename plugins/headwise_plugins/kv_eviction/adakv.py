@@ -8,18 +8,11 @@ from attrs import validators
 from headwise import Geometry, HeadProfile, ScorePlan, StrategyError, hookimpl
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise.registry import Strategy, resolve
-from headwise.text import StrategyText
-
-
-def _built(text: str) -> Strategy:
-    return resolve(text, ("kv_eviction",))
+from headwise.registry import resolve, spelled_out
 
 
 def _spelled_out(text: str) -> str:
-    """The canonical text, so that two ways to write a strategy are one in records."""
-    owner = StrategyText.parse(text).owner
-    return f"{owner}/{_built(text).text}" if owner else _built(text).text
+    return spelled_out(text, resolve(text, ("kv_eviction",)))
 
 
 @attrs.frozen(eq=False)
@@ -44,7 +37,9 @@ class AdaKV:
     @hookimpl
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> ScorePlan:
         """The plan of ``of``, its budget pooled over the heads of each layer."""
-        plan = Pipeline(Recipe(strategies={"kv_eviction": _built(self.of)}, profile=profile)).eviction(geometry)
+        plan = Pipeline(
+            Recipe(strategies={"kv_eviction": resolve(self.of, ("kv_eviction",))}, profile=profile)
+        ).eviction(geometry)
         if not isinstance(plan, ScorePlan):
             raise StrategyError(
                 f"kv_eviction strategy 'adakv' needs scores to let heads compete, but {self.of!r} goes by position"

@@ -10,18 +10,11 @@ from attrs import validators
 from headwise import Geometry, HeadProfile, StrategyError, WindowPlan, hookimpl
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise.registry import Strategy, resolve
-from headwise.text import StrategyText
-
-
-def _built(text: str) -> Strategy:
-    return resolve(text, ("kv_eviction",))
+from headwise.registry import resolve, spelled_out
 
 
 def _spelled_out(text: str) -> str:
-    """The canonical text, so that two ways to write a strategy are one in records."""
-    owner = StrategyText.parse(text).owner
-    return f"{owner}/{_built(text).text}" if owner else _built(text).text
+    return spelled_out(text, resolve(text, ("kv_eviction",)))
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +35,7 @@ class Permuted:
     @hookimpl
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> WindowPlan:
         """The plan of ``of`` with its places exchanged."""
-        recipe = Recipe(strategies={"kv_eviction": _built(self.of)}, profile=profile)
+        recipe = Recipe(strategies={"kv_eviction": resolve(self.of, ("kv_eviction",))}, profile=profile)
         plan = Pipeline(recipe).eviction(geometry)
         if not isinstance(plan, WindowPlan):
             raise StrategyError(
