@@ -9,6 +9,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
+from headwise_adapters.images import Pictures, Tower
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -32,11 +33,17 @@ class Decoder:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Anatomy(Decoder):
-    """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels."""
+    """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels.
+
+    ``pictures`` tells the images of a call of ``outer.get_image_features``. ``renumbers``: whether surviving tokens can
+    be given positions 0, 1, 2, ... (rotary positions with one axis).
+    """
 
     outer: nn.Module
-    tower: nn.Module
+    tower: Tower
     image_token: int
+    pictures: Pictures
+    renumbers: bool = True
 
 
 def text_geometry(config: Any, name: str, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:

@@ -37,7 +37,7 @@ def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan) -> Iterato
         probes = {
             stage.layer: stack.enter_context(probing(anatomy.attention_of(stage.layer - 1)))
             for stage in plan.stages
-            if stage.reads_attention
+            if "attention" in stage.reads
         }
         dropper = Dropper(anatomy, pipeline, plan, probes)
         for handle in dropper.hooks():
@@ -138,7 +138,8 @@ class Dropper:
             share=self._plan.share,
             keep=keep,
         )
-        kept, token_scores = self._pipeline.select(stage, evidence)
+        found = self._pipeline.select(stage, evidence)
+        kept, token_scores = found.positions, found.scores
         entered = torch.stack([torch.from_numpy(forward.visual_numbers(row)) for row in rows])
         self._pipeline.observe(
             Selection(

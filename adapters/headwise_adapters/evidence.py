@@ -52,7 +52,7 @@ class StageEvidence:
     def attention(self) -> Tensor:
         """Token scores (b, v): the chosen queries' attention in the layer before, averaged over the chosen heads."""
         if self._probe is None:
-            raise RuntimeError("a stage reads attention without saying so; set reads_attention=True on the stage")
+            raise RuntimeError("a stage reads attention without saying so; name it in the stage's reads")
         queries = self._pipeline.queries(self._layout)
         positions = torch.from_numpy(queries.positions).to(self.columns.device)
         rows = self._probe.rows(self._rows, positions, self.columns)

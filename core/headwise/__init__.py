@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
     from headwise.layout import Layout
     from headwise.pipeline import Pipeline
-    from headwise.plan import PruningPlan, Queries, Selection, Stage
-    from headwise.recipe import Recipe
+    from headwise.plan import Merged, PruningPlan, Queries, Selection, Stage
+    from headwise.recipe import Preset, Recipe
     from headwise.registry import Registry, resolve
 
 _LAZY = {
@@ -37,10 +37,12 @@ _LAZY = {
     "HeadStatistics": "heads",
     "Layout": "layout",
     "Pipeline": "pipeline",
+    "Merged": "plan",
     "PruningPlan": "plan",
     "Queries": "plan",
     "Selection": "plan",
     "Stage": "plan",
+    "Preset": "recipe",
     "Recipe": "recipe",
     "Registry": "registry",
     "resolve": "registry",
@@ -59,8 +61,10 @@ __all__ = [
     "HeadStatistics",
     "HeadwiseError",
     "Layout",
+    "Merged",
     "ModelError",
     "Pipeline",
+    "Preset",
     "PruningPlan",
     "Queries",
     "Recipe",

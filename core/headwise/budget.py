@@ -6,7 +6,7 @@ layer K, so layers 0..K-1 still process everything. The average is over decoder 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -69,6 +69,71 @@ class Budget:
                 f" front of it process {everything} tokens each; the smallest feasible budget is tokens={smallest:.4g}"
             )
         return keep
+
+    def staged(
+        self, geometry: Geometry, layers: Sequence[int], counts: Callable[[float], Sequence[int]]
+    ) -> tuple[int, ...]:
+        """Tokens left by each stage of a method that prunes before several ``layers``, ascending.
+
+        ``counts(x)`` gives the tokens left after each stage for x in 0..1, never fewer for a larger x: the method's own
+        schedule, from its fewest to all. The x is found that meets this budget best; what rounding leaves over is made
+        up by the last stages. Raises BudgetError, with the nearest budget, for what the schedule cannot meet.
+        """
+        _check_layers(geometry, layers)
+        everything = geometry.visual_tokens
+        if self.keep is None and self.tokens is None:
+            raise BudgetError("pruning needs a budget; give --tokens (average processed per layer) or --keep")
+        wanted = float(self.keep or self.tokens or 0)
+        if wanted > everything:
+            raise BudgetError(
+                f"{self.text} is more than the {everything} visual tokens of {geometry.name}; give at most {everything}"
+            )
+
+        def reached(kept: Sequence[int]) -> float:
+            if self.keep is not None:
+                return kept[-1]
+            return sum(processed_per_layer(geometry, list(zip(layers, kept, strict=True)))) / geometry.layers
+
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if reached(counts(middle)) < wanted else (low, middle)
+        nearest = min((tuple(counts(x)) for x in (low, high)), key=lambda kept: abs(reached(kept) - wanted))
+        kept = _settled(nearest, wanted, reached)
+        if abs(reached(kept) - wanted) > 1:
+            where = ", ".join(map(str, layers))
+            raise BudgetError(
+                f"{self.text} cannot be met when pruning before layers {where} of {geometry.layers};"
+                f" the nearest feasible budget is {'keep' if self.keep is not None else 'tokens'}={reached(kept):.4g}"
+            )
+        return kept
+
+
+def _check_layers(geometry: Geometry, layers: Sequence[int]) -> None:
+    before = -1
+    for layer in layers:
+        if not before < layer < geometry.layers:
+            raise BudgetError(
+                f"layers {', '.join(map(str, layers))} are not ascending within 0..{geometry.layers - 1},"
+                f" the decoder layers of {geometry.name}"
+            )
+        before = layer
+
+
+def _settled(kept: tuple[int, ...], wanted: float, reached: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
+    """Counts a token apart from ``kept``, if that comes closer: the last stage gives or takes first."""
+    counts = list(kept)
+    for place in reversed(range(len(counts))):
+        while True:
+            step = 1 if reached(counts) < wanted else -1
+            changed = [*counts[:place], counts[place] + step, *counts[place + 1 :]]
+            least = changed[place + 1] if place + 1 < len(changed) else 1
+            most = changed[place - 1] if place else None
+            closer = abs(reached(changed) - wanted) < abs(reached(counts) - wanted)
+            if not closer or changed[place] < least or (most is not None and changed[place] > most):
+                break
+            counts = changed
+    return tuple(counts)
 
 
 def processed_per_layer(geometry: Geometry, stages: Sequence[tuple[int, int]]) -> tuple[int, ...]:

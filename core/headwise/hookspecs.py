@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and numpy take seconds to import, and names must reso
     from headwise.geometry import Geometry
     from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
     from headwise.layout import Layout
-    from headwise.plan import PruningPlan, Queries, Selection
+    from headwise.plan import Embeddings, PruningPlan, Queries, Selection
 
 PROJECT = "headwise"
 
@@ -45,10 +45,11 @@ class Specs:
     """Every hook of headwise. One strategy per hook serves a run; observers may wrap any of them."""
 
     @hookspec(firstresult=True)
-    def query_selection(self, layout: Layout) -> Queries | None:
+    def query_selection(self, layout: Layout, embeddings: Embeddings) -> Queries | None:
         """Which query tokens are asked what they look at.
 
-        ``layout`` says what stands at each position of the prompt. Returns :class:`headwise.plan.Queries`: positions
+        ``layout`` says what stands at each position of the prompt, ``embeddings`` what the language model was given
+        there (:class:`headwise.plan.Embeddings`). Returns :class:`headwise.plan.Queries`: positions
         (b, q), and their weights, either (b, q) summing to 1 per row, or a function from the attention of those
         queries, float32 (b, h, q, v), to such weights. Padding is never a query.
         """

@@ -20,7 +20,7 @@ from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics, check_labels
 from headwise.hookspecs import HOOKS, PROJECT, Specs
 from headwise.layout import PADDING, Layout
-from headwise.plan import UNUSED, Evidence, HeadChoice, PruningPlan, Queries, Selection, Stage
+from headwise.plan import UNUSED, Embeddings, Evidence, HeadChoice, Kept, Merged, PruningPlan, Queries, Selection, Stage
 from headwise.recipe import Recipe
 from headwise.registry import Strategy
 from headwise.retention import retained
@@ -105,9 +105,14 @@ class Pipeline:
             raise ContractError(f"{_who(strategy)} returned labels that do not fit: {error}") from error
         return labels
 
-    def queries(self, layout: Layout) -> Queries:
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the query tokens are chosen by what the tokens are, not only by where they stand."""
+        return self._reads("query_selection", "embeddings")
+
+    def queries(self, layout: Layout, embeddings: Embeddings | None = None) -> Queries:
         """The query tokens for a layout, none of them padding, out of range or named twice in a row."""
-        queries, strategy = self._call("query_selection", layout=layout)
+        queries, strategy = self._call("query_selection", layout=layout, embeddings=embeddings)
         if not isinstance(queries, Queries):
             raise ContractError(f"{_who(strategy)} returned {_kind(queries)}; wanted {_WANTED['query_selection']}")
         _check_queries(queries, layout, _who(strategy))
@@ -173,21 +178,23 @@ class Pipeline:
             weights = choice.kept / choice.kept.sum(dim=-1, keepdim=True)
         return torch.einsum("bhv,bh->bv", attention, weights.to(attention))
 
-    def select(self, stage: Stage, evidence: Evidence) -> tuple[Tensor, Tensor | None]:
-        """Kept tokens of one stage, ascending int64 (b, keep), and the token scores where the stage gave scores."""
+    def select(self, stage: Stage, evidence: Evidence) -> Kept:
+        """One stage's outcome: kept tokens, ascending, with the scores or the merging weights behind them."""
         outcome = stage.select(evidence)
         who = _who(self.recipe.strategies["token_pruning"])
         batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
+        if isinstance(outcome, Merged):
+            return _merged(outcome, batch, visual, keep, who)
         if not isinstance(outcome, Tensor):
-            raise ContractError(f"{who} selected with {_kind(outcome)}; wanted token scores or kept positions")
+            raise ContractError(f"{who} selected with {_kind(outcome)}; wanted token scores, kept positions or Merged")
         if outcome.is_floating_point():
             _check_tensor(outcome, (batch, visual), who, "token scores")
             if torch.isnan(outcome).any():
                 raise ContractError(f"{who} returned NaN token scores; wanted numbers")
-            return top(outcome, keep), outcome
+            return Kept(top(outcome, keep), scores=outcome)
         _check_tensor(outcome, (batch, keep), who, "kept positions")
         _check_positions(outcome, visual, who)
-        return outcome.sort(dim=-1).values, None
+        return Kept(outcome.sort(dim=-1).values)
 
     def observe(self, selection: Selection) -> None:
         """Show a stage's outcome to the observers."""
@@ -212,6 +219,20 @@ def top(scores: Tensor, keep: int) -> Tensor:
     """
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     return order[:, :keep].sort(dim=-1).values
+
+
+def _merged(outcome: Merged, batch: int, visual: int, keep: int, who: str) -> Kept:
+    """A merging outcome, checked, with its places in ascending order."""
+    _check_tensor(outcome.positions, (batch, keep), who, "places of merged tokens")
+    _check_positions(outcome.positions, visual, who)
+    _check_tensor(outcome.weights, (batch, keep, visual), who, "merging weights")
+    if not outcome.weights.is_floating_point() or not torch.isfinite(outcome.weights).all():
+        raise ContractError(
+            f"{who} returned merging weights that are not finite numbers; wanted float ({batch}, {keep}, {visual})"
+        )
+    positions, order = outcome.positions.sort(dim=-1)
+    weights = outcome.weights.gather(1, order.unsqueeze(-1).expand(-1, -1, visual))
+    return Kept(positions, weights=weights)
 
 
 def _best(scores: Tensor, counts: Tensor) -> Tensor:
@@ -252,6 +273,8 @@ def _check_counts(counts: object, batch: int, heads: int, who: str) -> None:
 
 
 def _check_positions(positions: Tensor, visual: int, who: str) -> None:
+    if positions.is_floating_point():
+        raise ContractError(f"{who} kept positions of dtype {positions.dtype}; wanted integers")
     ordered = positions.sort(dim=-1).values
     wrong = ordered[(ordered < 0) | (ordered >= visual)]
     if wrong.numel():

@@ -27,6 +27,26 @@ RECIPE_HOOKS = (*DEFAULTS, "kv_eviction")
 
 POSITIONS = ("keep", "compact")
 AGGREGATES = ("mean", "normalised", "weighted")
+SETTINGS = ("positions", "aggregate", "min_mass", "sink_share")
+"""What a recipe says beside strategies and budget, as far as it may change which tokens stay."""
+
+
+@attrs.frozen(init=False)
+class Preset:
+    """What a named recipe is made of: strategy texts, and the settings of :class:`Recipe` that are not the usual ones.
+
+    >>> Preset("token_pruning=pdrop", positions="compact")
+    Preset(strategies=('token_pruning=pdrop',), settings={'positions': 'compact'})
+    """
+
+    strategies: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def __init__(self, *strategies: str, **settings: Any) -> None:
+        unknown = [name for name in settings if name not in SETTINGS]
+        if unknown:
+            raise StrategyError(f"a recipe has no setting {unknown[0]!r}; settings are {', '.join(SETTINGS)}")
+        self.__attrs_init__(strategies, settings)
 
 
 def _one_of(allowed: Sequence[str], what: str) -> Any:
@@ -76,11 +96,16 @@ class Recipe:
         keep: int | None = None,
         **settings: Any,
     ) -> Recipe:
-        """From strategy texts, on top of the named recipe ``name`` where one is given.
+        """From strategy texts and settings, on top of the named recipe ``name`` where one is given.
+
+        A setting that is None counts as not given. A hook whose strategy is exchanged loses what the named recipe said
+        for it; everything else of the recipe stays.
 
         >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
         """
-        base = [resolve(text, RECIPE_HOOKS) for text in named_recipe(name)] if name else []
+        preset = named_recipe(name) if name else Preset()
+        base = [resolve(text, RECIPE_HOOKS) for text in preset.strategies]
+        settings = {**preset.settings, **{key: value for key, value in settings.items() if value is not None}}
         chosen: dict[str, Strategy] = {strategy.hook: strategy for strategy in base}
         given: dict[str, str] = {}
         for text in texts:
@@ -104,13 +129,18 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings beside strategies and budget, as plain data."""
-        return {key: getattr(self, key) for key in ("positions", "aggregate", "min_mass", "sink_share")}
+        return {key: getattr(self, key) for key in SETTINGS}
 
 
-def named_recipe(name: str) -> tuple[str, ...]:
-    """Strategy texts of an installed recipe (entry points ``headwise.recipe``)."""
+def named_recipe(name: str) -> Preset:
+    """An installed recipe (entry points ``headwise.recipe``): a :class:`Preset`, or a plain tuple of strategy texts."""
     entry = only("recipe", name, installed("recipe"))
-    texts = load(entry)
-    if not (isinstance(texts, tuple) and all(isinstance(text, str) for text in texts)):
-        raise StrategyError(f"recipe {name!r} ({owner_of(entry)}) is not a tuple of strategy texts")
-    return texts
+    found = load(entry)
+    if isinstance(found, tuple) and all(isinstance(text, str) for text in found):
+        return Preset(*found)
+    if not isinstance(found, Preset):
+        raise StrategyError(
+            f"recipe {name!r} ({owner_of(entry)}) is a {type(found).__name__};"
+            " wanted a headwise.Preset or a tuple of strategy texts"
+        )
+    return found

@@ -127,7 +127,7 @@ class Prune:
             keep = max(1, keep // 2)
         if self.fault == "moody":
             keep = random.randint(1, keep)
-        return PruningPlan(geometry, (Stage(1, keep, self._select, reads_attention=self.fault != "undeclared"),))
+        return PruningPlan(geometry, (Stage(1, keep, self._select, reads=("attention",) * (self.fault != "undeclared")),))
 
     def _select(self, evidence):
         scores = evidence.attention()
@@ -205,7 +205,7 @@ def test_strategy_without_a_fault_meets_every_law(faults, hook):
         ("token_pruning", "twice", "kept_tokens_are_valid"),
         ("token_pruning", "batch", "rows_independent"),
         ("token_pruning", "random", "deterministic"),
-        ("token_pruning", "undeclared", "attention_is_declared"),
+        ("token_pruning", "undeclared", "evidence_is_declared"),
     ],
 )
 def test_law_catches_its_fault(faults, hook, fault, law):

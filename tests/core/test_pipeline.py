@@ -138,7 +138,7 @@ class Evidence:
 @pytest.mark.parametrize(
     ("outcome", "message"),
     [
-        (None, f"{PRUNER} selected with a NoneType; wanted token scores or kept positions"),
+        (None, f"{PRUNER} selected with a NoneType; wanted token scores, kept positions or Merged"),
         (torch.zeros(1, 3), f"{PRUNER} returned token scores of shape (1, 3); wanted (1, 4)"),
         (torch.tensor([[0.0, float("nan"), 1.0, 2.0]]), f"{PRUNER} returned NaN token scores; wanted numbers"),
         (torch.tensor([[0, 1, 2]]), f"{PRUNER} returned kept positions of shape (1, 3); wanted (1, 2)"),
@@ -307,15 +307,15 @@ def test_heads_that_see_nothing_normalise_to_nothing():
 
 def test_scores_select_the_best_tokens_and_are_handed_on():
     scores = torch.tensor([[0.1, 0.5, 0.5, 0.2]])
-    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: scores), Evidence())
-    assert kept.tolist() == [[1, 2]]
-    assert shown is scores
+    found = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: scores), Evidence())
+    assert found.positions.tolist() == [[1, 2]]
+    assert found.scores is scores
 
 
 def test_positions_are_sorted_and_come_without_scores():
-    kept, shown = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: torch.tensor([[3, 0]])), Evidence())
-    assert kept.tolist() == [[0, 3]]
-    assert shown is None
+    found = pipeline(Pruner(None)).select(Stage(2, 2, lambda evidence: torch.tensor([[3, 0]])), Evidence())
+    assert found.positions.tolist() == [[0, 3]]
+    assert found.scores is None
 
 
 def test_strategies_get_target_share_seeds_and_a_place_for_notes():

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from headwise.errors import StrategyError
-from headwise.recipe import Recipe, named_recipe
+from headwise.recipe import Preset, Recipe, named_recipe
 from headwise.registry import Registry, installed, resolve
 
 STRIPES = """
@@ -240,12 +240,12 @@ def test_recipe_is_found_by_name(install):
         scorers(zebra_stripes="Stripes") | {"recipe": {"zebra_recipe": "zebra_mod:RECIPE"}},
         zebra_mod=STRIPES,
     )
-    assert named_recipe("zebra_recipe") == ("head_scoring=zebra_stripes:width=3",)
+    assert named_recipe("zebra_recipe") == Preset("head_scoring=zebra_stripes:width=3")
 
 
 def test_recipe_that_is_no_tuple_of_texts_is_refused(install):
     install("zebra", "1.2", {"recipe": {"zebra_recipe": "zebra_mod:NO_RECIPE"}}, zebra_mod=STRIPES)
-    expected = "recipe 'zebra_recipe' (zebra 1.2) is not a tuple of strategy texts"
+    expected = "recipe 'zebra_recipe' (zebra 1.2) is a list; wanted a headwise.Preset or a tuple of strategy texts"
     assert expected == message_of(named_recipe, "zebra_recipe")
 
 

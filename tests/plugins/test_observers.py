@@ -56,14 +56,14 @@ def run(recipe, observers, attention):
     image = torch.tensor([[0, 1, 1, 1, 1, 0]] * 2).bool().numpy()
     layout = Layout.of(image, image | True)
     evidence = Attended(pipeline, layout, attention[:, :, None], stage.keep)
-    kept, scores = pipeline.select(stage, evidence)
+    found = pipeline.select(stage, evidence)
     selection = Selection(
         layer=stage.layer,
         rows=(0, 1),
         entered=torch.arange(4).repeat(2, 1),
-        kept=kept,
+        kept=found.positions,
         attention=evidence.mean,
-        token_scores=scores,
+        token_scores=found.scores,
         heads=evidence.choice,
     )
     pipeline.observe(selection)

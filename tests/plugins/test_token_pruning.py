@@ -60,7 +60,7 @@ def kept(text, evidence):
     """What a plan's only stage keeps, after the pipeline checked and sorted it."""
     geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
     stage = pipeline(text, evidence.keep).plan(geometry).stages[0]
-    return pipeline(text).select(stage, evidence)[0].tolist()
+    return pipeline(text).select(stage, evidence).positions.tolist()
 
 
 @pytest.mark.parametrize(("name", "layer", "tokens", "keep", "average"), PUBLISHED)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import attrs
 import torch
-from torch import Tensor
 
 from headwise.budget import Budget
 from headwise.errors import BudgetError
 from headwise.geometry import SHAPES, Geometry
-from headwise.plan import PruningPlan, Stage
+from headwise.plan import READS, PruningPlan, Stage
+from headwise.testing.fake_evidence import FakeEvidence
 from headwise.testing.samples import Sample
-from headwise.testing.subject import Subject
+from headwise.testing.subject import Subject, same
 
 GROUPED = Geometry(
     name="grouped", layers=6, heads=8, kv_heads=2, head_dim=8, hidden=64, intermediate=96, visual_tokens=36
@@ -21,40 +21,6 @@ GROUPED = Geometry(
 """A small model whose heads share keys."""
 
 GEOMETRIES = (SHAPES["llava-1.5-7b"], SHAPES["llava-1.5-13b"], SHAPES["demo-llava"], GROUPED)
-
-
-@attrs.define(eq=False)
-class FakeEvidence:
-    """Made-up evidence of a stage, the same for the same images; it remembers whether attention was asked for."""
-
-    sample: Sample
-    layer: int
-    visual: int
-    keep: int
-    rows: slice = slice(None)
-    asked_for_attention: bool = False
-
-    @property
-    def batch(self) -> int:
-        """Rows."""
-        return len(range(*self.rows.indices(self.sample.rows)))
-
-    def attention(self) -> Tensor:
-        """Token scores (rows, visual)."""
-        self.asked_for_attention = True
-        return self._random(self.visual)
-
-    def hidden(self) -> Tensor:
-        """Hidden states (rows, visual, 16)."""
-        return self._random(self.visual, 16)
-
-    def seeds(self) -> Tensor:
-        """int64 (rows,)."""
-        return self.sample.seeds()[self.rows]
-
-    def _random(self, *shape: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.sample.seed + self.layer)
-        return torch.rand((self.sample.rows, *shape), generator=generator)[self.rows]
 
 
 def plan_is_valid(subject: Subject, sample: Sample) -> None:
@@ -102,7 +68,7 @@ def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
         assert plan.average == geometry.visual_tokens, f"processed {plan.average} of {geometry.visual_tokens}"
         for stage in plan.stages:
             evidence = FakeEvidence(sample, stage.layer, geometry.visual_tokens, geometry.visual_tokens)
-            kept, _ = subject.pipeline.select(stage, evidence)
+            kept = subject.pipeline.select(stage, evidence).positions
             wanted = torch.arange(geometry.visual_tokens).expand(sample.rows, -1)
             assert torch.equal(kept, wanted), "a visual token is dropped though all are to be kept"
 
@@ -110,7 +76,7 @@ def keep_all_is_everything(subject: Subject, sample: Sample) -> None:
 def kept_tokens_are_valid(subject: Subject, sample: Sample) -> None:
     """Every stage keeps as many tokens as planned, ascending, different, and in range."""
     for stage, evidence in _selections(subject, sample):
-        kept, _ = subject.pipeline.select(stage, evidence)
+        kept = subject.pipeline.select(stage, evidence).positions
         wanted = (sample.rows, evidence.keep)
         assert tuple(kept.shape) == wanted, f"wanted {wanted} kept tokens, got {tuple(kept.shape)}"
         assert bool((kept[:, 1:] > kept[:, :-1]).all()), "kept tokens are not ascending and different"
@@ -120,30 +86,52 @@ def kept_tokens_are_valid(subject: Subject, sample: Sample) -> None:
 def rows_independent(subject: Subject, sample: Sample) -> None:
     """A row of a batch keeps the tokens it keeps alone."""
     for stage, evidence in _selections(subject, sample):
-        together, _ = subject.pipeline.select(stage, evidence)
+        together = subject.pipeline.select(stage, evidence)
         for row in range(sample.rows):
             alone = attrs.evolve(evidence, rows=slice(row, row + 1))
-            kept, _ = subject.pipeline.select(stage, alone)
-            assert torch.equal(kept[0], together[row]), f"row {row} keeps other tokens alone than in the batch"
+            found = subject.pipeline.select(stage, alone)
+            assert torch.equal(found.positions[0], together.positions[row]), (
+                f"row {row} keeps other tokens alone than in the batch"
+            )
+            if found.weights is not None and together.weights is not None:
+                same(together.weights[row], found.weights[0], f"merging weights of row {row} alone and in the batch")
 
 
 def deterministic(subject: Subject, sample: Sample) -> None:
     """The same evidence keeps the same tokens, without touching torch's global random state."""
     before = torch.get_rng_state()
     for stage, evidence in _selections(subject, sample):
-        first, _ = subject.pipeline.select(stage, evidence)
-        second, _ = subject.pipeline.select(stage, evidence)
-        assert torch.equal(first, second), "a second selection differs"
+        first, second = (subject.pipeline.select(stage, evidence) for _ in range(2))
+        assert torch.equal(first.positions, second.positions), "a second selection differs"
+        if first.weights is not None and second.weights is not None:
+            assert torch.equal(first.weights, second.weights), "a second selection merges differently"
     assert torch.equal(before, torch.get_rng_state()), "torch's global random state was used"
 
 
-def attention_is_declared(subject: Subject, sample: Sample) -> None:
-    """A stage that looks at attention says so with ``reads_attention``, and one that says so looks."""
+def evidence_is_declared(subject: Subject, sample: Sample) -> None:
+    """What a stage asks for of ``headwise.plan.READS`` stands in its ``reads``, and nothing else does."""
     for stage, evidence in _selections(subject, sample):
         subject.pipeline.select(stage, evidence)
-        assert evidence.asked_for_attention == stage.reads_attention, (
-            f"reads_attention={stage.reads_attention}, but attention read={evidence.asked_for_attention}"
-        )
+        asked = tuple(name for name in READS if name in evidence.asked)
+        declared = tuple(name for name in READS if name in stage.reads)
+        assert asked == declared, f"reads {', '.join(declared) or 'nothing'} by its own word, asked for {asked}"
+
+
+def odd_images_survive(subject: Subject, sample: Sample) -> None:
+    """Images without contrast (zero features, all tokens alike, no attention) keep as many tokens as planned."""
+    for stage, evidence in _selections(subject, sample):
+        for kind in ("zero", "alike"):
+            found = subject.pipeline.select(stage, attrs.evolve(evidence, kind=kind))
+            wanted = (sample.rows, evidence.keep)
+            assert tuple(found.positions.shape) == wanted, f"of {kind} tokens it keeps {tuple(found.positions.shape)}"
+
+
+def merging_leaves_equal_tokens_alone(subject: Subject, sample: Sample) -> None:
+    """Where tokens are merged, tokens that are all alike come out as they were: weights of each sum to 1."""
+    for stage, evidence in _selections(subject, sample):
+        weights = subject.pipeline.select(stage, evidence).weights
+        if weights is not None:
+            same(torch.ones(weights.shape[:2]), weights.float().sum(dim=-1), "sum of merging weights")
 
 
 def _budgets(sample: Sample, geometry: Geometry) -> list[Budget]:

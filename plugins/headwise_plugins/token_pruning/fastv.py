@@ -24,7 +24,7 @@ class FastV:
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
         """One stage that reads attention."""
         keep = budget.one_stage(geometry, self.layer)
-        return PruningPlan(geometry, (Stage(self.layer, keep, _attended, reads_attention=True),))
+        return PruningPlan(geometry, (Stage(self.layer, keep, _attended, reads=("attention",)),))
 
 
 def _attended(evidence: Evidence) -> Tensor:

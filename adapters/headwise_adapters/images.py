@@ -1,0 +1,86 @@
+"""How the images of a prompt become visual tokens: which tokens belong to which picture that the vision tower saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Integers = npt.NDArray[np.int64]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Piece:
+    """One picture as the vision tower saw it: a whole image, or one crop of an image cut into crops.
+
+    ``source``: its number among all pictures of the tower's last call. ``tokens``: which of the image's visual tokens
+    are its, ascending. ``patches``: for each of them, its place among the picture's features. ``grid``: rows and columns
+    of the tokens in reading order, None where they do not fill a grid.
+    """
+
+    source: int
+    tokens: Integers
+    patches: Integers
+    grid: tuple[int, int] | None = None
+
+
+@attrs.frozen(eq=False)
+class Picture:
+    """One image of a prompt: its ``visual`` tokens, newlines included, and the pieces most of them belong to.
+
+    ``pixels`` are what the tower was given of it, of any shape; they tell one image from another.
+    """
+
+    visual: int
+    pieces: tuple[Piece, ...]
+    pixels: Tensor
+
+
+def whole(source: int, visual: int, pixels: Tensor, grid: tuple[int, int] | None = None) -> Picture:
+    """An image that is a single piece, every token of it in order."""
+    everything = np.arange(visual)
+    return Picture(visual, (Piece(source=source, tokens=everything, patches=everything, grid=grid),), pixels)
+
+
+Pictures = Callable[[Mapping[str, Any]], list[Picture]]
+"""From the bound arguments of a call of ``get_image_features`` to its images, in the order of the prompts.
+
+`generate` calls it before the first forward and hands on features only, so this call is what tells images apart.
+"""
+
+
+class Seen(Protocol):
+    """What the vision tower's last call left to be looked at: one tensor per picture, in the order of ``source``.
+
+    A family whose projector merges several patches into one token gives one entry per token: features side by side,
+    saliency and keys averaged.
+    """
+
+    def features(self) -> list[Tensor]:
+        """(n, c) each: output of the layer that the model reads, without CLS."""
+        ...
+
+    def saliency(self) -> list[Tensor]:
+        """float32 (n,) each: attention in that layer, averaged over heads, from CLS or else from all patches."""
+        ...
+
+    def keys(self) -> list[Tensor]:
+        """(n, head_dim) each: keys of that layer, averaged over heads."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of what was seen."""
+        ...
+
+
+class Tower(Protocol):
+    """A vision tower that can be looked at."""
+
+    def watched(self) -> AbstractContextManager[Seen]:
+        """Remember, inside the context, what each call of the tower computes; attention stays as it is."""
+        ...
