@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
-from headwise_adapters.evidence import checksum
+from headwise_adapters.images import Picture, shared_out, whole
 from headwise_adapters.masks import Tokens, sliced
+from headwise_adapters.watching import Call, Watcher
 
 _HELD = "_headwise_held"  # attribute of a KV cache: layer -> Tokens it holds
 _Kwargs = dict[str, Any]
@@ -26,22 +28,28 @@ class Forward:
 
     ``length``: tokens put in. ``past``: tokens seen before. ``tokens``: those left, as positions within this forward,
     or None while all of them are. ``layout``: kinds of the tokens left. ``entered``: visual tokens put in, per row.
+    ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know.
     """
 
-    def __init__(self, anatomy: Anatomy, given: _Kwargs, layout: Layout, past: int, device: torch.device) -> None:
-        self._anatomy, self._given, self.layout, self.past, self.device = anatomy, given, layout, past, device
+    def __init__(
+        self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout, past: int, device: torch.device
+    ) -> None:
+        self._anatomy, self._watcher, self._given = anatomy, watcher, given
+        self.layout, self.past, self.device = layout, past, device
         self.length = layout.length
         self.entered = layout.image_counts
         self.has_images = any(self.entered)
         self.tokens: Tokens | None = None
-        image = layout.kinds == IMAGE
-        self._numbers = np.where(image, np.cumsum(image, axis=1) - 1, -1)
+        self.embeddings: Tensor | None = None
+        self._kinds = layout.kinds
+        self._image = layout.kinds == IMAGE
+        self._checksums: dict[int, int] = {}  # by identity of the picture
+        self._numbers = np.where(self._image, np.cumsum(self._image, axis=1) - 1, -1)
         self._dropped = np.zeros((len(layout), self.length), dtype=bool)
         self._views: dict[int, tuple[Tokens, _Kwargs]] = {}  # by identity of what a layer held before
-        self._seeds: Tensor | None = None
 
     @classmethod
-    def begin(cls, anatomy: Anatomy, given: _Kwargs) -> Forward:
+    def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model."""
         source = given.get("input_ids")
         if source is None:
@@ -52,7 +60,48 @@ class Forward:
         if isinstance(mask, Tensor) and mask.ndim == 2:
             valid = mask[:, -length:].bool().cpu().numpy()
         layout = Layout.of(_image_tokens(anatomy, given, source), valid)
-        return cls(anatomy, given, layout, int(cache.get_seq_length()) if cache is not None else 0, source.device)
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        return cls(anatomy, watcher, given, layout, past, source.device)
+
+    @property
+    def ids(self) -> Tensor | None:
+        """Token ids (b, length), where the model was given ids."""
+        return self._given.get("input_ids")
+
+    @property
+    def features_given(self) -> Any:
+        """The outputs of ``get_image_features`` that the model was handed instead of pixels, or None."""
+        return (self._given.get("mm_encoder_outputs") or {}).get("image")
+
+    @property
+    def call(self) -> Call | None:
+        """The call that made the image features of this forward; None where they were made out of sight."""
+        return self._watcher.call_for(self.features_given)
+
+    @cached_property
+    def pictures(self) -> list[list[Picture]]:
+        """The images of each row; those whose features were made elsewhere are known by their features only."""
+        if self.call is not None:
+            found = self._anatomy.pictures(self.call.arguments)
+        elif self.features_given is not None:
+            features = list(self.features_given.pooler_output)
+            found = [whole(number, len(feature), feature) for number, feature in enumerate(features)]
+        else:
+            found = []
+        return shared_out(found, self.entered)
+
+    def checksum(self, picture: Picture) -> int:
+        """CRC-32 of an image's pixels: the same for the same image, whatever batch it comes in."""
+        if id(picture) not in self._checksums:
+            pixels = picture.pixels.detach().contiguous().cpu().flatten().view(torch.uint8)
+            self._checksums[id(picture)] = zlib.crc32(pixels.numpy().data)
+        return self._checksums[id(picture)]
+
+    def last_text(self, row: int) -> Integers:
+        """Positions, as put in, of the tokens after the last visual token of a row that are not padding."""
+        kinds = self._kinds[row]
+        after = int(np.flatnonzero(kinds == IMAGE)[-1]) + 1 if (kinds == IMAGE).any() else 0
+        return after + np.flatnonzero(kinds[after:] != PADDING)
 
     def visual_numbers(self, row: int) -> Integers:
         """Which of the row's entered visual tokens are left, ascending."""
@@ -61,11 +110,24 @@ class Forward:
             numbers = numbers[self.tokens.index[row].cpu().numpy()]
         return numbers[self.layout.image(row)]
 
+    def visual(self, row: int) -> Tensor:
+        """Embeddings (v, d) of all visual tokens the row entered with (:class:`headwise.plan.Embeddings`)."""
+        return self.at(row, np.flatnonzero(self._image[row]), of_all=True)
+
+    def at(self, row: int, positions: Integers, *, of_all: bool = False) -> Tensor:
+        """Embeddings (n, d) of tokens at ``positions`` among those left, or among all."""
+        if self.embeddings is None:
+            raise RuntimeError("embeddings were asked for and not kept")
+        index = torch.from_numpy(positions).to(self.embeddings.device)
+        if self.tokens is not None and not of_all:
+            index = self.tokens.index[row].to(index.device)[index]
+        return self.embeddings[row, index]
+
     def _numbers_at(self, index: Tensor) -> Integers:
         """Visual numbers of tokens ``index`` (b, n) of this forward, -1 where they are not visual."""
         return np.take_along_axis(self._numbers, index.cpu().numpy(), axis=1)
 
-    def drop(self, survivors: dict[int, Tensor]) -> Tensor:
+    def drop(self, survivors: dict[int, Integers]) -> Tensor:
         """Drop the visual tokens of some rows that are not among their survivors; returns the gather (b, n).
 
         The batch stays rectangular: rows that keep more tokens set its length; in the others, padding and then
@@ -75,7 +137,7 @@ class Forward:
         keep = kinds != PADDING
         for row, positions in survivors.items():
             keep[row] &= kinds[row] != IMAGE
-            keep[row, positions.cpu().numpy()] = True
+            keep[row, positions] = True
         width = int(keep.sum(axis=1).max())
         # A stable sort by (kept, padding, dropped) puts what stays first; what fills up follows it.
         rank = np.where(keep, 0, np.where(kinds == PADDING, 1, 2))
@@ -119,31 +181,24 @@ class Forward:
     def _make_view(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
         flash = "flash" in str(cast(Any, self._anatomy.text).config._attn_implementation)
         mask = sliced(kwargs.get("attention_mask"), now.index, keys, past=self.past, flash=flash)
-        positions = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
         if not compact:
-            rotary = tuple(_gathered(table, now.index) for table in kwargs["position_embeddings"])
-            return {"attention_mask": mask, "position_ids": positions, "position_embeddings": rotary}
+            return {
+                "attention_mask": mask,
+                "position_ids": _ids(kwargs, now),
+                "position_embeddings": self.rotary(kwargs),
+            }
         gone_here = torch.from_numpy(np.cumsum(self._dropped, axis=1)).to(self.device).gather(1, now.index)
+        positions = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
         positions = positions - gone_here - (keys.gone - now.gone)
         rotary = cast(Any, self._anatomy.text).rotary_emb(hidden, position_ids=positions)
         return {"attention_mask": mask, "position_ids": positions, "position_embeddings": rotary}
 
-    def seeds(self, pixels: Tensor | None) -> Tensor:
-        """int64 (b,): a checksum of each row's images, from ``pixels`` (images, ...) the vision tower last saw."""
-        if self._seeds is None:
-            features = list(self._given["mm_encoder_outputs"]["image"].pooler_output) if self._has_features else []
-            count = len(features) if features else len(pixels if pixels is not None else [])
-            seen = 0 if pixels is None else len(pixels)
-            if pixels is not None and seen and count % seen == 0:
-                images = [checksum(image) for image in pixels for _ in range(count // seen)]  # beams repeat images
-            else:  # features made elsewhere: their last bits depend on the batch they were made in
-                images = [checksum(feature) for feature in features]
-            self._seeds = torch.tensor(_per_row(images, self.entered), dtype=torch.int64)
-        return self._seeds
-
-    @property
-    def _has_features(self) -> bool:
-        return bool((self._given.get("mm_encoder_outputs") or {}).get("image"))
+    def rotary(self, kwargs: _Kwargs) -> tuple[Tensor, Tensor]:
+        """Rotary tables (b, n, head_dim) of the tokens left, at their original positions."""
+        cos, sin = kwargs["position_embeddings"]
+        if self.tokens is None:
+            return cos, sin
+        return _gathered(cos, self.tokens.index), _gathered(sin, self.tokens.index)
 
 
 def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:
@@ -161,15 +216,10 @@ def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArr
     return flags
 
 
-def _per_row(images: list[int], entered: tuple[int, ...]) -> list[int]:
-    """One seed per row; images are shared out in proportion to the rows' visual tokens."""
-    per_image = max(1, sum(entered) // max(1, len(images)))
-    seeds, start = [], 0
-    for count in entered:
-        own = images[start : start + count // per_image]
-        start += len(own)
-        seeds.append(zlib.crc32(repr(own).encode()))
-    return seeds
+def _ids(kwargs: _Kwargs, now: Tokens) -> Tensor | None:
+    """Position ids (b, n) of the tokens left; families whose positions have several axes hand on none."""
+    ids: Tensor | None = kwargs.get("position_ids")
+    return None if ids is None else ids.expand(now.index.shape[0], -1).gather(1, now.index)
 
 
 def _gathered(table: Tensor, index: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ class ModelStatistics:
 
     def _run(self, ids: Tensor, read: Callable[[int, Probe], None]) -> None:
         """One forward over ``ids`` (n,) without the head; ``read`` gets each layer's probe right after it ran."""
-        with _reading(self._decoder, read):
+        with reading(self._decoder, read):
             self._decoder.text(input_ids=ids[None].to(self._model.device), use_cache=False)
 
     def _rows(self, probe: Probe, rows: range, columns: range | None = None) -> Tensor:
@@ -221,7 +221,7 @@ class ModelStatistics:
 
 
 @contextmanager
-def _reading(decoder: Any, read: Callable[[int, Probe], None]) -> Iterator[None]:
+def reading(decoder: Any, read: Callable[[int, Probe], None]) -> Iterator[None]:
     """Inside, every attention module hands its probe to ``read(layer, probe)`` after it ran, and forgets at once."""
     with ExitStack() as stack:
         for layer in range(len(decoder.layers)):

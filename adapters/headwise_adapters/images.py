@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -10,6 +10,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from headwise.errors import ModelError
 
 Integers = npt.NDArray[np.int64]
 
@@ -84,3 +86,26 @@ class Tower(Protocol):
     def watched(self) -> AbstractContextManager[Seen]:
         """Remember, inside the context, what each call of the tower computes; attention stays as it is."""
         ...
+
+
+def shared_out(pictures: Sequence[Picture], entered: Sequence[int]) -> list[list[Picture]]:
+    """The pictures of each row of a batch, from the visual tokens that each row entered with.
+
+    Beams repeat rows one after the other, pictures are there once or as often as their row. Raises ModelError where
+    pictures and tokens do not match.
+    """
+    total, once = sum(entered), sum(picture.visual for picture in pictures)
+    times = max(1, total // once) if once else 1
+    left, rows = list(pictures), []
+    for row in range(0, len(entered), times):
+        own: list[Picture] = []
+        while sum(picture.visual for picture in own) < entered[row] and left:
+            own.append(left.pop(0))
+        rows += [own] * times
+    matched = all(sum(picture.visual for picture in own) == count for own, count in zip(rows, entered, strict=False))
+    if len(rows) != len(entered) or left or not matched:
+        raise ModelError(
+            f"the prompts hold {', '.join(map(str, entered))} visual tokens, which the images of"
+            f" {', '.join(str(picture.visual) for picture in pictures) or 'no'} tokens do not fill in order"
+        )
+    return rows

@@ -1,73 +1,43 @@
-"""LLaVA in its Hugging Face form: a CLIP-like tower, a projector, and any Llama-like language model.
-
-Visual tokens are dropped on the way through the layers, KV entries are evicted from what each layer holds: the two
-compose, and a token that was dropped is nothing the cache could keep.
-"""
+"""LLaVA in its Hugging Face form: a CLIP-like tower, a projector, and any Llama-like language model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from headwise.errors import ModelError
-from headwise.eviction import EvictionPlan
-from headwise.pipeline import Pipeline
-from headwise.plan import PruningPlan
-from headwise_adapters.anatomy import Anatomy, patches, text_geometry
-from headwise_adapters.dropping import dropping
-from headwise_adapters.evicting import Layers, evicting, evicting_cache, layers_of
-from headwise_adapters.ragged_cache import EvictingCache
-
-_ATTACHED = "_headwise_attached"
+from headwise_adapters.anatomy import patches
+from headwise_adapters.clip_tower import ClipTower
+from headwise_adapters.images import Picture, Tower, whole
+from headwise_adapters.vision_language import VisionLanguageAdapter
 
 
-class LlavaAdapter:
-    """Prunes a ``LlavaForConditionalGeneration`` and evicts its KV entries."""
+class LlavaAdapter(VisionLanguageAdapter):
+    """Every image is one picture of square patches, each of them a token."""
 
-    def __init__(self, model: Any) -> None:
-        inner: Any = getattr(model, "model", None)
-        if not hasattr(inner, "language_model") or not hasattr(inner, "multi_modal_projector"):
-            raise ModelError(
-                f"{type(model).__name__} has no language_model beside a multi_modal_projector;"
-                " attach to a LlavaForConditionalGeneration"
-            )
-        self._model = model
-        config = model.config
-        extra = 0 if config.vision_feature_select_strategy == "default" else 1  # "full" keeps the CLS token
-        tokens = patches(config.vision_config) + extra
-        self.geometry = text_geometry(config.text_config, config.name_or_path or "this model", tokens)
-        self.anatomy = Anatomy(
-            outer=inner,
-            tower=inner.vision_tower,
-            text=inner.language_model,
-            layers=inner.language_model.layers,
-            image_token=config.image_token_id,
-        )
-        self.decoder = self.anatomy
+    stock = "LlavaForConditionalGeneration"
+    parts = ("vision_tower", "multi_modal_projector")
 
-    @contextmanager
-    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
-        """Prune inside the context; the model is as it was afterwards."""
-        if getattr(self._model, _ATTACHED, False):
-            raise ModelError("this model is already attached to a recipe; leave that `with` block first")
-        if not plan.stages:
-            yield
-            return
-        setattr(self._model, _ATTACHED, True)
-        try:
-            with dropping(self.anatomy, pipeline, plan):
-                yield
-        finally:
-            delattr(self._model, _ATTACHED)
+    def visual_tokens(self) -> int:
+        """Patches of one picture, and the CLS token where the model keeps it."""
+        return patches(self.config.vision_config) + self.keeps_cls
 
-    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
-        """Evict inside the context, beside pruning or alone; the model is as it was afterwards."""
-        return evicting(self.anatomy, self._layers(pipeline, plan), drops_tokens=True)
+    def tower(self) -> Tower:
+        """CLIP or a relative."""
+        return ClipTower(self.inner.vision_tower, self.config.vision_feature_layer, keeps_cls=self.keeps_cls)
 
-    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
-        """An empty cache that evicts."""
-        return evicting_cache(self.anatomy, self._layers(pipeline, plan))
+    def pictures(self, call: Mapping[str, Any]) -> list[Picture]:
+        """One per row of ``pixel_values``."""
+        visual = self.geometry.visual_tokens
+        return [whole(i, visual, pixels, self.grid) for i, pixels in enumerate(call["pixel_values"])]
 
-    def _layers(self, pipeline: Pipeline, plan: EvictionPlan) -> Layers:
-        return layers_of(self.anatomy, pipeline, plan, contiguous=False)
+    @property
+    def keeps_cls(self) -> bool:
+        """Whether the CLS token becomes a visual token; SigLIP has none."""
+        keeps_all = self.config.vision_feature_select_strategy == "full"
+        return keeps_all and "siglip" not in self.config.vision_config.model_type
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of one picture's tokens; None where CLS is among them."""
+        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        return None if self.keeps_cls else (side, side)

@@ -24,10 +24,14 @@ _SLOT = "_headwise_probe"  # attribute of a probed attention module
 
 
 class Probe:
-    """Queries and keys of one attention module's last forward; ``rows`` turns them into attention."""
+    """Queries and keys of one attention module's last forward; ``rows`` turns them into attention.
 
-    def __init__(self, module: nn.Module) -> None:
+    ``causal``: whether a query sees no later key where the module was given no mask that says so.
+    """
+
+    def __init__(self, module: nn.Module, causal: bool = True) -> None:
         self._own_config: Any = module.config
+        self._causal = causal
         self._call: tuple[Tensor, Tensor, Tensor | None, float] | None = None
         self._function = _function_of(module)
 
@@ -57,18 +61,25 @@ class Probe:
         query, key, mask, scaling = self._call
         used = queries >= 0
         index = queries.clamp_min(0)
-        logits = _logits(_pick(query, batch), _pick(key, batch), index) * scaling
+        values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
         past = key.shape[2] - query.shape[2]
-        logits = _masked(logits, mask, batch, index, past)
-        attention = logits.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
+        values = _masked(values, mask, batch, index, past) if self._causal or mask is not None else values
+        attention = values.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
         wanted = (columns + past)[:, None, None, :].expand(*attention.shape[:3], -1)
         return attention.gather(-1, wanted)
 
+    def keys(self) -> Tensor:
+        """The keys of the last forward's own tokens, rotary positions included: (b, kv_heads, n, head_dim)."""
+        if self._call is None:
+            raise RuntimeError("a probe was read before its layer ran")
+        query, key, _, _ = self._call
+        return key[:, :, key.shape[2] - query.shape[2] :]
+
 
 @contextmanager
-def probing(module: nn.Module) -> Iterator[Probe]:
+def probing(module: nn.Module, causal: bool = True) -> Iterator[Probe]:
     """Probe one attention module; on the way out it has the very config object it had before."""
-    probe = Probe(module)
+    probe = Probe(module, causal)
     own = module.config
     config = copy.copy(own)
     cast(Any, config)._attn_implementation_internal = INTERFACE
@@ -104,26 +115,30 @@ def _pick(states: Tensor, batch: Tensor) -> Tensor:
     return states if batch.numel() == states.shape[0] else states[batch]
 
 
-def _logits(query: Tensor, key: Tensor, index: Tensor) -> Tensor:
-    """Queries (b, h, Q, d) at ``index`` (b, q) against keys (b, h_kv, K, d): float32 (b, h, q, K).
+def _asking(query: Tensor, index: Tensor) -> Tensor:
+    """Queries (b, h, Q, d) at ``index`` (b, q): (b, h, q, d)."""
+    return query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+
+
+def logits(query: Tensor, key: Tensor) -> Tensor:
+    """Products of queries (b, h, q, d) with keys (b, h_kv, K, d): float32 (b, h, q, K).
 
     Grouped queries meet their shared key head directly; keys are never repeated.
     """
-    b, h, _, d = query.shape
+    b, h, q, d = query.shape
     kv_heads = key.shape[1]
-    chosen = query.gather(2, index[:, None, :, None].expand(-1, h, -1, d)).float()
-    grouped = chosen.view(b, kv_heads, (h // kv_heads) * index.shape[1], d)
-    return (grouped @ key.float().transpose(-1, -2)).view(b, h, index.shape[1], key.shape[2])
+    grouped = query.float().reshape(b, kv_heads, (h // kv_heads) * q, d)
+    return (grouped @ key.float().transpose(-1, -2)).view(b, h, q, key.shape[2])
 
 
-def _masked(logits: Tensor, mask: Tensor | None, batch: Tensor, index: Tensor, past: int) -> Tensor:
-    """Logits (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given."""
-    keys = logits.shape[-1]
+def _masked(values: Tensor, mask: Tensor | None, batch: Tensor, index: Tensor, past: int) -> Tensor:
+    """Logits ``values`` (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given."""
+    keys = values.shape[-1]
     if mask is not None and mask.ndim == 4:
         rows = mask[batch] if mask.shape[0] > 1 else mask.expand(batch.numel(), -1, -1, -1)
         rows = rows[..., :keys].gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, keys))
-        return logits.masked_fill(~rows, float("-inf")) if rows.dtype == torch.bool else logits + rows.float()
-    hidden = torch.arange(keys, device=logits.device) > (index + past).unsqueeze(-1)
+        return values.masked_fill(~rows, float("-inf")) if rows.dtype == torch.bool else values + rows.float()
+    hidden = torch.arange(keys, device=values.device) > (index + past).unsqueeze(-1)
     if mask is not None:  # flash attention: one flag per key
         hidden = hidden | ~mask[batch, None, :keys].bool()
-    return logits.masked_fill(hidden.unsqueeze(1), float("-inf"))
+    return values.masked_fill(hidden.unsqueeze(1), float("-inf"))

@@ -47,25 +47,14 @@ class Budget:
         layers, everything = geometry.layers, geometry.visual_tokens
         if not 0 <= layer < layers:
             raise BudgetError(f"layer={layer} is not in 0..{layers - 1}, the decoder layers of {geometry.name}")
+        asked = self._asked(geometry)
         if self.keep is not None:
-            if self.keep > everything:
-                raise BudgetError(
-                    f"keep={self.keep} is more than the {everything} visual tokens of {geometry.name};"
-                    f" give at most {everything}"
-                )
             return self.keep
-        if self.tokens is None:
-            raise BudgetError("pruning needs a budget; give --tokens (average processed per layer) or --keep")
         smallest = (layer * everything + layers - layer) / layers
-        if self.tokens > everything:
-            raise BudgetError(
-                f"tokens={self.tokens:g} is more than the {everything} visual tokens of {geometry.name};"
-                f" give at most {everything}"
-            )
-        keep = round((layers * self.tokens - layer * everything) / (layers - layer))
+        keep = round((layers * asked - layer * everything) / (layers - layer))
         if keep < 1:
             raise BudgetError(
-                f"tokens={self.tokens:g} cannot be met when pruning before layer {layer} of {layers}: the layers in"
+                f"{self.text} cannot be met when pruning before layer {layer} of {layers}: the layers in"
                 f" front of it process {everything} tokens each; the smallest feasible budget is tokens={smallest:.4g}"
             )
         return keep
@@ -75,38 +64,45 @@ class Budget:
     ) -> tuple[int, ...]:
         """Tokens left by each stage of a method that prunes before several ``layers``, ascending.
 
-        ``counts(x)`` gives the tokens left after each stage for x in 0..1, never fewer for a larger x: the method's own
-        schedule, from its fewest to all. The x is found that meets this budget best; what rounding leaves over is made
-        up by the last stages. Raises BudgetError, with the nearest budget, for what the schedule cannot meet.
+        ``counts(x)`` gives the tokens left after each stage for x in 0..1, from the method's fewest to all: its own
+        schedule, whose average and last count never fall where x grows. The smallest x is taken that does not fall
+        short of this budget; what it leaves too many, the last stages drop. An average is met within a token, ``keep``
+        exactly. Raises BudgetError, with the nearest budget, for what the schedule cannot meet.
         """
         _check_layers(geometry, layers)
-        everything = geometry.visual_tokens
-        if self.keep is None and self.tokens is None:
-            raise BudgetError("pruning needs a budget; give --tokens (average processed per layer) or --keep")
-        wanted = float(self.keep or self.tokens or 0)
-        if wanted > everything:
-            raise BudgetError(
-                f"{self.text} is more than the {everything} visual tokens of {geometry.name}; give at most {everything}"
-            )
+        asked = self._asked(geometry)
+        full, weights = _weights(geometry, layers, last_only=self.keep is not None)
 
-        def reached(kept: Sequence[int]) -> float:
-            if self.keep is not None:
-                return kept[-1]
-            return sum(processed_per_layer(geometry, list(zip(layers, kept, strict=True)))) / geometry.layers
+        def spent(kept: Sequence[int]) -> float:
+            return full + sum(weight * count for weight, count in zip(weights, kept, strict=True))
 
         low, high = 0.0, 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if reached(counts(middle)) < wanted else (low, middle)
-        nearest = min((tuple(counts(x)) for x in (low, high)), key=lambda kept: abs(reached(kept) - wanted))
-        kept = _settled(nearest, wanted, reached)
-        if abs(reached(kept) - wanted) > 1:
-            where = ", ".join(map(str, layers))
+            low, high = (middle, high) if spent(counts(middle)) < asked else (low, middle)
+        kept, least = list(counts(high)), 1
+        for place in reversed(range(len(kept))):
+            excess = round((spent(kept) - asked) / weights[place]) if weights[place] else 0
+            least = kept[place] = max(least, kept[place] - max(0, excess))
+        if abs(spent(kept) - asked) > (1 if self.keep is None else 0):
             raise BudgetError(
-                f"{self.text} cannot be met when pruning before layers {where} of {geometry.layers};"
-                f" the nearest feasible budget is {'keep' if self.keep is not None else 'tokens'}={reached(kept):.4g}"
+                f"{self.text} cannot be met when pruning before layers {', '.join(map(str, layers))} of"
+                f" {geometry.layers}; the nearest feasible budget is"
+                f" {'tokens' if self.keep is None else 'keep'}={spent(kept):.4g}"
             )
-        return kept
+        return tuple(kept)
+
+    def _asked(self, geometry: Geometry) -> float:
+        """The number that is given; raises BudgetError where there is none, or one above all tokens of an image."""
+        asked = self.tokens if self.keep is None else self.keep
+        if asked is None:
+            raise BudgetError("pruning needs a budget; give --tokens (average processed per layer) or --keep")
+        if asked > geometry.visual_tokens:
+            everything = geometry.visual_tokens
+            raise BudgetError(
+                f"{self.text} is more than the {everything} visual tokens of {geometry.name}; give at most {everything}"
+            )
+        return asked
 
 
 def _check_layers(geometry: Geometry, layers: Sequence[int]) -> None:
@@ -120,20 +116,15 @@ def _check_layers(geometry: Geometry, layers: Sequence[int]) -> None:
         before = layer
 
 
-def _settled(kept: tuple[int, ...], wanted: float, reached: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
-    """Counts a token apart from ``kept``, if that comes closer: the last stage gives or takes first."""
-    counts = list(kept)
-    for place in reversed(range(len(counts))):
-        while True:
-            step = 1 if reached(counts) < wanted else -1
-            changed = [*counts[:place], counts[place] + step, *counts[place + 1 :]]
-            least = changed[place + 1] if place + 1 < len(changed) else 1
-            most = changed[place - 1] if place else None
-            closer = abs(reached(changed) - wanted) < abs(reached(counts) - wanted)
-            if not closer or changed[place] < least or (most is not None and changed[place] > most):
-                break
-            counts = changed
-    return tuple(counts)
+def _weights(geometry: Geometry, layers: Sequence[int], *, last_only: bool) -> tuple[float, list[float]]:
+    """How a budget follows from the counts after each stage: so much in any case, and this much per token of each.
+
+    An average counts every layer's tokens, those in front of the first stage in any case; ``keep`` the last stage's.
+    """
+    if last_only:
+        return 0.0, [0.0] * (len(layers) - 1) + [1.0]
+    widths = [after - layer for layer, after in zip(layers, (*layers[1:], geometry.layers), strict=True)]
+    return geometry.visual_tokens * layers[0] / geometry.layers, [width / geometry.layers for width in widths]
 
 
 def processed_per_layer(geometry: Geometry, stages: Sequence[tuple[int, int]]) -> tuple[int, ...]:

@@ -63,9 +63,9 @@ class Row:
 
 
 def rows(kind: str | None = None) -> list[Row]:
-    """The strategies of every hook, or what is installed of one kind; raises StrategyError for an unknown kind."""
+    """Strategies of every hook and recipes, or what is installed of one kind; StrategyError for an unknown kind."""
     if kind is None:
-        return [row for hook in HOOKS for row in rows(hook)]
+        return [row for each in (*HOOKS, "recipe") for row in rows(each)]
     check_kind(kind)
     return [
         Row(kind, name, entry, len(entries) > 1, describe(entry.module, entry.attr))

@@ -96,6 +96,8 @@ class Source:
         if isinstance(node, ast.FunctionDef):
             return self._arguments(node.args)
         value = getattr(node, "value", None)
+        if isinstance(value, ast.Call) and _last_name(value.func) == "Preset":  # a recipe has no options
+            return ()
         return () if isinstance(value, ast.Tuple | ast.List | ast.Constant) else None
 
     def _class_options(self, node: ast.ClassDef) -> tuple[Option, ...] | None:

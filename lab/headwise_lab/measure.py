@@ -6,8 +6,8 @@ import inspect
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -44,25 +44,33 @@ def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) ->
 
 
 @torch.inference_mode()
-def timed(loaded: Loaded, inputs: Inputs, batches: int) -> dict[str, float | None]:
+def timed(
+    loaded: Loaded, inputs: Inputs, batches: int, attached: Callable[[], AbstractContextManager[Any]]
+) -> dict[str, float | None]:
     """Prefill and decode times over the first ``batches`` batches, after the model has warmed up.
 
+    ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed in turns with
+    it, batch by batch, so that whatever else the machine is doing meets both.
+
     ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, over its rows.
+    ``prefill_share``: median of that time over the unpruned model's, ``prefill_unpruned_ms``.
     ``decode_tokens_per_s``: the same batches generate exactly STEPS tokens; what that takes beyond the prefill is spent
     on rows x (STEPS - 1) tokens, since the prefill gives the first. None where the clock cannot tell them apart.
     """
-    prefills, rates = [], []
+    prefills, unpruned, shares, rates = [], [], [], []
     for batch in islice(inputs.batches(), batches):
         tensors, rows = batch.on(loaded), len(batch.visual)
-        prefill = _seconds(loaded, _prefill, loaded.model, tensors)
-        whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
+        with attached():
+            whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
+            prefill = _seconds(loaded, _prefill, loaded.model, tensors)
+        plain = _seconds(loaded, _prefill, loaded.model, tensors)
         prefills.append(1000 * prefill / rows)
+        unpruned.append(1000 * plain / rows)
+        shares.append(prefill / plain)
         if whole > prefill:
             rates.append(rows * (STEPS - 1) / (whole - prefill))
-    return {
-        "prefill_ms": median(prefills) if prefills else None,
-        "decode_tokens_per_s": median(rates) if rates else None,
-    }
+    found = {"prefill_ms": prefills, "prefill_unpruned_ms": unpruned, "prefill_share": shares}
+    return {key: median(values) if values else None for key, values in (found | {"decode_tokens_per_s": rates}).items()}
 
 
 def _prefill(model: Any, tensors: Any) -> None:

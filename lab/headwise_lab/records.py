@@ -95,7 +95,7 @@ def _check_record(record: dict[str, Any], where: str) -> None:
             f"{where} is a record of `headwise needle`, which shows its own table and heat maps; give the output folder"
             " of run, ppl, ablate or demo"
         )
-    if record.get("error"):
+    if not has_result(record):
         return
     needed, objects = (_KV_NEEDED, _KV_OBJECTS) if is_kv(record) else (_NEEDED, _OBJECTS)
     for key, kind in needed.items():
@@ -110,6 +110,16 @@ def _check_record(record: dict[str, Any], where: str) -> None:
         raise DataError(f"{where}: metric.value of record {identity} is not a finite number: {record['metric']!r}")
     if is_kv(record) and not (is_number(record["context"]) and record["context"] > 0):
         raise DataError(f"{where}: the context of record {identity} is no number above 0: {record['context']!r}")
+
+
+def has_result(record: Mapping[str, Any]) -> bool:
+    """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
+    return not (record.get("error") or record.get("refused"))
+
+
+def compares_methods(record: Mapping[str, Any]) -> bool:
+    """Whether a record belongs to a comparison of whole methods, which has a layout of its own in reports."""
+    return record.get("study") == "methods"
 
 
 def is_kv(record: Mapping[str, Any]) -> bool:

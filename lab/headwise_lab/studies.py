@@ -1,11 +1,12 @@
-"""Which trials make a study, as data: study A and B of seed 002, and the demo.
+"""Which trials make a study, as data: study A and B of seed 002, the demo, and published methods side by side.
 
 Every study has the references without which its figures say nothing: the unpruned model, ``sum`` over all heads
-(FastV as published), and as many heads drawn at random.
+(FastV as published), and a control that draws at random: as many heads, or tokens where methods are compared.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import attrs
 
 from headwise.budget import Budget
+from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import installed
 
@@ -33,11 +36,12 @@ _OWN_COUNT = ("adaptive",)  # scorers that decide how many heads they keep
 
 @attrs.frozen
 class Case:
-    """One trial of a study: a benchmark, strategy texts, and a budget."""
+    """One trial of a study: a benchmark, strategy texts, a budget, and the named recipe the texts go on top of."""
 
     benchmark: str
     strategies: tuple[str, ...]
     budget: Budget = attrs.field(factory=Budget)
+    recipe: str | None = None
 
 
 def recipes(cases: Sequence[Case], **settings: Any) -> list[Recipe]:
@@ -45,8 +49,9 @@ def recipes(cases: Sequence[Case], **settings: Any) -> list[Recipe]:
 
     Cases with the same strategies share them, because finding what is installed takes a while.
     """
-    built = {texts: Recipe.of(*texts, **settings) for texts in dict.fromkeys(case.strategies for case in cases)}
-    return [attrs.evolve(built[case.strategies], budget=case.budget) for case in cases]
+    wanted = dict.fromkeys((case.recipe, case.strategies) for case in cases)
+    built = {(name, texts): Recipe.of(*texts, name=name, **settings) for name, texts in wanted}
+    return [attrs.evolve(built[case.recipe, case.strategies], budget=case.budget) for case in cases]
 
 
 def head_counts(heads: int) -> tuple[int, ...]:
@@ -131,6 +136,72 @@ def study_b(
                 for query in queries
             ]
     return cases
+
+
+UNPRUNED, REFERENCE = "vanilla", "fastv"
+"""Recipes that every comparison of methods has: the unpruned model, and what differences are taken to."""
+
+
+def pruning_recipes() -> list[str]:
+    """Installed recipes that prune visual tokens and do nothing else."""
+    built = {name: Recipe.of(name=name) for name in installed("recipe")}
+    return [
+        name
+        for name, recipe in built.items()
+        if recipe.strategies["token_pruning"].name != "none" and "kv_eviction" not in recipe.strategies
+    ]
+
+
+def common_averages(geometry: Geometry, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Processed averages for a comparison of recipes that all of them meet, and a sentence for each that was changed.
+
+    Those of study A; one out of reach of some is replaced by the least that all can meet, and where fewer than three
+    are left, half of the visual tokens goes with them.
+    """
+    floors = {name: _floor(name, geometry) for name in names}
+    least = max(floors.values())
+    wanted, _ = averages(geometry)
+    told = tuple(
+        f"an average of {average:g} tokens is out of reach of"
+        f" {', '.join(name for name, floor in floors.items() if floor > average)}; {least} is taken instead"
+        f" (give --tokens {average:g} to compare the others there)"
+        for average in wanted
+        if average < least
+    )
+    met = {max(average, float(least)) for average in wanted}
+    met |= {float(geometry.visual_tokens // 2)} if len(met) < len(SHARES) else set()
+    return tuple(sorted(met, reverse=True)), told
+
+
+def _floor(name: str, geometry: Geometry) -> int:
+    """The smallest whole processed average that a recipe can meet, all visual tokens at most."""
+    recipe = Recipe.of(name=name)
+
+    def met(average: int) -> bool:
+        try:
+            Pipeline(attrs.evolve(recipe, budget=Budget(tokens=average))).plan(geometry)
+        except BudgetError:
+            return False
+        return True
+
+    return bisect.bisect_left(range(1, geometry.visual_tokens), True, key=met) + 1
+
+
+def compared(recipes: Sequence[str] | None) -> list[str]:
+    """The recipes of a comparison: those asked for, or all that prune; FastV, the reference, comes first."""
+    return [name for name in _unique([REFERENCE, *(recipes or pruning_recipes())]) if name != UNPRUNED]
+
+
+def methods(
+    *, benchmarks: Sequence[str], budgets: Sequence[Budget], recipes: Sequence[str] | None = None
+) -> list[Case]:
+    """Named recipes x budgets x benchmarks, beside FastV at the same budgets and the unpruned model."""
+    pruned = [((), budget, name) for budget in budgets for name in compared(recipes)]
+    return [
+        case
+        for benchmark in benchmarks
+        for case in [Case(benchmark, (), recipe=UNPRUNED), *(Case(benchmark, *given) for given in pruned)]
+    ]
 
 
 def demo(*, benchmarks: Sequence[str], keep: int, heads: int, scorers: Sequence[str] | None = None) -> list[Case]:

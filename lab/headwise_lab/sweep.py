@@ -1,4 +1,8 @@
-"""Running a study's trials one after the other: what is done is skipped, what fails is recorded, Ctrl-C is safe."""
+"""Running a study's trials one after the other: what is done is skipped, what fails is recorded, Ctrl-C is safe.
+
+Where whole methods are compared, one that cannot be run at a budget or on a model says so in the record of its trial,
+and the others go on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import attrs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headwise.errors import DataError, ModelError
+from headwise.errors import BudgetError, DataError, HeadwiseError, ModelError
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks import Benchmark, Question, benchmark
@@ -19,13 +23,17 @@ from headwise_lab.data import questions_of
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import Loaded
 from headwise_lab.store import Store
-from headwise_lab.studies import Case, recipes
+from headwise_lab.studies import UNPRUNED, Case, recipes
 from headwise_lab.trial import TIMED_BATCHES, Setting, check, head_of_record, identity, run_trial
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sweep:
-    """A study about to be run: model, cases, and what holds for all of them."""
+    """A study about to be run: model, cases, and what holds for all of them.
+
+    ``may_refuse``: a recipe that cannot meet a budget, or not with this model, is left out with its reason on record;
+    else nothing is run.
+    """
 
     loaded: Loaded
     cases: Sequence[Case]
@@ -37,6 +45,7 @@ class Sweep:
     data: Path | None = None
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     timed_batches: int = TIMED_BATCHES
+    may_refuse: bool = False
 
     def setting(self, recipe: Recipe) -> Setting:
         """The trial of one recipe."""
@@ -57,17 +66,23 @@ class Sweep:
 
 @attrs.define
 class Tally:
-    """How many trials were run, were there already, and failed."""
+    """How many trials were run, were there already, failed, and could not be run."""
 
     ran: int = 0
     found: int = 0
     failed: int = 0
+    refused: int = 0
+
+
+Outlook = PruningPlan | BudgetError
+"""What a recipe would do, or why it cannot."""
 
 
 def sweep(given: Sweep, console: Console) -> Tally:
     """Run every case that is not done yet; all recipes and questions are looked at before the first trial."""
     built = recipes(given.cases, **given.settings)
-    plans = [check(recipe, given.loaded.geometry) for recipe in built]
+    plans = [_plan(given, recipe) for recipe in built]
+    _check_any_left(plans)
     asked = {name: given.questions(name) for name in dict.fromkeys(case.benchmark for case in given.cases)}
     total = sum(len(asked[case.benchmark][1]) for case in given.cases)
     jobs = list(zip((case.benchmark for case in given.cases), built, plans, strict=True))
@@ -77,7 +92,7 @@ def sweep(given: Sweep, console: Console) -> Tally:
             for name, members in groupby(jobs, key=lambda job: job[0]):
                 inputs = Inputs(given.loaded, *asked[name], given.batch)
                 for _, recipe, plan in members:
-                    _run_one(given, label(name, recipe, plan), recipe, inputs, bar)
+                    _run_one(given, label(name, recipe, plan), recipe, plan, inputs, bar)
         except KeyboardInterrupt:
             bar.say(f"Stopped; finished trials are in {given.store.folder}, run again to go on.")
             raise
@@ -111,16 +126,38 @@ class Bar:
         self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _run_one(given: Sweep, name: str, recipe: Recipe, inputs: Inputs, bar: Bar) -> None:
+def _plan(given: Sweep, recipe: Recipe) -> Outlook:
+    try:
+        return check(recipe, given.loaded.geometry)
+    except BudgetError as error:
+        if given.may_refuse:
+            return error
+        raise
+
+
+def _check_any_left(plans: Sequence[Outlook]) -> None:
+    """Raise the reason why nothing can be pruned, where no recipe can meet its budget."""
+    reasons = [plan for plan in plans if isinstance(plan, BudgetError)]
+    if reasons and not any(isinstance(plan, PruningPlan) and plan.stages for plan in plans):
+        raise reasons[0]
+
+
+def _run_one(given: Sweep, name: str, recipe: Recipe, plan: Outlook, inputs: Inputs, bar: Bar) -> None:
     setting = given.setting(recipe)
     bar.start(name)
     if given.store.done(identity(setting, inputs)):
         bar.tally.found += 1
+    elif isinstance(plan, BudgetError):
+        _refuse(given, name, plan, setting, inputs, bar)
     else:
         try:
             record, outcomes = run_trial(setting, inputs, bar.advance)
-        except (DataError, ModelError):  # these would befall every other trial too
+        except DataError:  # this would befall every other trial too
             raise
+        except ModelError as error:  # and so would this, unless it is what the method looks at that the model lacks
+            if not (given.may_refuse and plan.stages):
+                raise
+            _refuse(given, name, error, setting, inputs, bar)
         except Exception as error:  # whatever a third party's strategy raises costs its own trial, not the study
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             given.store.add({**head_of_record(setting, inputs), "error": reason})
@@ -133,9 +170,22 @@ def _run_one(given: Sweep, name: str, recipe: Recipe, inputs: Inputs, bar: Bar) 
     bar.end(len(inputs))
 
 
-def label(name: str, recipe: Recipe, plan: PruningPlan) -> str:
-    """A trial in a few words: benchmark, budget, and the strategies that have a say."""
-    if not plan.stages:
+def _refuse(given: Sweep, name: str, error: HeadwiseError, setting: Setting, inputs: Inputs, bar: Bar) -> None:
+    """Put on record that a trial cannot be run, and why."""
+    head = head_of_record(setting, inputs)
+    told = {"budget": {"given": setting.recipe.budget.text}, "refused": str(error)}
+    before = given.store.records.get(head["id"])
+    if before is None or before.get("refused") != told["refused"]:
+        given.store.add({**head, **told})
+    bar.say(f"not run: {name}: {error}")
+    bar.tally.refused += 1
+
+
+def label(name: str, recipe: Recipe, plan: Outlook) -> str:
+    """A trial in a few words: benchmark, budget, and the recipe, or the strategies that have a say."""
+    if recipe.name and recipe.name != UNPRUNED:
+        return f"{name}, {recipe.budget.text}, {recipe.name}"
+    if isinstance(plan, BudgetError) or not plan.stages:
         return f"{name}, unpruned"
     words = [name, recipe.budget.text, recipe.strategies["token_pruning"].text]
     if any(stage.reads_attention for stage in plan.stages):

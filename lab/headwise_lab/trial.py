@@ -13,6 +13,7 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
 SCHEMA = 1
 NEW_TOKENS = 16  # benchmark answers are a word or a phrase
 TIMED_BATCHES = 3
+INSIDE_THE_TOWER = ("vision", "clip")
+"""What a stage reads that shows only while the vision tower runs."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -103,11 +106,12 @@ def run_trial(
     with attach(loaded.model, setting.recipe, observers=[recorder, timing]) as attached:
         lengths: list[int] = []
         answers: list[Answer] = []
+        look_again = any(reads in stage.reads for stage in attached.plan.stages for reads in INSIDE_THE_TOWER)
         for batch in inputs.batches():
-            answers += ask(inputs, batch, recorder)
+            answers += ask(inputs, batch, recorder, look_again=look_again)
             lengths += batch.text
             advance(len(batch.visual))
-        times = timed(loaded, inputs, setting.timed_batches)
+    times = timed(loaded, inputs, setting.timed_batches, lambda: attach(loaded.model, setting.recipe))
     overlaps = [
         None if truth is None else overlap(answer.kept, truth)
         for answer, truth in zip(answers, inputs.truths, strict=True)
@@ -119,6 +123,7 @@ def run_trial(
     record = {
         **head_of_record(setting, inputs),
         "budget": _budget(setting.recipe, attached.plan),
+        "stages": [{"layer": stage.layer, "keep": stage.keep, "merged": stage.merged} for stage in attached.plan.stages],
         "heads": _heads(answers, loaded.geometry.heads),
         **_quality(inputs, answers, scores),
         "cost": {
@@ -163,13 +168,14 @@ def head_of_record(setting: Setting, inputs: Inputs) -> dict[str, Any]:
 def command(setting: Setting, inputs: Inputs) -> str:
     """The command line that runs this trial alone."""
     loaded, recipe = inputs.loaded, setting.recipe
-    options: dict[str, Any] = {"model": loaded.source, "benchmark": inputs.benchmark.name}
+    options: dict[str, Any] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
     options |= {"tokens": recipe.budget.tokens, "keep": recipe.budget.keep}
     words = ["headwise", "run", *_words(options)]
+    usual = Recipe.of(name=recipe.name)
+    implied = texts(usual) if recipe.name else {}
     for hook, text in texts(recipe).items():
-        words += ["--strategy", f"{hook}={text}"]
-    usual = {field.name: field.default for field in attrs.fields(Recipe)}
-    options = {key: value for key, value in recipe.settings.items() if value != usual[key]}
+        words += [] if implied.get(hook) == text else ["--strategy", f"{hook}={text}"]
+    options = {key: value for key, value in recipe.settings.items() if value != usual.settings[key]}
     options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch, "data": setting.data}
     defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
     options |= {key: getattr(loaded, key) for key, default in defaults if getattr(loaded, key) != default}
@@ -187,10 +193,13 @@ def _observer(name: str) -> Any:
 
 
 @torch.inference_mode()
-def ask(inputs: Inputs, batch: Batch, recorder: Any) -> list[Answer]:
-    """The model's answers to one batch, and what was kept for each row."""
+def ask(inputs: Inputs, batch: Batch, recorder: Any, *, look_again: bool = False) -> list[Answer]:
+    """The model's answers to one batch, and what was kept for each row.
+
+    ``look_again``: the vision tower runs, as a strategy watches it from the inside, where nothing is remembered.
+    """
     loaded = inputs.loaded
-    with inputs.pictures.remembered(batch.first):
+    with nullcontext() if look_again else inputs.pictures.remembered(batch.first):
         ids = generate(loaded, batch.on(loaded), NEW_TOKENS)
     predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
     seen = recorder.take()
@@ -201,9 +210,11 @@ def ask(inputs: Inputs, batch: Batch, recorder: Any) -> list[Answer]:
 
 
 def _budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:
+    reported = {} if plan.reported is None else {"reported": round(plan.reported, 4)}
     return {
         "given": recipe.budget.text,
         "processed": round(plan.average, 4),
+        **reported,
         "kept": plan.kept,
         "visual": plan.geometry.visual_tokens,
     }

@@ -11,8 +11,24 @@ import torch
 from torch import Tensor
 
 
-def masked_logits(model, ids: Tensor, pixels: Tensor | None, stages: list[tuple[int, Tensor]], compact=False) -> Tensor:
-    """Logits (1, n, vocabulary). ``stages``: (layer, positions that are gone from this layer on), ascending."""
+def masked_logits(
+    model, ids: Tensor, pixels: Tensor | None, stages: list[tuple[int, Tensor]], compact=False, merges=None
+) -> Tensor:
+    """Logits (1, n, vocabulary). ``stages``: (layer, positions that are gone from this layer on), ascending.
+
+    ``merges``: layer -> (places (k,), weights (k, v), image positions (v,)): before this layer, the states at the
+    places become sums of those at the image positions.
+    """
+    states = _run(model, ids, pixels, stages, compact, merges or {})[0]
+    return model.lm_head(model.model.language_model.norm(states))
+
+
+def masked_attention(model, ids: Tensor, pixels: Tensor, stages: list[tuple[int, Tensor]], layer: int) -> Tensor:
+    """Eager attention map (1, h, n, n) of one layer."""
+    return _run(model, ids, pixels, stages, False, {}, layer)[1]
+
+
+def _run(model, ids, pixels, stages, compact, merges, wanted=None):
     language = model.model.language_model
     states = model.get_input_embeddings()(ids)
     if pixels is not None:
@@ -21,8 +37,13 @@ def masked_logits(model, ids: Tensor, pixels: Tensor | None, stages: list[tuple[
         states = states.masked_scatter(image, torch.cat(list(features)).to(states.dtype))
     length = ids.shape[1]
     gone = torch.zeros(length, dtype=torch.bool)
-    drop_at = dict(stages)
+    drop_at, attention = dict(stages), None
     for number, layer in enumerate(language.layers):
+        if number in merges:
+            places, weights, image_positions = merges[number]
+            sums = [sum(w * states[0, p] for w, p in zip(row, image_positions, strict=True)) for row in weights]
+            states = states.clone()
+            states[0, places] = torch.stack(sums)
         if number in drop_at:
             gone[drop_at[number]] = True
         allowed = torch.ones(length, length, dtype=torch.bool).tril() & ~gone
@@ -34,11 +55,16 @@ def masked_logits(model, ids: Tensor, pixels: Tensor | None, stages: list[tuple[
         rotary = language.rotary_emb(states, position_ids=positions[None])
         own = layer.self_attn.config._attn_implementation_internal
         layer.self_attn.config._attn_implementation_internal = "eager"
+        seen = []
+        handle = layer.self_attn.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output[1]))
         try:
             states = layer(states, attention_mask=mask[None, None], position_embeddings=rotary, position_ids=None)
         finally:
             layer.self_attn.config._attn_implementation_internal = own
-    return model.lm_head(language.norm(states))
+            handle.remove()
+        if number == wanted:
+            attention = seen[0]
+    return states, attention
 
 
 def masked_greedy(model, ids: Tensor, pixels: Tensor, stages: list[tuple[int, Tensor]], steps: int) -> Tensor:

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from headwise.budget import FLOP_FORMULAS, kv_bytes, prefill_flops
-from headwise.plan import PruningPlan
+from headwise.plan import PruningPlan, Stage
 
 
 def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> dict[str, Any]:
@@ -19,9 +19,10 @@ def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> dic
         pruned, whole = cost(plan.processed), cost(everything)
         return {"plan": pruned, "unpruned": whole, "ratio": pruned / whole if whole else 1.0}
 
+    reported = {} if plan.reported is None else {"reported": plan.reported}
     return {
-        "budget": {"processed": plan.average, "kept": plan.kept, "visual": geometry.visual_tokens},
-        "stages": [{"layer": stage.layer, "keep": stage.keep} for stage in plan.stages],
+        "budget": {"processed": plan.average, **reported, "kept": plan.kept, "visual": geometry.visual_tokens},
+        "stages": [_stage(stage) for stage in plan.stages],
         "processed_per_layer": list(plan.processed),
         "text_tokens": text,
         "flops": {
@@ -37,17 +38,25 @@ def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> dic
     }
 
 
+def _stage(stage: Stage) -> dict[str, int]:
+    """Where a stage prunes and what it leaves; of that, what it merges, where it merges at all."""
+    merged = {"merged": stage.merged} if stage.merged else {}
+    return {"layer": stage.layer, "keep": stage.keep, **merged}
+
+
 def describe(record: dict[str, Any]) -> list[str]:
     """The lines a person reads."""
     budget, flops, memory = record["budget"], record["flops"], record["kv_bytes"]
     text = f"with {record['text_tokens']} text tokens"
     before = " and before eviction" if "kv_eviction" in record else ""
+    own = budget["given"] == "everything" and budget["kept"] < budget["visual"]
     return [
-        f"  budget {budget['given']}",
+        f"  budget {'of the method itself' if own else budget['given']}",
         "",
         f"kept        {budget['kept']} of {budget['visual']} visual tokens after the last stage",
         f"processed   {budget['processed']:.2f} visual tokens per layer on average",
-        *(f"  {where:14} {count}" for where, count in ranges(record["processed_per_layer"])),
+        *_as_reported(budget),
+        *(f"  {where:14} {count}" for where, count in ranges(_counted(record))),
         "",
         f"{'':34} {'plan':>12} {'unpruned':>12} {'ratio':>7}",
         _row("prefill FLOPs, visual tokens only", flops["visual"], _scaled),
@@ -58,6 +67,24 @@ def describe(record: dict[str, Any]) -> list[str]:
         f"FLOP formula {flops['formula']}: {FLOP_FORMULAS[flops['formula']]}",
         f"KV cache: {memory['itemsize']} bytes per number, after prefill{before}",
     ]
+
+
+def _as_reported(budget: dict[str, Any]) -> list[str]:
+    """The average that the method's own paper or code would give for the same plan."""
+    if "reported" not in budget:
+        return []
+    return [f"reported    {budget['reported']:.2f} by the method's own way of counting"]
+
+
+def _counted(record: dict[str, Any]) -> list[str]:
+    """Each layer's visual tokens, and how many of them are merged ones."""
+    counts = [str(count) for count in record["processed_per_layer"]]
+    ends = [*(stage["layer"] for stage in record["stages"][1:]), len(counts)]
+    for stage, end in zip(record["stages"], ends, strict=False):
+        if "merged" in stage:
+            told = f"{stage['keep']}, {stage['merged']} of them merged"
+            counts[stage["layer"] : end] = [told] * (end - stage["layer"])
+    return counts
 
 
 def ranges(values: Sequence[Any]) -> list[tuple[str, Any]]:

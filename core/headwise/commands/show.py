@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from importlib.metadata import EntryPoint
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
+from headwise.recipe import Preset
 from headwise.registry import load, owner_of
 from headwise.source import Option, describe
 from headwise.text import show as as_typed
@@ -38,20 +40,31 @@ def _block(kind: str, entry: EntryPoint) -> str:
 
 
 def _documentation(plugin: Any, entry: EntryPoint) -> str:
-    """The docstring; a preset or a recipe has none, but its source may have a string under the assignment."""
+    """The docstring; of what has none, the string under its assignment, else what its module says."""
     if isinstance(plugin, type) or inspect.isfunction(plugin):
         return inspect.getdoc(plugin) or ""
-    return describe(entry.module, entry.attr).summary or ""
+    summary = describe(entry.module, entry.attr).summary or ""
+    of_module = inspect.getdoc(sys.modules[entry.module]) or ""
+    return of_module if isinstance(plugin, Preset) and of_module.startswith(summary) else summary
 
 
 def _details(plugin: Any, entry: EntryPoint) -> list[str]:
+    if isinstance(plugin, Preset):
+        return _recipe(plugin)
     if isinstance(plugin, tuple):
-        return ["\n".join(["strategies", *(f"  {text}" for text in plugin)])]
+        return _recipe(Preset(*plugin))
     options = _options(plugin, entry)
     if not options:
         return ["it has no options"]
     width = max(len(option.name) for option in options)
     return ["\n".join(["options", *(_line(option, width) for option in options)])]
+
+
+def _recipe(preset: Preset) -> list[str]:
+    """The strategies that a recipe names, and its settings where it has any."""
+    settings = [f"  {key}={value}" for key, value in preset.settings.items()]
+    blocks = [("strategies", [f"  {text}" for text in preset.strategies]), ("settings", settings)]
+    return ["\n".join([title, *lines]) for title, lines in blocks if lines]
 
 
 def _options(plugin: Any, entry: EntryPoint) -> list[Option]:

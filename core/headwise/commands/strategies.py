@@ -19,7 +19,7 @@ def strategies(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
-    """List the installed strategies.
+    """List the installed strategies and recipes.
 
     Hook, name, who ships it, one-line summary, and options with defaults; nothing is imported.
     """

@@ -1,7 +1,8 @@
-"""``headwise ablate``: study A or B of seed 002 over budgets, heads and benchmarks, or the KV study of seed 004."""
+"""``headwise ablate``: study A or B of seed 002, published methods side by side, or the KV study of seed 004."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,19 +29,33 @@ if TYPE_CHECKING:
     from headwise.budget import Budget
     from headwise.geometry import Geometry
     from headwise_lab.kv.ablation import KvOptions
+    from headwise_lab.studies import Case
 
-STUDIES = ("a", "b", "kv")
-VISUAL_ONLY = ("benchmarks", "keep", "heads", "strategies", "scorer", "limit", "seed", "batch", "data", "positions",
-               "aggregate", "min_mass", "sink_share")  # fmt: skip
-KV_ONLY = ("text", "profile", "scale", "permutations")
+VISUAL = ("a", "b", "methods")
+STUDIES = (*VISUAL, "kv")
+BELONG_TO = {
+    **dict.fromkeys(("benchmarks", "keep", "limit", "seed", "batch", "data"), VISUAL),
+    **dict.fromkeys(("positions", "aggregate", "min_mass", "sink_share"), VISUAL),
+    **dict.fromkeys(("heads", "strategies"), ("a", "b")),
+    "scorer": ("b",),
+    "recipe": ("methods",),
+    **dict.fromkeys(("text", "profile", "scale", "permutations"), ("kv",)),
+}
+"""Options that mean something in some studies only."""
+
 KV_TOKENS = 1000
+METHODS_TIMED_BATCHES = 8  # the figure of this study is about time
 
 
 def ablate(
     context: typer.Context,
     *,
     study: Annotated[
-        str, typer.Option(help="a: head-scoring strategies; b: query strategies at a fixed scorer; kv: KV eviction.")
+        str,
+        typer.Option(
+            help="a: head-scoring strategies; b: query strategies at a fixed scorer; methods: named recipes side by"
+            " side; kv: KV eviction."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Output folder; trials that are in it already are not run again.")],
     model: Annotated[
@@ -61,17 +76,21 @@ def ablate(
         typer.Option(help="Head counts; repeat. [default: 3/4, 1/2 and 1/4 of the heads; in study b 1/2]"),
     ] = None,
     strategies: Annotated[
-        list[str] | None, typer.Option(help="The strategies compared; repeat. [default: all installed]")
+        list[str] | None, typer.Option(help="Studies a and b: what is compared; repeat. [default: all installed]")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Study methods: recipes compared; repeat. [default: all installed that prune visual tokens]"),
     ] = None,
     scorer: Annotated[str, typer.Option(help="Study b: the head scorer that stays fixed.")] = "variance",
     limit: Limit = None,
     seed: Seed = 0,
     batch: Batch = 16,
     data: Data = None,
-    positions: Positions = "keep",
-    aggregate: Aggregate = "mean",
-    min_mass: MinMass = 0.0,
-    sink_share: SinkShare = 1.0,
+    positions: Positions = None,
+    aggregate: Aggregate = None,
+    min_mass: MinMass = None,
+    sink_share: SinkShare = None,
     text: Annotated[str, typer.Option(help="Study kv: a UTF-8 text file, or kjv or shakespeare.")] = "kjv",
     profile: Profile = None,
     scale: Annotated[
@@ -89,7 +108,8 @@ def ablate(
 ) -> None:
     """Compare strategies in a full grid.
 
-    Ctrl-C leaves the finished trials; the same command goes on where it stopped. Ends with the report. Study kv reads
+    Ctrl-C leaves the finished trials; the same command goes on where it stopped. Ends with the report. Study methods
+    takes whole methods as they were published, at equal processed averages, and times their prefill. Study kv reads
     one text under every strategy: windows with and without sinks, windows by head class, the same windows dealt to
     heads at random, and the full cache. Heads are classified on the text after the tokens that are scored.
     """
@@ -98,7 +118,10 @@ def ablate(
     from headwise.errors import DataError
 
     if study not in STUDIES:
-        raise DataError(f"there is no study {study!r}; give a (head scoring), b (query selection) or kv (KV eviction)")
+        raise DataError(
+            f"there is no study {study!r}; give a (head scoring), b (query selection), methods (named recipes) or kv"
+            " (KV eviction)"
+        )
     _refuse_foreign(context, study)
     console = Console(stderr=True)
     load = {"dtype": dtype, "device": device, "attention": attention}
@@ -114,22 +137,16 @@ def ablate(
     from headwise_lab.commands.ending import finish
     from headwise_lab.models_io import load_model
     from headwise_lab.store import Store
-    from headwise_lab.studies import half, head_counts, study_a, study_b
     from headwise_lab.sweep import Sweep, sweep
+    from headwise_lab.trial import TIMED_BATCHES
 
     loaded = load_model(model or "demo-llava", **load)
-    geometry, asked = loaded.geometry, list(benchmarks or names())
-    budgets = _budgets(geometry, tokens, keep, console)
-    if study == "a":
-        cases = study_a(
-            benchmarks=asked, budgets=budgets, heads=heads or head_counts(geometry.heads), scorers=strategies
-        )
+    asked = list(benchmarks or names())
+    budgets = _budgets(_default_averages(study, loaded.geometry, recipe), tokens, keep, console)
+    if study == "methods":
+        cases = _method_cases(asked, budgets, recipe)
     else:
-        cases = [
-            case
-            for count in heads or [half(geometry.heads)]
-            for case in study_b(benchmarks=asked, budgets=budgets, heads=count, scorer=scorer, queries=strategies)
-        ]
+        cases = _head_cases(study, asked, budgets, heads, strategies, scorer, loaded.geometry.heads)
     store = Store.open(out, f"study {study}")
     for warning in store.warnings:
         console.print(f"warning: {warning}", markup=False)
@@ -145,22 +162,52 @@ def ablate(
             batch=batch,
             data=data,
             settings=settings,
+            timed_batches=METHODS_TIMED_BATCHES if study == "methods" else TIMED_BATCHES,
+            may_refuse=study == "methods",
         ),
         console,
     )
-    finish(store, tally, f"Study {study.upper()}: {loaded.name}", console)
+    title = "Published methods" if study == "methods" else f"Study {study.upper()}"
+    finish(store, tally, f"{title}: {loaded.name}", console)
 
 
 def _refuse_foreign(context: typer.Context, study: str) -> None:
     """Raise DataError for an option that is given and has no meaning in the study."""
     from headwise.errors import DataError
 
-    foreign = VISUAL_ONLY if study == "kv" else KV_ONLY
-    for name in foreign:
+    for name, studies in BELONG_TO.items():
         source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            option, right = f"--{name.replace('_', '-')}", "a and b" if study == "kv" else "kv"
+        if study not in studies and source is not None and source.name != "DEFAULT":
+            option, right = f"--{name.replace('_', '-')}", " and ".join(", ".join(studies).rsplit(", ", 1))
             raise DataError(f"{option} belongs to study {right} and means nothing in study {study}; leave it out")
+
+
+def _method_cases(benchmarks: list[str], budgets: list[Budget], recipes: list[str] | None) -> list[Case]:
+    """Study methods."""
+    from headwise_lab.studies import methods
+
+    return methods(benchmarks=benchmarks, budgets=budgets, recipes=recipes)
+
+
+def _head_cases(
+    study: str,
+    benchmarks: list[str],
+    budgets: list[Budget],
+    heads: list[int] | None,
+    strategies: list[str] | None,
+    scorer: str,
+    of: int,
+) -> list[Case]:
+    """Study a or b on a model with ``of`` heads."""
+    from headwise_lab.studies import half, head_counts, study_a, study_b
+
+    if study == "a":
+        return study_a(benchmarks=benchmarks, budgets=budgets, heads=heads or head_counts(of), scorers=strategies)
+    return [
+        case
+        for count in heads or [half(of)]
+        for case in study_b(benchmarks=benchmarks, budgets=budgets, heads=count, scorer=scorer, queries=strategies)
+    ]
 
 
 def _ablate_kv(given: KvOptions, model: str, load: dict[str, str], out: Path, console: Console) -> None:
@@ -190,11 +237,26 @@ def _token_count(tokens: list[float] | None) -> int:
     return int(tokens[0])
 
 
-def _budgets(geometry: Geometry, tokens: list[float] | None, keep: list[int] | None, console: Console) -> list[Budget]:
-    """The budgets asked for, or those of seed 002 as far as the model can meet them."""
+def _default_averages(
+    study: str, geometry: Geometry, recipes: list[str] | None
+) -> Callable[[], tuple[tuple[float, ...], tuple[str, ...]]]:
+    """Those of seed 002 as far as the model can meet them, in study methods with every recipe."""
+    from headwise_lab.studies import averages, common_averages, compared
+
+    if study == "methods":
+        return lambda: common_averages(geometry, compared(recipes))
+    return lambda: averages(geometry)
+
+
+def _budgets(
+    usual: Callable[[], tuple[tuple[float, ...], tuple[str, ...]]],
+    tokens: list[float] | None,
+    keep: list[int] | None,
+    console: Console,
+) -> list[Budget]:
+    """The budgets asked for, or the ``usual`` averages, with what there is to say about them."""
     from headwise.budget import Budget
     from headwise.errors import BudgetError
-    from headwise_lab.studies import averages
 
     if tokens and keep:
         raise BudgetError("both --tokens and --keep are given; a study has one kind of budget")
@@ -203,7 +265,7 @@ def _budgets(geometry: Geometry, tokens: list[float] | None, keep: list[int] | N
     told: tuple[str, ...] = ()
     wanted: tuple[float, ...] = tuple(tokens or ())
     if not wanted:
-        wanted, told = averages(geometry)
+        wanted, told = usual()
     for sentence in told:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     return [Budget(tokens=average) for average in wanted]

@@ -16,10 +16,24 @@ Batch = Annotated[int, typer.Option(min=1, help="Questions asked at once.")]
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the benchmark's files, or with one such folder per benchmark.")
 ]
-Positions = Annotated[str, typer.Option(help="keep or compact: position ids of surviving tokens.")]
-Aggregate = Annotated[str, typer.Option(help="mean, normalised or weighted: how kept heads become token scores.")]
-MinMass = Annotated[float, typer.Option(help="Image mass below which a head cannot be chosen.")]
-SinkShare = Annotated[float, typer.Option(help="Share of image attention above which a token is a sink.")]
+Positions = Annotated[
+    str | None,
+    typer.Option(help="keep or compact: position ids of surviving tokens. [default: as the recipe, else keep]"),
+]
+Aggregate = Annotated[
+    str | None,
+    typer.Option(
+        help="mean, normalised or weighted: how kept heads become token scores. [default: as the recipe, else mean]"
+    ),
+]
+MinMass = Annotated[
+    float | None,
+    typer.Option(help="Image mass below which a head cannot be chosen. [default: as the recipe, else 0]"),
+]
+SinkShare = Annotated[
+    float | None,
+    typer.Option(help="Share of image attention above which a token is a sink. [default: as the recipe, else 1]"),
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Attention = Annotated[str, typer.Option(help="sdpa or eager.")]

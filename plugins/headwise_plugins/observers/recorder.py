@@ -18,7 +18,7 @@ class RowRecord:
     """What one row of a batch kept after its last stage, and what its last stage that read attention saw.
 
     ``kept``: surviving visual tokens, ascending, counted among those the row entered the model with. ``heads``: those
-    that decided, ascending. ``notes``: what strategies noted. ``concentration``: share of all heads' attention to the
+    that decided, ascending. ``notes``: what strategies and stages noted. ``concentration``: share of all heads' attention to the
     image that went to the kept tokens. ``entropy``: of the token scores, 1 when even, 0 when one token has it all.
     Without attention to the image, or a choice to make, the last two are None.
     """
@@ -56,7 +56,7 @@ class Recorder:
         for place, (row, kept) in enumerate(zip(selection.rows, selection.kept.tolist(), strict=True)):
             before = self._records.get(row) or RowRecord(kept)
             now = {name: values[place] for name, values in seen.items()}
-            now["notes"] = before.notes | now.get("notes", {})
+            now["notes"] = before.notes | now["notes"]
             self._records[row] = attrs.evolve(before, kept=kept, **now)
 
 
@@ -69,8 +69,10 @@ def _seen(selection: Selection) -> Mapping[str, list[Any]]:
             seen["entropy"] = [_entropy(row) for row in selection.token_scores.detach().cpu().float()]
     if selection.heads is not None:
         seen["heads"] = [row.nonzero().flatten().tolist() for row in selection.heads.kept.cpu()]
-        noted = selection.heads.notes.items()
-        seen["notes"] = [{key: _plain(values[place]) for key, values in noted} for place in range(len(selection.rows))]
+    noted = {**(selection.heads.notes if selection.heads is not None else {}), **selection.notes}
+    seen["notes"] = [
+        {key: _plain(values[place]) for key, values in noted.items()} for place in range(len(selection.rows))
+    ]
     return seen
 
 

@@ -1,6 +1,12 @@
-"""FastV + FinePruner: as FastV, but only the half of the heads whose attention is sharpest decides."""
+"""FastV + FinePruner: as FastV, but only the half of the heads whose attention is sharpest decides.
 
-STRATEGIES = (
+From the repository LLaVA-FinePruner-Head. The best of its 21 variants on the test set: GQA 57.8, 55.4, 47.7; it has no
+row for all heads.
+"""
+
+from headwise import Preset
+
+RECIPE = Preset(
     "token_pruning=fastv:layer=2",
     "query_selection=last_token",
     "head_scoring=sparsity",

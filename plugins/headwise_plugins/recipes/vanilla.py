@@ -1,3 +1,5 @@
 """The unmodified model: every visual token stays in every layer."""
 
-STRATEGIES = ("token_pruning=none",)
+from headwise import Preset
+
+RECIPE = Preset("token_pruning=none")

@@ -1,0 +1,119 @@
+"""Attention rows from an attention module's own projections: without rotary positions, or before the layer has run.
+
+Both look at the tokens of this forward only: tokens in the cache are left out of the softmax, because their keys carry
+positions already, or belong to a layer that has yet to be asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from headwise.errors import ModelError
+from headwise_adapters.probe import logits
+
+
+@attrs.frozen(eq=False)
+class Asked:
+    """Which rows of attention are wanted, all tensors on one device.
+
+    ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions, negative where unused (their attention is zero).
+    ``columns`` (b, v): positions of the visual tokens. ``real`` bool (b, n): which of the tokens are not padding.
+    """
+
+    batch: Tensor
+    queries: Tensor
+    columns: Tensor
+    real: Tensor
+
+    def rows(self, query: Tensor, key: Tensor, scaling: float) -> Tensor:
+        """Softmax of queries (b, h, q, d) against keys (b, h_kv, n, d), cut to the columns: float32 (b, h, q, v)."""
+        values = logits(query, key) * scaling
+        later = torch.arange(key.shape[2], device=key.device) > self.queries.unsqueeze(-1)
+        hidden = later | ~self.real.unsqueeze(1)
+        hidden &= (self.queries >= 0).unsqueeze(-1)  # an unused query may see anything: its row is zeroed
+        attention = values.masked_fill(hidden.unsqueeze(1), float("-inf")).softmax(dim=-1)
+        attention = attention.masked_fill((self.queries < 0)[:, None, :, None], 0.0)
+        return attention.gather(-1, self.columns[:, None, None, :].expand(*attention.shape[:3], -1))
+
+
+class Unrotated:
+    """Queries and keys of a module's last forward as its projections gave them, before rotary positions."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._states: dict[str, Tensor] = {}
+
+    def remember(self, name: str, output: Tensor) -> None:
+        """What the projection called ``name`` gave, (b, n, heads * head_dim)."""
+        self._states[name] = output
+
+    def forget(self) -> None:
+        """Let go of the remembered tensors."""
+        self._states.clear()
+
+    def rows(self, asked: Asked) -> Tensor:
+        """Attention without rotary positions, float32 (b, h, q, v)."""
+        if not self._states:
+            raise RuntimeError("a projection was read before its layer ran")
+        queries, keys = (self._states[name][asked.batch] for name in ("q_proj", "k_proj"))
+        query = _heads(self._module, "q_norm", _at(queries, asked.queries))
+        return asked.rows(query, _heads(self._module, "k_norm", keys), self._module.scaling)
+
+
+@contextmanager
+def unrotated(module: nn.Module) -> Iterator[Unrotated]:
+    """Watch a module's query and key projections; nothing is left behind."""
+    with ExitStack() as stack:
+        found = Unrotated(module)
+        for name in ("q_proj", "k_proj"):
+
+            def hook(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+                found.remember(name, output)
+
+            stack.callback(_projection(module, name).register_forward_hook(hook).remove)
+        yield found
+
+
+def own_rows(layer: Any, module: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], asked: Asked) -> Tensor:
+    """Attention that ``layer`` would compute on ``hidden`` (batch, n, d), by its own norm and projections.
+
+    ``rotary``: cosines and sines (batch or 1, n, head_dim) of the tokens. Only the rows asked for get queries.
+    """
+    states = layer.input_layernorm(hidden[asked.batch])
+    cos, sin = (table.expand(hidden.shape[0], -1, -1)[asked.batch] for table in rotary)
+    turn = sys.modules[type(module).__module__].apply_rotary_pos_emb
+    query = _heads(module, "q_norm", _projection(module, "q_proj")(_at(states, asked.queries)))
+    query, _ = turn(query, query[:, :1], _at(cos, asked.queries), _at(sin, asked.queries))
+    key = _heads(module, "k_norm", _projection(module, "k_proj")(states))
+    _, key = turn(key[:, :1], key, cos, sin)
+    return asked.rows(query, key, module.scaling)
+
+
+def _projection(module: Any, name: str) -> nn.Module:
+    projection: nn.Module | None = getattr(module, name, None)
+    if projection is None:
+        raise ModelError(
+            f"{type(module).__name__} has no {name}, and this strategy needs queries and keys of their own;"
+            " use a strategy that reads the attention the model computes, such as fastv"
+        )
+    return projection
+
+
+def _at(states: Tensor, positions: Tensor) -> Tensor:
+    """States (b, n, d) at ``positions`` (b, q), unused ones at 0."""
+    return states.gather(1, positions.clamp_min(0).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def _heads(module: Any, norm: str, states: Tensor) -> Tensor:
+    """Projected states (b, n, heads * head_dim) as (b, heads, n, head_dim), normalised where the family does so."""
+    split = states.view(*states.shape[:2], -1, module.head_dim)
+    if hasattr(module, norm):
+        split = getattr(module, norm)(split)
+    return split.transpose(1, 2)

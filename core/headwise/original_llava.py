@@ -1,0 +1,69 @@
+"""What the ``config.json`` of LLaVA in the layout of its authors says, read without transformers.
+
+It is the configuration of the language model with ``mm_*`` keys beside it, and it names its vision tower, by a folder or
+a name on the hub, where the Hugging Face form describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import ModelError
+
+_PATCHES = re.compile(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?")  # OpenAI's names say the patch, and the side if not 224
+_SIDE = 224
+_PATCH = 32  # what transformers leaves out of a saved CLIP
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of LLaVA in the original layout, whatever its language model."""
+    own = "mm_vision_tower" in config or "LlavaLlamaForCausalLM" in (config.get("architectures") or ())
+    return str(config.get("model_type")).startswith("llava") and "text_config" not in config and own
+
+
+def tower_name(config: Mapping[str, Any]) -> str:
+    """The folder or name of the vision tower; raises ModelError where the configuration has none."""
+    name = config.get("mm_vision_tower") or config.get("mm_vision_tower_name")
+    if not isinstance(name, str):
+        raise ModelError(f"its config.json gives mm_vision_tower={name!r}; wanted the folder or hub id of a CLIP model")
+    return name
+
+
+def tower_folder(config: Mapping[str, Any], folder: Path) -> Path | None:
+    """The vision tower's folder, relative to the checkpoint's or absolute; None where there is no such folder."""
+    path = folder / Path(tower_name(config)).expanduser()
+    return path if (path / "config.json").is_file() else None
+
+
+def read_tower(tower: Path) -> dict[str, Any]:
+    """The vision part of a CLIP folder's configuration; raises ModelError for any other kind of tower."""
+    try:
+        told = json.loads((tower / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the vision tower's {tower / 'config.json'} cannot be read: {error}") from error
+    part = told.get("vision_config", told) if isinstance(told, Mapping) else {}
+    if not str(told.get("model_type") if isinstance(told, Mapping) else None).startswith("clip"):
+        raise ModelError(f"the vision tower in {tower} is no CLIP model; wanted a CLIPModel or CLIPVisionModel")
+    return {**part, "image_size": part.get("image_size", _SIDE), "patch_size": part.get("patch_size", _PATCH)}
+
+
+def patches(config: Mapping[str, Any], folder: Path) -> int:
+    """Visual tokens of one image, from the tower's folder, or else from its name."""
+    tower = tower_folder(config, folder)
+    if tower is not None:
+        told = read_tower(tower)
+        side, patch = told["image_size"], told["patch_size"]
+    else:
+        named = _PATCHES.fullmatch(Path(tower_name(config)).name)
+        if named is None:
+            raise ModelError(
+                f"the vision tower {tower_name(config)} is no folder here and not named as OpenAI names its CLIP models,"
+                " so its number of patches is not known; give its folder as mm_vision_tower in config.json"
+            )
+        side, patch = int(named[2] or _SIDE), int(named[1])
+    tokens: int = (side // patch) ** 2
+    return tokens + (config.get("mm_vision_select_feature") == "cls_patch")

@@ -1,0 +1,166 @@
+"""``headwise calibrate``: a static weight for every attention head, for token pruning that asks for them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import Attention, Batch, Data, Device, Dtype, Model
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headwise.head_weights import HeadWeights
+    from headwise_lab.benchmarks import Benchmark, Question
+    from headwise_lab.inputs import Inputs
+
+STRONGEST = 10
+"""Heads that are listed."""
+
+
+def calibrate(
+    *,
+    model: Model = "demo-llava",
+    benchmark: Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")] = "shapes-gqa",
+    out: Annotated[Path, typer.Option(help="The weights, a .json file.")] = Path("weights.json"),
+    limit: Annotated[int, typer.Option(min=2, help="Questions asked; with --data, the last of them.")] = 100,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Decoder layers, separated by commas: 1 for calibrated:layer=2. [default: all]"),
+    ] = None,
+    mass: Annotated[bool, typer.Option(help="Multiply by the share of attention the question pays the image.")] = True,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the synthetic questions; `headwise run` asks those of 0.")
+    ] = 1,
+    batch: Batch = 16,
+    data: Data = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    attention: Attention = "sdpa",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the file holds.")] = False,
+) -> None:
+    """Measure what every attention head is worth, by leaving it out.
+
+    The worth of a head is how much the negative log-likelihood of the right answers rises without it, not below 0,
+    times the share of its attention that the question pays the image; each layer's weights sum to 1. The file is for
+    token_pruning strategies that want one (calibrated:weights=FILE). Calibrate on other questions than you evaluate on:
+    synthetic ones get another seed, and of those on disk the last are taken, while other commands ask the first.
+    """
+    from headwise_lab.benchmarks import benchmark as benchmark_called
+    from headwise_lab.inputs import Inputs
+    from headwise_lab.models_io import load_model
+
+    asked = benchmark_called(benchmark)
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    loaded = load_model(model, dtype=dtype, device=device, attention=attention)
+    chosen = _numbers(layers, loaded.geometry.layers)
+    inputs = Inputs(loaded, asked, _questions(asked, data, limit, seed), batch)
+    given = {"model": model, "benchmark": benchmark, "out": out, "limit": limit, "layers": layers, "seed": seed}
+    given |= {"batch": batch, "data": data, "dtype": dtype, "device": device, "attention": attention}
+    words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
+    command = shlex.join(["headwise", "calibrate", *words, *([] if mass else ["--no-mass"])])
+    found = _with_progress(inputs, chosen, by_mass=mass, source={"seed": None if data else seed, "command": command})
+    with _writing(out):
+        found.save(out)
+    if as_json:
+        typer.echo(out.read_text(encoding="utf-8").rstrip())
+    else:
+        _tell(found, out)
+
+
+def _questions(asked: Benchmark, data: Path | None, limit: int, seed: int) -> list[Question]:
+    """Questions that no other command asks first."""
+    from headwise.errors import DataError
+    from headwise_lab.data import questions_of
+
+    if data is None:
+        if seed == 0:
+            typer.echo("warning: these are the questions `headwise run` asks; evaluate with another --seed", err=True)
+        return questions_of(asked, limit=limit, seed=seed)
+    every = questions_of(asked, data=data)
+    rest = len(every) - limit
+    if rest < 1:
+        raise DataError(
+            f"{data} has {len(every)} questions, and some have to be left to evaluate on; give a smaller --limit"
+        )
+    typer.echo(
+        f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most", err=True
+    )
+    return every[-limit:]
+
+
+def _numbers(text: str | None, count: int) -> tuple[int, ...]:
+    """Layers, ascending and each once."""
+    from headwise.errors import DataError
+
+    if text is None:
+        return tuple(range(count))
+    try:
+        found = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or not 0 <= found[0] <= found[-1] < count:
+        raise DataError(f"layers {text!r} are not among 0..{count - 1}, the decoder layers; write them as 0,1,2")
+    return found
+
+
+def _with_progress(inputs: Inputs, layers: tuple[int, ...], **more: Any) -> HeadWeights:
+    """Measure with a bar on the error stream."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from headwise_lab.heads.calibration import calibrate as measure
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        total = len(inputs) * len(layers) * inputs.loaded.geometry.heads
+        task = progress.add_task("leaving heads out", total=total)
+        return measure(inputs, layers, advance=lambda count: progress.advance(task, count), **more)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    from headwise.errors import DataError
+
+    if out.is_dir():
+        raise DataError(f"head weights are a file, and {out} is a folder; give another --out")
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"head weights {out} cannot be written ({error.strerror}); give another --out") from error
+
+
+def _tell(found: HeadWeights, out: Path) -> None:
+    """The strongest heads, and where the file is."""
+    from rich.console import Console
+
+    source = found.source
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"{found.model} on {source['n']} questions of {source['benchmark']}; the right answers' loss is"
+        f" {source['loss']:.3f} nats\n"
+    )
+    console.print(_table(found))
+    console.print(f"\nWeights: {out}")
+
+
+def _table(found: HeadWeights) -> Table:
+    """The heads with the largest rise, layer by layer weights beside them."""
+    import numpy as np
+    from rich.table import Table
+
+    rise, error, mass = (found.statistics[name] for name in ("rise", "error", "mass"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Layer", "Head", "Loss without it", "SE", "Attention to image", "Weight in layer"):
+        table.add_column(column, justify="right", no_wrap=True)
+    places = np.argwhere(~np.isnan(rise))
+    order = np.argsort([-rise[tuple(place)] for place in places], kind="stable")
+    for layer, head in (tuple(places[index]) for index in order[:STRONGEST]):
+        figures = f"{rise[layer, head]:+.4f}", f"{error[layer, head]:.4f}", f"{mass[layer, head]:.1%}"
+        table.add_row(str(layer), str(head), *figures, f"{found.weights[layer, head]:.3f}")
+    return table

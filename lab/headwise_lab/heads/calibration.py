@@ -1,0 +1,136 @@
+"""From a model and questions with known answers to a static weight for every attention head.
+
+The manner is HAWK's (CVPR 2026, arXiv 2604.07812): heads are left out one at a time, what that costs is the head's
+importance, and importances are normalised to sum 1. HAWK measures the drop of benchmark scores, has one weight per head
+number for all layers, and averages over benchmarks. Here the cost is the rise of the answer's negative log-likelihood,
+which says something about a head on a hundred questions where a score would not, every layer has weights of its own,
+and the questions are one benchmark's. A head may also be needed for what has nothing to do with the picture, so the
+rise is multiplied by the share of its attention that the question pays the image, unless that is not wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwise.errors import DataError
+from headwise.head_weights import HeadWeights
+from headwise.heads import Floats
+from headwise_adapters.head_ablation import Ablation, ablate
+from headwise_lab.benchmarks import Question
+from headwise_lab.inputs import Inputs, encode, prompt
+from headwise_lab.measure import versions
+from headwise_lab.models_io import DTYPES
+
+
+def calibrate(
+    inputs: Inputs,
+    layers: Sequence[int],
+    *,
+    by_mass: bool = True,
+    source: dict[str, Any] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> HeadWeights:
+    """Weights of the heads of some ``layers``, measured on all questions of ``inputs``.
+
+    ``by_mass``: times attention to the image. ``source`` goes into the weights' own; ``advance`` hears of every head
+    left out of every question. Raises DataError for fewer than two questions, or an answer without a token.
+    """
+    if len(inputs) < 2:
+        raise DataError("calibration needs two questions at the least, as errors come from how they differ")
+    loaded, parts = inputs.loaded, []
+    for first in range(0, len(inputs), inputs.batch):
+        questions = inputs.questions[first : first + inputs.batch]
+        tensors, answer = answered(loaded.processor, questions)
+        tensors = tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+        rows = len(questions)
+        parts.append(
+            ablate(loaded.model, tensors, answer.to(loaded.device), layers, lambda rows=rows: advance(rows))  # type: ignore[misc]
+        )
+    found = Ablation.joined(parts)
+    return HeadWeights(
+        model=loaded.name,
+        weights=_all_layers(weights_of(found, by_mass=by_mass), layers, loaded.geometry.layers),
+        statistics={
+            name: _all_layers(values, layers, loaded.geometry.layers) for name, values in _statistics(found).items()
+        },
+        source={**_source(inputs), "loss": float(found.loss.mean()), "by_mass": by_mass, **(source or {})},
+    )
+
+
+def weights_of(found: Ablation, *, by_mass: bool = True) -> Floats:
+    """Mean rise of the loss, not below 0, times mean attention to the image; each layer's sum is 1: (k, h).
+
+    Where no head of a layer is worth anything, all of them have equal weights.
+    """
+    worth = found.rise.mean(axis=0).clip(min=0)
+    if by_mass:
+        worth = worth * found.mass.mean(axis=0)
+    total = worth.sum(axis=1, keepdims=True)
+    even = np.full_like(worth, 1 / worth.shape[1])
+    return np.divide(worth, total, out=even, where=total > 0)
+
+
+def answered(processor: Any, questions: Sequence[Question]) -> tuple[Any, Tensor]:
+    """What a model is called with for questions and their answers, and which tokens are answers, bool (b, n).
+
+    Of several answers to a question the most frequent is taken. Questions are padded on the left, answers on the right.
+    """
+    tensors = encode(processor, questions)
+    ids = [_answer_ids(processor, question) for question in questions]
+    width = max(map(len, ids))
+    real = torch.tensor([[place < len(own) for place in range(width)] for own in ids])
+    padded = torch.tensor([own + [processor.tokenizer.pad_token_id] * (width - len(own)) for own in ids])
+    shape = tensors["input_ids"].shape
+    for name in [name for name, value in tensors.items() if getattr(value, "shape", None) == shape]:
+        more = {"input_ids": padded, "attention_mask": real.to(tensors[name].dtype)}.get(name, torch.zeros_like(padded))
+        tensors[name] = torch.cat([tensors[name], more], dim=1)
+    return tensors, torch.cat([torch.zeros(shape, dtype=torch.bool), real], dim=1)
+
+
+def _answer_ids(processor: Any, question: Question) -> list[int]:
+    """Tokens of the answer as they follow the prompt."""
+    (answer, _), *_ = Counter(question.answers).most_common(1)
+    asked = prompt(processor, question.text)
+    between = "" if asked[-1:].isspace() else " "
+    before, after = (processor.tokenizer(text).input_ids for text in (asked, f"{asked}{between}{answer}"))
+    ids: list[int] = after[len(before) :]
+    if not ids or after[: len(before)] != before:
+        raise DataError(f"answer {answer!r} of question {question.id} has no tokens of its own behind the prompt")
+    return ids
+
+
+def _statistics(found: Ablation) -> dict[str, Floats]:
+    """Means over questions, and the standard error of the rise: (k, h) each."""
+    return {
+        "rise": found.rise.mean(axis=0),
+        "error": found.rise.std(axis=0, ddof=1) / math.sqrt(len(found.rise)),
+        "mass": found.mass.mean(axis=0),
+    }
+
+
+def _all_layers(values: Floats, layers: Sequence[int], count: int) -> Floats:
+    """Rows (k, h) at their layers (count, h), the others NaN."""
+    full = np.full((count, values.shape[1]), np.nan)
+    full[list(layers)] = values
+    return full
+
+
+def _source(inputs: Inputs) -> dict[str, Any]:
+    """Where the weights were measured."""
+    return {
+        "benchmark": inputs.benchmark.name,
+        "questions": inputs.digest,
+        "n": len(inputs),
+        "weights": inputs.loaded.weights,
+        "dtype": inputs.loaded.dtype,
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,109 @@
+"""The most similar tokens merge, pair by pair, until few are left (ToMe, ICLR 2023, arXiv 2210.09461)."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.plan import Evidence, Merged
+
+_DIGITS = 5  # cosines are compared to five digits: float32 sums of equal tokens differ in the seventh
+
+
+@attrs.frozen(eq=False)
+class Tome:
+    """Before the language model: rounds of bipartite soft matching merge tokens into each other.
+
+    In a round every second token looks for the most similar one among those between, and the most similar pairs merge
+    at the latter's place: a merged token is the mean of all tokens it stands for. The next round sees what did not
+    merge, most similar first, then the others, as the published code leaves them. ToMe does this within the vision tower, a
+    round per layer; here it follows the tower, and what merges is what the language model would get.
+    ``metric``: similar are the tower's ``keys`` (as published), or its ``features``. ``step``: tokens that leave in a
+    round, at most half; by default half. Of equals the token or pair that comes first goes first.
+    """
+
+    metric: str = attrs.field(default="keys", validator=attrs.validators.in_(("keys", "features")))
+    step: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(int),
+        validator=attrs.validators.optional(attrs.validators.ge(1)),
+    )
+
+    @hookimpl
+    def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
+        """One stage that reads the vision tower's keys or features."""
+        keep = budget.one_stage(geometry, 0)
+        merged = min(keep, geometry.visual_tokens - keep)  # at most: who merges with whom depends on the picture
+        return PruningPlan(geometry, (Stage(0, keep, self._merged, reads=("vision",), merged=merged, per_image=True),))
+
+    def _merged(self, evidence: Evidence) -> Merged:
+        """Each remaining token is the mean of the tokens it stands for."""
+        metric = evidence.vision_keys() if self.metric == "keys" else evidence.features()
+        tokens = _Tokens.of(metric.float())
+        while (surplus := tokens.count - evidence.keep) > 0:
+            tokens = tokens.matched(min(surplus, self.step or surplus, tokens.count // 2))
+        members = one_hot(tokens.owner, tokens.count).mT.float()
+        return Merged(tokens.place, members / members.sum(dim=-1, keepdim=True))
+
+
+@attrs.frozen(eq=False)
+class _Tokens:
+    """n tokens of each row between two rounds, and the v tokens that they stand for.
+
+    ``metric`` float32 (b, n, c): what similarity is computed from, added up over the tokens that each stands for; the
+    cosine does not tell a sum from a mean. ``place`` (b, n): where it stands. ``owner`` (b, v): which of the n stands
+    for each of the v.
+    """
+
+    metric: Tensor
+    place: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, metric: Tensor) -> _Tokens:
+        """Tokens before the first round: each stands for itself."""
+        place = torch.arange(metric.shape[1], device=metric.device).expand(metric.shape[:2])
+        return cls(metric, place, place)
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return self.place.shape[-1]
+
+    def matched(self, merging: int) -> _Tokens:
+        """One round: ``merging`` of every second token, at most all that have a partner, merge into those between."""
+        partner, order = _pairs(self.metric)
+        gone, left = order[:, :merging], order[:, merging:]
+        every_second, between = self.metric[:, ::2], self.metric[:, 1::2]
+        into = one_hot(partner.gather(-1, gone), self.count // 2).mT.to(between)  # (b, n / 2, merging)
+        return _Tokens(
+            torch.cat((_take(every_second, left), between + into @ _take(every_second, gone)), dim=1),
+            torch.cat((self.place[:, ::2].gather(-1, left), self.place[:, 1::2]), dim=-1),
+            _renumbered(order, partner, merging, self.count).gather(-1, self.owner),
+        )
+
+
+def _pairs(metric: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar token between for every second one (b, ceil(n / 2)), and their order, most similar first."""
+    unit = normalize(metric, dim=-1)
+    similarity = (unit[:, ::2] @ unit[:, 1::2].mT).round(decimals=_DIGITS)
+    best, partner = similarity.max(dim=-1)  # the first of equals
+    return partner, best.sort(dim=-1, descending=True, stable=True).indices
+
+
+def _renumbered(order: Tensor, partner: Tensor, merging: int, count: int) -> Tensor:
+    """Which token of the next round stands for each of this one: (b, n)."""
+    left = order.shape[-1] - merging
+    rank = order.argsort(dim=-1)
+    after = torch.empty((len(order), count), dtype=torch.long, device=order.device)
+    after[:, ::2] = torch.where(rank < merging, left + partner, rank - merging)
+    after[:, 1::2] = left + torch.arange(count // 2, device=order.device)
+    return after
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Tokens (b, m, c) of (b, n, c) by their index (b, m)."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

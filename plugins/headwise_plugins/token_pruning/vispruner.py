@@ -1,0 +1,69 @@
+"""What the vision tower looks at stays, and a diverse choice of the rest (VisPruner, ICCV 2025, arXiv 2412.01818)."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.plan import Evidence
+
+_STEPS = 100_000  # cosines are compared to five digits: float32 sums of equal tokens differ in the seventh
+
+
+@attrs.frozen(eq=False)
+class VisPruner:
+    """Before the language model: the most salient tokens stay, and of the others those unlike each other.
+
+    ``important``: share of the kept tokens that are chosen by saliency, the attention of the vision tower's CLS token
+    (of all patches, where there is none). The others, most salient first, go through rounds: of every second one the
+    most similar token among those between counts, and the ``step`` with the highest cosine leave, until enough have.
+    Features that are all zero have a cosine of 0 with any others. Of equals the lower position stays. Published: 0.5
+    and 8; 0.75 of 64 tokens on MME.
+    """
+
+    important: float = attrs.field(
+        default=0.5, converter=float, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+    )
+    step: int = attrs.field(default=8, converter=int, validator=attrs.validators.ge(1))
+
+    @hookimpl
+    def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
+        """One stage that reads the vision tower's features and saliency."""
+        keep = budget.one_stage(geometry, 0)
+        return PruningPlan(geometry, (Stage(0, keep, self._chosen, reads=("vision",), per_image=True),))
+
+    def _chosen(self, evidence: Evidence) -> Tensor:
+        """Positions (b, keep): the important ones, then the diverse ones."""
+        important = int(evidence.keep * self.important)
+        order = evidence.saliency().float().sort(dim=-1, descending=True, stable=True).indices
+        diverse = _unlike(order[:, important:], evidence.features(), evidence.keep - important, self.step)
+        return torch.cat((order[:, :important], diverse), dim=-1)
+
+
+def _unlike(left: Tensor, features: Tensor, keep: int, step: int) -> Tensor:
+    """The ``keep`` of the positions ``left`` (b, n) whose features (b, v, c) are unlike each other's."""
+    if keep == 0:
+        return left[:, :0]
+    unit = normalize(features.float(), dim=-1)
+    similarity = (unit @ unit.mT).flatten(1)  # once: the rounds compare the same pairs again and again
+    while (surplus := left.shape[-1] - keep) > 0:
+        left = _round(left, similarity, features.shape[1], min(step, surplus))
+    return left
+
+
+def _round(left: Tensor, similarity: Tensor, visual: int, leaving: int) -> Tensor:
+    """Without ``leaving`` of every second position, or all of those if they are fewer.
+
+    The rest of them comes first, most similar first, then the positions between, as they were. ``similarity``: of all
+    pairs of tokens, (b, visual * visual).
+    """
+    every_second, between = left[:, ::2], left[:, 1::2]
+    pairs = (every_second * visual).unsqueeze(-1) + between.unsqueeze(1)
+    closest = similarity.gather(-1, pairs.flatten(1)).view(pairs.shape).amax(dim=-1)
+    # one whole number ranks by cosine, then by position: of equals the higher position leaves
+    rank = (closest * _STEPS).round().long() * visual + every_second
+    order = rank.argsort(dim=-1, descending=True)[:, leaving:]
+    return torch.cat((every_second.gather(-1, order), between), dim=-1)

@@ -1,0 +1,202 @@
+"""Every vision-language family: dropping equals masking, alone and in batches, in prefill, decoding and generate."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tests.adapters.test_llava import fingerprint
+from tests.adapters.vision_models import NEXT, QWEN, batch
+from tests.reference import masked_vlm as reference
+
+import headwise
+from headwise.attachment import adapter_for
+from headwise.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("no_grad")
+CLOSE = {"atol": 3e-5, "rtol": 1e-5}
+OPTIONS = {"do_sample": False, "eos_token_id": None}
+
+
+@pytest.fixture
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=[NEXT, QWEN], ids=lambda family: family.name)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def model(family, attention):
+    return family.make(attention)
+
+
+def quarter(model) -> int:
+    """A budget that keeps a quarter of every row's visual tokens."""
+    return adapter_for(model).geometry.visual_tokens // 4
+
+
+def left_of(visual: int) -> int:
+    """A quarter, rounded half up."""
+    return max(1, int(visual / 4 + 0.5))
+
+
+def spread(prompt) -> torch.Tensor:
+    """Positions that ``uniform`` drops: all but the middles of equal parts of the visual tokens."""
+    columns = prompt.columns
+    keep = left_of(len(columns))
+    kept = {columns[(2 * i + 1) * len(columns) // (2 * keep)] for i in range(keep)}
+    return torch.tensor([p for p in columns if p not in kept])
+
+
+def generated(model, prompt, steps=5, **options):
+    """New tokens of a greedy generation."""
+    out = model.generate(**prompt.inputs, max_new_tokens=steps, **OPTIONS, **options)
+    return out[:, prompt.ids.shape[1] :].tolist()
+
+
+def two_images(family, model, seed=0):
+    return family.prompt(model, 3, family.sizes[0], 4, family.sizes[1], 5, seed=seed)
+
+
+def one_image(family, model, seed=0):
+    return family.prompt(model, 3, family.sizes[seed % 2], 5 + seed, seed=seed)
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+@pytest.mark.parametrize("make", [one_image, two_images])
+def test_fastv_equals_masked_keys(family, model, layer, make):
+    prompt = make(family, model)
+    gone = reference.fastv_dropped(model, prompt.inputs, layer, left_of(sum(prompt.visual)))
+    expected = reference.masked_logits(model, prompt.ids, prompt.images, [(layer, gone)])
+    with headwise.attach(model, Recipe.of(f"fastv:layer={layer}", keep=quarter(model))):
+        pruned = model(**prompt.inputs)
+    left = [p for p in range(prompt.ids.shape[1]) if p not in gone.tolist()]
+    torch.testing.assert_close(pruned.logits[:, left], expected[:, left], **CLOSE)
+    assert not pruned.logits[:, gone].any()
+    lengths = [part.keys.shape[2] for part in pruned.past_key_values.layers]
+    assert lengths == [prompt.ids.shape[1]] * layer + [len(left)] * (4 - layer)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_generate_equals_masked_keys_with_and_without_cache(family, model, layer):
+    prompt = two_images(family, model)
+    stages = [(layer, spread(prompt))]
+    expected = reference.masked_greedy(model, prompt.ids, prompt.images, stages, steps=5)
+    with headwise.attach(model, Recipe.of(f"token_pruning=uniform:layer={layer}", keep=quarter(model))):
+        assert generated(model, prompt) == expected.tolist()
+        assert generated(model, prompt, use_cache=False) == expected.tolist()
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_random_drops_the_same_tokens_as_it_says(family, model, layer):
+    prompt, seen = one_image(family, model), []
+    with headwise.attach(
+        model, Recipe.of(f"token_pruning=random:layer={layer}", keep=quarter(model)), observers=[Watch(seen)]
+    ):
+        found = generated(model, prompt)
+    kept = seen[0].kept[0].tolist()
+    gone = torch.tensor([p for number, p in enumerate(prompt.columns) if number not in kept])
+    assert len(kept) == left_of(len(prompt.columns))
+    assert reference.masked_greedy(model, prompt.ids, prompt.images, [(layer, gone)], steps=5).tolist() == found
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=1", "token_pruning=uniform:layer=0"])
+def test_padded_batch_rows_equal_single_rows(family, model, side, text):
+    prompts = [one_image(family, model, 1), two_images(family, model, 2), family.prompt(model, 9, seed=3)]
+    together = batch(prompts, side)
+    if family is NEXT:  # this family counts padding unless it is told where tokens stand
+        together["position_ids"] = (together["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+    with headwise.attach(model, Recipe.of(text, "max_attention", "fixed:heads=2", keep=quarter(model))):
+        found = model(**together).logits
+        for row, prompt in enumerate(prompts):
+            own = found[row][together["attention_mask"][row].bool()]
+            torch.testing.assert_close(own, model(**prompt.inputs).logits[0], **CLOSE)
+
+
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0"])
+def test_left_padded_generation_equals_single_rows(family, model, text):
+    prompts = [one_image(family, model, 1), two_images(family, model, 2), family.prompt(model, 9, seed=3)]
+    together = batch(prompts, "left")
+    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
+        found = model.generate(**together, max_new_tokens=5, **OPTIONS)[:, together["input_ids"].shape[1] :]
+        for row, prompt in zip(found.tolist(), prompts, strict=True):
+            assert [row] == generated(model, prompt)
+
+
+@pytest.mark.parametrize("text", ["token_pruning=uniform:layer=2", "token_pruning=random:layer=0"])
+def test_beams_follow_the_cache(family, model, text):
+    prompt = two_images(family, model)
+    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
+        cached = generated(model, prompt, num_beams=3)
+        assert generated(model, prompt, num_beams=3, use_cache=False) == cached
+
+
+def test_second_turn_keeps_the_first_turns_choice(family, model):
+    prompt, turn = one_image(family, model), family.prompt(model, 4, seed=8).ids
+    gone = reference.fastv_dropped(model, prompt.inputs, 2, left_of(len(prompt.columns)))
+    whole = torch.cat([prompt.ids, turn], 1)
+    expected = reference.masked_logits(model, whole, prompt.images, [(2, gone)])
+    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=quarter(model))):
+        cache = model(**prompt.inputs).past_key_values
+        again = copy.deepcopy(cache)
+        for held in (cache, again):
+            found = model(input_ids=turn, past_key_values=held).logits
+            torch.testing.assert_close(found, expected[:, prompt.ids.shape[1] :], **CLOSE)
+
+
+def test_second_turn_of_generate_goes_on_from_the_first_turns_cache(family, model):
+    prompt = one_image(family, model)
+    with headwise.attach(model, Recipe.of("token_pruning=uniform:layer=2", keep=quarter(model))):
+        first = model.generate(**prompt.inputs, max_new_tokens=3, return_dict_in_generate=True, **OPTIONS)
+        whole = torch.cat([first.sequences, family.prompt(model, 4, seed=8).ids], 1)
+        inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+        found = model.generate(**inputs, past_key_values=first.past_key_values, max_new_tokens=3, **OPTIONS)
+    expected = reference.masked_greedy(model, whole, prompt.images, [(2, spread(prompt))], steps=3)
+    assert found[:, whole.shape[1] :].tolist() == expected.tolist()
+
+
+def test_keeping_everything_is_bit_identical(family, model):
+    prompt, everything = two_images(family, model), 4 * quarter(model)
+    expected = model(**prompt.inputs).logits
+    for text in ("fastv:layer=2", "token_pruning=random:layer=0"):
+        with headwise.attach(model, Recipe.of(text, keep=everything)):
+            assert torch.equal(expected, model(**prompt.inputs).logits)
+
+
+def test_prompt_without_image_is_untouched(family, model):
+    prompt = family.prompt(model, 7)
+    expected = model(**prompt.inputs).logits
+    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=quarter(model))):
+        assert torch.equal(expected, model(**prompt.inputs).logits)
+
+
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0", "visionzip"])
+def test_model_is_as_before(family, model, text):
+    prompt = one_image(family, model)
+    model(**prompt.inputs)  # transformers installs its own output recorders on the first forward
+    before = fingerprint(model)
+    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
+        generated(model, prompt)
+    assert before == fingerprint(model)
+    assert not {"get_image_features", "get_video_features"} & set(vars(model.model))
+
+
+def test_another_model_is_refused_with_what_is_missing(family, model):
+    model.model = model.model.language_model
+    with pytest.raises(headwise.ModelError, match=r"has no model\.language_model; attach to a"):
+        adapter_for(model)
+
+
+class Watch:
+    def __init__(self, seen: list) -> None:
+        self._seen = seen
+
+    @headwise.hookimpl
+    def selected(self, selection) -> None:
+        self._seen.append(selection)
