@@ -35,7 +35,8 @@ class Instruments:
     probe: Probe | None = None
     unrotated: Unrotated | None = None
     seen: Seen | None = None
-    clip: dict[str, ClipRelevance] = attrs.field(factory=dict)
+    clip: ClipRelevance = attrs.field(factory=ClipRelevance)
+    tokenizers: dict[str, Any] = attrs.field(factory=dict)
 
     def forget(self) -> None:
         """Let go of everything remembered of the last forward."""
@@ -252,21 +253,17 @@ class StageEvidence:
                 "the model's config names no CLIP model that is to be had here; give one with clip=FOLDER,"
                 " or relevance=embeddings"
             )
-        clips = self._scene.instruments.clip
-        if folder not in clips:
-            clips[folder] = ClipRelevance(folder, self.columns.device)
         features = list(self.features().unbind(0))
-        return torch.stack(clips[folder].similarity(features, self._questions())).to(self.columns.device)
+        return torch.stack(self._scene.instruments.clip.similarity(folder, features, self._questions()))
 
     def _questions(self) -> list[str]:
         """What each row asks, as text."""
-        ids, layout = self._scene.forward.ids, self._scene.forward
-        if ids is None:
-            raise ModelError(
-                "the model was given embeddings instead of input_ids, so the question is not known as text"
-            )
-        tokenizer = tokenizer_of(self._scene.anatomy.outer)
-        return questions(tokenizer, [ids[row, layout.last_text(row)].tolist() for row in self._group.rows])
+        model, known = self._scene.anatomy.outer, self._scene.instruments.tokenizers
+        name = str(model.config.name_or_path)
+        if name not in known:
+            known[name] = tokenizer_of(model)
+        rows = [self._scene.forward.ids(row) for row in self._group.rows]
+        return questions(known[name], rows, self._scene.anatomy.image_token)
 
     def note(self, key: str, values: Sequence[Any]) -> None:
         """Put one value per row into the run's record."""

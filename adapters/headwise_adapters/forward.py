@@ -63,10 +63,13 @@ class Forward:
         past = int(cache.get_seq_length()) if cache is not None else 0
         return cls(anatomy, watcher, given, layout, past, source.device)
 
-    @property
-    def ids(self) -> Tensor | None:
-        """Token ids (b, length), where the model was given ids."""
-        return self._given.get("input_ids")
+    def ids(self, row: int) -> list[int]:
+        """Token ids of a row as they were put in, without padding."""
+        ids: Tensor | None = self._given.get("input_ids")
+        if ids is None:
+            raise ModelError("the model was given embeddings, and this strategy reads the question; give it input_ids")
+        found: list[int] = ids[row].cpu()[torch.from_numpy(self._kinds[row] != PADDING)].tolist()
+        return found
 
     @property
     def features_given(self) -> Any:
@@ -96,12 +99,6 @@ class Forward:
             pixels = picture.pixels.detach().contiguous().cpu().flatten().view(torch.uint8)
             self._checksums[id(picture)] = zlib.crc32(pixels.numpy().data)
         return self._checksums[id(picture)]
-
-    def last_text(self, row: int) -> Integers:
-        """Positions, as put in, of the tokens after the last visual token of a row that are not padding."""
-        kinds = self._kinds[row]
-        after = int(np.flatnonzero(kinds == IMAGE)[-1]) + 1 if (kinds == IMAGE).any() else 0
-        return after + np.flatnonzero(kinds[after:] != PADDING)
 
     def visual_numbers(self, row: int) -> Integers:
         """Which of the row's entered visual tokens are left, ascending."""

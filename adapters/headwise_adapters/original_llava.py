@@ -73,10 +73,11 @@ class OriginalLlava:
         tower = tower_of(config, folder, {name[len(_TOWER) :]: state[name] for name in state if name.startswith(_TOWER)})
         state |= {f"{_TOWER}{name}": tensor for name, tensor in tower.tensors.items()}
         tokenizer = tokenizer_of(folder)
-        new = _grow(state, config["vocab_size"], tokenizer)
-        wanted = _configuration(config, tower, tokenizer, len(state[_VOCABULARY[0]]))
+        size = _grow(state, config["vocab_size"], tokenizer)
+        wanted = _configuration(config, tower, tokenizer, size)
         model = _model(wanted, state, dtype, attention)
-        model.generation_config.suppress_tokens = new
+        added = {wanted.image_token_id, tokenizer.pad_token_id, *range(config["vocab_size"], size)}
+        model.generation_config.suppress_tokens = sorted(added)
         model.config.name_or_path = str(folder)
         pictures = picture_processor(
             wanted.vision_config.image_size, config.get("image_aspect_ratio") == "pad", tower.folder
@@ -120,18 +121,21 @@ def _original(name: str) -> str:
     return theirs + name.removeprefix(ours)
 
 
-def _grow(state: dict[str, Tensor], size: int, tokenizer: Any) -> list[int]:
-    """Give the vocabulary of ``size`` its new rows; returns the new ids, which stand for no text."""
-    added = len(tokenizer) - 2
-    if added > size:
-        raise ModelError(f"its tokenizer knows {added} tokens and its config.json {size}; they belong to different models")
+def _grow(state: dict[str, Tensor], size: int, tokenizer: Any) -> int:
+    """Give a vocabulary of ``size`` room for <image> and <pad>; returns its new size."""
+    known = len(tokenizer) - 2
+    if known > size:
+        raise ModelError(f"its tokenizer knows {known} tokens and its config.json {size}; they are of different models")
     grown = -(-max(size, len(tokenizer)) // MULTIPLE) * MULTIPLE
     for name in _VOCABULARY:
         rows = state.get(name)
-        if rows is not None and len(rows) == size:  # what is not is told by _model
-            mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
-            state[name] = torch.cat([rows, mean.expand(grown - size, -1)])
-    return sorted({tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.pad_token_id, *range(size, grown)})
+        if rows is None:
+            continue  # told with everything else that is lacking
+        if len(rows) != size:
+            raise ModelError(f"{_original(name)} has {len(rows)} rows and config.json gives vocab_size={size}")
+        mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
+        state[name] = torch.cat([rows, mean.expand(grown - size, -1)])
+    return grown
 
 
 def _configuration(config: Mapping[str, Any], tower: Tower, tokenizer: Any, size: int) -> Any:

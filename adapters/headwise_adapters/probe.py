@@ -132,7 +132,7 @@ def logits(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _masked(values: Tensor, mask: Tensor | None, batch: Tensor, index: Tensor, past: int) -> Tensor:
-    """Logits ``values`` (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given."""
+    """Logits (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given."""
     keys = values.shape[-1]
     if mask is not None and mask.ndim == 4:
         rows = mask[batch] if mask.shape[0] > 1 else mask.expand(batch.numel(), -1, -1, -1)

@@ -12,6 +12,7 @@ import attrs
 
 from headwise.errors import ModelError
 from headwise.geometry import SHAPES, Geometry, shape
+from headwise.original_llava import patches, recognises
 
 # A saved configuration leaves out what equals the default of its class in transformers; LLaVA-1.5-7B saves hardly
 # anything of its language model.
@@ -42,6 +43,8 @@ def read_geometry(path: Path) -> Geometry:
     config = _read(file)
     if isinstance(config, Mapping) and config.get("model_type") in _GATED:
         return _geometry(name, config, file)
+    if isinstance(config, Mapping) and recognises(config):
+        return attrs.evolve(_geometry(name, config, file), visual_tokens=patches(config, file.parent))
     text = _part(config, "text_config", _TEXT_DEFAULTS, file)
     vision = _part(config, "vision_config", _VISION_DEFAULTS, file)
     return attrs.evolve(_geometry(name, text, file), visual_tokens=_visual_tokens(config, vision, file))

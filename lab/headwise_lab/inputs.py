@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark, Question
-from headwise_lab.metrics.overlap import Mask, token_mask
+from headwise_lab.metrics.overlap import Box, Mask, token_mask
 from headwise_lab.models_io import DTYPES, Loaded
 from headwise_lab.pictures import Pictures
 
@@ -102,7 +102,11 @@ class Inputs:
         if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
             return None
         with Image.open(question.image) as picture:
-            return token_mask(question.boxes, picture.size, tokens, side)
+            boxes, size = question.boxes, picture.size
+        images = self.loaded.processor.image_processor
+        if hasattr(images, "pad_to_square") and getattr(images, "do_pad", False):
+            boxes, size = squared(boxes, size)
+        return token_mask(boxes, size, tokens, side)
 
     @cached_property
     def features(self) -> Tensor:
@@ -114,6 +118,14 @@ class Inputs:
             with self.pictures.remembered(batch.first):
                 found.append(image_features(self.loaded, batch))
         return torch.cat(found)[:SAMPLE]
+
+
+def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tuple[int, int]]:
+    """Boxes of a picture, and its size, once borders have made it square; an odd border's larger part comes last."""
+    width, height = size
+    side = max(size)
+    right, down = (side - width) // 2, (side - height) // 2
+    return [(x0 + right, y0 + down, x1 + right, y1 + down) for x0, y0, x1, y1 in boxes], (side, side)
 
 
 @torch.inference_mode()

@@ -1,20 +1,67 @@
-"""Reading a model folder with transformers: weights that fit, no foreign code, and errors with the model's name."""
+"""Reading a model folder with transformers: weights that fit, no foreign code, and errors with the model's name.
+
+Folders in a layout of their own, such as LLaVA's authors use, are read by a loader found by entry point.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from headwise.errors import HeadwiseError, ModelError
-from headwise.registry import installed
+from headwise.registry import installed, load, only
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""
+
+
+class Checkpoint(Protocol):
+    """Opens vision-language models stored in a layout of their own; found by entry point ``headwise.checkpoint``.
+
+    The entry point is a class built without arguments.
+    """
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """Whether a folder with this ``config.json`` is for this loader; false for every layout of transformers."""
+        ...
+
+    def load(self, folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, Iterable[Path]]:
+        """A transformers model an adapter knows, its processor, and the files read, in an order that stays the same.
+
+        ``attention``: the transformers attention implementation. Runs no code that came with the weights.
+        """
+        ...
+
+
+def checkpoint_of(folder: Path) -> Checkpoint | None:
+    """The loader that recognises a model folder; None where transformers reads it itself."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # transformers says what is wrong with it
+    found = installed("checkpoint")
+    loaders: Iterator[Checkpoint] = (load(only("checkpoint layout", name, found))() for name in found)
+    return next((loader for loader in loaders if isinstance(config, Mapping) and loader.recognises(config)), None)
+
+
+def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, str]:
+    """A vision-language model, its processor, and the digest of what both were read from."""
+    loader = checkpoint_of(folder)
+    if loader is not None:
+        with without_progress():
+            model, processor, read = loader.load(folder, dtype, attention)
+        return model, processor, digest(folder, read)
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = load_weights(folder, AutoModelForImageTextToText, dtype, attention)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return model, processor, digest(folder)
 
 
 def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) -> Any:
@@ -77,10 +124,13 @@ def without_progress() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def digest(folder: Path) -> str:
-    """A SHA-256 over the files a model is loaded from, shortened to 16 hexadecimal digits."""
+def digest(folder: Path, read: Iterable[Path] | None = None) -> str:
+    """A SHA-256 over the files a model is loaded from, shortened to 16 hexadecimal digits.
+
+    ``read``: those files, where they are not all of the folder's that transformers reads.
+    """
     found = hashlib.sha256()
-    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}) if read is None else read:
         with path.open("rb") as stream:
             found.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return found.hexdigest()[:16]

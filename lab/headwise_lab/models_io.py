@@ -15,7 +15,16 @@ import torch
 from headwise.attachment import adapter_for
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
-from headwise_lab.loading import READ, digest, first_line, load_weights, pad_left, speaking_for
+from headwise_lab.loading import (
+    READ,
+    checkpoint_of,
+    digest,
+    first_line,
+    load_pair,
+    load_weights,
+    pad_left,
+    speaking_for,
+)
 from headwise_lab.models import SHIPPED, shipped
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,7 +41,7 @@ class Loaded:
     """A vision-language model ready to be asked, its processor, and what tells it apart from others.
 
     ``name`` stands in records, ``source`` is what the user gave.
-    ``weights``: the first 16 hexadecimal digits of a SHA-256 over the folder's weights, configuration and tokenizer.
+    ``weights``: the first 16 hexadecimal digits of a SHA-256 over the model's weights, configuration and tokenizer.
     """
 
     name: str
@@ -63,19 +72,16 @@ class LoadedLm:
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> Loaded:
     """Load the vision-language model called ``name``; raises ModelError in one sentence for what stands in the way."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     _check(dtype, attention)
     folder = find(name)
     with speaking_for(name):
-        model = load_weights(folder, AutoModelForImageTextToText, DTYPES[dtype], attention)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model, processor, weights = load_pair(folder, DTYPES[dtype], attention)
         if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
             raise ModelError(
                 f"its processor is a {type(processor).__name__}; wanted one with tokenizer and image processor"
             )
         model, geometry = _ready(model, name, device, processor.tokenizer)
-    return Loaded(geometry.name, name, model, processor, geometry, digest(folder), dtype, attention, str(device))
+    return Loaded(geometry.name, name, model, processor, geometry, weights, dtype, attention, str(device))
 
 
 def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> LoadedLm:
@@ -134,6 +140,9 @@ def _fetched(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(READ)))
+        folder = Path(snapshot_download(name, allow_patterns=list(READ)))
+        if not any(folder.glob("*.safetensors")) and checkpoint_of(folder):
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read as tensors, never as code
+        return folder
     except Exception as error:  # offline, unknown, gated, disk full: each comes as a class of its own
         raise ModelError(f"{name} is neither a local folder nor to be had from the hub: {first_line(error)}") from error

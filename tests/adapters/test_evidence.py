@@ -1,4 +1,4 @@
-"""What a stage is shown equals what the stock model computes with attention maps, hidden states and caches switched on."""
+"""What a stage is shown equals what the stock model computes with attention maps and hidden states switched on."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_generate_shows_the_tower_and_beams_share_their_picture(model, tools):
 def test_features_made_elsewhere_are_refused_where_the_tower_is_asked(model, tools, inputs):
     features = model.get_image_features(pixel_values=inputs["pixel_values"], return_dict=True)
     given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": features}}
-    with pytest.raises(Exception, match="were made elsewhere.*give the model pixel_values inside"):
+    with pytest.raises(Exception, match=r"were made elsewhere.*give the model pixel_values inside"):
         shown(model, given, lambda e: e.saliency(), reads=("vision",), layer=0)
 
 

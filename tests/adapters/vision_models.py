@@ -20,6 +20,7 @@ from transformers import (
 from transformers.image_processing_utils import select_best_resolution
 
 IMAGE, VIDEO, PAD, VOCAB, TILE = 4, 3, 0, 60, 16
+START, END = 58, 59  # what Qwen2.5-VL has before and after an image
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48], [16, 16]]
 Size = tuple[int, int]
 
@@ -62,8 +63,8 @@ def tiny_qwen(attention: str = "eager"):
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
     }  # fmt: skip
     config = Qwen2_5_VLConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=58,
-        vision_end_token_id=59,
+        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START,
+        vision_end_token_id=END,
     )  # fmt: skip
     config._attn_implementation = attention
     return _scattered(Qwen2_5_VLForConditionalGeneration(config))
@@ -88,14 +89,13 @@ class Prompt:
         return [p for p in range(self.ids.shape[1]) if self.ids[0, p] == IMAGE]
 
 
-def ids_of(parts: list[int], seed: int) -> Tensor:
-    """Token ids (1, n): n random words for n > 0, -n placeholders for n < 0."""
-    generator = torch.Generator().manual_seed(seed)
-    words = [
-        torch.randint(5, 58, (part,), generator=generator) if part > 0 else torch.full((-part,), IMAGE)
-        for part in parts
-    ]
-    return torch.cat([torch.tensor([1]), *words])[None]
+def ids_of(parts: tuple[int | Size, ...], images: list[list[int]], seed: int) -> Tensor:
+    """Token ids (1, n): random words, and what stands for each image."""
+    generator, found, placeholders = torch.Generator().manual_seed(seed), [torch.tensor([1])], iter(images)
+    for part in parts:
+        words = torch.randint(5, START, (part,), generator=generator) if isinstance(part, int) else None
+        found.append(torch.tensor(next(placeholders)) if words is None else words)
+    return torch.cat(found)[None]
 
 
 def next_prompt(model, *parts: int | Size, seed: int = 0) -> Prompt:
@@ -108,8 +108,9 @@ def next_prompt(model, *parts: int | Size, seed: int = 0) -> Prompt:
         generator = torch.Generator().manual_seed(100 * seed + number)
         pixels[number, :count] = torch.randn(count, 3, TILE, TILE, generator=generator)
     images = {"pixel_values": pixels, "image_sizes": sizes} if tiles else {}
-    visual = [len(found) for found in model.get_image_features(**images, return_dict=True).pooler_output] if images else []
-    return Prompt(ids_of(_with_counts(parts, visual), seed), tuple(visual), images)
+    features = model.get_image_features(**images, return_dict=True).pooler_output if images else []
+    visual = [len(found) for found in features]
+    return Prompt(ids_of(parts, [[IMAGE] * count for count in visual], seed), tuple(visual), images)
 
 
 def qwen_prompt(_, *parts: int | Size, seed: int = 0) -> Prompt:
@@ -119,13 +120,7 @@ def qwen_prompt(_, *parts: int | Size, seed: int = 0) -> Prompt:
     pixels = [torch.randn(height * width, 24, generator=generator) for _, height, width in grids]
     images = {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.tensor(grids)} if grids else {}
     visual = [height * width // 4 for _, height, width in grids]
-    return Prompt(ids_of(_with_counts(parts, visual), seed), tuple(visual), images)
-
-
-def _with_counts(parts: tuple[int | Size, ...], visual: list[int]) -> list[int]:
-    """Parts in which every image is minus the number of its tokens."""
-    counts = iter(visual)
-    return [part if isinstance(part, int) else -next(counts) for part in parts]
+    return Prompt(ids_of(parts, [[START, *[IMAGE] * count, END] for count in visual], seed), tuple(visual), images)
 
 
 def batch(prompts: list[Prompt], side: str) -> dict[str, Tensor]:

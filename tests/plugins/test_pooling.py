@@ -59,14 +59,13 @@ def grids(draw):
 @pytest.mark.parametrize(
     ("height", "width", "keep", "window"),
     [(24, 24, 144, (2, 2)), (24, 24, 64, (3, 3)), (24, 24, 36, (4, 4)), (24, 24, 1, (24, 24)), (24, 24, 576, (1, 1)),
-     (4, 6, 6, (2, 2)), (6, 4, 6, (2, 2)), (12, 24, 8, (6, 6)), (24, 24, 288, (1, 2)), (1, 12, 3, (1, 4)),
+     (4, 6, 6, (2, 2)), (6, 4, 6, (2, 2)), (12, 24, 8, (6, 6)), (1, 12, 3, (1, 4)),
      (12, 1, 3, (4, 1))],
 )  # fmt: skip
 def test_where_windows_fit_it_is_average_pooling(height, width, keep, window):
     states = torch.randn(2, height * width, 5, generator=torch.Generator().manual_seed(keep))
     expected = avg_pool2d(states.mT.unflatten(-1, (height, width)), window).flatten(2).mT
     _, weights = pooled(Picture((height, width), height * width, keep, batch=2))
-    # the pipeline sorts by place, and the places of cells in a band follow each other only row by row
     torch.testing.assert_close(expected, weights @ states)
 
 
@@ -131,7 +130,7 @@ def test_without_a_grid_runs_of_the_reading_order_are_averaged(visual, data):
 
 def test_one_token_less_than_all_merges_one_pair_of_neighbours():
     sizes = sorted(len(tokens) for tokens in cells(Picture((24, 24), 576, 575)).values())
-    assert [1] * 574 + [2] == sizes
+    assert sizes == [1] * 574 + [2]
 
 
 def test_keeping_everything_merges_nothing():
@@ -150,7 +149,7 @@ def test_the_plan_says_how_many_tokens_can_be_merged_ones(keep, most):
 def test_average_budgets_are_kept_in_every_layer_because_nothing_is_full(tokens):
     plan = pipeline(tokens=tokens).plan(shape("llava-1.5-7b"))
     assert (tokens,) * 32 == plan.processed
-    assert [(0, (), True)] == [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages]
+    assert [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages] == [(0, (), True)]
 
 
 def test_more_tokens_than_there_are_is_refused():

@@ -117,13 +117,13 @@ def test_the_most_similar_pairs_merge_at_the_place_of_the_second_set():
     assert [{0: {0}, 1: {1}, 3: {2, 3, 4}, 5: {5}}] == merged("tome", Vision(metric, 4))
 
 
-def test_larger_tokens_weigh_more_in_the_next_round():
-    """By hand: 0 and 2 merge into 1, which then lies at a third of 90 degrees from 3, else at half of it."""
+def test_all_members_have_the_same_share_however_they_came_together():
+    """By hand: 0 and 2 merge into 1, the first of equals; then the three of them into 3."""
     metric = [[[1, 0], [1, 0], [1, 0], [0, 1]]]
     assert [{1: {0, 1, 2}, 3: {3}}] == merged("tome", Vision(metric, 2))
     found = outcome("tome", Vision(metric, 1))
-    assert [[3]] == found.positions.tolist()
-    assert [[[0.25] * 4]] == found.weights.tolist()
+    assert found.positions.tolist() == [[3]]
+    assert found.weights.tolist() == [[[0.25] * 4]]
 
 
 @pytest.mark.parametrize("keep", [1, 4, 8, 9])
@@ -156,7 +156,7 @@ def test_the_plan_says_how_many_tokens_can_be_merged_ones(keep, most):
 def test_average_budgets_are_kept_in_every_layer_because_nothing_is_full(tokens):
     plan = pipeline("tome", tokens=tokens).plan(shape("llava-1.5-7b"))
     assert (tokens,) * 32 == plan.processed
-    assert [(0, ("vision",), True)] == [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages]
+    assert [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages] == [(0, ("vision",), True)]
 
 
 def test_more_tokens_than_there_are_is_refused():

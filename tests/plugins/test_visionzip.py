@@ -141,7 +141,7 @@ def test_dominant_tokens_stay_as_they_are_and_contextual_ones_take_in_their_like
 
 def test_without_contextual_tokens_the_most_salient_are_selected_and_nothing_merges():
     found = outcome("visionzip:dominant=1", Vision([[1, 5, 5, 0, 9]], [[[1, 0]] * 5], 2))
-    assert [[1, 4]] == found.positions.tolist()
+    assert found.positions.tolist() == [[1, 4]]
     assert found.weights is None
 
 
@@ -173,7 +173,7 @@ def test_half_precision_merges_what_the_same_numbers_merge_in_float32():
 def test_average_budgets_are_kept_in_every_layer_because_nothing_is_full(tokens):
     plan = pipeline("visionzip", tokens=tokens).plan(shape("llava-1.5-7b"))
     assert (tokens,) * 32 == plan.processed
-    assert [(0, ("vision",), True)] == [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages]
+    assert [(stage.layer, stage.reads, stage.per_image) for stage in plan.stages] == [(0, ("vision",), True)]
 
 
 def test_more_tokens_than_there_are_is_refused():

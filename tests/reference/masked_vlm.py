@@ -57,7 +57,9 @@ def masked_logits(model, ids: Tensor, images: dict[str, Tensor], stages: list[tu
     return model.lm_head(language.norm(states))
 
 
-def masked_greedy(model, ids: Tensor, images: dict[str, Tensor], stages: list[tuple[int, Tensor]], steps: int) -> Tensor:
+def masked_greedy(
+    model, ids: Tensor, images: dict[str, Tensor], stages: list[tuple[int, Tensor]], steps: int
+) -> Tensor:
     """Greedy continuation (1, steps), running the whole sequence anew for every token."""
     start = ids.shape[1]
     for _ in range(steps):

@@ -19,8 +19,8 @@ class Tome:
 
     In a round every second token looks for the most similar one among those between, and the most similar pairs merge
     at the latter's place: a merged token is the mean of all tokens it stands for. The next round sees what did not
-    merge, most similar first, then the others, as the published code leaves them. ToMe does this within the vision tower, a
-    round per layer; here it follows the tower, and what merges is what the language model would get.
+    merge, most similar first, then the others, as the published code leaves them. ToMe does this within the vision
+    tower, a round per layer; here it follows the tower, and what merges is what the language model would get.
     ``metric``: similar are the tower's ``keys`` (as published), or its ``features``. ``step``: tokens that leave in a
     round, at most half; by default half. Of equals the token or pair that comes first goes first.
     """
