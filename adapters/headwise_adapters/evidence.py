@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import numpy as np
@@ -259,7 +259,7 @@ class StageEvidence:
     def _questions(self) -> list[str]:
         """What each row asks, as text."""
         model, known = self._scene.anatomy.outer, self._scene.instruments.tokenizers
-        name = str(model.config.name_or_path)
+        name = str(cast(Any, model).config.name_or_path)
         if name not in known:
             known[name] = tokenizer_of(model)
         rows = [self._scene.forward.ids(row) for row in self._group.rows]

@@ -199,11 +199,14 @@ class Forward:
 
 
 def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:
-    """Bool (b, length): where image features go. Embeddings are compared with the placeholder's, as the model does."""
-    if source.ndim == 2:
-        image = source == anatomy.image_token
-    elif given.get("pixel_values") is None and not given.get("mm_encoder_outputs"):
+    """Bool (b, length): where image features go. Embeddings are compared with the placeholder's, as the model does.
+
+    Without images there are none: a placeholder that the model itself said is a word like any other.
+    """
+    if given.get("pixel_values") is None and not given.get("mm_encoder_outputs"):
         image = torch.zeros(source.shape[:2], dtype=torch.bool)
+    elif source.ndim == 2:
+        image = source == anatomy.image_token
     else:
         placeholder = cast(Any, anatomy.text).get_input_embeddings()(
             torch.tensor(anatomy.image_token, device=source.device)

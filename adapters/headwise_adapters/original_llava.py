@@ -1,8 +1,8 @@
 """LLaVA-1.5 in the layout of its authors (liuhaotian/llava-v1.5-7b), opened as transformers' own LLaVA.
 
 Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024, arXiv:2310.03744. Tensors are renamed and
-nothing in them changes. The vocabulary grows by <image> and <pad>, and to a multiple of 64, by rows that are the mean of
-all others; ``generate`` never yields one of the new ids.
+nothing in them changes. The vocabulary grows by <image> and <pad>, and to a multiple of 64, by rows that are the mean
+of all others; ``generate`` never yields one of the new ids.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _NAMES = {
 _VOCABULARY = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 _COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _TEXT = (*_COUNTS[1:], "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings",
-         "rope_theta", "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias", "initializer_range")  # fmt: skip
+         "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "initializer_range")  # fmt: skip
+_FILES = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+          "added_tokens.json")  # fmt: skip
 _STRATEGIES = {"patch": "default", "cls_patch": "full"}
 
 _READABLE: dict[str, tuple[Any, ...]] = {
@@ -60,17 +62,19 @@ class OriginalLlava:
         return recognises(config)
 
     def load(
-        self, folder: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa"
+        self, folder: Path | str, dtype: torch.dtype = torch.float32, attention: str = "sdpa"
     ) -> tuple[Any, Any, list[Path]]:
         """A ``LlavaForConditionalGeneration``, its processor, and the files they were read from.
 
         Raises ModelError where the checkpoint lacks something or is of a kind that the Hugging Face form of LLaVA-1.5
         cannot express. Weights are read from safetensors or, as tensors only, from PyTorch's files.
         """
+        folder = Path(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _check(config)
         state = _renamed(tensors(folder))
-        tower = tower_of(config, folder, {name[len(_TOWER) :]: state[name] for name in state if name.startswith(_TOWER)})
+        held = {name.removeprefix(_TOWER): tensor for name, tensor in state.items() if name.startswith(_TOWER)}
+        tower = tower_of(config, folder, held)
         state |= {f"{_TOWER}{name}": tensor for name, tensor in tower.tensors.items()}
         tokenizer = tokenizer_of(folder)
         size = _grow(state, config["vocab_size"], tokenizer)
@@ -79,14 +83,10 @@ class OriginalLlava:
         added = {wanted.image_token_id, tokenizer.pad_token_id, *range(config["vocab_size"], size)}
         model.generation_config.suppress_tokens = sorted(added)
         model.config.name_or_path = str(folder)
-        pictures = picture_processor(
-            wanted.vision_config.image_size, config.get("image_aspect_ratio") == "pad", tower.folder
-        )
-        processor = processor_of(
-            tokenizer, pictures, wanted.vision_config.patch_size, wanted.vision_feature_select_strategy
-        )
-        own = (folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
-        return model, processor, [*(path for path in own if path.is_file()), *shards(folder), *tower.files]
+        pictures = picture_processor(tower.config.image_size, config.get("image_aspect_ratio") == "pad", tower.folder)
+        processor = processor_of(tokenizer, pictures, wanted)
+        own = [path for name in _FILES if (path := folder / name).is_file()]
+        return model, processor, [*own, *shards(folder), *tower.files]
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -95,12 +95,12 @@ def _check(config: Mapping[str, Any]) -> None:
         if config.get(key) not in readable:
             known = " or ".join(str(value) for value in readable if value is not None)
             raise ModelError(
-                f"its config.json gives {key}={config.get(key)!r}, and of original checkpoints only LLaVA-1.5's {known}"
+                f"config.json gives {key}={config.get(key)!r}, and of original checkpoints only LLaVA-1.5's {known}"
                 " is opened; take the model in its Hugging Face form"
             )
     for key in (*_COUNTS, "mm_vision_select_layer"):
         if not isinstance(config.get(key), int):
-            raise ModelError(f"its config.json gives {key}={config.get(key)!r}; wanted a whole number")
+            raise ModelError(f"config.json gives {key}={config.get(key)!r}; wanted a whole number")
 
 
 def _renamed(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

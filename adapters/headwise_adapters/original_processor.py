@@ -21,19 +21,20 @@ SYSTEM = (
     " The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
-# One line per kind of text, where jinja would keep every line break: the pieces are joined.
 TEMPLATE = "".join(
     (
         "{% macro told(content) %}{% if content is string %}{{ content }}{% else %}",
         "{% for part in content if part['type'] == 'image' %}<image>\n{% endfor %}",
         "{% for part in content if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}{% endmacro %}",
-        "{% if messages[0]['role'] == 'system' %}{{ told(messages[0]['content']) }}{% else %}" + SYSTEM + "{% endif %} ",
+        "{% if messages[0]['role'] == 'system' %}{{ told(messages[0]['content']) }}",
+        "{% else %}" + SYSTEM + "{% endif %} ",
         "{% for message in messages %}",
         "{% if message['role'] == 'user' %}USER: {{ told(message['content']) }} ",
         "{% elif message['role'] == 'assistant' %}ASSISTANT: {{ told(message['content']) }}</s>{% endif %}",
         "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}",
     )
 )
+"""vicuna_v1 as a jinja template: turns joined by a space, images before the text they came with."""
 
 # The space before a text behind an image; none where another image or nothing follows.
 _BEHIND_IMAGE = rf"{IMAGE}(?!{IMAGE}|\z)"
@@ -107,15 +108,15 @@ def _colours(tower: Path | None) -> dict[str, list[float]]:
     return {key: told[key] for key in ("image_mean", "image_std") if key in told}
 
 
-def processor_of(tokenizer: Any, pictures: Any, patch: int, strategy: str) -> Any:
-    """The processor; ``strategy`` is the model's: "default" leaves the class token out, "full" keeps it."""
+def processor_of(tokenizer: Any, pictures: Any, config: Any) -> Any:
+    """The processor for a model of this ``LlavaConfig``."""
     from transformers import LlavaProcessor
 
     return LlavaProcessor(
         image_processor=pictures,
         tokenizer=tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy=strategy,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
         image_token=IMAGE,
         chat_template=TEMPLATE,

@@ -14,6 +14,7 @@ import attrs
 
 from headwise.errors import ModelError
 from headwise.eviction import CacheEvidence, EvictionPlan, Score, ScorePlan, WindowPlan
+from headwise.geometry import ANY_SIZE
 from headwise.pipeline import Pipeline
 from headwise_adapters.evicting import Layers
 from headwise_adapters.images import Picture, Tower, whole
@@ -30,7 +31,7 @@ class Qwen25VlAdapter(VisionLanguageAdapter):
 
     def visual_tokens(self) -> int:
         """Of the image that budgets are given for."""
-        return 576
+        return ANY_SIZE
 
     def tower(self) -> Tower:
         """Windowed attention, and 2 x 2 patches for a token."""

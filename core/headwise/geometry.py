@@ -9,6 +9,9 @@ from headwise.hints import did_you_mean
 
 _count = attrs.validators.ge(1)
 
+ANY_SIZE = 576
+"""Visual tokens of the image that budgets are given for, in models whose images have as many as their size asks for."""
+
 
 @attrs.frozen(kw_only=True)
 class Geometry:
@@ -37,6 +40,13 @@ def _llava(name: str, layers: int, heads: int, intermediate: int, visual_tokens:
     )  # fmt: skip
 
 
+def _qwen_vl(name: str, layers: int, heads: int, kv_heads: int, intermediate: int) -> Geometry:
+    return Geometry(
+        name=name, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=128, hidden=128 * heads,
+        intermediate=intermediate, visual_tokens=ANY_SIZE,
+    )  # fmt: skip
+
+
 def _language(
     name: str, layers: int, heads: int, head_dim: int, intermediate: int, *, kv_heads: int | None = None, gated: bool
 ) -> Geometry:
@@ -53,6 +63,9 @@ SHAPES = {
         _llava("llava-1.5-13b", 40, 40, 13824, 576),
         _llava("llava-next-7b", 32, 32, 11008, 2880),
         _llava("llava-next-13b", 40, 40, 13824, 2880),
+        _llava("llava-1.6-vicuna-7b", 32, 32, 11008, 576),
+        _qwen_vl("qwen2.5-vl-3b", 36, 16, 2, 11008),
+        _qwen_vl("qwen2.5-vl-7b", 28, 28, 4, 18944),
         Geometry(
             name="demo-llava", layers=12, heads=8, kv_heads=8, head_dim=16, hidden=128, intermediate=384,
             visual_tokens=144,
@@ -64,7 +77,11 @@ SHAPES = {
         _language("demo-pythia", 6, 8, 24, 768, gated=False),
     )
 }  # fmt: skip
-"""Shapes known by name, so that a budget can be planned without weights."""
+"""Shapes known by name, so that a budget can be planned without weights.
+
+A LLaVA-NeXT image is up to five pictures of 576 tokens. ``llava-next-*`` count the tokens of such an image, as papers
+do in their tables; ``llava-1.6-vicuna-7b`` counts those of one picture, as attaching does, from which budgets scale.
+"""
 
 
 def shape(name: str) -> Geometry:

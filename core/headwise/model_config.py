@@ -11,18 +11,24 @@ from typing import Any
 import attrs
 
 from headwise.errors import ModelError
-from headwise.geometry import SHAPES, Geometry, shape
+from headwise.geometry import ANY_SIZE, SHAPES, Geometry, shape
 from headwise.original_llava import patches, recognises
 
 # A saved configuration leaves out what equals the default of its class in transformers; LLaVA-1.5-7B saves hardly
 # anything of its language model.
 _TEXT_DEFAULTS = {
     "llama": {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "intermediate_size": 11008},
-}
+    "mistral": {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096,
+                "intermediate_size": 14336, "sliding_window": 4096},
+    "qwen2_5_vl_text": {"num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+                        "hidden_size": 8192, "intermediate_size": 29568},
+}  # fmt: skip
 _VISION_DEFAULTS = {"clip_vision_model": {"image_size": 224, "patch_size": 32}}
 
 _GATED = {"gpt_neox": False, "llama": True, "mistral": True, "qwen2": True, "qwen3": True}
 """Language models that are read without a vision tower, and whether their feed-forward blocks are gated."""
+
+_QWEN = "qwen2_5_vl"  # its published files have the language model's keys at the top, those saved since a text_config
 
 
 def geometry_of(name: str) -> Geometry:
@@ -36,7 +42,8 @@ def geometry_of(name: str) -> Geometry:
 def read_geometry(path: Path) -> Geometry:
     """The geometry a model folder or ``config.json`` describes; raises ModelError naming what is missing.
 
-    It may be of LLaVA, or of a language model alone: gpt_neox, llama, mistral, qwen2, qwen3.
+    It may be of LLaVA, in either layout, of LLaVA-NeXT (the tokens of one crop), of Qwen2.5-VL (the tokens that budgets
+    are given for), or of a language model alone: gpt_neox, llama, mistral, qwen2, qwen3.
     """
     file = path / "config.json" if path.is_dir() else path
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
@@ -45,6 +52,9 @@ def read_geometry(path: Path) -> Geometry:
         return _geometry(name, config, file)
     if isinstance(config, Mapping) and recognises(config):
         return attrs.evolve(_geometry(name, config, file), visual_tokens=patches(config, file.parent))
+    if isinstance(config, Mapping) and config.get("model_type") == _QWEN:
+        text = _part(config, "text_config", _TEXT_DEFAULTS, file) if "text_config" in config else config
+        return attrs.evolve(_geometry(name, text, file), visual_tokens=ANY_SIZE)
     text = _part(config, "text_config", _TEXT_DEFAULTS, file)
     vision = _part(config, "vision_config", _VISION_DEFAULTS, file)
     return attrs.evolve(_geometry(name, text, file), visual_tokens=_visual_tokens(config, vision, file))
@@ -88,15 +98,17 @@ def _sliding_windows(text: Mapping[str, Any]) -> tuple[int | None, ...]:
 
 
 def _visual_tokens(config: Mapping[str, Any], vision: Mapping[str, Any], file: Path) -> int:
-    """Patches of one image, and the class token where the model keeps it."""
-    patches = (_count(vision, "image_size", file) // _count(vision, "patch_size", file)) ** 2
-    return patches + (config.get("vision_feature_select_strategy") == "full")
+    """Patches of one picture, and the class token where the model keeps it; SigLIP has none."""
+    squares = (_count(vision, "image_size", file) // _count(vision, "patch_size", file)) ** 2
+    keeps_all = config.get("vision_feature_select_strategy") == "full"
+    return squares + (keeps_all and "siglip" not in str(vision.get("model_type")))
 
 
 def _part(config: Any, key: str, defaults: Mapping[str, Mapping[str, Any]], file: Path) -> dict[str, Any]:
     part = config.get(key) if isinstance(config, Mapping) else None
     if not isinstance(part, Mapping):
-        raise ModelError(f"{file} has no {key}; wanted the configuration of a LLaVA model or of {', '.join(_GATED)}")
+        known = ", ".join((*_GATED, _QWEN))
+        raise ModelError(f"{file} has no {key}; wanted the configuration of a LLaVA model or of {known}")
     return {**defaults.get(part.get("model_type", ""), {}), **part}
 
 

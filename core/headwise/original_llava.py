@@ -1,7 +1,7 @@
 """What the ``config.json`` of LLaVA in the layout of its authors says, read without transformers.
 
-It is the configuration of the language model with ``mm_*`` keys beside it, and it names its vision tower, by a folder or
-a name on the hub, where the Hugging Face form describes it.
+It is the configuration of the language model with ``mm_*`` keys beside it, and it names its vision tower, by a folder
+or a name on the hub, where the Hugging Face form describes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def tower_name(config: Mapping[str, Any]) -> str:
     """The folder or name of the vision tower; raises ModelError where the configuration has none."""
     name = config.get("mm_vision_tower") or config.get("mm_vision_tower_name")
     if not isinstance(name, str):
-        raise ModelError(f"its config.json gives mm_vision_tower={name!r}; wanted the folder or hub id of a CLIP model")
+        raise ModelError(f"config.json gives mm_vision_tower={name!r}; wanted the folder or hub id of a CLIP model")
     return name
 
 
@@ -61,8 +61,8 @@ def patches(config: Mapping[str, Any], folder: Path) -> int:
         named = _PATCHES.fullmatch(Path(tower_name(config)).name)
         if named is None:
             raise ModelError(
-                f"the vision tower {tower_name(config)} is no folder here and not named as OpenAI names its CLIP models,"
-                " so its number of patches is not known; give its folder as mm_vision_tower in config.json"
+                f"how many patches the vision tower {tower_name(config)} has is not known, as it is no folder here and"
+                " not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
             )
         side, patch = int(named[2] or _SIDE), int(named[1])
     tokens: int = (side // patch) ** 2

@@ -102,11 +102,11 @@ class Inputs:
         if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
             return None
         with Image.open(question.image) as picture:
-            boxes, size = question.boxes, picture.size
+            size = picture.size
         images = self.loaded.processor.image_processor
         if hasattr(images, "pad_to_square") and getattr(images, "do_pad", False):
-            boxes, size = squared(boxes, size)
-        return token_mask(boxes, size, tokens, side)
+            return token_mask(*squared(question.boxes, size), tokens, side)
+        return token_mask(question.boxes, size, tokens, side)
 
     @cached_property
     def features(self) -> Tensor:

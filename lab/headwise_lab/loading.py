@@ -68,6 +68,8 @@ def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) ->
     """The model of a folder, by the transformers auto class ``kind``; ModelError where its family has no adapter."""
     from transformers import AutoConfig
 
+    if checkpoint_of(folder):
+        raise ModelError(f"it is a vision-language model in a layout of its own, which {kind.__name__} does not load")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if config.model_type not in installed("adapter"):
         raise ModelError(

@@ -23,7 +23,7 @@ from headwise_lab.data import questions_of
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import Loaded
 from headwise_lab.store import Store
-from headwise_lab.studies import UNPRUNED, Case, recipes
+from headwise_lab.studies import Case, recipes
 from headwise_lab.trial import TIMED_BATCHES, Setting, check, head_of_record, identity, run_trial
 
 
@@ -78,6 +78,28 @@ Outlook = PruningPlan | BudgetError
 """What a recipe would do, or why it cannot."""
 
 
+@attrs.frozen(eq=False)
+class Job:
+    """One case about to be run."""
+
+    benchmark: str
+    recipe: Recipe
+    plan: Outlook
+
+    @property
+    def label(self) -> str:
+        """The trial in a few words: benchmark, budget, and the recipe, or the strategies that have a say."""
+        recipe, plan = self.recipe, self.plan
+        if isinstance(plan, BudgetError) or (recipe.name and plan.stages):
+            return f"{self.benchmark}, {recipe.budget.text}, {recipe.name or recipe.text}"
+        if not plan.stages:
+            return f"{self.benchmark}, unpruned"
+        words = [self.benchmark, recipe.budget.text, recipe.strategies["token_pruning"].text]
+        if any(stage.reads_attention for stage in plan.stages):
+            words += [recipe.strategies[hook].text for hook in ("head_scoring", "head_count", "query_selection")]
+        return ", ".join(words)
+
+
 def sweep(given: Sweep, console: Console) -> Tally:
     """Run every case that is not done yet; all recipes and questions are looked at before the first trial."""
     built = recipes(given.cases, **given.settings)
@@ -85,14 +107,14 @@ def sweep(given: Sweep, console: Console) -> Tally:
     _check_any_left(plans)
     asked = {name: given.questions(name) for name in dict.fromkeys(case.benchmark for case in given.cases)}
     total = sum(len(asked[case.benchmark][1]) for case in given.cases)
-    jobs = list(zip((case.benchmark for case in given.cases), built, plans, strict=True))
+    jobs = [Job(case.benchmark, *made) for case, made in zip(given.cases, zip(built, plans, strict=True), strict=True)]
     with _progress(console) as progress:
         bar = Bar(progress, len(jobs), total)
         try:
-            for name, members in groupby(jobs, key=lambda job: job[0]):
+            for name, members in groupby(jobs, key=lambda job: job.benchmark):
                 inputs = Inputs(given.loaded, *asked[name], given.batch)
-                for _, recipe, plan in members:
-                    _run_one(given, label(name, recipe, plan), recipe, plan, inputs, bar)
+                for job in members:
+                    _run_one(given, job, inputs, bar)
         except KeyboardInterrupt:
             bar.say(f"Stopped; finished trials are in {given.store.folder}, run again to go on.")
             raise
@@ -142,13 +164,13 @@ def _check_any_left(plans: Sequence[Outlook]) -> None:
         raise reasons[0]
 
 
-def _run_one(given: Sweep, name: str, recipe: Recipe, plan: Outlook, inputs: Inputs, bar: Bar) -> None:
-    setting = given.setting(recipe)
+def _run_one(given: Sweep, job: Job, inputs: Inputs, bar: Bar) -> None:
+    setting, name, plan = given.setting(job.recipe), job.label, job.plan
     bar.start(name)
     if given.store.done(identity(setting, inputs)):
         bar.tally.found += 1
     elif isinstance(plan, BudgetError):
-        _refuse(given, name, plan, setting, inputs, bar)
+        _refuse(given, job, plan, inputs, bar)
     else:
         try:
             record, outcomes = run_trial(setting, inputs, bar.advance)
@@ -157,7 +179,7 @@ def _run_one(given: Sweep, name: str, recipe: Recipe, plan: Outlook, inputs: Inp
         except ModelError as error:  # and so would this, unless it is what the method looks at that the model lacks
             if not (given.may_refuse and plan.stages):
                 raise
-            _refuse(given, name, error, setting, inputs, bar)
+            _refuse(given, job, error, inputs, bar)
         except Exception as error:  # whatever a third party's strategy raises costs its own trial, not the study
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             given.store.add({**head_of_record(setting, inputs), "error": reason})
@@ -170,27 +192,15 @@ def _run_one(given: Sweep, name: str, recipe: Recipe, plan: Outlook, inputs: Inp
     bar.end(len(inputs))
 
 
-def _refuse(given: Sweep, name: str, error: HeadwiseError, setting: Setting, inputs: Inputs, bar: Bar) -> None:
+def _refuse(given: Sweep, job: Job, error: HeadwiseError, inputs: Inputs, bar: Bar) -> None:
     """Put on record that a trial cannot be run, and why."""
-    head = head_of_record(setting, inputs)
-    told = {"budget": {"given": setting.recipe.budget.text}, "refused": str(error)}
+    head = head_of_record(given.setting(job.recipe), inputs)
+    told = {"budget": {"given": job.recipe.budget.text}, "refused": str(error)}
     before = given.store.records.get(head["id"])
     if before is None or before.get("refused") != told["refused"]:
         given.store.add({**head, **told})
-    bar.say(f"not run: {name}: {error}")
+    bar.say(f"not run: {job.label}: {error}")
     bar.tally.refused += 1
-
-
-def label(name: str, recipe: Recipe, plan: Outlook) -> str:
-    """A trial in a few words: benchmark, budget, and the recipe, or the strategies that have a say."""
-    if recipe.name and recipe.name != UNPRUNED:
-        return f"{name}, {recipe.budget.text}, {recipe.name}"
-    if isinstance(plan, BudgetError) or not plan.stages:
-        return f"{name}, unpruned"
-    words = [name, recipe.budget.text, recipe.strategies["token_pruning"].text]
-    if any(stage.reads_attention for stage in plan.stages):
-        words += [recipe.strategies[hook].text for hook in ("head_scoring", "head_count", "query_selection")]
-    return ", ".join(words)
 
 
 def headline(record: Mapping[str, Any]) -> str:

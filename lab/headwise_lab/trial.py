@@ -123,7 +123,9 @@ def run_trial(
     record = {
         **head_of_record(setting, inputs),
         "budget": _budget(setting.recipe, attached.plan),
-        "stages": [{"layer": stage.layer, "keep": stage.keep, "merged": stage.merged} for stage in attached.plan.stages],
+        "stages": [
+            {"layer": stage.layer, "keep": stage.keep, "merged": stage.merged} for stage in attached.plan.stages
+        ],
         "heads": _heads(answers, loaded.geometry.heads),
         **_quality(inputs, answers, scores),
         "cost": {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 from tests.adapters.test_llava import fingerprint
-from tests.adapters.vision_models import NEXT, QWEN, batch
+from tests.adapters.vision_models import IMAGE, NEXT, QWEN, batch
 from tests.reference import masked_vlm as reference
 
 import headwise
@@ -30,9 +31,17 @@ def family(request):
     return request.param
 
 
+made = functools.cache(lambda family, attention: family.make(attention))
+
+
 @pytest.fixture
 def model(family, attention):
-    return family.make(attention)
+    return made(family, attention)
+
+
+@pytest.fixture
+def plain(family):
+    return made(family, "sdpa")
 
 
 def quarter(model) -> int:
@@ -93,16 +102,16 @@ def test_generate_equals_masked_keys_with_and_without_cache(family, model, layer
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-def test_random_drops_the_same_tokens_as_it_says(family, model, layer):
-    prompt, seen = one_image(family, model), []
+def test_random_drops_the_same_tokens_as_it_says(family, plain, layer):
+    prompt, seen = one_image(family, plain), []
     with headwise.attach(
-        model, Recipe.of(f"token_pruning=random:layer={layer}", keep=quarter(model)), observers=[Watch(seen)]
+        plain, Recipe.of(f"token_pruning=random:layer={layer}", keep=quarter(plain)), observers=[Watch(seen)]
     ):
-        found = generated(model, prompt)
+        found = generated(plain, prompt)
     kept = seen[0].kept[0].tolist()
     gone = torch.tensor([p for number, p in enumerate(prompt.columns) if number not in kept])
     assert len(kept) == left_of(len(prompt.columns))
-    assert reference.masked_greedy(model, prompt.ids, prompt.images, [(layer, gone)], steps=5).tolist() == found
+    assert reference.masked_greedy(plain, prompt.ids, prompt.images, [(layer, gone)], steps=5).tolist() == found
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -120,45 +129,46 @@ def test_padded_batch_rows_equal_single_rows(family, model, side, text):
 
 
 @pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0"])
-def test_left_padded_generation_equals_single_rows(family, model, text):
-    prompts = [one_image(family, model, 1), two_images(family, model, 2), family.prompt(model, 9, seed=3)]
+def test_left_padded_generation_equals_single_rows(family, plain, text):
+    prompts = [one_image(family, plain, 1), two_images(family, plain, 2), family.prompt(plain, 9, seed=3)]
     together = batch(prompts, "left")
-    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
-        found = model.generate(**together, max_new_tokens=5, **OPTIONS)[:, together["input_ids"].shape[1] :]
+    with headwise.attach(plain, Recipe.of(text, keep=quarter(plain))):
+        found = plain.generate(**together, max_new_tokens=5, **OPTIONS)[:, together["input_ids"].shape[1] :]
         for row, prompt in zip(found.tolist(), prompts, strict=True):
-            assert [row] == generated(model, prompt)
+            assert [row] == generated(plain, prompt)
 
 
 @pytest.mark.parametrize("text", ["token_pruning=uniform:layer=2", "token_pruning=random:layer=0"])
-def test_beams_follow_the_cache(family, model, text):
-    together = batch([one_image(family, model, 1), one_image(family, model, 2)], "left")
-    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
-        cached = model.generate(**together, num_beams=3, max_new_tokens=5, **OPTIONS)
-        afresh = model.generate(**together, num_beams=3, max_new_tokens=5, use_cache=False, **OPTIONS)
+def test_beams_follow_the_cache(family, plain, text):
+    together = batch([one_image(family, plain, 1), one_image(family, plain, 2)], "left")
+    options = {**OPTIONS, "num_beams": 3, "max_new_tokens": 5, "suppress_tokens": [IMAGE]}
+    with headwise.attach(plain, Recipe.of(text, keep=quarter(plain))):
+        cached = plain.generate(**together, **options)
+        afresh = plain.generate(**together, **options, use_cache=False)
     assert afresh.tolist() == cached.tolist()
 
 
-def test_second_turn_keeps_the_first_turns_choice(family, model):
-    prompt, turn = one_image(family, model), family.prompt(model, 4, seed=8).ids
-    gone = reference.fastv_dropped(model, prompt.inputs, 2, left_of(len(prompt.columns)))
+def test_second_turn_keeps_the_first_turns_choice(family, plain):
+    prompt, turn = one_image(family, plain), family.prompt(plain, 4, seed=8).ids
+    gone = reference.fastv_dropped(plain, prompt.inputs, 2, left_of(len(prompt.columns)))
     whole = torch.cat([prompt.ids, turn], 1)
-    expected = reference.masked_logits(model, whole, prompt.images, [(2, gone)])
-    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=quarter(model))):
-        cache = model(**prompt.inputs).past_key_values
+    expected = reference.masked_logits(plain, whole, prompt.images, [(2, gone)])
+    with headwise.attach(plain, Recipe.of("fastv:layer=2", keep=quarter(plain))):
+        cache = plain(**prompt.inputs).past_key_values
         again = copy.deepcopy(cache)
         for held in (cache, again):
-            found = model(input_ids=turn, past_key_values=held).logits
+            found = plain(input_ids=turn, past_key_values=held).logits
             torch.testing.assert_close(found, expected[:, prompt.ids.shape[1] :], **CLOSE)
 
 
-def test_second_turn_of_generate_goes_on_from_the_first_turns_cache(family, model):
-    prompt = one_image(family, model)
-    with headwise.attach(model, Recipe.of("token_pruning=uniform:layer=2", keep=quarter(model))):
-        first = model.generate(**prompt.inputs, max_new_tokens=3, return_dict_in_generate=True, **OPTIONS)
-        whole = torch.cat([first.sequences, family.prompt(model, 4, seed=8).ids], 1)
+def test_second_turn_of_generate_goes_on_from_the_first_turns_cache(family, plain):
+    prompt = one_image(family, plain)
+    with headwise.attach(plain, Recipe.of("token_pruning=uniform:layer=2", keep=quarter(plain))):
+        first = plain.generate(**prompt.inputs, max_new_tokens=3, return_dict_in_generate=True, **OPTIONS)
+        whole = torch.cat([first.sequences, family.prompt(plain, 4, seed=8).ids], 1)
         inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
-        found = model.generate(**inputs, past_key_values=first.past_key_values, max_new_tokens=3, **OPTIONS)
-    expected = reference.masked_greedy(model, whole, prompt.images, [(2, spread(prompt))], steps=3)
+        found = plain.generate(**inputs, past_key_values=first.past_key_values, max_new_tokens=3, **OPTIONS)
+    expected = reference.masked_greedy(plain, whole, prompt.images, [(2, spread(prompt))], steps=3)
     assert found[:, whole.shape[1] :].tolist() == expected.tolist()
 
 
@@ -170,25 +180,26 @@ def test_keeping_everything_is_bit_identical(family, model):
             assert torch.equal(expected, model(**prompt.inputs).logits)
 
 
-def test_prompt_without_image_is_untouched(family, model):
-    prompt = family.prompt(model, 7)
-    expected = model(**prompt.inputs).logits
-    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=quarter(model))):
-        assert torch.equal(expected, model(**prompt.inputs).logits)
+def test_prompt_without_image_is_untouched(family, plain):
+    prompt = family.prompt(plain, 7)
+    expected = plain(**prompt.inputs).logits
+    with headwise.attach(plain, Recipe.of("fastv:layer=2", keep=quarter(plain))):
+        assert torch.equal(expected, plain(**prompt.inputs).logits)
 
 
 @pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0", "visionzip"])
-def test_model_is_as_before(family, model, text):
-    prompt = one_image(family, model)
-    model(**prompt.inputs)  # transformers installs its own output recorders on the first forward
-    before = fingerprint(model)
-    with headwise.attach(model, Recipe.of(text, keep=quarter(model))):
-        generated(model, prompt)
-    assert before == fingerprint(model)
-    assert not {"get_image_features", "get_video_features"} & set(vars(model.model))
+def test_model_is_as_before(family, plain, text):
+    prompt = one_image(family, plain)
+    plain(**prompt.inputs)  # transformers installs its own output recorders on the first forward
+    before = fingerprint(plain)
+    with headwise.attach(plain, Recipe.of(text, keep=quarter(plain))):
+        generated(plain, prompt)
+    assert before == fingerprint(plain)
+    assert not {"get_image_features", "get_video_features"} & set(vars(plain.model))
 
 
-def test_another_model_is_refused_with_what_is_missing(family, model):
+def test_another_model_is_refused_with_what_is_missing(family):
+    model = family.make("sdpa")
     model.model = model.model.language_model
     with pytest.raises(headwise.ModelError, match=r"has no model\.language_model; attach to a"):
         adapter_for(model)

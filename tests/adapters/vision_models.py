@@ -1,7 +1,7 @@
 """Tiny random LLaVA-NeXT and Qwen2.5-VL models in float32, and prompts for them without any processor.
 
-Both: 4 layers, 4 heads over 2 KV heads, vocabulary of 60. An image is named by its size: pixels for LLaVA-NeXT (tiles of
-16 x 16 pixels, 16 tokens each), patches for Qwen2.5-VL (2 x 2 patches a token).
+Both: 4 layers, 4 heads over 2 KV heads, a vocabulary of 60. An image is named by its size: in pixels for LLaVA-NeXT
+(crops of 16 x 16 pixels, 16 tokens each), in patches for Qwen2.5-VL (2 x 2 patches a token).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48], [16, 16]]
 Size = tuple[int, int]
 
 
-def _scattered(model):
+def scattered(model):
     """The default initialisation is so small that attention is flat and everything ties."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -47,7 +47,7 @@ def tiny_next(attention: str = "eager"):
         vision_config=vision, text_config=text, image_token_index=IMAGE, image_grid_pinpoints=PINPOINTS
     )
     config._attn_implementation = attention
-    return _scattered(LlavaNextForConditionalGeneration(config))
+    return scattered(LlavaNextForConditionalGeneration(config))
 
 
 def tiny_qwen(attention: str = "eager"):
@@ -67,7 +67,7 @@ def tiny_qwen(attention: str = "eager"):
         vision_end_token_id=END,
     )  # fmt: skip
     config._attn_implementation = attention
-    return _scattered(Qwen2_5_VLForConditionalGeneration(config))
+    return scattered(Qwen2_5_VLForConditionalGeneration(config))
 
 
 @attrs.frozen(eq=False)

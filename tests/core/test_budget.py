@@ -75,6 +75,125 @@ def test_one_stage_says_why_it_refuses(given, layer, message):
     assert message == str(caught.value)
 
 
+def schedule(*anchors):
+    """Counts after each stage, between tuples of counts that do not fall: x -> counts."""
+
+    def counts(x):
+        step = min(int(x * (len(anchors) - 1)), len(anchors) - 2)
+        part = x * (len(anchors) - 1) - step
+        return [round(low + part * (high - low)) for low, high in zip(*anchors[step : step + 2], strict=True)]
+
+    return counts
+
+
+def average(geometry, layers, kept):
+    return sum(processed_per_layer(geometry, list(zip(layers, kept, strict=True)))) / geometry.layers
+
+
+@st.composite
+def staged_methods(draw):
+    """A model, where a method prunes it, and the method's schedule from few tokens to all."""
+    geometry = shape(draw(st.sampled_from(["llava-1.5-7b", "llava-1.5-13b", "demo-llava", "llava-next-7b"])))
+    visual = geometry.visual_tokens
+    layers = sorted(draw(st.sets(st.integers(0, geometry.layers - 1), min_size=1, max_size=4)))
+    columns = [draw(st.lists(st.integers(1, visual), min_size=3, max_size=3)) for _ in layers]
+    rows = [tuple(sorted(row, reverse=True)) for row in zip(*map(sorted, columns), strict=True)]
+    return geometry, layers, schedule(*rows, (visual,) * len(layers))
+
+
+@laws
+@given(staged_methods(), st.floats(0.02, 1.0))
+def test_staged_counts_come_as_near_to_a_feasible_average_as_any_of_the_schedule(method, share):
+    geometry, layers, counts = method
+    tokens = share * geometry.visual_tokens
+    assume(tokens >= average(geometry, layers, [1] * len(layers)))
+    kept = Budget(tokens=tokens).staged(geometry, layers, counts)
+    assert list(kept) == sorted(kept, reverse=True)
+    assert 1 <= kept[-1] <= kept[0] <= geometry.visual_tokens
+    miss = abs(average(geometry, layers, kept) - tokens)
+    assert miss <= 0.5
+    assert miss <= min(abs(average(geometry, layers, counts(x / 400)) - tokens) for x in range(401)) + 1e-9
+
+
+@laws
+@given(staged_methods(), st.floats(0, 1))
+def test_staged_counts_end_with_what_is_to_be_kept(method, share):
+    geometry, layers, counts = method
+    keep = max(1, round(share * geometry.visual_tokens))
+    kept = Budget(keep=keep).staged(geometry, layers, counts)
+    assert keep == kept[-1]
+    assert list(kept) == sorted(kept, reverse=True)
+
+
+@laws
+@given(layer=st.integers(0, 31), tokens=st.floats(1, 576))
+def test_one_of_one_stage_is_what_one_stage_says(layer, tokens):
+    budget = Budget(tokens=tokens)
+    assume(tokens >= (layer * 576 + 32 - layer) / 32)
+    found = budget.staged(LLAVA_7B, [layer], schedule((1,), (576,)))
+    wanted = budget.one_stage(LLAVA_7B, layer)
+    assert average(LLAVA_7B, [layer], [wanted]) == pytest.approx(average(LLAVA_7B, [layer], found), abs=0.51)
+    assert (wanted,) == found or abs(wanted - found[0]) == 1  # a half may be rounded either way
+
+
+def test_staged_counts_of_a_point_of_the_schedule_are_those_of_the_point():
+    halving = schedule((72, 36, 18), (288, 144, 72), (576, 576, 576))
+    layers = (8, 16, 24)
+    assert Budget(tokens=270).staged(LLAVA_7B, layers, halving) == (288, 144, 72)
+    assert Budget(keep=72).staged(LLAVA_7B, layers, halving) == (286, 143, 72)  # the cheapest that ends with 72
+    assert Budget(keep=576).staged(LLAVA_7B, layers, halving) == (576, 576, 576)
+    assert Budget(tokens=576).staged(LLAVA_7B, layers, halving) == (576, 576, 576)
+
+
+def test_staged_counts_never_rise_nor_exceed_the_image_where_the_schedule_is_level():
+    layers, level = (4, 8, 16), schedule((1, 1, 1), (576, 576, 576))
+    for twentieths in (*range(1600, 11500, 17), *range(11500, 11521)):
+        kept = Budget(tokens=twentieths / 20).staged(LLAVA_7B, layers, level)
+        assert [576, *kept] == sorted([576, *kept], reverse=True)
+
+
+def test_a_budget_below_the_schedule_takes_from_the_last_stages_first():
+    fewest = schedule((100, 50, 20), (576, 576, 576))
+    layers, least = (8, 16, 24), (8 * 576 + 8 * 170) / 32
+    assert Budget(tokens=least).staged(LLAVA_7B, layers, fewest) == (100, 50, 20)
+    assert Budget(tokens=least - 19 / 4).staged(LLAVA_7B, layers, fewest) == (100, 50, 1)
+    assert Budget(tokens=least - 29 / 4).staged(LLAVA_7B, layers, fewest) == (100, 40, 1)
+    assert Budget(keep=7).staged(LLAVA_7B, layers, fewest) == (100, 50, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "layers", "message"),
+    [
+        ({"tokens": 577}, (8, 16), "tokens=577 is more than the 576 visual tokens of llava-1.5-7b; give at most 576"),
+        ({"keep": 577}, (8, 16), "keep=577 is more than the 576 visual tokens of llava-1.5-7b; give at most 576"),
+        ({}, (8, 16), "pruning needs a budget; give --tokens (average processed per layer) or --keep"),
+        (
+            {"tokens": 128},
+            (8, 16),
+            "tokens=128 cannot be met when pruning before layers 8, 16 of 32; the nearest feasible budget is"
+            " tokens=144.8",
+        ),
+        *(
+            (
+                {"keep": 16},
+                layers,
+                f"layers {', '.join(map(str, layers))} are not ascending within 0..31, the decoder layers of"
+                " llava-1.5-7b",
+            )
+            for layers in ((8, 8), (16, 8), (8, 32), (-1, 8))
+        ),
+    ],
+)
+def test_staged_says_why_it_refuses(given, layers, message):
+    with pytest.raises(BudgetError) as caught:
+        Budget(**given).staged(LLAVA_7B, layers, schedule((1, 1), (576, 576)))
+    assert message == str(caught.value)
+
+
+def test_the_nearest_feasible_budget_that_staged_names_is_feasible():
+    assert Budget(tokens=144.8).staged(LLAVA_7B, (8, 16), schedule((1, 1), (576, 576))) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

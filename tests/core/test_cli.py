@@ -303,8 +303,8 @@ def test_version_is_the_distributions(capsys):
         (
             ("plan", "--shape", "llava-1.5-8b"),
             "unknown shape 'llava-1.5-8b'; did you mean llava-1.5-7b or llava-1.5-13b or llama-3.1-8b?; known shapes:"
-            " llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b, demo-llava, pythia-2.8b, pythia-70m,"
-            " smollm2-135m, llama-3.1-8b, demo-pythia",
+            " llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b, llava-1.6-vicuna-7b, qwen2.5-vl-3b,"
+            " qwen2.5-vl-7b, demo-llava, pythia-2.8b, pythia-70m, smollm2-135m, llama-3.1-8b, demo-pythia",
         ),
         ((*PLAN, "--tokens", "64", "--keep", "16"), "both tokens=64 and keep=16 are given; a run has one budget"),
         (PLAN, "pruning needs a budget; give --tokens (average processed per layer) or --keep"),

@@ -1,4 +1,4 @@
-"""The strategies that CONTRIBUTING.md shows are strategies: each meets every law of its hook."""
+"""What CONTRIBUTING.md shows works: strategies meet every law of their hook, the adapter prunes its model."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
+from tests.adapters.vision_models import scattered
+from tests.reference import masked_vlm
+from transformers import CLIPVisionConfig, LlamaConfig, VipLlavaConfig, VipLlavaForConditionalGeneration
 
+import headwise
+from headwise.recipe import Recipe
 from headwise.testing import cases, laws
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = [dedent(block) for block in re.findall(r"^ *```python\n(.*?)^ *```$", TEXT, flags=re.DOTALL | re.MULTILINE)]
 SNIPPETS = [
-    pytest.param(*re.match(r"# plugins/headwise_plugins/(\w+)/(\w+)\.py\n", block).groups(), block, id=str(number))
+    pytest.param(*found.groups(), block, id=str(number))
     for number, block in enumerate(BLOCKS)
+    if (found := re.match(r"# plugins/headwise_plugins/(\w+)/(\w+)\.py\n", block))
 ]
+ADAPTERS = [block for block in BLOCKS if block.startswith("# adapters/headwise_adapters/vipllava.py\n")]
 
 
 def test_every_hook_with_laws_has_an_example():
@@ -38,3 +46,40 @@ def test_example_meets_every_law_of_its_hook(install, hook, name, source):
     assert len(found) == len(laws(hook))
     for case in found:
         case.values[0]()
+
+
+def test_every_block_is_tried():
+    assert len(SNIPPETS) + len(ADAPTERS) == len(BLOCKS)
+
+
+def tiny_vipllava():
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=16, patch_size=4
+    )
+    text = LlamaConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, pad_token_id=0
+    )
+    config = VipLlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=4, vision_feature_layers=[-2, 1], image_seq_length=16
+    )
+    return scattered(VipLlavaForConditionalGeneration(config))
+
+
+@torch.no_grad()
+def test_example_adapter_prunes_its_model(install):
+    (source,) = ADAPTERS
+    install("zebra", "1.2", {"adapter": {"vipllava": "zebra_vip:VipLlavaAdapter"}}, zebra_vip=source)
+    model = tiny_vipllava()
+    ids = torch.tensor([[1, 7, *[4] * 16, 9, 8]])
+    images = {"pixel_values": torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
+    gone = [2 + token for token in range(16) if token not in (2, 6, 10, 14)]
+    expected = masked_vlm.masked_greedy(model, ids, images, [(2, torch.tensor(gone))], steps=4)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images}
+    stock = masked_vlm.masked_greedy(model, ids, images, [], steps=4)
+    assert stock.tolist() != expected.tolist()
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with headwise.attach(model, Recipe.of("token_pruning=uniform:layer=2", keep=4)):
+        assert model.generate(**inputs, **options)[:, ids.shape[1] :].tolist() == expected.tolist()
+    with headwise.attach(model, Recipe.of("visionzip", keep=4)):
+        assert model(**inputs).past_key_values.layers[3].keys.shape[2] == ids.shape[1] - 12

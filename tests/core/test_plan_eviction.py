@@ -179,6 +179,15 @@ CONFIGS = {  # what the models' own config.json says
     "llama-3.1-8b": {"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32,
                      "num_key_value_heads": 8, "hidden_size": 4096, "intermediate_size": 14336},
     "demo-pythia": json.loads(DEMO.read_text()),
+    "llava-1.6-vicuna-7b": {"model_type": "llava_next", "text_config": {"model_type": "llama", "vocab_size": 32064},
+                            "vision_config": {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}},
+    "qwen2.5-vl-3b": {"model_type": "qwen2_5_vl", "num_hidden_layers": 36, "num_attention_heads": 16,
+                      "num_key_value_heads": 2, "hidden_size": 2048, "intermediate_size": 11008,
+                      "sliding_window": 32768, "use_sliding_window": False, "vision_config": {}},
+    "qwen2.5-vl-7b": {"model_type": "qwen2_5_vl", "vision_config": {},
+                      "text_config": {"model_type": "qwen2_5_vl_text", "num_hidden_layers": 28,
+                                      "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 3584,
+                                      "intermediate_size": 18944, "layer_types": ["full_attention"] * 28}},
 }  # fmt: skip
 
 
@@ -187,6 +196,23 @@ def test_shapes_are_what_the_configurations_say(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "config.json").write_text(json.dumps(CONFIGS[name]))
     assert shape(name) == geometry_of(str(tmp_path / name))
+
+
+def test_what_llava_next_on_mistral_leaves_out_is_mistrals(tmp_path):
+    vision = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+    text = {"model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8, "sliding_window": None}
+    config = {"model_type": "llava_next", "text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = geometry_of(str(tmp_path))
+    assert (found.layers, found.heads, found.kv_heads, found.visual_tokens, found.sliding) == (32, 32, 8, 576, ())
+
+
+@pytest.mark.parametrize(("tower", "tokens"), [("siglip_vision_model", 729), ("clip_vision_model", 730)])
+def test_a_model_that_keeps_all_tokens_keeps_the_class_token_where_there_is_one(tmp_path, tower, tokens):
+    vision = {"model_type": tower, "image_size": 378, "patch_size": 14}
+    config = {"text_config": CONFIGS["llama-3.1-8b"], "vision_config": vision, "vision_feature_select_strategy": "full"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert geometry_of(str(tmp_path)).visual_tokens == tokens
 
 
 @pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3"])

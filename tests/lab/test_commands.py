@@ -200,7 +200,7 @@ def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tm
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--study", "c"], "there is no study 'c'; give a (head scoring), b (query selection) or kv (KV eviction)"),
+        (["--study", "c"], "there is no study 'c'; give a (head scoring), b (query selection), methods (named recipes) or"),
         (["--tokens", "99"], "both --tokens and --keep are given"),
         (["--heads", "9"], "wants 9 heads, but this model has 8"),
         (["--strategies", "sparcity"], "did you mean sparsity"),

@@ -107,8 +107,8 @@ def test_weights_are_those_of_the_layer_in_front(folder):
     for head, place in enumerate((2, 4, 6, 8)):
         heads[0, head, place] = 1.0
     path = written(folder, [0, 0, 1, 0])
-    assert [[2]] == kept(f"calibrated:layer=1,weights={path}", Rows(heads, 1))
-    assert [[6]] == kept(f"calibrated:layer=2,weights={path}", Rows(heads, 1))
+    assert kept(f"calibrated:layer=1,weights={path}", Rows(heads, 1)) == [[2]]
+    assert kept(f"calibrated:layer=2,weights={path}", Rows(heads, 1)) == [[6]]
 
 
 def test_l2_takes_a_head_s_attention_to_the_image_out_of_its_say(folder):
@@ -116,8 +116,8 @@ def test_l2_takes_a_head_s_attention_to_the_image_out_of_its_say(folder):
     heads = torch.zeros(1, 4, 9)
     heads[0, 0, 1], heads[0, 1, 5] = 0.9, 0.01
     path = written(folder, [2.0, 3.0, 0.0, 1.0])
-    assert [[1]] == kept(f"calibrated:weights={path}", Rows(heads, 1))
-    assert [[5]] == kept(f"calibrated:weights={path},norm=l2", Rows(heads, 1))
+    assert kept(f"calibrated:weights={path}", Rows(heads, 1)) == [[1]]
+    assert kept(f"calibrated:weights={path},norm=l2", Rows(heads, 1)) == [[5]]
 
 
 def test_criterion_is_what_is_read(folder):
@@ -126,10 +126,10 @@ def test_criterion_is_what_is_read(folder):
     wanted = kept(f"calibrated:weights={path}", Rows(heads, 4))
     assert wanted == kept(f"calibrated:weights={path},criterion=unrotated", Rows(heads, 4, "unrotated"))
     plan = Pipeline(Recipe.of(f"calibrated:weights={path},criterion=unrotated", keep=3)).plan(TINY)
-    assert [("unrotated",)] == [stage.reads for stage in plan.stages]
+    assert [stage.reads for stage in plan.stages] == [("unrotated",)]
 
 
-@pytest.mark.parametrize("text", ["", ",norm=l2", ",criterion=unrotated,layer=5"])
+@pytest.mark.parametrize("text", ["", ",norm=l2,criterion=unrotated,layer=5"])
 @pytest.mark.parametrize("law", list(kit.laws("token_pruning")))
 def test_with_weights_it_meets_the_laws_of_its_hook(text, law, tmp_path, monkeypatch):
     """On geometries of the file's shape; any other is refused."""
@@ -206,7 +206,7 @@ def test_canonical_text_tells_path_and_content_and_builds_the_same_again(tmp_pat
 def test_a_file_that_changed_is_refused_where_its_text_was_written_down(tmp_path):
     text = resolve(f"calibrated:weights={written(tmp_path, [1.0, 2.0, 3.0, 4.0])}").text
     written(tmp_path, [1.0, 2.0, 3.0, 5.0])
-    with pytest.raises(DataError, match="are not those with digest [0-9a-f]{16}; leave the option digest out"):
+    with pytest.raises(DataError, match=r"are not those with digest [0-9a-f]{16}; leave the option digest out"):
         planned(text)
 
 
@@ -223,8 +223,8 @@ def test_weights_come_back_from_their_file(tmp_path):
 
 def test_a_layer_s_weights_sum_to_one():
     some = HeadWeights(model="m", weights=np.array([[2.0, -4.0, 6.0], [0, -1, 0]]))
-    assert [0.25, 0, 0.75] == some.of_layer(0).tolist()
-    assert [1 / 3] * 3 == some.of_layer(1).tolist()
+    assert some.of_layer(0).tolist() == [0.25, 0, 0.75]
+    assert some.of_layer(1).tolist() == [1 / 3] * 3
 
 
 def test_budgets_are_those_of_one_stage(folder):

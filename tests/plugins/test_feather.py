@@ -58,7 +58,7 @@ def kept(text, scores, keep, place, kind="unrotated"):
 def test_stages_stand_at_a_quarter_and_half_of_the_depth(geometry, layers):
     plan = planned("feather", geometry, keep=9)
     assert layers == [stage.layer for stage in plan.stages]
-    assert [("unrotated",)] * 2 == [stage.reads for stage in plan.stages]
+    assert [stage.reads for stage in plan.stages] == [("unrotated",)] * 2
 
 
 def test_the_published_ratio_leaves_the_published_counts():
@@ -69,13 +69,13 @@ def test_the_published_ratio_leaves_the_published_counts():
 
 
 @laws
-@given(st.floats(0.15, 1), st.floats(0, 0.5))
+@given(st.floats(0.05, 1), st.floats(0, 0.5))
 def test_counts_follow_the_schedule_of_the_ratio(share, uniform):
+    """Rounding moves the average by less than half a token, and that moves the first count by less than five."""
     uniform = float(f"{uniform:g}")
     first, last = reference.counts(share, uniform, 729)
-    found = [stage.keep for stage in planned(f"feather:uniform={uniform:g}", keep=max(1, round(last))).stages]
-    slope = (reference.counts(share + 0.01, uniform, 729)[1] - last) / 0.01  # a rounded budget moves the share
-    assert [first, last] == pytest.approx(found, abs=1 + 729 / slope)
+    plan = planned(f"feather:uniform={uniform:g}", tokens=min(729, (8 * 729 + 8 * first + 16 * last) / 32))
+    assert [first, last] == pytest.approx([stage.keep for stage in plan.stages], abs=5)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,14 @@ def test_a_kept_count_is_kept(text, keep):
     assert keep == planned(text, keep=keep).kept
 
 
-@pytest.mark.parametrize("keep", [729])
-def test_keeping_all_drops_nothing_anywhere(keep):
-    assert (729,) * 32 == planned("feather", keep=keep).processed
+def test_keeping_all_drops_nothing_anywhere():
+    assert planned("feather", keep=729).processed == (729,) * 32
     for place in (0, 1):
         assert [list(range(12))] == kept("feather", [[0.0] * 12], 12, place)
 
 
 def test_averages_that_the_full_layers_exceed_are_refused_with_the_nearest():
-    with pytest.raises(BudgetError, match=r"before layers 8, 16 of 32; the nearest feasible budget is tokens=203"):
+    with pytest.raises(BudgetError, match=r"before layers 8, 16 of 32; the nearest feasible budget is tokens=183"):
         planned("feather", tokens=100)
 
 
@@ -121,14 +120,14 @@ def test_cover_stays_although_it_scores_lowest():
     scores = [[1.0] * 36]
     for place in (4, 13, 22, 31):
         scores[0][place] = 0.0
-    assert [[0, 1, 4, 13, 22, 31]] == kept("feather", scores, 6, 0)
-    assert [[0, 1, 2, 3, 5, 6]] == kept("feather", scores, 6, 1)
+    assert kept("feather", scores, 6, 0) == [[0, 1, 4, 13, 22, 31]]
+    assert kept("feather", scores, 6, 1) == [[0, 1, 2, 3, 5, 6]]
 
 
 def test_criterion_is_what_both_stages_read():
-    assert [("attention",)] * 2 == [stage.reads for stage in planned("feather:criterion=attention", keep=3).stages]
+    assert [stage.reads for stage in planned("feather:criterion=attention", keep=3).stages] == [("attention",)] * 2
     for place in (0, 1):
-        assert [[2]] == kept("feather:criterion=attention,uniform=0", [[0, 1, 2]], 1, place, kind="attention")
+        assert kept("feather:criterion=attention,uniform=0", [[0, 1, 2]], 1, place, kind="attention") == [[2]]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_impossible_options_are_refused_with_a_reason(text, reason):
     assert str(caught.value).endswith(f"refuses {text!r}: {reason}")
 
 
-@pytest.mark.parametrize("text", ["feather:layer=16", "feather:layer=3,second_layer=3", "feather:second_layer=32"])
+@pytest.mark.parametrize("text", ["feather:layer=31", "feather:layer=3,second_layer=3", "feather:second_layer=32"])
 def test_stages_out_of_order_are_refused(text):
     with pytest.raises(BudgetError, match="are not ascending"):
         planned(text, keep=3)

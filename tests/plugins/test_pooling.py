@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
-from headwise import BudgetError, Geometry, Pipeline, Recipe, shape
+from headwise import Budget, BudgetError, Geometry, Pipeline, Recipe, shape
 
 laws = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 TINY = Geometry(
@@ -37,7 +37,9 @@ def pipeline(keep=None, tokens=None):
 def pooled(evidence):
     """Places (b, keep), ascending, and weights (b, keep, v) as the pipeline hands them on."""
     geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
-    found = pipeline(evidence.keep).select(pipeline(evidence.keep).plan(geometry).stages[0], evidence)
+    strategy = pipeline().recipe.strategies["token_pruning"].plugin
+    (stage,) = strategy.token_pruning(geometry, Budget(keep=evidence.keep)).stages
+    found = pipeline().select(stage, evidence)
     return found.positions, found.weights
 
 

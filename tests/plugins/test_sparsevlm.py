@@ -102,9 +102,10 @@ def wanted(evidence, row=0, **options):
 def test_published_settings_keep_the_published_lists(variant, setting):
     kept = LISTS[variant][setting]
     plan = planned(f":variant={variant},published={setting}")
-    assert tuple(kept) == tuple(stage.keep - stage.merged for stage in plan.stages)
-    assert reference.totals(kept) if variant == "v1" else list(kept) == [stage.keep for stage in plan.stages]
-    assert [3, 7, 16] == [stage.layer for stage in plan.stages]
+    assert kept == tuple(stage.keep - stage.merged for stage in plan.stages)
+    left = reference.totals(kept) if variant == "v1" else list(kept)
+    assert left == [stage.keep for stage in plan.stages]
+    assert [stage.layer for stage in plan.stages] == [3, 7, 16]
 
 
 @pytest.mark.parametrize(("variant", "setting"), SETTINGS)
@@ -140,7 +141,7 @@ def test_a_budget_is_the_processed_average(name, share, variant):
 
 def test_published_settings_scale_with_the_visual_tokens():
     plan = planned(":published=192", shape("llava-next-7b"))
-    assert [1500, 1000, 550] == pytest.approx([stage.keep - stage.merged for stage in plan.stages], abs=1)
+    assert pytest.approx([stage.keep - stage.merged for stage in plan.stages], abs=1) == [1500, 1000, 550]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,8 @@ def test_stages_stand_where_the_paper_has_them_or_as_deep_in_proportion(name, op
 def test_stages_of_shallow_models_stay_apart(depth):
     geometry = attrs.evolve(LLAVA, name="shallow", layers=depth)
     layers = [stage.layer for stage in planned("", geometry, keep=20).stages]
-    assert layers == sorted(set(layers)) and layers[0] >= 1 and layers[-1] < depth
+    assert layers == sorted(set(layers))
+    assert 1 <= layers[0] < layers[-1] < depth
 
 
 def test_a_model_too_shallow_for_three_stages_is_refused():
@@ -252,6 +254,14 @@ def test_tokens_that_are_all_alike_are_merged_into_the_first_of_the_recycled():
     assert {kept + place: 1 / members for place in range(members)} == slots[-1][1]
 
 
+def test_of_tokens_that_are_all_alike_every_centre_stands_for_itself():
+    """Each is as near to the first centre as to itself, so that the others would be left without members."""
+    evidence = Rows(torch.ones(1, 40), torch.ones(1, 40, 4), 30)
+    _, clusters = reference.stage([1.0] * 40, [[1.0] * 4] * 40, 30, 1.0, 0.5)
+    assert len(clusters) > 1
+    assert wanted(evidence, share=1.0, clusters=0.5) == outcome(evidence, ":recycle=1,clusters=0.5")
+
+
 def test_merged_tokens_at_the_end_stand_behind_the_kept_ones_in_the_same_places():
     evidence = made(3, 1, 60, 25)
     evidence.scores[:] = torch.linspace(0, 1, 60)  # the last tokens are kept, so all centres stand in front of them
@@ -261,7 +271,8 @@ def test_merged_tokens_at_the_end_stand_behind_the_kept_ones_in_the_same_places(
     centre, end = (outcome(evidence, f":merged={where}") for where in ("centre", "end"))
     assert [place for place, _ in centre] == [place for place, _ in end]
     assert ahead + behind == [weights for _, weights in end]
-    assert len(clusters) == 2 and [weights for _, weights in centre] != [weights for _, weights in end]
+    assert len(clusters) == 2
+    assert [weights for _, weights in centre] != [weights for _, weights in end]
 
 
 def test_no_recycling_is_a_plain_choice_of_the_most_attended():

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwise import BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import Budget, BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
 from headwise.registry import resolve
 
 _path = Path(__file__).parents[1] / "reference" / "visionzip.py"
@@ -56,9 +56,13 @@ def pipeline(text, keep=None, tokens=None):
     return Pipeline(Recipe.of(f"token_pruning={text}", keep=keep, tokens=tokens))
 
 
+def strategy(text):
+    return pipeline(text).recipe.strategies["token_pruning"].plugin
+
+
 def outcome(text, evidence):
     geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
-    stage = pipeline(text, evidence.keep).plan(geometry).stages[0]
+    (stage,) = strategy(text).token_pruning(geometry, Budget(keep=evidence.keep)).stages
     return pipeline(text).select(stage, evidence)
 
 

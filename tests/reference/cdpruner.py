@@ -32,12 +32,9 @@ def sharpened(relevance, theta):
 
 def by_determinant(features, relevance, keep):
     """Tokens in the order they are chosen, and by how much log det K of the best choice beats the second, at least."""
-    kernel = np.array(
-        [
-            [r * s * cosine(f, g) for g, s in zip(features, relevance, strict=True)]
-            for f, r in zip(features, relevance, strict=True)
-        ]
-    )
+    likeness = np.array([[cosine(f, g) for g in features] for f in features])
+    np.fill_diagonal(likeness, 1.0)
+    kernel = np.diag(relevance) @ likeness @ np.diag(relevance)
     chosen, margin = [], math.inf
     for _ in range(keep):
         values = {}

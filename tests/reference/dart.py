@@ -17,7 +17,7 @@ def longest(keys, count):
 
 
 def kept(hidden, keys, words, word_keys, keep, image_pivots=4, text_pivots=4):
-    """Tokens that stay: ``hidden`` and ``keys`` of visual tokens, ``words`` and ``word_keys`` of the text after them."""
+    """Tokens that stay, from states and keys of visual tokens and of the text after them."""
     pivots = longest(keys, min(image_pivots, keep))
     directions = [hidden[token] for token in pivots] + [words[token] for token in longest(word_keys, text_pivots)]
     staying = list(pivots)

@@ -76,7 +76,7 @@ def fastv_dropped(model, inputs: dict[str, Tensor], layer: int, keep: int) -> Te
         maps = model(**inputs, output_attentions=True).attentions
     finally:
         model.set_attn_implementation({"text_config": own})
-    scores, ids = maps[layer - 1][0][:, -1].float().mean(0), inputs["input_ids"][0]
+    scores, ids = maps[layer - 1][0][:, -1].float().mean(0).tolist(), inputs["input_ids"][0].tolist()
     image = [p for p in range(len(ids)) if ids[p] == model.config.image_token_id]
     above = {p: sum((scores[o] > scores[p]) or (scores[o] == scores[p] and o < p) for o in image) for p in image}
     return torch.tensor([p for p in image if above[p] >= keep])

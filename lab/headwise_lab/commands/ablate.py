@@ -146,7 +146,15 @@ def ablate(
     if study == "methods":
         cases = _method_cases(asked, budgets, recipe)
     else:
-        cases = _head_cases(study, asked, budgets, heads, strategies, scorer, loaded.geometry.heads)
+        cases = _head_cases(
+            study,
+            benchmarks=asked,
+            budgets=budgets,
+            heads=heads,
+            strategies=strategies,
+            scorer=scorer,
+            of=loaded.geometry.heads,
+        )
     store = Store.open(out, f"study {study}")
     for warning in store.warnings:
         console.print(f"warning: {warning}", markup=False)
@@ -191,6 +199,7 @@ def _method_cases(benchmarks: list[str], budgets: list[Budget], recipes: list[st
 
 def _head_cases(
     study: str,
+    *,
     benchmarks: list[str],
     budgets: list[Budget],
     heads: list[int] | None,

@@ -31,7 +31,8 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
         output.print()
     for finding in paths.findings:
         output.print(finding, markup=False)
-    output.print(f"\n{tally.ran} trials run, {tally.found} were there already.")
+    refused = f" {tally.refused} could not be run; the report says why." if tally.refused else ""
+    output.print(f"\n{tally.ran} trials run, {tally.found} were there already.{refused}")
     output.print(
         f"Report: {paths.html} (also report.md, results.jsonl, tables/ and figures/ in {store.folder})",
         markup=False,
@@ -42,13 +43,16 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
 
 
 def _tables(records: list[dict[str, Any]], folder: Path) -> list[Table]:
-    """One for the benchmarks, if any was asked, and one for each model that read a text."""
+    """One for studies of heads, one for whole methods, and one for each model that read a text, where there are any."""
     from headwise_lab.kv.terminal import kv_tables
-    from headwise_lab.records import is_kv
+    from headwise_lab.records import compares_methods, is_kv
     from headwise_lab.report import terminal_table
+    from headwise_lab.report.methods_console import methods_table
 
-    asked = [record for record in records if not is_kv(record)]
-    return [*([terminal_table(asked, folder)] if asked else []), *kv_tables(records, folder)]
+    methods = [record for record in records if compares_methods(record)]
+    heads = [record for record in records if not (is_kv(record) or compares_methods(record))]
+    found = [(terminal_table, heads), (methods_table, methods)]
+    return [*(table(shown, folder) for table, shown in found if shown), *kv_tables(records, folder)]
 
 
 def _wide_enough(tables: list[Table]) -> Console:

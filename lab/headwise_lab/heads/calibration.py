@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,22 +46,20 @@ def calibrate(
     """
     if len(inputs) < 2:
         raise DataError("calibration needs two questions at the least, as errors come from how they differ")
-    loaded, parts = inputs.loaded, []
+    loaded, geometry, parts = inputs.loaded, inputs.loaded.geometry, []
     for first in range(0, len(inputs), inputs.batch):
         questions = inputs.questions[first : first + inputs.batch]
         tensors, answer = answered(loaded.processor, questions)
         tensors = tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
-        rows = len(questions)
-        parts.append(
-            ablate(loaded.model, tensors, answer.to(loaded.device), layers, lambda rows=rows: advance(rows))  # type: ignore[misc]
-        )
+        told = partial(advance, len(questions))
+        parts.append(ablate(loaded.model, tensors, answer.to(loaded.device), layers, told))
     found = Ablation.joined(parts)
+    measured = {"weights": weights_of(found, by_mass=by_mass), **_statistics(found)}
+    full = {name: _all_layers(values, layers, geometry.layers) for name, values in measured.items()}
     return HeadWeights(
         model=loaded.name,
-        weights=_all_layers(weights_of(found, by_mass=by_mass), layers, loaded.geometry.layers),
-        statistics={
-            name: _all_layers(values, layers, loaded.geometry.layers) for name, values in _statistics(found).items()
-        },
+        weights=full.pop("weights"),
+        statistics=full,
         source={**_source(inputs), "loss": float(found.loss.mean()), "by_mass": by_mass, **(source or {})},
     )
 
@@ -75,7 +74,8 @@ def weights_of(found: Ablation, *, by_mass: bool = True) -> Floats:
         worth = worth * found.mass.mean(axis=0)
     total = worth.sum(axis=1, keepdims=True)
     even = np.full_like(worth, 1 / worth.shape[1])
-    return np.divide(worth, total, out=even, where=total > 0)
+    weights: Floats = np.divide(worth, total, out=even, where=total > 0)
+    return weights
 
 
 def answered(processor: Any, questions: Sequence[Question]) -> tuple[Any, Tensor]:

@@ -79,7 +79,8 @@ def _with_figures(content: Content, folder: Path) -> Content:
         notes += [note] if note else []
         sections.append(attrs.evolve(section, figures=tuple(figure for figure in drawn if figure)))
     kv = attrs.evolve(content.kv, sections=tuple(part.drawn(folder / "figures") for part in content.kv.sections))
-    return attrs.evolve(content, sections=tuple(sections), kv=kv, warnings=(*content.warnings, *notes))
+    methods = content.methods.drawn(folder / "figures")
+    return attrs.evolve(content, sections=tuple(sections), methods=methods, kv=kv, warnings=(*content.warnings, *notes))
 
 
 def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> tuple[float, float] | None:

@@ -146,10 +146,10 @@ def compare(trials: Sequence[Trial]) -> list[Comparison]:
     ]
     headings = [(axis, *rest, scorer) for (axis, *rest), scorer, _ in laid_out]
     titles = _titles(headings)
-    slugs = _slugs(titles)
+    names = slugs(titles)
     return [
         _comparison(title, slug, key[0], members)
-        for title, slug, (key, _, members) in zip(titles, slugs, laid_out, strict=True)
+        for title, slug, (key, _, members) in zip(titles, names, laid_out, strict=True)
     ]
 
 
@@ -177,16 +177,16 @@ def _titles(headings: Sequence[tuple[Any, ...]]) -> list[str]:
     return titles
 
 
-def _slugs(titles: Sequence[str]) -> list[str]:
+def slugs(titles: Sequence[str]) -> list[str]:
     """File names of the titles, each used once."""
     taken: dict[str, int] = {}
-    slugs = []
+    found = []
     for title in titles:
         bare = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())
         slug = "-".join(filter(None, bare.split("-")))[:80] or "table"
         taken[slug] = taken.get(slug, 0) + 1
-        slugs.append(slug if taken[slug] == 1 else f"{slug}-{taken[slug]}")
-    return slugs
+        found.append(slug if taken[slug] == 1 else f"{slug}-{taken[slug]}")
+    return found
 
 
 def _comparison(title: str, slug: str, axis: str, trials: Sequence[Trial]) -> Comparison:

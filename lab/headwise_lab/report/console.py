@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from headwise_lab.records import has_result
 from headwise_lab.report.comparison import Cell, Comparison, Row, compare
 from headwise_lab.report.content import load
 from headwise_lab.report.tables import number
@@ -26,7 +27,7 @@ def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = N
     if folder is not None:
         trials, _ = load(folder, records)
     else:
-        trials = [Trial(record) for record in records if not record.get("error")]
+        trials = [Trial(record) for record in records if has_result(record)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"):
         table.add_column(name, justify="left" if name in ("Strategy", "") else "right", no_wrap=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from headwise_lab.records import is_kv, read_records
+from headwise_lab.records import compares_methods, has_result, is_kv, read_records
 from headwise_lab.report import tables, verdicts
 from headwise_lab.report.comparison import Comparison, compare
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid
+from headwise_lab.report.methods_section import MethodsPart, gather_methods
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
 
 if TYPE_CHECKING:
@@ -57,12 +58,18 @@ class Content:
     records: Grid
     warnings: tuple[str, ...]
     kv: KvPart
+    methods: MethodsPart = attrs.field(factory=MethodsPart)
     method: str = verdicts.METHOD
 
     @property
     def comparisons(self) -> list[Comparison]:
         """The comparisons of all sections."""
         return [section.comparison for section in self.sections]
+
+    @property
+    def selects_heads(self) -> bool:
+        """Whether any trial belongs to a study of heads or queries."""
+        return any(not compares_methods(trial.record) for trial in self.trials)
 
     @property
     def count(self) -> int:
@@ -74,6 +81,7 @@ class Content:
         """Every sentence of the verdict."""
         return [
             *(sentence for section in self.sections for sentence in section.verdicts),
+            *(sentence for section in self.methods.sections for sentence in section.verdicts),
             *(sentence for part in self.kv.sections for sentence in part.verdicts),
         ]
 
@@ -82,6 +90,7 @@ class Content:
         """Every figure that was drawn."""
         return [
             *(figure for section in self.sections for figure in section.figures),
+            *(figure for section in self.methods.sections for figure in section.figures),
             *(figure for part in self.kv.sections for figure in part.figures),
         ]
 
@@ -93,7 +102,7 @@ class Content:
             for grid in (section.scores, section.differences, section.wins, section.overlap)
             if grid is not None
         ]
-        return [*own, *([self.total_wins] if self.total_wins else []), *self.others]
+        return [*own, *([self.total_wins] if self.total_wins else []), *self.methods.grids(), *self.others]
 
 
 def gather(folder: Path, title: str | None = None) -> Content:
@@ -103,12 +112,13 @@ def gather(folder: Path, title: str | None = None) -> Content:
     raw, warnings = read_records(folder)
     trials, told = load(folder, raw)
     kv = gather_kv(folder, raw)
-    comparisons = compare(trials)
+    of_heads = [trial for trial in trials if not compares_methods(trial.record)]
+    comparisons = compare(of_heads)
     sections = tuple(_section(comparison) for comparison in comparisons)
     total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins") if len(sections) > 1 else None
     others = (
-        tables.references(trials),
-        tables.efficiency(trials) if trials else None,
+        tables.references(of_heads),
+        tables.efficiency(of_heads) if of_heads else None,
         tables.failures(raw),
     )
     return Content(
@@ -120,12 +130,13 @@ def gather(folder: Path, title: str | None = None) -> Content:
         records=tables.records(trials),
         warnings=(*warnings, *told, *kv.warnings),
         kv=kv,
+        methods=gather_methods(trials, raw),
     )
 
 
 def load(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Trial], list[str]]:
     """Trials of the benchmark records that have a result, outcomes read; and warnings about those without."""
-    trials = [Trial(record) for record in raw if not record.get("error") and not is_kv(record)]
+    trials = [Trial(record) for record in raw if has_result(record) and not is_kv(record)]
     benchmarks = {name: benchmark_of(name) for name in {trial.benchmark for trial in trials}}
     warnings = [load_units(trial, folder, benchmarks[trial.benchmark]) for trial in trials]
     return trials, [warning for warning in warnings if warning]

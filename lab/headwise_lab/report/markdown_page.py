@@ -11,8 +11,10 @@ from headwise_lab.report.grid import Grid, markdown, markdown_text
 
 if TYPE_CHECKING:
     from headwise_lab.kv.section import KvSection
+    from headwise_lab.report.methods_section import MethodsSection
 
 LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (each by two paired SE), ★ recommended, - not measured."
+METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (each by two paired SE), - not run."
 KV_LEGEND = "≈ indistinguishable, ↑ better, ↓ worse, - nothing to compare with."
 
 
@@ -25,12 +27,15 @@ def markdown_page(content: Content) -> str:
         blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
     for section in content.sections:
         blocks += _section(section)
-    for grid in filter(None, (content.total_wins, *content.others)):
+    for part in content.methods.sections:
+        blocks += _methods_section(part)
+    for grid in filter(None, (content.methods.refusals, content.total_wins, *content.others)):
         blocks += [f"## {grid.title}", markdown(grid), grid.caption]
-    for part in content.kv.sections:
-        blocks += _kv_section(part)
+    for kv in content.kv.sections:
+        blocks += _kv_section(kv)
     blocks += ["## How to read this"]
-    blocks += [content.method] if content.trials else []
+    blocks += [content.method] if content.selects_heads else []
+    blocks += [content.methods.method] if content.methods.sections else []
     blocks += [content.kv.method] if content.kv.runs else []
     for grid in [content.records] * bool(content.trials) + [content.kv.records] * bool(content.kv.runs):
         blocks += [f"## {grid.title}", markdown(grid)]
@@ -63,6 +68,17 @@ def _section(section: Section) -> list[str]:
     if section.overlap:
         blocks += [_grid("Kept tokens", section.overlap), section.overlap.caption]
     return blocks
+
+
+def _methods_section(part: MethodsSection) -> list[str]:
+    return [
+        f"## {markdown_text(part.title)}",
+        markdown(part.main),
+        part.main.caption,
+        METHODS_LEGEND if part.methods else "",
+        *(_figure(figure) for figure in part.figures),
+        *(f"{_grid(markdown_text(grid.title), grid)}\n\n{grid.caption}".rstrip() for grid in part.others),
+    ]
 
 
 def _kv_section(part: KvSection) -> list[str]:

@@ -140,9 +140,9 @@ def _names(trials: Iterable[Trial]) -> dict[str, str]:
     names = {}
     for name, group in members.items():
         texts = {trial.strategies for trial in group}
-        settings = {trial.setting for trial in group}
+        shared = set.intersection(*(set(trial.setting) for trial in group))
         for trial in group:
-            varied = [f"{key}={value}" for key, value in trial.setting if not all((key, value) in one for one in settings)]
+            varied = ["=".join(pair) for pair in trial.setting if pair not in shared]
             extra = [trial.strategies] * (len(texts) > 1) + varied
             names[trial.id] = f"{name} ({' '.join(extra)})" if extra else name
     return names

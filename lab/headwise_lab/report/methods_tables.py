@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from headwise_lab.report.grid import Grid, Mark
-from headwise_lab.report.methods import Methods, Result
+from headwise_lab.report.methods import CONTROLS, REFERENCE, Methods, Result
 from headwise_lab.report.tables import MISSING, number
 from headwise_lab.report.trials import Trial
 from headwise_lab.report.verdicts import signed
@@ -63,7 +63,7 @@ def _stages(trial: Trial) -> str:
 
 def differences(methods: Methods) -> Grid:
     """Paired differences of every result to the reference and to the unpruned model."""
-    rows = [
+    rows: list[list[str | Mark]] = [
         [
             result.budget,
             name,
@@ -142,7 +142,8 @@ def refusals(compared: Sequence[Methods]) -> Grid | None:
     told = {(name, budget, reason): None for one in compared for (name, budget), reason in one.refused.items()}
     if not told:
         return None
-    return Grid.of("Methods that were not run", "methods-not-run", ["Method", "Budget", "Why"], [list(key) for key in told])
+    rows = [list(key) for key in told]
+    return Grid.of("Methods that were not run", "methods-not-run", ["Method", "Budget", "Why"], rows)
 
 
 @attrs.frozen
@@ -195,7 +196,7 @@ def overview(compared: Sequence[Methods]) -> Grid | None:
     budgets = [budget for budget in compared[0].budgets if any(key[1] == budget for key in found)]
     tops = {budget: max(share.value for share in found.values() if share.budget == budget) for budget in budgets}
     rows = []
-    for name in order(list(found.values()), compared):
+    for name in order(list(found.values())):
         row: list[str | Mark] = [name, _stages(compared[0].of(name)[0].trial)]
         for budget in budgets:
             share = found.get((name, budget))
@@ -214,10 +215,8 @@ def overview(compared: Sequence[Methods]) -> Grid | None:
     return Grid.of("Methods over all benchmarks", "methods-overview", header, rows, caption)
 
 
-def order(found: Sequence[Share], compared: Sequence[Methods]) -> list[str]:
+def order(found: Sequence[Share]) -> list[str]:
     """Names as in the tables: the reference, the best on average, controls."""
-    from headwise_lab.report.methods import CONTROLS, REFERENCE
-
     values: dict[str, list[float]] = {}
     for share in found:
         values.setdefault(share.name, []).append(share.value)

@@ -18,9 +18,9 @@ class RowRecord:
     """What one row of a batch kept after its last stage, and what its last stage that read attention saw.
 
     ``kept``: surviving visual tokens, ascending, counted among those the row entered the model with. ``heads``: those
-    that decided, ascending. ``notes``: what strategies and stages noted. ``concentration``: share of all heads' attention to the
-    image that went to the kept tokens. ``entropy``: of the token scores, 1 when even, 0 when one token has it all.
-    Without attention to the image, or a choice to make, the last two are None.
+    that decided, ascending. ``notes``: what strategies and stages noted. ``concentration``: share of all heads'
+    attention to the image that went to the kept tokens. ``entropy``: of the token scores, 1 when even, 0 when one token
+    has it all. Without attention to the image, or a choice to make, the last two are None.
     """
 
     kept: list[int]

@@ -1,4 +1,4 @@
-"""CDPruner (NeurIPS 2025, arXiv 2506.10967): before the language model; diverse tokens that have to do with the question.
+"""CDPruner (NeurIPS 2025, arXiv 2506.10967): before the language model; diverse tokens that suit the question.
 
 Published: GQA 59.6 at 128 tokens, 58.6 at 64.
 """
