@@ -35,15 +35,13 @@ class Decoder:
 class Anatomy(Decoder):
     """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels.
 
-    ``pictures`` tells the images of a call of ``outer.get_image_features``. ``renumbers``: whether surviving tokens can
-    be given positions 0, 1, 2, ... (rotary positions with one axis).
+    ``pictures`` tells the images of a call of ``outer.get_image_features``.
     """
 
     outer: nn.Module
     tower: Tower
     image_token: int
     pictures: Pictures
-    renumbers: bool = True
 
 
 def text_geometry(config: Any, name: str, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:

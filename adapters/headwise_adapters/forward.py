@@ -76,7 +76,7 @@ class Forward:
         """The outputs of ``get_image_features`` that the model was handed instead of pixels, or None."""
         return (self._given.get("mm_encoder_outputs") or {}).get("image")
 
-    @property
+    @cached_property
     def call(self) -> Call | None:
         """The call that made the image features of this forward; None where they were made out of sight."""
         return self._watcher.call_for(self.features_given)

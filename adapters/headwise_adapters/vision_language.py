@@ -51,7 +51,6 @@ class VisionLanguageAdapter(ABC):
             tower=self.tower(),
             image_token=self.config.image_token_id,
             pictures=self.pictures,
-            renumbers=self.renumbers,
         )
 
     @abstractmethod

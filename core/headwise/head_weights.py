@@ -63,6 +63,11 @@ class HeadWeights:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not a file of head weights ({error}); {_HINT}") from error
 
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of a SHA-256 over the weights, as far as a file keeps them."""
+        return hashlib.sha256(json.dumps(_plain(self.weights)).encode()).hexdigest()[:16]
+
     def check(self, geometry: Geometry) -> None:
         """Raise DataError unless the weights are of a model of this shape."""
         found, wanted = self.weights.shape, (geometry.layers, geometry.heads)
@@ -87,14 +92,6 @@ class HeadWeights:
         positive = weights.clip(min=0)
         total = positive.sum()
         return positive / total if total > 0 else np.full_like(positive, 1 / len(positive))
-
-
-def digest(path: Path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a file; raises DataError where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise DataError(f"head weights {path} cannot be read ({error.strerror}); {_HINT}") from error
 
 
 def _plain(values: Floats) -> list[list[float] | None]:

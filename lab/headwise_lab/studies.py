@@ -153,7 +153,7 @@ def pruning_recipes() -> list[str]:
 
 
 def common_averages(geometry: Geometry, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Processed averages for a comparison of recipes that all of them meet, and a sentence for each that was changed.
+    """Processed averages for a comparison of recipes that all of them meet, and a sentence where that changes them.
 
     Those of study A; one out of reach of some is replaced by the least that all can meet, and where fewer than three
     are left, half of the visual tokens goes with them.
@@ -161,16 +161,15 @@ def common_averages(geometry: Geometry, names: Sequence[str]) -> tuple[tuple[flo
     floors = {name: _floor(name, geometry) for name in names}
     least = max(floors.values())
     wanted, _ = averages(geometry)
-    told = tuple(
-        f"an average of {average:g} tokens is out of reach of"
-        f" {', '.join(name for name, floor in floors.items() if floor > average)}; {least} is taken instead"
-        f" (give --tokens {average:g} to compare the others there)"
-        for average in wanted
-        if average < least
-    )
     met = {max(average, float(least)) for average in wanted}
     met |= {float(geometry.visual_tokens // 2)} if len(met) < len(SHARES) else set()
-    return tuple(sorted(met, reverse=True)), told
+    missed = [f"{average:g}" for average in wanted if average < least]
+    told = [
+        f"an average of {' or '.join(missed)} tokens is out of reach of"
+        f" {', '.join(name for name, floor in floors.items() if floor > float(missed[0]))}; {least} is the least that"
+        f" all can meet (give --tokens {missed[0]} to compare the others there)"
+    ]
+    return tuple(sorted(met, reverse=True)), tuple(told if missed else ())
 
 
 def _floor(name: str, geometry: Geometry) -> int:

@@ -8,8 +8,9 @@ import functools
 import pytest
 import torch
 from tests.adapters.test_llava import fingerprint
-from tests.adapters.vision_models import IMAGE, NEXT, QWEN, batch
+from tests.adapters.vision_models import IMAGE, NEXT, QWEN, batch, scattered
 from tests.reference import masked_vlm as reference
+from transformers import LlavaForConditionalGeneration, SiglipVisionConfig
 
 import headwise
 from headwise.attachment import adapter_for
@@ -128,7 +129,7 @@ def test_padded_batch_rows_equal_single_rows(family, model, side, text):
             torch.testing.assert_close(own, model(**prompt.inputs).logits[0], **CLOSE)
 
 
-@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0"])
+@pytest.mark.parametrize("text", ["fastv:layer=2", "token_pruning=random:layer=0", "visionzip"])
 def test_left_padded_generation_equals_single_rows(family, plain, text):
     prompts = [one_image(family, plain, 1), two_images(family, plain, 2), family.prompt(plain, 9, seed=3)]
     together = batch(prompts, "left")
@@ -138,7 +139,7 @@ def test_left_padded_generation_equals_single_rows(family, plain, text):
             assert [row] == generated(plain, prompt)
 
 
-@pytest.mark.parametrize("text", ["token_pruning=uniform:layer=2", "token_pruning=random:layer=0"])
+@pytest.mark.parametrize("text", ["token_pruning=uniform:layer=2", "token_pruning=random:layer=0", "visionzip"])
 def test_beams_follow_the_cache(family, plain, text):
     together = batch([one_image(family, plain, 1), one_image(family, plain, 2)], "left")
     options = {**OPTIONS, "num_beams": 3, "max_new_tokens": 5, "suppress_tokens": [IMAGE]}
@@ -203,6 +204,22 @@ def test_another_model_is_refused_with_what_is_missing(family):
     model.model = model.model.language_model
     with pytest.raises(headwise.ModelError, match=r"has no model\.language_model; attach to a"):
         adapter_for(model)
+
+
+def test_llava_on_siglip_keeps_all_tokens_and_has_no_class_token_among_them(tools):
+    model = tools["tiny_llava"]("sdpa")
+    tower = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4
+    )
+    config = copy.deepcopy(model.config)
+    config.vision_config, config.vision_feature_select_strategy = tower, "full"
+    model = scattered(LlavaForConditionalGeneration(config))
+    adapter, watch, images = adapter_for(model), [], tools["pixels"](1)
+    assert adapter.geometry.visual_tokens == 16
+    assert adapter.pictures({"pixel_values": images})[0].pieces[0].grid == (4, 4)
+    with headwise.attach(model, Recipe.of("visionzip", keep=4), observers=[Watch(watch)]):
+        model(input_ids=tools["prompt"](3, "image", 5), pixel_values=images)
+    assert watch[0].kept.shape == (1, 4)
 
 
 class Watch:

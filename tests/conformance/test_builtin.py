@@ -5,15 +5,37 @@ from __future__ import annotations
 import pytest
 
 from headwise.registry import Registry
-from headwise.testing import cases
+from headwise.testing import cases, laws
 
 HOOKS = ("query_selection", "head_scoring", "head_count", "token_pruning", "kv_eviction", "head_classification")
 
 VARIANTS = {
-    "query_selection": ("attention_weighted:form=softmax", "last_n_tokens:n=1", "weighted_recent:window=1"),
+    "query_selection": (
+        "attention_weighted:form=softmax",
+        "last_n_tokens:n=1",
+        "weighted_recent:window=1",
+        "raters:scale=sqrt",
+    ),
     "head_scoring": ("sparsity:form=hoyer", "sparsity:form=raw", "top_k_sum:k=1", "graph_based:relu=true"),
     "head_count": ("fixed:heads=1", "fixed:heads=4", "fixed:share=1", "median_of_three:low=2,high=5"),
-    "token_pruning": ("fastv:layer=1", "random:layer=3,seed=1"),
+    "token_pruning": (
+        "fastv:layer=1",
+        "random:layer=3,seed=1",
+        "uniform:layer=2",
+        "sparsevlm:variant=plus,layers=1/2/4",
+        "sparsevlm:recycle=1,clusters=0.4,merged=end",
+        "pdrop:layers=1/4",
+        "feather:layer=1,second_layer=4,uniform=0.5,criterion=attention",
+        "dart:layer=1,image_pivots=9,text_pivots=0",
+        "vispruner:important=0,step=1",
+        "vispruner:important=1",
+        "visionzip:dominant=0",
+        "visionzip:dominant=0.3,merge=members",
+        "cdpruner:relevance=embeddings",
+        "cdpruner:relevance=clip,theta=0.8",
+        "divprune:layer=2",
+        "tome:metric=features,step=3",
+    ),
     "kv_eviction": (
         "window:window=1",
         "streaming:sinks=0,window=1,positions=original",
@@ -38,6 +60,9 @@ EXCEPTIONS = {
     ("head_scoring", "random"): {"heads_permute": "draws a score per head index, whatever the head looks at"},
     ("head_count", "fixed:heads=4"): {"single_head": "four heads are asked for, and there is one"},
     ("kv_eviction", "random"): {"heads_permute": "draws a number per KV head, whatever the head holds"},
+    ("token_pruning", "calibrated"): dict.fromkeys(
+        laws("token_pruning"), "needs a file of one model's head weights; tests/plugins/test_calibrated.py has one"
+    ),
     ("token_pruning", "none"): {"budget_is_met": "prunes nothing, so every budget below everything is refused"},
 }
 """(hook, text) -> law -> why this strategy does not follow it."""

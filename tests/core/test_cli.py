@@ -10,9 +10,16 @@ from importlib.metadata import version
 import pytest
 
 from headwise.cli import main
+from headwise.hookspecs import HOOKS
 
 STRIPES = """
+'''Zebras.
+
+They are striped.
+'''
+
 import attrs
+import headwise
 from headwise import hookimpl
 
 @attrs.frozen(eq=False)
@@ -40,6 +47,17 @@ class Halve:
 RECIPE = ("token_pruning=zebra_halve",)
 '''Halve and be done.'''
 
+PRESET = headwise.Preset("token_pruning=zebra_halve", "zebra_stripes:needed=3", positions="compact")
+
+class Twice:
+    '''Halves twice.'''
+
+    @hookimpl
+    def token_pruning(self, geometry, budget):
+        from headwise.plan import PruningPlan, Stage
+        stages = (Stage(1, 40, lambda evidence: evidence.hidden()), Stage(6, 30, lambda evidence: None, merged=9))
+        return PruningPlan(geometry, stages, reported=35.5)
+
 def gallop(speed: int = 3) -> None:
     '''Gallop away.'''
     print("galloping", speed)
@@ -62,8 +80,8 @@ def zebra(install):
         "1.2",
         {
             "head_scoring": {"zebra_stripes": "zebra_mod:Stripes"},
-            "token_pruning": {"zebra_halve": "zebra_mod:Halve"},
-            "recipe": {"zebra_recipe": "zebra_mod:RECIPE"},
+            "token_pruning": {"zebra_halve": "zebra_mod:Halve", "zebra_twice": "zebra_mod:Twice"},
+            "recipe": {"zebra_recipe": "zebra_mod:RECIPE", "zebra-preset": "zebra_mod:PRESET"},
             "command": {
                 "gallop": "zebra_mod:gallop",
                 "stumble": "zebra_mod:stumble",
@@ -135,6 +153,39 @@ def test_listing_points_to_show_for_what_it_cannot_read(capsys, install):
 def test_recipes_can_be_listed_too(capsys, zebra):
     (row,) = [row for row in listed(capsys, "--hook", "recipe") if row["name"] == "zebra_recipe"]
     assert row["summary"] == "Halve and be done."
+
+
+def test_recipes_stand_below_the_strategies_without_options(capsys, zebra):
+    rows = listed(capsys)
+    assert {row["hook"] for row in rows} == {*HOOKS, "recipe"}
+    (row,) = [row for row in rows if row["name"] == "zebra-preset"]
+    assert (row["hook"], row["summary"], row["options"]) == ("recipe", "Zebras.", [])
+    assert "zebra_mod" not in sys.modules
+    _, out, _ = run(capsys, "strategies")
+    assert "\n\nrecipe\n" in out
+    assert "  zebra-preset  (zebra 1.2)\n      Zebras.\n" in out
+
+
+def test_show_prints_what_a_recipe_says_of_itself_and_is_made_of(capsys, zebra):
+    status, out, _ = run(capsys, "show", "zebra-preset")
+    assert (status, out) == (0, PRESET_SHOWN)
+
+
+PRESET_SHOWN = """recipe=zebra-preset
+from         zebra 1.2
+entry point  zebra_mod:PRESET
+
+Zebras.
+
+They are striped.
+
+strategies
+  token_pruning=zebra_halve
+  zebra_stripes:needed=3
+
+settings
+  positions=compact
+"""
 
 
 def test_show_prints_documentation_options_and_owner(capsys, zebra):
@@ -213,6 +264,25 @@ def test_plan_takes_the_other_formula_and_item_size(capsys, zebra):
 def test_plan_takes_a_recipe(capsys, zebra):
     record = planned(capsys, "plan", "--shape", "demo-llava", "--recipe", "zebra_recipe", "--keep", "16")
     assert (record["recipe"], record["stages"]) == ("zebra_recipe", [{"layer": 4, "keep": 16}])
+
+
+def test_plan_takes_a_preset_and_another_strategy_in_its_place(capsys, zebra):
+    words = ("plan", "--shape", "demo-llava", "--recipe", "zebra-preset", "--keep", "16")
+    record = planned(capsys, *words, "--strategy", "zebra_stripes:needed=4")
+    assert record["strategies"]["head_scoring"] == "zebra_stripes:needed=4,width=2"
+    assert (record["recipe"], record["stages"]) == ("zebra-preset", [{"layer": 4, "keep": 16}])
+
+
+def test_plan_tells_what_a_method_would_report_and_what_it_merges(capsys, zebra):
+    words = ("plan", "--shape", "demo-llava", "--strategy", "zebra_twice")
+    record = planned(capsys, *words)
+    assert record["budget"] == {
+        "given": "everything", "processed": (144 + 5 * 40 + 6 * 30) / 12, "reported": 35.5, "kept": 30, "visual": 144,
+    }  # fmt: skip
+    assert record["stages"] == [{"layer": 1, "keep": 40}, {"layer": 6, "keep": 30, "merged": 9}]
+    _, out, _ = run(capsys, *words)
+    assert "reported    35.50 by the method's own way of counting\n" in out
+    assert "  layers 6-11    30, 9 of them merged\n" in out
 
 
 def test_plan_without_pruning_costs_what_the_model_costs(capsys):

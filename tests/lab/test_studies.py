@@ -10,7 +10,21 @@ from hypothesis import strategies as st
 
 from headwise import Budget, Geometry, StrategyError, shape
 from headwise.registry import installed
-from headwise_lab.studies import LAYER, averages, demo, half, head_counts, recipes, study_a, study_b
+from headwise_lab import studies
+from headwise_lab.studies import (
+    LAYER,
+    averages,
+    common_averages,
+    compared,
+    demo,
+    half,
+    head_counts,
+    methods,
+    pruning_recipes,
+    recipes,
+    study_a,
+    study_b,
+)
 from headwise_lab.trial import check
 
 BUDGETS = [Budget(tokens=48), Budget(tokens=32)]
@@ -88,6 +102,56 @@ def test_the_demo_has_every_scorer_and_three_ways_not_to_ask_heads():
     ]
     assert blind == ["none", "random", "uniform"]
     assert {bare(text["head_scoring"]) for text in chosen(cases)} == set(installed("head_scoring"))
+
+
+def test_methods_are_every_pruning_recipe_at_every_budget_with_the_unpruned_model_once():
+    cases = methods(benchmarks=["x", "y"], budgets=BUDGETS)
+    assert len(set(cases)) == len(cases)
+    named = pruning_recipes()
+    assert {"fastv", "finepruner", "sparsevlm", "pdrop", "random", "random-layer-2"} <= set(named)
+    assert "vanilla" not in named
+    found = {(case.benchmark, case.budget, case.recipe) for case in cases}
+    assert found == set(product(["x", "y"], BUDGETS, named)) | {(name, Budget(), "vanilla") for name in ("x", "y")}
+    assert {case.strategies for case in cases} == {()}
+
+
+def test_methods_asked_for_stand_beside_fastv_which_comes_first():
+    cases = methods(benchmarks=["x"], budgets=BUDGETS, recipes=["dart", "vanilla", "fastv", "dart"])
+    assert [case.recipe for case in cases] == ["vanilla", "fastv", "dart", "fastv", "dart"]
+
+
+def test_methods_keep_what_their_recipes_set_unless_it_is_given():
+    cases = methods(benchmarks=["x"], budgets=BUDGETS[:1], recipes=["finepruner-dynamic"])
+    assert [recipe.aggregate for recipe in recipes(cases, aggregate=None)] == ["mean", "mean", "weighted"]
+    assert [recipe.aggregate for recipe in recipes(cases, aggregate="mean")] == ["mean", "mean", "mean"]
+
+
+@pytest.mark.parametrize("name", ["demo-llava", "llava-1.5-7b"])
+def test_every_method_meets_the_averages_that_methods_are_compared_at(name):
+    geometry = shape(name)
+    found, told = common_averages(geometry, compared(None))
+    assert len(found) == 3
+    cases = methods(benchmarks=["x"], budgets=[Budget(tokens=average) for average in found])
+    for case, recipe in zip(cases, recipes(cases), strict=True):
+        assert abs(check(recipe, geometry).average - (case.budget.tokens or geometry.visual_tokens)) < 1
+    (sentence,) = told
+    assert "is out of reach of feather" in sentence
+
+
+def test_methods_that_prune_early_are_compared_at_the_averages_of_the_seed():
+    assert common_averages(shape("llava-1.5-7b"), ["fastv", "dart", "random"]) == ((192.0, 128.0, 64.0), ())
+
+
+def test_recipes_that_do_more_than_prune_are_no_methods(monkeypatch):
+    both = ("token_pruning=fastv", "kv_eviction=snapkv")
+    real = studies.Recipe.of
+
+    def of(*texts, name=None, **more):
+        return real(*both) if name == "dart" else real(*texts, name=name, **more)
+
+    monkeypatch.setattr(studies.Recipe, "of", of)
+    assert {"fastv", "pdrop"} <= set(pruning_recipes())
+    assert "dart" not in pruning_recipes()
 
 
 def test_recipes_carry_the_budget_and_the_settings_of_the_study():

@@ -15,9 +15,10 @@ from PIL import Image
 from headwise import ModelError, StrategyError
 from headwise.recipe import Recipe
 from headwise_lab import inputs as inputs_module
+from headwise_lab import measure
 from headwise_lab import trial as trial_module
 from headwise_lab.inputs import Inputs, diversity, prompt
-from headwise_lab.trial import Setting, check, identity, run_trial, summary
+from headwise_lab.trial import Setting, check, command, identity, run_trial, summary
 
 FASTV = ("fastv:layer=2", "sum", "head_count=all")
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
@@ -127,6 +128,72 @@ def test_pictures_seen_before_change_nothing(tiny, toy):
     assert again == fresh
     assert first - second == 2  # two batches were answered; only the timed passes look again
     assert "forward" not in vars(tiny.model.model.vision_tower)
+
+
+def test_a_strategy_that_looks_inside_the_tower_sees_it_work_on_every_batch(tiny, toy):
+    shared = Inputs(tiny, toy, toy.questions, 4)
+    trial(tiny, toy, *SHARP, keep=12, inputs=shared)
+    looks = []
+    inner = tiny.model.model.vision_tower.embeddings.register_forward_hook(lambda *_: looks.append(1))
+    try:
+        _, again = trial(tiny, toy, "vispruner", keep=12, inputs=shared)
+    finally:
+        inner.remove()
+    _, fresh = trial(tiny, toy, "vispruner", keep=12)
+    assert len(looks) == 2 + 3  # two batches are answered; one is timed: a prefill, one with it, and new tokens
+    assert again == fresh
+    assert len({tuple(outcome["kept"]) for outcome in fresh}) == len(toy.questions)
+
+
+def test_merged_tokens_are_counted_where_they_stand(tiny, toy):
+    record, outcomes = trial(tiny, toy, "pooling", keep=36)
+    assert record["stages"] == [{"layer": 0, "keep": 36, "merged": 36}]
+    assert {len(outcome["kept"]) for outcome in outcomes} == {36}
+    hits = [len({i, i + 1} & set(outcome["kept"])) / 2 for i, outcome in enumerate(outcomes) if i != 1]
+    assert [outcome["recall"] for outcome in outcomes if outcome["recall"] is not None] == hits
+    assert 0 < record["diversity"] < 2
+
+
+def test_what_a_stage_notes_is_in_the_record(tiny, toy):
+    record, _ = trial(tiny, toy, name="cdpruner", keep=12)
+    assert record["recipe"] == "cdpruner"
+    assert "embeddings" in str(record["notes"])  # the model names no CLIP, and the record says what stood in for it
+
+
+def test_prefill_is_timed_beside_the_unpruned_model(tiny, toy):
+    cost = trial(tiny, toy, *SHARP, keep=12)[0]["cost"]
+    assert cost["prefill_share"] == pytest.approx(cost["prefill_ms"] / cost["prefill_unpruned_ms"])
+
+
+def test_nothing_watches_while_the_clock_runs(tiny, toy, monkeypatch):
+    watched = []
+    real = measure.generate
+
+    def generate(loaded, *more):
+        watched.append(bool(loaded.model.model.language_model.layers[2]._forward_pre_hooks))
+        return real(loaded, *more)
+
+    monkeypatch.setattr(measure, "generate", generate)
+    record, _ = trial(tiny, toy, *SHARP, keep=12)
+    assert watched == [True]  # the recipe is on the model
+    assert record["timing"].keys() == {"query_selection", "head_scoring", "head_count", "token_pruning"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "told"),
+    [
+        ((), {"name": "finepruner", "keep": 12}, "--recipe finepruner --keep 12 --batch 4"),
+        (("fixed:heads=3",), {"name": "finepruner", "keep": 12, "positions": "compact"},
+         "--recipe finepruner --keep 12 --strategy head_count=fixed:heads=3 --positions compact --batch 4"),
+        ((), {"name": "finepruner-dynamic", "tokens": 101}, "--recipe finepruner-dynamic --tokens 101 --batch 4"),
+        ((), {"name": "finepruner-dynamic", "tokens": 101, "aggregate": "mean"},
+         "--recipe finepruner-dynamic --tokens 101 --aggregate mean --batch 4"),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_named_recipe_says_its_name_and_what_is_different(tiny, toy, texts, options, told):
+    setting = Setting(recipe=Recipe.of(*texts, **options))
+    words = command(setting, Inputs(tiny, toy, toy.questions, 4))
+    assert words.partition("--benchmark toy ")[2] == told
 
 
 def test_notes_of_the_adaptive_strategy_are_counted(tiny, toy):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 
 from headwise import BudgetError, DataError, Pipeline, Recipe, StrategyError, shape
-from headwise.head_weights import HeadWeights, digest
+from headwise.head_weights import HeadWeights
 from headwise.registry import resolve
 from headwise.testing import kit, token_pruning
 from headwise.text import StrategyText
@@ -181,7 +181,7 @@ def test_a_layer_that_was_not_measured_is_refused_with_those_that_were(tmp_path)
 )
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path, content, told):
     (tmp_path / "w.json").write_text(content)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(StrategyError, match=told) as caught:
         planned(f"calibrated:weights={tmp_path / 'w.json'}")
     assert str(caught.value).endswith("make one with `headwise calibrate --out FILE`")
 
@@ -197,7 +197,7 @@ def test_canonical_text_tells_path_and_content_and_builds_the_same_again(tmp_pat
     quoted = f"[{path}]" if any(mark in str(path) for mark in ",[]") else path
     text = resolve(f"calibrated:weights={quoted}").text
     parsed = StrategyText.parse(text)
-    assert {"weights": str(path), "digest": digest(path)}.items() <= parsed.options.items()
+    assert {"weights": str(path), "digest": HeadWeights.load(path).digest}.items() <= parsed.options.items()
     again = resolve(text)
     assert text == again.text
     assert planned(text).kept == 3
@@ -206,7 +206,7 @@ def test_canonical_text_tells_path_and_content_and_builds_the_same_again(tmp_pat
 def test_a_file_that_changed_is_refused_where_its_text_was_written_down(tmp_path):
     text = resolve(f"calibrated:weights={written(tmp_path, [1.0, 2.0, 3.0, 4.0])}").text
     written(tmp_path, [1.0, 2.0, 3.0, 5.0])
-    with pytest.raises(DataError, match=r"are not those with digest [0-9a-f]{16}; leave the option digest out"):
+    with pytest.raises(DataError, match=r"have the digest [0-9a-f]{16} and not [0-9a-f]{16}; leave"):
         planned(text)
 
 
@@ -219,6 +219,15 @@ def test_weights_come_back_from_their_file(tmp_path):
     np.testing.assert_allclose(found.statistics["rise"], 2 * full, rtol=1e-5)
     assert (found.model, found.source) == ("m", {"n": 3, "text": "ü"})
     assert json.loads((tmp_path / "deep" / "w.json").read_text())["weights"][1] is None
+
+
+def test_digest_is_of_the_weights_alone(tmp_path):
+    full = np.array([[1 / 3, -3.0], [np.nan, np.nan]])
+    one = HeadWeights(model="m", weights=full, source={"created": "today"})
+    one.save(tmp_path / "w.json")
+    assert one.digest == HeadWeights.load(tmp_path / "w.json").digest
+    assert one.digest == HeadWeights(model="m", weights=full, source={"created": "tomorrow"}).digest
+    assert one.digest != HeadWeights(model="m", weights=2 * full).digest
 
 
 def test_a_layer_s_weights_sum_to_one():

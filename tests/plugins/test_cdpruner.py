@@ -141,10 +141,10 @@ def test_first_positions_stay_of_images_that_are_all_alike(options, keep):
     assert [list(range(keep))] == kept(evidence, options)
 
 
-@pytest.mark.parametrize(("width", "keep"), [(3, 199), (8, 199), (8, 150), (16, 199), (16, 17)])
+@pytest.mark.parametrize(("width", "keep"), [(5, 599), (16, 17)])
 def test_counts_far_beyond_the_rank_are_kept(width, keep):
-    evidence = Images(noise(2, 8, 200, width), keep, noise(3, 8, 200))
-    assert [keep] * 8 == [len(set(row)) for row in kept(evidence)]
+    evidence = Images(noise(2, 6, 600, width), keep, noise(3, 6, 600))
+    assert [keep] * 6 == [len(set(row)) for row in kept(evidence)]
 
 
 def test_every_direction_stays_before_any_duplicate():
@@ -183,7 +183,7 @@ def test_images_do_not_see_each_other():
 
 def test_half_precision_is_compared_in_float32():
     features, cosines = noise(9, 200, 200).to(torch.bfloat16), noise(10, 200)
-    assert by_clip(features.float(), cosines, 100) == by_clip(features, cosines, 100)
+    assert by_clip(features.float(), cosines, 100, "theta=0.1") == by_clip(features, cosines, 100, "theta=0.1")
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_half_precision_is_compared_in_float32():
     short = Prompts(states, keys, words, word_keys, evidence.real, 100)
     long = Prompts(states.float(), keys.float(), words.float(), word_keys.float(), evidence.real, 100)
     assert kept(long) == kept(short)
+    assert kept(long, "image_pivots=60") == kept(short, "image_pivots=60")
 
 
 def test_plan_keeps_the_published_counts_and_reads_keys():

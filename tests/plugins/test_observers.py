@@ -146,6 +146,23 @@ def test_entropy_of_even_scores_is_one_and_of_no_attention_unknown():
     assert (blind.entropy, blind.concentration) == (None, None)
 
 
+def test_what_a_stage_notes_stands_next_to_what_strategies_note():
+    recorder = observer("recorder")
+    noted = {"relevance": ["clip", "embeddings"], "clusters": torch.tensor([3, 4])}
+    heads = {"adaptive": [{"strategy": "sum"}, {"strategy": "entropy"}]}
+    recorder.selected(stage_of(1, KEPT, KEPT, notes=heads, stage_notes=noted))
+    recorder.selected(stage_of(5, KEPT, [[0], [1]], notes={}, stage_notes={"clusters": [1, 2]}))
+    first, second = recorder.take().values()
+    assert first.notes == {"adaptive": {"strategy": "entropy"}, "relevance": "embeddings", "clusters": 2}
+    assert second.notes == {"adaptive": {"strategy": "sum"}, "relevance": "clip", "clusters": 1}
+
+
+def test_a_stage_that_asks_no_head_has_its_notes_recorded():
+    recorder = observer("recorder")
+    recorder.selected(stage_of(0, KEPT, KEPT, notes=None, stage_notes={"relevance": ["clip", "clip"]}))
+    assert [record.notes for record in recorder.take().values()] == [{"relevance": "clip"}] * 2
+
+
 def test_taking_forgets_and_so_does_clearing():
     recorder = observer("recorder")
     recipe = Recipe.of("fastv:layer=2", keep=2)
@@ -166,7 +183,10 @@ def test_controls_that_read_no_attention_are_recorded_by_what_they_keep():
     ) == ([1, 3], [], {}, None, None)  # fmt: skip
 
 
-def stage_of(layer, entered, kept, *, notes, rows=(4, 1), attention=None):
+KEPT = [[0, 2], [1, 3]]
+
+
+def stage_of(layer, entered, kept, *, notes, rows=(4, 1), attention=None, stage_notes=None):
     choice = HeadChoice(
         scores=torch.zeros(2, 3), kept=torch.tensor([[False, True, True], [True, False, False]]), notes=notes
     )
@@ -178,6 +198,7 @@ def stage_of(layer, entered, kept, *, notes, rows=(4, 1), attention=None):
         attention=attention,
         token_scores=None if attention is None else attention.mean(dim=1),
         heads=choice if notes is not None else None,
+        notes=stage_notes or {},
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 import hypothesis.strategies as st
 import pytest
@@ -52,6 +54,17 @@ def test_without_a_budget_each_stage_halves_as_published():
     plan = planned()
     assert stages(plan) == [(8, 288), (16, 144), (24, 72)]
     assert (plan.average, plan.reported) == (270.0, None)
+
+
+@pytest.mark.parametrize("tokens", [192, 128, 64])
+def test_a_stage_more_reaches_the_averages_of_the_comparison_tables(tokens):
+    plan = planned(":early=2", tokens=tokens)
+    assert [stage.layer for stage in plan.stages] == [2, 8, 16, 24]
+    assert abs(plan.average - tokens) < 0.5
+    kept = [576, *(stage.keep for stage in plan.stages)]
+    shares = [after / before for before, after in itertools.pairwise(kept)]
+    assert max(shares) - min(shares) < 0.15  # the same share at each, but for whole tokens
+    assert [stage.layer for stage in planned(":early=2", geometry=DEMO).stages] == [2, 3, 6, 9]
 
 
 def test_a_large_model_is_pruned_at_the_same_layers():

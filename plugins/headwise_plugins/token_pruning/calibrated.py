@@ -11,7 +11,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import Budget, DataError, Geometry, PruningPlan, Stage, StrategyError, hookimpl
-from headwise.head_weights import HeadWeights, digest
+from headwise.head_weights import HeadWeights
 from headwise.plan import Evidence
 
 
@@ -29,8 +29,8 @@ class Calibrated:
     weights belong to heads of one layer. ``criterion=unrotated`` leaves the positions out, and ``norm=l2`` scales each
     head's row to length 1, so that a head's share in the choice is its weight and not its attention to the image.
 
-    ``digest``, the beginning of the file's SHA-256, comes by itself and tells in records which weights were used; a
-    file that has another by now is refused.
+    ``digest`` is taken from the file and tells in records which weights were used; where one is given, a file with
+    other weights is refused.
     """
 
     layer: int = attrs.field(default=2, converter=int, validator=validators.ge(1))
@@ -41,7 +41,7 @@ class Calibrated:
 
     @digest.default
     def _found(self) -> str | None:
-        return None if self.weights is None else digest(_path(self.weights))
+        return None if self.weights is None else _read(self.weights).digest
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
@@ -58,10 +58,12 @@ class Calibrated:
                 "token_pruning strategy 'calibrated' needs the weights of the model's heads; make them with"
                 " `headwise calibrate --out weights.json` and write calibrated:weights=weights.json"
             )
-        path = _path(self.weights)
-        if digest(path) != self.digest:
-            raise DataError(f"head weights {path} are not those with digest {self.digest}; leave the option digest out")
-        found = HeadWeights.load(path)
+        found = _read(self.weights)
+        if found.digest != self.digest:
+            raise DataError(
+                f"head weights {self.weights} have the digest {found.digest} and not {self.digest};"
+                " leave the option digest out to use them all the same"
+            )
         found.check(geometry)
         return found
 
@@ -73,5 +75,5 @@ class Calibrated:
         return torch.einsum("bhv,h->bv", attention, weights.to(attention))
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
+def _read(path: str) -> HeadWeights:
+    return HeadWeights.load(Path(path).expanduser())

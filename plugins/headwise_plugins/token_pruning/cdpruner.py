@@ -30,7 +30,7 @@ class CdPruner:
     patches close to the words for what they show; it needs nothing else and runs with any tower. ``auto`` takes
     ``clip`` where there is one, else ``embeddings``. Relevance is scaled to 0..1 over an image. ``theta``, 0 up to
     below 1, makes it exp(a r) with a = theta / (2 (1 - theta)), so that 0 is diversity alone; by default r is taken as
-    it is, as in the paper's results.
+    it is, as in the published code.
     """
 
     relevance: str = attrs.field(default="auto", validator=validators.in_(("auto", "clip", "embeddings")))

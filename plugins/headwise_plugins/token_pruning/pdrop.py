@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from attrs import converters
+from attrs import converters, validators
 from torch import Tensor
 
 from headwise import Budget, BudgetError, Geometry, PruningPlan, Stage, hookimpl
@@ -35,12 +35,16 @@ class PDrop:
 
     PyramidDrop (Xing et al., CVPR 2025). Who asks is the recipe's query_selection; the paper's last instruction token
     is ``last_token``. ``layers``: the stages, each in front of a layer, ``8/16/24`` or in a model of up to 24 layers
-    at the quarters of its depth. ``ratios``: what stays after each stage, as shares of all visual tokens, rounded
-    down. By default, a half more goes at each stage; with a budget, the same share at each, as large as the budget
+    at the quarters of its depth. ``early``: one more stage in front of that layer; the comparison tables at averages of
+    192, 128 and 64, which the published stages alone cannot meet, have it at 2. ``ratios``: what stays after each
+    stage, as shares of all visual tokens, rounded down. By default, a half more goes at each stage; with a budget, the same share at each, as large as the budget
     allows. Ratios and a budget exclude each other.
     """
 
     layers: str | None = attrs.field(default=None, converter=converters.optional(_layers))
+    early: int | None = attrs.field(
+        default=None, converter=converters.optional(int), validator=validators.optional(validators.ge(1))
+    )
     ratios: str | None = attrs.field(default=None, converter=converters.optional(_ratios))
 
     def __attrs_post_init__(self) -> None:
@@ -67,8 +71,12 @@ class PDrop:
 
     def _places(self, depth: int) -> tuple[int, ...]:
         if self.layers is not None:
-            return tuple(int(layer) for layer in self.layers.split("/"))
-        return LAYERS if depth > LAYERS[-1] else tuple(max(1, quarter * depth // 4) for quarter in (1, 2, 3))
+            places = {int(layer) for layer in self.layers.split("/")}
+        elif depth > LAYERS[-1]:
+            places = set(LAYERS)
+        else:
+            places = {max(1, quarter * depth // 4) for quarter in (1, 2, 3)}
+        return tuple(sorted(places if self.early is None else places | {self.early}))
 
     def _shares(self, visual: int, stages: int) -> tuple[int, ...]:
         """Tokens left by the ratios; a ratio that leaves none is a BudgetError."""

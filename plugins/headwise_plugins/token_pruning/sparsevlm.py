@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
@@ -25,10 +24,6 @@ PUBLISHED = {
 """Tokens kept after each stage, merged ones not counted, by variant and by the average in a setting's name."""
 
 
-def _recycled(strategy: Any) -> float:
-    return 0.3 if strategy.variant == "v1" else 0.0
-
-
 def _slashed(text: object) -> str:
     """Three layers as text, each a whole number of 1 or more, ascending."""
     layers = [int(part) for part in str(text).split("/")]
@@ -46,9 +41,10 @@ class SparseVlm:
     corrected for what rotary positions alone give, and which recycles nothing. ``layers``: the stages, each in front
     of a layer, ``3/7/16`` or in a model of fewer than 20 layers as deep in proportion. ``published``: the counts of
     the papers' settings 192, 128, 96 or 64 (reported averages), in proportion to the visual tokens; else a budget is
-    met by counts between those. ``recycle``: this share of the dropped tokens, the most attended, is merged into
-    clusters, one for each 1/``clusters`` of them. ``merged``: where a merged token stands, at its cluster's
-    ``centre``, or at the ``end`` behind the kept tokens as in the published code (for positions=compact).
+    met by counts between those. ``recycle``: this share of the dropped tokens, the most attended (0.3, none in
+    ``plus``), is merged into clusters, one for each 1/``clusters`` of them. ``merged``: where a merged token stands,
+    at its cluster's ``centre``, or at the ``end`` behind the kept tokens as in the published code (for
+    positions=compact).
 
     A stage's tokens are kept and merged ones together. The published code adds noise to the density of tokens; here
     equal ones are told apart by position, the lower first.
@@ -59,12 +55,13 @@ class SparseVlm:
     published: int | None = attrs.field(
         default=None, converter=converters.optional(int), validator=validators.optional(validators.in_(PUBLISHED["v1"]))
     )
-    recycle: float = attrs.field(
-        default=attrs.Factory(_recycled, takes_self=True), converter=float,
-        validator=[validators.ge(0), validators.le(1)],
-    )  # fmt: skip
+    recycle: float = attrs.field(converter=float, validator=[validators.ge(0), validators.le(1)])
     clusters: float = attrs.field(default=0.1, converter=float, validator=[validators.ge(0), validators.le(1)])
     merged: str = attrs.field(default="centre", validator=validators.in_(("centre", "end")))
+
+    @recycle.default
+    def _only_v1_recycles(self) -> float:
+        return 0.3 if self.variant == "v1" else 0.0
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

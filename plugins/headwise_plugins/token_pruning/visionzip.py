@@ -27,7 +27,7 @@ class VisionZip:
     """
 
     dominant: float = attrs.field(
-        default=54 / 64, converter=float, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+        default=0.84375, converter=float, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
     merge: str = attrs.field(default="target", validator=attrs.validators.in_(("target", "members")))
 
