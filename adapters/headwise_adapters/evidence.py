@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import numpy as np
@@ -17,7 +17,6 @@ from headwise.layout import PADDING, Layout
 from headwise.pipeline import Pipeline
 from headwise.plan import ATTENTION, HeadChoice, Stage
 from headwise_adapters.anatomy import Anatomy
-
 from headwise_adapters.clip import ClipRelevance, find, questions, tokenizer_of
 from headwise_adapters.forward import Forward
 from headwise_adapters.images import Piece, Seen
@@ -36,7 +35,9 @@ class Instruments:
     unrotated: Unrotated | None = None
     seen: Seen | None = None
     clip: ClipRelevance = attrs.field(factory=ClipRelevance)
-    tokenizers: dict[str, Any] = attrs.field(factory=dict)
+    known: dict[str, Any] = attrs.field(
+        factory=dict
+    )  # read from disk once: the CLIP model named, the tokenizer
 
     def forget(self) -> None:
         """Let go of everything remembered of the last forward."""
@@ -243,7 +244,11 @@ class StageEvidence:
     @property
     def clip(self) -> str | None:
         """The CLIP model that the model's config names, where it is to be had."""
-        return find(self._scene.anatomy.outer.config)
+        known = self._scene.instruments.known
+        if "clip" not in known:
+            known["clip"] = find(self._scene.anatomy.outer.config)
+        named: str | None = known["clip"]
+        return named
 
     def clip_similarity(self, folder: str | None = None) -> Tensor:
         """Cosine float32 (b, v) of each visual token with the question in CLIP's common space."""
@@ -258,12 +263,11 @@ class StageEvidence:
 
     def _questions(self) -> list[str]:
         """What each row asks, as text."""
-        model, known = self._scene.anatomy.outer, self._scene.instruments.tokenizers
-        name = str(cast(Any, model).config.name_or_path)
-        if name not in known:
-            known[name] = tokenizer_of(model)
+        known = self._scene.instruments.known
+        if "tokenizer" not in known:
+            known["tokenizer"] = tokenizer_of(self._scene.anatomy.outer)
         rows = [self._scene.forward.ids(row) for row in self._group.rows]
-        return questions(known[name], rows, self._scene.anatomy.image_token)
+        return questions(known["tokenizer"], rows, self._scene.anatomy.image_token)
 
     def note(self, key: str, values: Sequence[Any]) -> None:
         """Put one value per row into the run's record."""

@@ -31,11 +31,11 @@ class Forward:
     ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know.
     """
 
-    def __init__(
-        self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout, past: int, device: torch.device
-    ) -> None:
-        self._anatomy, self._watcher, self._given = anatomy, watcher, given
-        self.layout, self.past, self.device = layout, past, device
+    def __init__(self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
+        self._anatomy, self._watcher, self._given, self.layout = anatomy, watcher, given, layout
+        cache = given.get("past_key_values")
+        self.past = int(cache.get_seq_length()) if cache is not None else 0
+        self.device = _source(given).device
         self.length = layout.length
         self.entered = layout.image_counts
         self.has_images = any(self.entered)
@@ -51,17 +51,13 @@ class Forward:
     @classmethod
     def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model."""
-        source = given.get("input_ids")
-        if source is None:
-            source = given["inputs_embeds"]
+        source, mask = _source(given), given.get("attention_mask")
         batch, length = source.shape[:2]
-        mask, cache = given.get("attention_mask"), given.get("past_key_values")
         valid = np.ones((batch, length), dtype=bool)
         if isinstance(mask, Tensor) and mask.ndim == 2:
             valid = mask[:, -length:].bool().cpu().numpy()
         layout = Layout.of(_image_tokens(anatomy, given, source), valid)
-        past = int(cache.get_seq_length()) if cache is not None else 0
-        return cls(anatomy, watcher, given, layout, past, source.device)
+        return cls(anatomy, watcher, given, layout)
 
     def ids(self, row: int) -> list[int]:
         """Token ids of a row as they were put in, without padding."""
@@ -196,6 +192,13 @@ class Forward:
         if self.tokens is None:
             return cos, sin
         return _gathered(cos, self.tokens.index), _gathered(sin, self.tokens.index)
+
+
+def _source(given: _Kwargs) -> Tensor:
+    """Token ids (b, length), or embeddings (b, length, d) where the model was given those."""
+    ids: Tensor | None = given.get("input_ids")
+    embeds: Tensor = given["inputs_embeds"] if ids is None else ids
+    return embeds
 
 
 def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:

@@ -21,8 +21,8 @@ class Piece:
     """One picture as the vision tower saw it: a whole image, or one crop of an image cut into crops.
 
     ``source``: its number among all pictures of the tower's last call. ``tokens``: which of the image's visual tokens
-    are its, ascending. ``patches``: for each of them, its place among the picture's features. ``grid``: rows and columns
-    of the tokens in reading order, None where they do not fill a grid.
+    are its, ascending. ``patches``: for each of them, its place among the picture's features. ``grid``: rows and
+    columns of the tokens in reading order, None where they do not fill a grid.
     """
 
     source: int

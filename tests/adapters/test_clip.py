@@ -28,12 +28,12 @@ def tokenizer_with(first: str | None = "<s>") -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=first, eos_token="</s>", unk_token="?")
 
 
-def stock(eos: int) -> CLIPModel:
+def stock(eos: int, width: int = WIDTH) -> CLIPModel:
     torch.manual_seed(eos)
     small = {"intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"vocab_size": 43, "bos_token_id": START, "eos_token_id": eos, "pad_token_id": 0}
     text = {"hidden_size": 16, "max_position_embeddings": LENGTH, **small, **ids}
-    vision = {"hidden_size": WIDTH, "image_size": 16, "patch_size": 4, **small}
+    vision = {"hidden_size": width, "image_size": 16, "patch_size": 4, **small}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
     with torch.no_grad():
         for weight in model.parameters():

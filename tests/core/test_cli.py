@@ -81,7 +81,7 @@ def zebra(install):
         {
             "head_scoring": {"zebra_stripes": "zebra_mod:Stripes"},
             "token_pruning": {"zebra_halve": "zebra_mod:Halve", "zebra_twice": "zebra_mod:Twice"},
-            "recipe": {"zebra_recipe": "zebra_mod:RECIPE", "zebra-preset": "zebra_mod:PRESET"},
+            "recipe": {"zebra_recipe": "zebra_mod:RECIPE", "two-halves": "zebra_mod:PRESET"},
             "command": {
                 "gallop": "zebra_mod:gallop",
                 "stumble": "zebra_mod:stumble",
@@ -158,20 +158,20 @@ def test_recipes_can_be_listed_too(capsys, zebra):
 def test_recipes_stand_below_the_strategies_without_options(capsys, zebra):
     rows = listed(capsys)
     assert {row["hook"] for row in rows} == {*HOOKS, "recipe"}
-    (row,) = [row for row in rows if row["name"] == "zebra-preset"]
+    (row,) = [row for row in rows if row["name"] == "two-halves"]
     assert (row["hook"], row["summary"], row["options"]) == ("recipe", "Zebras.", [])
     assert "zebra_mod" not in sys.modules
     _, out, _ = run(capsys, "strategies")
     assert "\n\nrecipe\n" in out
-    assert "  zebra-preset  (zebra 1.2)\n      Zebras.\n" in out
+    assert "  two-halves  (zebra 1.2)\n      Zebras.\n" in out
 
 
 def test_show_prints_what_a_recipe_says_of_itself_and_is_made_of(capsys, zebra):
-    status, out, _ = run(capsys, "show", "zebra-preset")
+    status, out, _ = run(capsys, "show", "two-halves")
     assert (status, out) == (0, PRESET_SHOWN)
 
 
-PRESET_SHOWN = """recipe=zebra-preset
+PRESET_SHOWN = """recipe=two-halves
 from         zebra 1.2
 entry point  zebra_mod:PRESET
 
@@ -267,10 +267,10 @@ def test_plan_takes_a_recipe(capsys, zebra):
 
 
 def test_plan_takes_a_preset_and_another_strategy_in_its_place(capsys, zebra):
-    words = ("plan", "--shape", "demo-llava", "--recipe", "zebra-preset", "--keep", "16")
+    words = ("plan", "--shape", "demo-llava", "--recipe", "two-halves", "--keep", "16")
     record = planned(capsys, *words, "--strategy", "zebra_stripes:needed=4")
     assert record["strategies"]["head_scoring"] == "zebra_stripes:needed=4,width=2"
-    assert (record["recipe"], record["stages"]) == ("zebra-preset", [{"layer": 4, "keep": 16}])
+    assert (record["recipe"], record["stages"]) == ("two-halves", [{"layer": 4, "keep": 16}])
 
 
 def test_plan_tells_what_a_method_would_report_and_what_it_merges(capsys, zebra):

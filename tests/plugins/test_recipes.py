@@ -52,8 +52,8 @@ def test_what_prunes_where_fastv_does_keeps_as_many_tokens_as_fastv(name):
         ("pdrop", *FASTV[1:]),
         ("finepruner", "last_token", "sparsity:form=l2", "fixed:share=0.5"),
         ("finepruner-dynamic", "last_token", "adaptive", "all"),
-        ("sparsevlm", "raters", "sum", "all"),
-        ("sparsevlm-plus", "raters", "sum", "fixed:share=0.5"),
+        ("sparsevlm", "raters:scale=none", "sum", "all"),
+        ("sparsevlm-plus", "raters:scale=none", "sum", "fixed:share=0.5"),
     ],
 )
 def test_methods_that_read_attention_ask_the_published_queries_and_heads(name, queries, scoring, count):

@@ -1,0 +1,222 @@
+"""Comparisons of whole methods: what is paired with what, which order, which words, and what a reader gets."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import attrs
+import pytest
+from PIL import Image
+from rich.console import Console
+from tests.lab.fake_records import fake_record, identity, write_folder
+
+from headwise_lab.report import build
+from headwise_lab.report.content import gather
+from headwise_lab.report.methods_console import methods_table
+from headwise_lab.report.methods_tables import shares
+
+LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
+REASON = "tokens=32 cannot be met when pruning before layers 3, 6; the nearest feasible budget is tokens=36.75"
+
+
+def method(name, tokens, benchmark="made-up", *, share=0.6, **changes):
+    """A record of one method; vanilla where there is no budget."""
+    unpruned = tokens is None
+    pruning = "none" if unpruned else f"{name}:layer={LAYERS[name]}"
+    record = fake_record(pruning=pruning, keep=None, benchmark=benchmark, study="methods")
+    budget = {"given": "everything" if unpruned else f"tokens={tokens}", "processed": float(tokens or 144)}
+    cost = record["cost"] | {"prefill_ms": 5 * share, "prefill_unpruned_ms": 5.0, "prefill_share": share}
+    return {
+        **record,
+        "id": identity(name, tokens, benchmark, json.dumps(changes)),
+        "recipe": "vanilla" if unpruned else name,
+        "budget": record["budget"] | budget | {"kept": tokens or 144},
+        "stages": [] if unpruned else [{"layer": LAYERS[name], "keep": tokens, "merged": 0}],
+        "questions": "feedbeef",
+        "cost": cost,
+        **changes,
+    }
+
+
+def refusal(name, tokens, benchmark="made-up"):
+    head = {key: method(name, tokens, benchmark)[key] for key in ("id", "study", "model", "weights", "strategies")}
+    more = {"recipe": name, "settings": {}, "benchmark": benchmark, "questions": "feedbeef"}
+    return {**head, **more, "budget": {"given": f"tokens={tokens}"}, "refused": REASON, "command": "headwise run"}
+
+
+def study(benchmarks=("made-up",)):
+    """Records with abilities: cdpruner beats fastv, random loses, dart differs by noise, pdrop meets one budget."""
+    trials = []
+    for benchmark in benchmarks:
+        trials.append((method("vanilla", None, benchmark, share=1.0), 0.9))
+        for tokens, base in ((48, 0.7), (32, 0.5)):
+            trials.append((method("fastv", tokens, benchmark, share=0.5), base))
+            trials.append((method("random", tokens, benchmark, share=0.3), base - 0.35))
+            trials.append((method("cdpruner", tokens, benchmark, share=0.4), base + 0.25))
+            trials.append((method("dart", tokens, benchmark), base))
+        trials.append((method("pdrop", 48, benchmark, share=0.8), 0.8))
+    return trials
+
+
+def lay(folder, benchmarks=("made-up",)):
+    records = write_folder(folder, study(benchmarks), images=False)
+    refused = [refusal("pdrop", 32, benchmark) for benchmark in benchmarks]
+    with (folder / "results.jsonl").open("a") as lines:
+        lines.writelines(json.dumps(record) + "\n" for record in refused)
+    return records
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("methods")
+    lay(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def methods(folder):
+    (found,) = gather(folder).methods.compared
+    return found
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    path = tmp_path_factory.mktemp("several")
+    lay(path, ("first", "second"))
+    return build(path, "Published methods")
+
+
+def test_the_reference_comes_first_then_the_best_and_controls_last(methods):
+    assert methods.names == ("fastv", "cdpruner", "dart", "pdrop", "random")
+    assert methods.budgets == ("tokens 48", "tokens 32")
+
+
+def test_differences_are_paired_by_question_with_fastv_at_the_same_budget(methods):
+    for budget in methods.budgets:
+        ours, theirs = (methods.results[name, budget].trial.units for name in ("dart", "fastv"))
+        gaps = [ours[unit] - theirs[unit] for unit in theirs]
+        found = methods.results["dart", budget].to_reference
+        assert pytest.approx(statistics.fmean(gaps)) == found.value
+        assert pytest.approx(statistics.stdev(gaps) / math.sqrt(60)) == found.se
+    assert methods.results["fastv", "tokens 48"].to_reference is None
+
+
+def test_differences_to_the_unpruned_model_are_paired_too(methods):
+    ours, theirs = methods.results["fastv", "tokens 32"].trial.units, methods.unpruned.units
+    gap = statistics.fmean(ours[unit] - theirs[unit] for unit in theirs)
+    assert pytest.approx(gap) == methods.results["fastv", "tokens 32"].to_unpruned.value
+
+
+def test_verdicts_need_two_errors_and_certainty_needs_holm(methods):
+    verdicts = {name: [result.verdict for result in methods.of(name)] for name in methods.names}
+    assert verdicts["fastv"] == ["", ""]
+    assert verdicts["cdpruner"] == ["better", "better"]
+    assert verdicts["dart"] == ["same", "same"]
+    assert verdicts["random"] == ["worse", "worse"]
+    pairs = [result for result in methods.results.values() if result.to_reference]
+    smallest = min(pairs, key=lambda result: result.to_reference.probability)
+    assert pytest.approx(len(pairs) * smallest.to_reference.probability) == smallest.adjusted
+    unsure = attrs.evolve(methods.results["cdpruner", "tokens 48"], adjusted=0.2)
+    assert (methods.results["cdpruner", "tokens 48"].certain, unsure.certain) == (True, False)
+
+
+def test_the_best_of_a_budget_is_marked_once(methods):
+    assert {(result.name, result.budget) for result in methods.results.values() if result.best} == {
+        ("cdpruner", "tokens 48"),
+        ("cdpruner", "tokens 32"),
+    }
+
+
+def test_findings_say_what_is_better_worse_and_open(folder):
+    first, second, third, *_ = gather(folder).findings
+    assert first.startswith("Methods, made-up, tokens 48: better than fastv: cdpruner (+")
+    assert "; worse: random (-" in first
+    assert first.endswith("of 4 cannot be told from it.")
+    assert second == "Methods, made-up, tokens 48: cannot be told from the unpruned model: cdpruner."
+    assert third.startswith("Methods, made-up, tokens 32: better than fastv: cdpruner (+")
+
+
+def test_methods_are_no_part_of_studies_of_heads(folder):
+    content = gather(folder)
+    assert content.sections == ()
+    assert [grid.slug for grid in content.others] == []
+    assert content.count == 10
+
+
+def test_a_method_that_refuses_a_budget_is_listed_with_its_reason_and_no_failure(folder):
+    content = gather(folder)
+    assert [[mark.text for mark in row] for row in content.methods.refusals.rows] == [["pdrop", "tokens 32", REASON]]
+    main = content.methods.sections[0].main
+    (row,) = [row for row in main.rows if row[0].text == "pdrop"]
+    assert row[-1].text == "-"
+
+
+def test_one_name_for_two_things_is_told_apart(tmp_path):
+    compact = fake_record()["settings"] | {"positions": "compact"}
+    two = [(method("dart", 48), 0.7), (method("dart", 48, settings=compact), 0.7)]
+    write_folder(tmp_path, [(method("fastv", 48), 0.7), *two], images=False)
+    (found,) = gather(tmp_path).methods.compared
+    assert set(found.names) == {"fastv", "dart (positions=keep)", "dart (positions=compact)"}
+
+
+def test_other_questions_make_another_table(tmp_path):
+    write_folder(tmp_path, [(method("fastv", 48), 0.7), (method("fastv", 48, questions="cafe0000"), 0.7)], images=False)
+    titles = [one.title for one in gather(tmp_path).methods.compared]
+    assert titles == ["Methods, made-up, questions feedbeef", "Methods, made-up, questions cafe0000"]
+
+
+def test_the_mean_share_is_over_benchmarks_and_its_error_that_of_the_pairs(tmp_path):
+    lay(tmp_path, ("first", "second"))
+    compared = gather(tmp_path).methods.compared
+    (found,) = [one for one in shares(compared) if (one.name, one.budget) == ("dart", "tokens 48")]
+    results = [(one.results["dart", "tokens 48"], one.unpruned) for one in compared]
+    assert pytest.approx(statistics.fmean(100 * one.trial.value / whole.value for one, whole in results)) == found.value
+    errors = [one.to_unpruned.se / whole.value for one, whole in results]
+    assert pytest.approx(100 * math.hypot(*errors) / 2) == found.se
+    assert found.prefill == 0.6
+
+
+def test_without_an_unpruned_model_nothing_is_a_share_of_it(tmp_path):
+    trials = [trial for trial in study(("first", "second")) if trial[0]["recipe"] != "vanilla"]
+    write_folder(tmp_path, trials, images=False)
+    content = gather(tmp_path)
+    assert shares(content.methods.compared) == []
+    assert [section.slug for section in content.methods.sections] == ["methods-first", "methods-second"]
+
+
+def test_everything_is_written(paths):
+    assert [path.name for path in paths.figures] == [
+        "methods-prefill.png", "methods-first-prefill.png", "methods-second-prefill.png",
+    ]  # fmt: skip
+    names = {path.name for path in paths.tables}
+    for slug in ("methods-overview", "methods-not-run", *(f"methods-first{end}" for end in ("", "-costs", "-kept"))):
+        assert {f"{slug}.csv", f"{slug}.tex"} <= names
+    for path in paths.figures:
+        with Image.open(path) as figure:
+            assert len(set(figure.convert("L").getdata())) > 50
+
+
+def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
+    markdown, html = (path.read_text(encoding="utf-8") for path in (paths.markdown, paths.html))
+    for page in (markdown, html):
+        assert "Methods over all benchmarks" in page
+        assert "Score in per cent of the unpruned model" in page
+        assert REASON in page
+        assert "vision tower included" in page
+        assert "Holm" in page
+        assert "Differences are paired: the same questions, strategy minus" not in page  # that is of other studies
+    assert "![Mean score over first, second" in markdown
+    assert html.count('<img src="data:image/png') == 3
+    assert '<a href="#methods-overview">' in html
+
+
+def test_the_terminal_shows_every_method_and_budget(folder):
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(methods_table(records, folder))
+    told = console.export_text()
+    for name in ("unpruned", "fastv", "cdpruner", "pdrop", "random"):
+        assert name in told
+    assert told.count("dart") == 2
