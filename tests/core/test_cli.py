@@ -80,7 +80,7 @@ def zebra(install):
         "1.2",
         {
             "head_scoring": {"zebra_stripes": "zebra_mod:Stripes"},
-            "token_pruning": {"zebra_halve": "zebra_mod:Halve", "zebra_twice": "zebra_mod:Twice"},
+            "token_pruning": {"zebra_halve": "zebra_mod:Halve", "grevy": "zebra_mod:Twice"},
             "recipe": {"zebra_recipe": "zebra_mod:RECIPE", "two-halves": "zebra_mod:PRESET"},
             "command": {
                 "gallop": "zebra_mod:gallop",
@@ -274,7 +274,7 @@ def test_plan_takes_a_preset_and_another_strategy_in_its_place(capsys, zebra):
 
 
 def test_plan_tells_what_a_method_would_report_and_what_it_merges(capsys, zebra):
-    words = ("plan", "--shape", "demo-llava", "--strategy", "zebra_twice")
+    words = ("plan", "--shape", "demo-llava", "--strategy", "grevy")
     record = planned(capsys, *words)
     assert record["budget"] == {
         "given": "everything", "processed": (144 + 5 * 40 + 6 * 30) / 12, "reported": 35.5, "kept": 30, "visual": 144,

@@ -6,7 +6,7 @@ from headwise.errors import StrategyError
 from headwise.registry import installed, load, only, owner_of
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
 
-__all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names"]
+__all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names", "synthetic"]
 
 GROUP = "benchmark"
 
@@ -14,6 +14,11 @@ GROUP = "benchmark"
 def names() -> list[str]:
     """The benchmarks that are installed, sorted; nothing is imported."""
     return list(installed(GROUP))
+
+
+def synthetic() -> list[str]:
+    """The installed benchmarks that prepare their own questions, sorted: all that can be run without any files."""
+    return [name for name in names() if not getattr(benchmark(name), "needs_data", False)]
 
 
 def benchmark(name: str) -> Benchmark:

@@ -13,6 +13,7 @@ from headwise.errors import DataError
 
 SUFFIX = "\nAnswer the question using a single word or phrase."  # LLaVA-1.5's prompt for short answers
 PERCENT = 100.0
+NEW_TOKENS = 16  # a benchmark's answers are a word or a phrase, unless it says otherwise
 
 
 @attrs.frozen
@@ -30,7 +31,11 @@ class Question:
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """A benchmark; found by the entry-point group ``headwise.benchmark``, a class built without arguments."""
+    """A benchmark; found by the entry-point group ``headwise.benchmark``, a class built without arguments.
+
+    Beside this it may have ``new_tokens``, how long an answer may be, and ``needs_data = True`` where it cannot prepare
+    questions of its own; one whose predictions others score has ``submission`` (headwise_lab.benchmarks.submission).
+    """
 
     @property
     def name(self) -> str:
@@ -48,7 +53,10 @@ class Benchmark(Protocol):
         """Write ``count`` questions into ``folder`` unless they are there; DataError for a folder not ours to write."""
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The first ``limit`` questions, kinds taking turns; raises DataError naming file and line of what is wrong."""
+        """The first ``limit`` questions, kinds that are subsets taking turns; DataError with file and line of faults.
+
+        Questions without ``answers`` belong to a split that only a server can score.
+        """
 
     def score(self, question: Question, prediction: str) -> float:
         """What one prediction is worth, 0 to 1, read by the official rules."""
@@ -58,6 +66,11 @@ class Benchmark(Protocol):
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
         """The official figures by name; ratios in per cent. There must be at least one question."""
+
+
+def new_tokens(benchmark: Benchmark) -> int:
+    """How many tokens an answer to this benchmark may have."""
+    return int(getattr(benchmark, "new_tokens", NEW_TOKENS))
 
 
 def in_turns(questions: Sequence[Question], limit: int | None, *, group: int = 1) -> list[Question]:

@@ -8,7 +8,7 @@ files' "Please answer yes or no." gives way to the prompt suffix.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -44,7 +44,7 @@ class ShapesMme:
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions of all categories, whose pairs take turns and stay whole; DataError with file and line."""
         boxes = read_boxes(folder)
-        questions = [q for category in _categories(folder) for q in _read(category, boxes)]
+        questions = [q for category in _categories(folder) for q in read_category(category, boxes)]
         if not questions:
             raise DataError(f"{folder} holds no question; wanted CATEGORY/IMAGE.txt with two lines each")
         return in_turns(questions, limit, group=PAIR)
@@ -87,14 +87,14 @@ def _categories(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _read(category: Path, boxes: dict[str, tuple[Box, ...]]) -> list[Question]:
+def read_category(category: Path, boxes: Mapping[str, tuple[Box, ...]]) -> list[Question]:
     """The questions of a category, in either official layout; none where there are no text files."""
     split = (category / "images").is_dir()
     texts, images = (category / "questions_answers_YN", category / "images") if split else (category, category)
     return [question for path in sorted(texts.glob("*.txt")) for question in _pair(path, images, category.name, boxes)]
 
 
-def _pair(path: Path, images: Path, category: str, boxes: dict[str, tuple[Box, ...]]) -> list[Question]:
+def _pair(path: Path, images: Path, category: str, boxes: Mapping[str, tuple[Box, ...]]) -> list[Question]:
     unit = f"{category}/{path.stem}"
     lines = [Entry(path, i, str(i), line) for i, line in numbered_lines(path)]
     if len(lines) != PAIR:

@@ -133,7 +133,7 @@ def ablate(
         _ablate_kv(given, model or "demo-pythia", load, out, console)
         return
 
-    from headwise_lab.benchmarks import names
+    from headwise_lab.benchmarks import synthetic
     from headwise_lab.commands.ending import finish
     from headwise_lab.models_io import load_model
     from headwise_lab.store import Store
@@ -141,7 +141,7 @@ def ablate(
     from headwise_lab.trial import TIMED_BATCHES
 
     loaded = load_model(model or "demo-llava", **load)
-    asked = list(benchmarks or names())
+    asked = list(benchmarks or synthetic())
     budgets = _budgets(_default_averages(study, loaded.geometry, recipe), tokens, keep, console)
     if study == "methods":
         cases = _method_cases(asked, budgets, recipe)

@@ -10,8 +10,8 @@ import attrs
 from headwise.errors import DataError
 from headwise_lab.benchmarks.base import PERCENT, Question, by_kind, per_question
 from headwise_lab.metrics.answers import soft_accuracy
+from headwise_lab.metrics.choices import LETTERS
 
-LETTERS = "ABCDE"
 OPTION_SUFFIX = "\nAnswer with the option's letter from the given choices directly."  # LLaVA-1.5's, for choices
 SHORT, LONG = 128, 1024  # tokens LLaVA-1.5 may answer with: model_vqa_loader.py, and its other scripts
 

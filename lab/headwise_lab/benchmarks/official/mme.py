@@ -16,9 +16,9 @@ from headwise_lab.benchmarks.official.common import Official
 from headwise_lab.benchmarks.official.reading import place
 from headwise_lab.benchmarks.shapes_mme import PAIR, ShapesMme, read_category
 
-PERCEPTION = (
-    *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
-)
+COARSE = ("existence", "count", "position", "color")
+FINE = ("posters", "celebrity", "scene", "landmark", "artwork", "OCR")
+PERCEPTION = COARSE + FINE
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 RELEASE = "MME_Benchmark_release_version"
 
@@ -37,7 +37,7 @@ class Mme(Official, ShapesMme):
         """The questions of the categories that are there, pairs taking turns and staying whole."""
         root = place(folder, f"{RELEASE}/{RELEASE}", RELEASE, ".")
         there = [root / category for category in PERCEPTION + COGNITION if (root / category).is_dir()]
-        questions = [question for category in there for question in read_category(category)]
+        questions = [question for category in there for question in read_category(category, {})]
         if not questions:
             raise DataError(f"{folder} holds no question of {self.name}; wanted {self.files}")
         return in_turns(questions, limit, group=PAIR)

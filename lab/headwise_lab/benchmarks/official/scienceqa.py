@@ -10,9 +10,9 @@ from pathlib import Path
 
 from headwise_lab.benchmarks.base import Question
 from headwise_lab.benchmarks.files import Entry, distinct, json_members
-from headwise_lab.benchmarks.official.common import LETTERS, LONG, Choice, Official, answers_of, with_options
+from headwise_lab.benchmarks.official.common import LONG, Choice, Official, answers_of, with_options
 from headwise_lab.benchmarks.official.reading import Row, in_file_order, place
-from headwise_lab.metrics.choices import science_letter
+from headwise_lab.metrics.choices import LETTERS, science_letter
 
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
 
@@ -30,11 +30,11 @@ class ScienceQa(Official):
         problems = distinct(path, [(entry.key, entry) for entry in json_members(path)])
         rows = []
         for number in json_members(place(folder, SPLITS), "test"):
-            if number.value not in problems:
-                raise number.wrong(f"problem {number.value!r} is not in {path}")
-            entry = problems[number.value]
-            if entry.field("image") is not None:
-                rows.append(_row(number.value, entry, images))
+            name = str(number.value)
+            if name not in problems:
+                raise number.wrong(f"problem {name!r} is not in {path}")
+            if problems[name].field("image") is not None:
+                rows.append(_row(name, problems[name], images))
         return in_file_order(rows, limit)
 
     def score(self, question: Question, prediction: str) -> float:

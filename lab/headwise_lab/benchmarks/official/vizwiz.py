@@ -2,8 +2,7 @@
 arXiv:1802.08218).
 
 ``val.json`` and ``val/``; for the test split, which LLaVA-1.5 reports and whose answers only the server knows,
-``test.json`` and ``test/``. The files may lie in ``Annotations/``. The prompt is LLaVA-1.5's, with the way out that
-half a dozen other papers reword.
+``test.json`` and ``test/``. The files may lie in ``Annotations/``. LLaVA-1.5's prompt offers a way out.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from headwise_lab.benchmarks.files import Entry, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
 from headwise_lab.benchmarks.official.reading import Row, in_file_order, place, ten_answers
 from headwise_lab.metrics.answers import vqa_answer
-from headwise_lab.submissions import Submission, json_submission
+from headwise_lab.benchmarks.submission import Submission, json_submission
 
 WAY_OUT = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 KIND = "test"

@@ -1,0 +1,85 @@
+"""Tab-separated files that carry their pictures inside: rows with their lines, pictures unpacked when asked about."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import hashlib
+import io
+import secrets
+from pathlib import Path
+
+import attrs
+from PIL import Image, UnidentifiedImageError
+
+from headwise.errors import DataError
+from headwise_lab.benchmarks.base import Question
+from headwise_lab.benchmarks.files import Entry, read_text
+from headwise_lab.benchmarks.official.reading import Row
+
+FOLDER = "pictures"  # in headwise's cache
+
+
+@attrs.frozen(kw_only=True)
+class EmbeddedRow(Row):
+    """A question whose picture is text in its row."""
+
+    picture: str
+
+    def ready(self) -> Question:
+        """The question with its picture unpacked into the cache; raises DataError where the text is no picture."""
+        return attrs.evolve(self.question, image=unpacked(self.picture, self.entry))
+
+
+def table(path: Path) -> list[Entry]:
+    """The rows of a tab-separated file as column -> cell; quoted cells may hold tabs and line feeds."""
+    text = read_text(path)
+    usual = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a picture is longer than csv allows
+    try:
+        return _rows(path, csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _rows(path: Path, reader: csv.Reader) -> list[Entry]:
+    columns: list[str] = []
+    entries: list[Entry] = []
+    line = 1
+    for cells in reader:
+        if not columns:
+            columns = cells
+        elif len(cells) not in (0, len(columns)):
+            raise DataError(f"{path}, line {line}: expected {len(columns)} columns, found {len(cells)}")
+        elif cells:
+            entries.append(Entry(path, line, cells[0], dict(zip(columns, cells, strict=True))))
+        line = reader.line_num + 1
+    return entries
+
+
+def unpacked(text: str, entry: Entry) -> Path:
+    """A base64 picture as a file named after its content; raises DataError for what is none, or a full cache."""
+    try:
+        content = base64.b64decode(text, validate=True)
+        with Image.open(io.BytesIO(content)) as picture:
+            suffix = f".{str(picture.format).lower()}"
+    except (binascii.Error, ValueError):
+        raise entry.wrong("the picture is not base64 text") from None
+    except UnidentifiedImageError:
+        raise entry.wrong("the picture is in no format that can be read") from None
+    return _stored(content, suffix)
+
+
+def _stored(content: bytes, suffix: str) -> Path:
+    from headwise_lab.data import cache  # which imports the benchmarks itself
+
+    path = cache() / FOLDER / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
+    if not path.exists():
+        half = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half.write_bytes(content)
+            half.rename(path)
+        except OSError as error:
+            raise DataError(f"{path.parent} cannot be written to ({error.strerror}); set HEADWISE_CACHE") from error
+    return path

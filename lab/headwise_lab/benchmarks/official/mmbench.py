@@ -1,0 +1,177 @@
+"""mmbench and mmbench-cn: multiple choice that counts only when it is right in every order of the options (Liu et al.
+2023, arXiv:2307.06281).
+
+One tab-separated file with the pictures inside, such as ``mmbench_dev_20230712.tsv`` or ``MMBench_DEV_EN.tsv``. A
+question's passes have indices that differ by a million; a picture may stand in the first pass alone, whose index the
+others then name. Letters are read by MMBench's rules without the language model that it asks where those fail: such
+answers are wrong here and counted as ``unread``. The test splits are scored by a server alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from headwise.errors import DataError
+from headwise_lab.benchmarks.base import PERCENT, Question, by_kind, mean
+from headwise_lab.benchmarks.files import Entry, distinct
+from headwise_lab.benchmarks.official.common import LONG, OPTION_SUFFIX, Choice, Official, answers_of, with_options
+from headwise_lab.benchmarks.official.embedded import EmbeddedRow, table
+from headwise_lab.benchmarks.official.reading import whole_units
+from headwise_lab.benchmarks.submission import Submission, excel_submission
+from headwise_lab.metrics.choices import option_letter
+
+LETTERS = "ABCD"
+PASS = 1_000_000  # from one pass of a question to the next
+REFERENCE = 64  # characters at most of a cell that names the row with the picture
+NOTHING = ("", "nan", "none")
+UNSENT = frozenset(("image", "hint", "category", "l2-category", "source", "comment"))  # as in LLaVA-1.5's script
+CHINESE_SUFFIX = "\n请直接回答选项字母。"
+
+
+class MmBench(Official):
+    """MMBench's English dev split, by circular accuracy."""
+
+    name = "mmbench"
+    new_tokens = LONG
+    split = "dev"
+    chinese = False
+    suffix = OPTION_SUFFIX
+    files = "mmbench_dev_*.tsv or MMBench_DEV_EN.tsv"
+
+    def load(self, folder: Path, limit: int | None) -> list[Question]:
+        """The questions in file order, all passes of a question together; DataError with file and line."""
+        path = _file(folder, self.split, chinese=self.chinese)
+        entries = distinct(path, [(_index(entry), entry) for entry in table(path)])
+        return whole_units([self._row(name, entries) for name in entries], limit)
+
+    def _row(self, name: str, entries: dict[str, Entry]) -> EmbeddedRow:
+        entry = entries[name]
+        options = _options(entry)
+        hint, category = _cell(entry, "hint"), _cell(entry, "l2-category") or _cell(entry, "category")
+        text = with_options((f"{hint}\n" if hint else "") + entry.text("question"), options, self.suffix)
+        columns = tuple((column, cell) for column, cell in entry.value.items() if column not in UNSENT)
+        unit = str(int(name) % PASS)
+        answers = () if self.split == "test" else (_answer(entry, len(options)),)
+        question = Choice(name, unit, Path(), text, answers, category, options=options, columns=columns)
+        return EmbeddedRow(question, entry, picture=_picture(entry, entries))
+
+    def score(self, question: Question, prediction: str) -> float:
+        """1 where one pass is right."""
+        return float(read_by(question, prediction) == answers_of(question)[0])
+
+    def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
+        """Question -> 1 where all its passes are right."""
+        passes: dict[str, list[float]] = defaultdict(list)
+        for question, score in zip(questions, scores, strict=True):
+            passes[question.unit].append(score)
+        return {unit: min(together) for unit, together in passes.items()}
+
+    def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
+        """Circular accuracy over all and per kind, that of the first passes alone, and the share of unread answers."""
+        scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
+        circular = self.units(questions, scores)
+        first = {q.unit: (q, score) for q, score in reversed(list(zip(questions, scores, strict=True)))}
+        asked = [first[unit][0] for unit in circular]
+        unread = [float(not read_by(q, p)) for q, p in zip(questions, predictions, strict=True)]
+        return by_kind(self.metric, asked, list(circular.values())) | {
+            "first_pass": PERCENT * mean([first[unit][1] for unit in circular]),
+            "unread": PERCENT * mean(unread),
+        }
+
+    def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
+        """The Excel sheet that MMBench's server takes: the file's own columns, and the predictions after D."""
+        rows = [dict(_columns(q)) | {"prediction": p} for q, p in zip(questions, predictions, strict=True)]
+        known = list(dict.fromkeys(column for row in rows for column in row if column != "prediction"))
+        first = ["index", "question", *LETTERS, "prediction"]
+        return excel_submission(first + [column for column in known if column not in first], rows)
+
+
+class MmBenchTest(MmBench):
+    """MMBench's English test split, for its server."""
+
+    name = "mmbench-test"
+    split = "test"
+    files = "mmbench_test_*.tsv or MMBench_TEST_EN.tsv"
+
+
+class MmBenchCn(MmBench):
+    """MMBench's Chinese dev split, by circular accuracy."""
+
+    name = "mmbench-cn"
+    chinese = True
+    suffix = CHINESE_SUFFIX
+    files = "mmbench_dev_cn_*.tsv or MMBench_DEV_CN.tsv"
+
+
+class MmBenchCnTest(MmBenchCn):
+    """MMBench's Chinese test split, for its server."""
+
+    name = "mmbench-cn-test"
+    split = "test"
+    files = "mmbench_test_cn_*.tsv or MMBench_TEST_CN.tsv"
+
+
+def read_by(question: Question, prediction: str) -> str:
+    """The letter that a prediction chooses; "" where the rules tell none."""
+    return option_letter(prediction, question.options if isinstance(question, Choice) else ())
+
+
+def _columns(question: Question) -> tuple[tuple[str, str], ...]:
+    return question.columns if isinstance(question, Choice) else ()
+
+
+def _file(folder: Path, split: str, *, chinese: bool) -> Path:
+    """The one file of a split and a language; raises DataError where there is none or a choice."""
+    found = [path for path in sorted(folder.glob("*.tsv")) if _is_of(path, split, chinese=chinese)]
+    if len(found) != 1:
+        which = f"the {'Chinese' if chinese else 'English'} {split} split of MMBench"
+        held = f"several: {', '.join(path.name for path in found)}; leave one" if found else "no such .tsv file"
+        raise DataError(f"{folder} should hold one file of {which}, and there is {held}")
+    return found[0]
+
+
+def _is_of(path: Path, split: str, *, chinese: bool) -> bool:
+    words = re.split(r"[^a-z0-9]+", path.name.lower())
+    return {"mmbench", split} <= set(words) and ("cn" in words) == chinese
+
+
+def _index(entry: Entry) -> str:
+    index = entry.text("index")
+    if not index.isdecimal():
+        raise entry.wrong(f"'index' should be a whole number, found {index!r}")
+    return index
+
+
+def _cell(entry: Entry, column: str) -> str:
+    """A cell that need not be there; "" for what a table program writes into empty cells."""
+    cell = str(entry.value.get(column, ""))
+    return "" if cell.lower() in NOTHING else cell
+
+
+def _options(entry: Entry) -> tuple[str, ...]:
+    """The options up to the first empty one."""
+    cells = [_cell(entry, letter) for letter in LETTERS]
+    options = tuple(cells[: cells.index("")] if "" in cells else cells)
+    if len(options) < 2:
+        raise entry.wrong(f"expected at least the options A and B, found {len(options)}")
+    return options
+
+
+def _answer(entry: Entry, options: int) -> str:
+    answer = entry.text("answer")
+    if answer not in tuple(LETTERS[:options]):
+        raise entry.wrong(f"'answer' should be one of {', '.join(LETTERS[:options])}, found {answer!r}")
+    return answer
+
+
+def _picture(entry: Entry, entries: dict[str, Entry]) -> str:
+    """The picture's text, here or in the row that this one names."""
+    cell = entry.text("image")
+    if len(cell) > REFERENCE:
+        return cell
+    if cell not in entries or len(entries[cell].text("image")) <= REFERENCE:
+        raise entry.wrong(f"'image' names row {cell!r}, which holds no picture")
+    return entries[cell].text("image")

@@ -1,0 +1,52 @@
+"""The file in which an official server, or a judge, wants a benchmark's predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.benchmarks.base import Question
+
+
+@attrs.frozen
+class Submission:
+    """A file's content and the ending of its name."""
+
+    suffix: str
+    content: bytes
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """A benchmark whose predictions can be handed to somebody else to score."""
+
+    def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
+        """The file with these predictions; no questions are allowed, which shows beforehand whether one can be made."""
+
+
+def json_submission(document: object) -> Submission:
+    """A JSON file."""
+    return Submission(".json", (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Submission:
+    """An Excel sheet with a line of column names; raises DataError where the library for it is missing."""
+    try:
+        from openpyxl import Workbook
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+    except ImportError as error:
+        raise DataError("the server wants an Excel file; install openpyxl: pip install 'headwise[excel]'") from error
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.append(list(columns))
+    for row in rows:
+        cells = [row.get(column, "") for column in columns]
+        sheet.append([ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in cells])
+    stream = BytesIO()
+    book.save(stream)
+    return Submission(".xlsx", stream.getvalue())
