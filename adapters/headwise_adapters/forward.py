@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from functools import cached_property
+from types import MethodType
 from typing import Any, cast
 
 import numpy as np
@@ -242,7 +244,21 @@ def _tell(cache: Any, layer: int, keys: Tokens, seen: int) -> None:
                 " generate with the default dynamic cache"
             )
         setattr(cache, _HELD, {})
+        for name in ("reorder_cache", "batch_select_indices"):
+            setattr(cache, name, MethodType(_following(name), cache))  # bound, so that a copy's are bound to the copy
     getattr(cache, _HELD)[layer] = keys
     if layer == 0:
         cache.get_seq_length = lambda *_, **__: seen
         cache.get_mask_sizes = lambda query_length, *_, **__: (seen + query_length, 0)
+
+
+def _following(name: str) -> Callable[[Any, Tensor], None]:
+    """A cache's method that picks rows, after which what its layers hold is that of the rows picked (beams)."""
+
+    def pick(cache: Any, rows: Tensor) -> None:
+        getattr(type(cache), name)(cache, rows)
+        held: dict[int, Tokens] = getattr(cache, _HELD)
+        picked = {id(tokens): tokens.picked(rows) for tokens in held.values()}  # layers of a stage go on sharing theirs
+        held.update({layer: picked[id(tokens)] for layer, tokens in held.items()})
+
+    return pick

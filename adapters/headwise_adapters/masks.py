@@ -39,6 +39,10 @@ class Tokens:
             return self
         return Tokens(*(tensor.repeat_interleave(times, dim=0) for tensor in (self.index, self.real, self.gone)))
 
+    def picked(self, rows: Tensor) -> Tokens:
+        """The tokens of some rows, int64 (k,), in their order."""
+        return Tokens(*(tensor[rows.to(tensor.device)] for tensor in (self.index, self.real, self.gone)))
+
 
 def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, flash: bool) -> Tensor | None:
     """The mask of a layer with fewer tokens, from the mask of the full sequence.

@@ -25,7 +25,8 @@ BEYOND_RECIPES = {
 }
 """Methods that no recipe names, by strategy texts."""
 
-METHODS = (*(name for name in installed("recipe") if name != "vanilla"), *BEYOND_RECIPES)
+SHIPPED = [name for name, entries in installed("recipe").items() if any(e.dist.name == "headwise" for e in entries)]
+METHODS = (*(name for name in SHIPPED if name != "vanilla"), *BEYOND_RECIPES)
 
 BY_IMAGE = ("divprune", "pooling", "random", "tome", "uniform", "visionzip", "vispruner", "random-layer-2")
 """Methods that ask nobody but the image, so that they choose anew what they chose before, however long the answer."""

@@ -60,11 +60,15 @@ class Toy:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """Three decoder layers, 144 visual tokens, and weights so large that attention is far from flat."""
+    return made(tmp_path_factory.mktemp("models") / "tiny", layers=3)
+
+
+def made(folder: Path, layers: int) -> Path:
+    """A random demo-llava of some depth, written into a folder."""
     from headwise_lab.demo_llava.model import build
     from headwise_lab.demo_llava.tokenizer import build_processor
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model = build(3, 0)
+    model = build(layers, 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -80,6 +84,14 @@ def tiny(tiny_folder):
     from headwise_lab.models_io import load_model
 
     return load_model(str(tiny_folder))
+
+
+@pytest.fixture(scope="session")
+def deeper(tmp_path_factory):
+    """As deep as a method of three stages needs it."""
+    from headwise_lab.models_io import load_model
+
+    return load_model(str(made(tmp_path_factory.mktemp("models") / "deeper", layers=6)))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from headwise import ModelError
 from headwise.cli import main
 from headwise_lab import models_io, sweep
 from headwise_lab import trial as trial_module
@@ -197,16 +198,83 @@ def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tm
     assert failed["error"] == "RuntimeError: shapes do not match"
 
 
+def ablate_methods(tiny_folder, out, *words):
+    small = ["--benchmarks", "shapes-gqa", "--limit", "5"]
+    return main(["ablate", "--study", "methods", "--model", str(tiny_folder), "--out", str(out), *small, *words])
+
+
+def test_methods_are_compared_where_they_can_and_say_why_they_cannot(tiny_folder, capsys, tmp_path):
+    out, words = tmp_path / "out", ["--recipe", "random", "--recipe", "vispruner", "--tokens", "100", "--tokens", "60"]
+    assert ablate_methods(tiny_folder, out, *words) == 0
+    told = capsys.readouterr()
+    assert "6 trials run, 0 were there already. 1 could not be run; the report says why." in told.out
+    reason = "tokens=60 cannot be met when pruning before layer 2 of 3"
+    assert f"not run: shapes-gqa, tokens=60, fastv: {reason}" in told.err
+    assert reason in (out / "report.md").read_text()
+    records, _ = read_records(out)
+    assert [record["recipe"] for record in records] == ["vanilla", *["fastv", "random", "vispruner"] * 2]
+    assert [record["recipe"] for record in records if record.get("refused")] == ["fastv"]
+    assert {record["study"] for record in records} == {"methods"}
+    before = (out / "results.jsonl").read_bytes()
+    assert ablate_methods(tiny_folder, out, *words) == 0
+    assert "0 trials run, 6 were there already. 1 could not be run" in capsys.readouterr().out
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_a_method_that_the_model_has_no_eyes_for_is_not_run(tiny_folder, capsys, tmp_path, monkeypatch):
+    real = sweep.run_trial
+
+    def blind(setting, *more):
+        if setting.recipe.name == "vispruner":
+            raise ModelError("this tower shows no attention")
+        return real(setting, *more)
+
+    monkeypatch.setattr(sweep, "run_trial", blind)
+    words = ["--recipe", "vispruner", "--recipe", "random", "--keep", "12"]
+    assert ablate_methods(tiny_folder, tmp_path / "out", *words) == 0
+    assert "not run: shapes-gqa, keep=12, vispruner: this tower shows no attention" in capsys.readouterr().err
+    refused = [record["refused"] for record in read_records(tmp_path / "out")[0] if record.get("refused")]
+    assert refused == ["this tower shows no attention"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--study", "c"], "there is no study 'c'; give a (head scoring), b (query selection), methods (named recipes) or"),
+        (["--tokens", "5", "--recipe", "dart"], "the smallest feasible budget is tokens=96.33"),
+        (["--recipe", "drat"], "unknown recipe 'drat'; did you mean dart"),
+        (["--heads", "4"], "--heads belongs to study a and b and means nothing in study methods; leave it out"),
+        (["--scorer", "sum"], "--scorer belongs to study b and means nothing in study methods; leave it out"),
+        (["--text", "kjv"], "--text belongs to study kv and means nothing in study methods; leave it out"),
+    ],
+)
+def test_a_comparison_of_methods_is_refused_in_one_sentence(tiny_folder, capsys, tmp_path, words, told):
+    assert ablate_methods(tiny_folder, tmp_path / "out", *words) == 2
+    assert told in refusal(capsys)
+
+
+def test_a_setting_of_a_recipe_holds_unless_it_is_given(tiny_folder, capsys):
+    for words, expected in (([], "weighted"), (["--aggregate", "normalised"], "normalised")):
+        assert run(tiny_folder, "--recipe", "finepruner-dynamic", "--keep", "12", "--json", *words) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert (record["recipe"], record["settings"]["aggregate"]) == ("finepruner-dynamic", expected)
+        assert f"--recipe finepruner-dynamic --keep 12{''.join(f' {word}' for word in words)} " in record["command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--study", "c"],
+            "there is no study 'c'; give a (head scoring), b (query selection), methods (named recipes) or",
+        ),
         (["--tokens", "99"], "both --tokens and --keep are given"),
         (["--heads", "9"], "wants 9 heads, but this model has 8"),
         (["--strategies", "sparcity"], "did you mean sparsity"),
         (["--benchmarks", "shapes-gqq"], "did you mean shapes-gqa"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
         (["--text", "kjv"], "--text belongs to study kv and means nothing in study a; leave it out"),
+        (["--recipe", "dart"], "--recipe belongs to study methods and means nothing in study a; leave it out"),
+        (["--scorer", "sum"], "--scorer belongs to study b and means nothing in study a; leave it out"),
     ],
 )
 def test_ablate_refuses_in_one_sentence(tiny_folder, capsys, tmp_path, words, told):

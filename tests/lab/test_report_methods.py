@@ -43,7 +43,8 @@ def method(name, tokens, benchmark="made-up", *, share=0.6, **changes):
 
 
 def refusal(name, tokens, benchmark="made-up"):
-    head = {key: method(name, tokens, benchmark)[key] for key in ("id", "study", "model", "weights", "strategies", "settings")}
+    whole = method(name, tokens, benchmark)
+    head = {key: whole[key] for key in ("id", "study", "model", "weights", "strategies", "settings")}
     more = {"recipe": name, "benchmark": benchmark, "questions": "feedbeef"}
     return {**head, **more, "budget": {"given": f"tokens={tokens}"}, "refused": REASON, "command": "headwise run"}
 

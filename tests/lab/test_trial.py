@@ -18,6 +18,7 @@ from headwise_lab import inputs as inputs_module
 from headwise_lab import measure
 from headwise_lab import trial as trial_module
 from headwise_lab.inputs import Inputs, diversity, prompt
+from headwise_lab.studies import pruning_recipes
 from headwise_lab.trial import Setting, check, command, identity, run_trial, summary
 
 FASTV = ("fastv:layer=2", "sum", "head_count=all")
@@ -73,6 +74,17 @@ def test_batches_of_different_lengths_answer_and_keep_as_each_question_alone(tin
     assert len({len(question.text) for question in toy.questions}) > 1
     _, together = trial(tiny, toy, *SHARP, keep=12, batch=6)
     _, alone = trial(tiny, toy, *SHARP, keep=12, batch=1)
+    for key in ("prediction", "kept", "heads"):
+        assert [outcome[key] for outcome in together] == [outcome[key] for outcome in alone]
+
+
+@pytest.mark.parametrize("name", pruning_recipes())
+def test_every_recipe_answers_and_keeps_in_a_batch_as_it_does_alone(deeper, toy, name):
+    few = toy.questions[:3]
+    record, together = trial(deeper, toy, name=name, tokens=110, inputs=Inputs(deeper, toy, few, 3))
+    _, alone = trial(deeper, toy, name=name, tokens=110, inputs=Inputs(deeper, toy, few, 1))
+    assert record["budget"]["processed"] == pytest.approx(110, abs=1)
+    assert {len(outcome["kept"]) for outcome in together} == {record["budget"]["kept"]}
     for key in ("prediction", "kept", "heads"):
         assert [outcome[key] for outcome in together] == [outcome[key] for outcome in alone]
 

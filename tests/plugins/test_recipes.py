@@ -62,14 +62,14 @@ def test_methods_that_read_attention_ask_the_published_queries_and_heads(name, q
 
 def test_only_the_dynamic_finepruner_weighs_heads_by_their_scores():
     weighted = [name for name in SHIPPED if Recipe.of(name=name).aggregate == "weighted"]
-    assert ["finepruner-dynamic"] == weighted
+    assert weighted == ["finepruner-dynamic"]
     assert {"keep"} == {Recipe.of(name=name).positions for name in SHIPPED}
 
 
 def test_a_setting_that_is_given_counts_and_one_that_is_not_does_not():
-    assert "weighted" == Recipe.of(name="finepruner-dynamic", aggregate=None).aggregate
-    assert "mean" == Recipe.of(name="finepruner-dynamic", aggregate="mean").aggregate
-    assert "compact" == Recipe.of(name="sparsevlm", positions="compact").positions
+    assert Recipe.of(name="finepruner-dynamic", aggregate=None).aggregate == "weighted"
+    assert Recipe.of(name="finepruner-dynamic", aggregate="mean").aggregate == "mean"
+    assert Recipe.of(name="sparsevlm", positions="compact").positions == "compact"
 
 
 def test_heads_can_be_chosen_inside_a_method_that_uses_all_of_them():
@@ -80,5 +80,5 @@ def test_heads_can_be_chosen_inside_a_method_that_uses_all_of_them():
 
 def test_a_method_can_be_exchanged_and_the_settings_stay():
     recipe = Recipe.of("feather", name="finepruner-dynamic")
-    assert ("last_token", "adaptive", "all") == parts(recipe)[1:]
-    assert ("feather", "weighted") == (recipe.strategies["token_pruning"].name, recipe.aggregate)
+    assert parts(recipe)[1:] == ("last_token", "adaptive", "all")
+    assert (recipe.strategies["token_pruning"].name, recipe.aggregate) == ("feather", "weighted")

@@ -1,1 +1,1 @@
-"""A strategy for headwise in a package of its own."""
+"""A strategy and a recipe for headwise in a package of their own."""

@@ -1,5 +1,6 @@
-"""Every law of head scoring, for the strategy as users find it: by name."""
+"""Every law of head scoring, for the strategy as users find it: by name; and the recipe likewise."""
 
+import headwise
 import headwise.testing
 
 
@@ -7,3 +8,10 @@ import headwise.testing
 def test_conformance(check):
     """One strategy text, one law."""
     check()
+
+
+def test_recipe_names_the_strategy():
+    """What `--recipe top-mass` is made of."""
+    recipe = headwise.Recipe.of(name="top-mass", tokens=192)
+    assert recipe.strategies["head_scoring"].text == "top_mass:share=0.05"
+    assert headwise.Pipeline(recipe).plan(headwise.shape("llava-1.5-7b")).kept == 166

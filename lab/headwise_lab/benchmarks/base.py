@@ -13,7 +13,6 @@ from headwise.errors import DataError
 
 SUFFIX = "\nAnswer the question using a single word or phrase."  # LLaVA-1.5's prompt for short answers
 PERCENT = 100.0
-NEW_TOKENS = 16  # a benchmark's answers are a word or a phrase, unless it says otherwise
 
 
 @attrs.frozen
@@ -66,11 +65,6 @@ class Benchmark(Protocol):
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
         """The official figures by name; ratios in per cent. There must be at least one question."""
-
-
-def new_tokens(benchmark: Benchmark) -> int:
-    """How many tokens an answer to this benchmark may have."""
-    return int(getattr(benchmark, "new_tokens", NEW_TOKENS))
 
 
 def in_turns(questions: Sequence[Question], limit: int | None, *, group: int = 1) -> list[Question]:

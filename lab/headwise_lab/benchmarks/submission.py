@@ -38,15 +38,26 @@ def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     """An Excel sheet with a line of column names; raises DataError where the library for it is missing."""
     try:
         from openpyxl import Workbook
-        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
     except ImportError as error:
         raise DataError("the server wants an Excel file; install openpyxl: pip install 'headwise[excel]'") from error
     book = Workbook(write_only=True)
     sheet = book.create_sheet()
     sheet.append(list(columns))
     for row in rows:
-        cells = [row.get(column, "") for column in columns]
-        sheet.append([ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in cells])
+        sheet.append([_cell(sheet, row.get(column)) for column in columns])
     stream = BytesIO()
     book.save(stream)
     return Submission(".xlsx", stream.getvalue())
+
+
+def _cell(sheet: Any, value: object) -> object:
+    """Text as text even where it begins with = like a formula, without the characters Excel refuses."""
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    if not isinstance(value, str):
+        return value
+    text = ILLEGAL_CHARACTERS_RE.sub("", value)
+    cell = WriteOnlyCell(sheet, text or None)
+    cell.data_type = "s" if text else cell.data_type
+    return cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Choice(Question):
     columns: tuple[tuple[str, str], ...] = ()
 
 
-class Official:
+class Official(ABC):
     """A benchmark whose files the user has: headwise can read them, and cannot make them."""
 
     name = "official"
@@ -50,9 +51,9 @@ class Official:
         scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
         return by_kind(self.metric, questions, scores)
 
+    @abstractmethod
     def score(self, question: Question, prediction: str) -> float:
-        """What one prediction is worth, 0 to 1."""
-        raise NotImplementedError
+        """What one prediction is worth, 0 to 1; raises DataError where the file gives no answer."""
 
 
 class SoftVqa(Official):

@@ -37,12 +37,13 @@ def table(path: Path) -> list[Entry]:
     text = read_text(path)
     usual = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a picture is longer than csv allows
     try:
-        return _rows(path, csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+        return _rows(path, text)
     finally:
         csv.field_size_limit(usual)
 
 
-def _rows(path: Path, reader: csv.Reader) -> list[Entry]:
+def _rows(path: Path, text: str) -> list[Entry]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
     columns: list[str] = []
     entries: list[Entry] = []
     line = 1

@@ -73,18 +73,20 @@ class MmBench(Official):
         """Circular accuracy over all and per kind, that of the first passes alone, and the share of unread answers."""
         scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
         circular = self.units(questions, scores)
-        first = {q.unit: (q, score) for q, score in reversed(list(zip(questions, scores, strict=True)))}
-        asked = [first[unit][0] for unit in circular]
+        first: dict[str, tuple[Question, float]] = {}
+        for question, score in zip(questions, scores, strict=True):
+            first.setdefault(question.unit, (question, score))
         unread = [float(not read_by(q, p)) for q, p in zip(questions, predictions, strict=True)]
-        return by_kind(self.metric, asked, list(circular.values())) | {
-            "first_pass": PERCENT * mean([first[unit][1] for unit in circular]),
+        return by_kind(self.metric, [question for question, _ in first.values()], list(circular.values())) | {
+            "first_pass": PERCENT * mean([score for _, score in first.values()]),
             "unread": PERCENT * mean(unread),
         }
 
     def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
         """The Excel sheet that MMBench's server takes: the file's own columns, and the predictions after D."""
-        rows = [dict(_columns(q)) | {"prediction": p} for q, p in zip(questions, predictions, strict=True)]
-        known = list(dict.fromkeys(column for row in rows for column in row if column != "prediction"))
+        pairs = zip(questions, predictions, strict=True)
+        rows = [dict(_columns(q)) | {"index": int(q.id), "prediction": p} for q, p in pairs]
+        known = list(dict.fromkeys(column for row in rows for column in row))
         first = ["index", "question", *LETTERS, "prediction"]
         return excel_submission(first + [column for column in known if column not in first], rows)
 

@@ -15,8 +15,8 @@ from headwise_lab.benchmarks.base import SUFFIX, Question
 from headwise_lab.benchmarks.files import Entry, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
 from headwise_lab.benchmarks.official.reading import Row, in_file_order, place, ten_answers
-from headwise_lab.metrics.answers import vqa_answer
 from headwise_lab.benchmarks.submission import Submission, json_submission
+from headwise_lab.metrics.answers import vqa_answer
 
 QUESTIONS = "v2_OpenEnded_mscoco_{}_questions.json"
 ANNOTATIONS = "v2_mscoco_val2014_annotations.json"

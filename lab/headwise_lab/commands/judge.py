@@ -1,0 +1,42 @@
+"""``headwise judge``: free answers before a judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import Data
+
+
+def judge(
+    answers: Annotated[Path, typer.Argument(help="The answers that `headwise run --benchmark mm-vet --out` wrote.")],
+    *,
+    data: Data = None,
+    judge: Annotated[str, typer.Option(help="A judge of the group headwise.judge.")] = "string_match_proxy",
+    out: Annotated[Path | None, typer.Option(help="Also write all scores to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores.")] = False,
+) -> None:
+    """Score free answers by a judge.
+
+    The judge that ships is no judge but a string-match proxy: it compares like with like and nothing with published
+    figures. Packages that ask a language model add one by an entry point of the group headwise.judge.
+    """
+    from headwise_lab.benchmarks import benchmark
+    from headwise_lab.data import questions_of
+    from headwise_lab.judging import Judge, answers_in, judged, write_judged
+
+    chosen = Judge.called(judge)
+    record = judged(questions_of(benchmark("mm-vet"), data=data), answers_in(answers), chosen)
+    if out is not None:
+        write_judged(record, out)
+    typer.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else describe(record))
+
+
+def describe(record: dict[str, Any]) -> str:
+    """The figures as a person reads them."""
+    who = f"{record['judge']} ({record['judge_owner']})"
+    lines = [f"{who}: {record['total']:.2f} over {record['n']} of {record['of']} questions"]
+    return "\n".join([*lines, *(f"  {skill} {score:.2f}" for skill, score in record["skills"].items())])

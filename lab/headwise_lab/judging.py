@@ -1,0 +1,93 @@
+"""Free answers before a judge: what ``headwise judge`` does with the answers that a run wrote.
+
+A judge is a function ``(question, answer, prediction) -> score`` from 0 to 1, found by name through the entry-point
+group ``headwise.judge``. The one that ships is a string-match proxy; one that asks a language model is a few lines in
+a package of one's own, which keeps keys and prices out of here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError, StrategyError
+from headwise.registry import installed, load, only, owner_of
+from headwise_lab.benchmarks.base import PERCENT, Question, mean
+from headwise_lab.benchmarks.files import json_members
+from headwise_lab.benchmarks.official.common import answers_of
+from headwise_lab.benchmarks.official.mmvet import by_skill
+
+GROUP = "judge"
+
+Judging = Callable[[str, str, str], float]
+
+
+@attrs.frozen(eq=False)
+class Judge:
+    """A judge by name, with the distribution that ships it."""
+
+    name: str
+    owner: str
+    judging: Judging
+
+    @classmethod
+    def called(cls, name: str) -> Judge:
+        """The judge ``name`` or ``OWNER/name``; raises StrategyError where there is none, several, or no function."""
+        owner, _, bare = name.rpartition("/")
+        entry = only(GROUP, bare, installed(GROUP), owner or None)
+        found = load(entry)
+        if not callable(found):
+            raise StrategyError(f"judge {bare!r} ({owner_of(entry)}): {entry.value} is not a function")
+        return cls(bare, owner_of(entry), found)
+
+    def score(self, question: Question, prediction: str) -> float:
+        """Its score of one prediction; raises StrategyError with its owner where it fails or leaves 0 to 1."""
+        who = f"judge {self.name!r} ({self.owner})"
+        try:
+            score = float(self.judging(question.text, answers_of(question)[0], prediction))
+        except DataError:
+            raise
+        except Exception as error:
+            raise StrategyError(f"{who} failed on question {question.id}: {error}") from error
+        if not (math.isfinite(score) and 0 <= score <= 1):
+            raise StrategyError(f"{who} gave question {question.id} a score of {score}, wanted 0 to 1")
+        return score
+
+
+def answers_in(path: Path) -> dict[str, str]:
+    """Question id -> prediction of a judge file, as a run's submission has it; DataError with file and line."""
+    entries = json_members(path)
+    for entry in entries:
+        if not isinstance(entry.value, str):
+            raise entry.wrong(f"expected a text as the answer to question {entry.key!r}")
+    return {entry.key: entry.value for entry in entries}
+
+
+def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge: Judge) -> dict[str, Any]:
+    """Total and figures per skill in per cent, and every score, over the questions that have a prediction."""
+    asked = [question for question in questions if question.id in predictions]
+    if not asked:
+        raise DataError("the answers belong to none of the benchmark's questions")
+    scores = [judge.score(question, predictions[question.id]) for question in asked]
+    return {
+        "judge": judge.name,
+        "judge_owner": judge.owner,
+        "n": len(asked),
+        "of": len(questions),
+        "total": PERCENT * mean(scores),
+        "skills": {skill: PERCENT * score for skill, score in by_skill(asked, scores).items()},
+        "scores": {question.id: score for question, score in zip(asked, scores, strict=True)},
+    }
+
+
+def write_judged(record: Mapping[str, Any], path: Path) -> None:
+    """Write what the judge said; raises DataError where the file cannot be written."""
+    try:
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written to ({error.strerror})") from error

@@ -1,0 +1,73 @@
+"""Predictions for somebody else to score: the files that servers and judges want, beside a run's records."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from headwise.attachment import attach
+from headwise.errors import DataError
+from headwise.registry import installed, load, only
+from headwise_lab.benchmarks import Benchmark, Question
+from headwise_lab.benchmarks.submission import Submits
+from headwise_lab.inputs import Inputs
+from headwise_lab.trial import INSIDE_THE_TOWER, Setting, ask, head_of_record, identity
+
+FOLDER = "submissions"
+
+
+def unanswered(questions: Sequence[Question]) -> bool:
+    """Whether only a server can score these: not one has an answer."""
+    return not any(question.answers for question in questions)
+
+
+def submit(setting: Setting, inputs: Inputs, out: Path | None, advance: Callable[[int], None] = lambda _: None) -> Path:
+    """Have the model answer, and write the submission and what it was made with into ``out``; the submission's path.
+
+    Raises DataError where there is no ``out``, or no submission can be made: before anything is asked.
+    """
+    benchmark = inputs.benchmark
+    if out is None or not isinstance(benchmark, Submits):
+        what = "give --out a folder for the submission" if isinstance(benchmark, Submits) else "it has no submission"
+        raise DataError(f"only a server knows the answers of {benchmark.name}; {what}")
+    benchmark.submission((), ())
+    said = _predictions(setting, inputs, advance)
+    path = keep(benchmark, inputs.questions, said, out, identity(setting, inputs))
+    told = json.dumps(head_of_record(setting, inputs), indent=1, ensure_ascii=False)
+    _write(path.with_suffix(".made.json"), f"{told}\n".encode())
+    return path
+
+
+def keep(benchmark: Benchmark, questions: Sequence[Question], predictions: Sequence[str], out: Path, name: str) -> Path:
+    """Write the submission of these predictions into ``out``; raises DataError where it cannot be written."""
+    if not isinstance(benchmark, Submits):
+        raise DataError(f"{benchmark.name} has no submission; its answers are in its files")
+    made = benchmark.submission(questions, predictions)
+    path = out / FOLDER / f"{benchmark.name}-{name}{made.suffix}"
+    _write(path, made.content)
+    return path
+
+
+def _predictions(setting: Setting, inputs: Inputs, advance: Callable[[int], None]) -> list[str]:
+    recorder: Any = load(only("observers", "recorder", installed("observers")))()
+    said: list[str] = []
+    with attach(inputs.loaded.model, setting.recipe, observers=[recorder]) as attached:
+        look_again = any(reads in stage.reads for stage in attached.plan.stages for reads in INSIDE_THE_TOWER)
+        for batch in inputs.batches():
+            said += [answer.prediction for answer in ask(inputs, batch, recorder, look_again=look_again)]
+            advance(len(batch.visual))
+    return said
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file or none of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+            stream.write(content)
+        Path(stream.name).replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written to ({error.strerror}); give --out another folder") from error
