@@ -31,7 +31,7 @@ VARIANTS = {
         "vispruner:important=1",
         "visionzip:dominant=0",
         "visionzip:dominant=0.3,merge=members",
-        "cdpruner:relevance=embeddings",
+        "cdpruner:relevance=embeddings,sign=positive",
         "cdpruner:relevance=clip,theta=0.8",
         "divprune:layer=2",
         "tome:metric=features,step=3",

@@ -115,10 +115,12 @@ def test_without_clip_relevance_is_likeness_to_the_words(image, count, seed, dat
     (features, _), keep = image, up_to_rank(image[0], data)
     words = noise(seed, 1, 5, features.shape[1])
     real = (torch.arange(5) < count)[None]
-    relevance = reference.scaled(reference.likeness(features.tolist(), words[real].tolist()))
-    order, margin = reference.by_determinant(features.tolist(), relevance, keep)
-    assume(margin > 1e-3)
-    assert [sorted(order)] == kept(Images(features[None], keep, words=words, real=real))
+    likeness = reference.likeness(features.tolist(), words[real].tolist())
+    for sign, factor in (("negative", -1), ("positive", 1)):
+        relevance = reference.scaled([factor * value for value in likeness])
+        order, margin = reference.by_determinant(features.tolist(), relevance, keep)
+        assume(margin > 1e-3)
+        assert [sorted(order)] == kept(Images(features[None], keep, words=words, real=real), f"sign={sign}")
 
 
 axes = st.sampled_from([*torch.eye(4).tolist(), *(-torch.eye(4)).tolist(), [0.0] * 4])
@@ -159,11 +161,13 @@ def test_constant_relevance_leaves_diversity_alone():
     assert sorted(order) == by_clip(features, [0.25] * 12, 6) == by_clip(features, noise(6, 12), 6, "theta=0")
 
 
-def test_unlike_the_question_in_clip_and_like_it_in_embeddings_is_relevant():
+def test_unlike_the_question_is_relevant_as_published_unless_the_sign_is_turned_round():
     features, cosines = torch.eye(8)[None], torch.arange(8.0)[None] / 10
     words = torch.arange(8.0)[None, None]
     evidence = Images(features, 3, cosines, words, torch.ones(1, 1, dtype=torch.bool))
-    assert (kept(evidence, "relevance=clip"), kept(evidence, "relevance=embeddings")) == ([[0, 1, 2]], [[5, 6, 7]])
+    for relevance in ("clip", "embeddings"):
+        assert kept(evidence, f"relevance={relevance}") == [[0, 1, 2]]
+        assert kept(evidence, f"relevance={relevance},sign=positive") == [[5, 6, 7]]
 
 
 @laws

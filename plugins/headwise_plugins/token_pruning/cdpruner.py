@@ -23,18 +23,19 @@ class CdPruner:
     Greedily, each next token is the one that makes log det K of the kept ones largest. Once nothing new is left, as
     among duplicates, relevance alone decides.
 
-    ``relevance``: ``clip`` is the paper's, the negative cosine of patch and question in CLIP's common space (patches
-    are unlike the words for what they show); it needs the CLIP model that the vision tower comes from, named by the
-    model's config or given as ``clip``, a folder. ``embeddings`` is the cosine of projected features with the words of
-    the question as the language model reads them, averaged over words, and positive, because there the projector puts
-    patches close to the words for what they show; it needs nothing else and runs with any tower. ``auto`` takes
-    ``clip`` where there is one, else ``embeddings``. Relevance is scaled to 0..1 over an image. ``theta``, 0 up to
+    ``relevance``: ``clip`` is the paper's, by the cosine of patch and question in CLIP's common space; it needs the CLIP
+    model that the vision tower comes from, named by the model's config or given as ``clip``, a folder. ``embeddings``
+    is the cosine of projected features with the words of the question as the language model reads them, averaged over
+    words; it needs nothing else and runs with any tower. ``auto`` takes ``clip`` where there is one, else
+    ``embeddings``. ``sign``: published is the ``negative`` cosine (patches are unlike the words for what they show);
+    ``positive`` turns it round. Relevance is scaled to 0..1 over an image. ``theta``, 0 up to
     below 1, makes it exp(a r) with a = theta / (2 (1 - theta)), so that 0 is diversity alone; by default r is taken as
     it is, as in the published code.
     """
 
     relevance: str = attrs.field(default="auto", validator=validators.in_(("auto", "clip", "embeddings")))
     clip: str | None = attrs.field(default=None)
+    sign: str = attrs.field(default="negative", validator=validators.in_(("negative", "positive")))
     theta: float | None = attrs.field(
         default=None,
         converter=converters.optional(float),
@@ -66,7 +67,8 @@ class CdPruner:
         """What a token's relevance adds to log det K, log r^2: (b, v)."""
         by_clip = self.relevance == "clip" or (self.relevance == "auto" and bool(self.clip or evidence.clip))
         evidence.note("relevance", ["clip" if by_clip else "embeddings"] * evidence.batch)
-        relevance = _scaled(-evidence.clip_similarity(self.clip).float() if by_clip else _likeness(evidence, unit))
+        cosine = evidence.clip_similarity(self.clip).float() if by_clip else _likeness(evidence, unit)
+        relevance = _scaled(-cosine if self.sign == "negative" else cosine)
         return 2 * relevance.log() if self.theta is None else self.theta / (1 - self.theta) * relevance
 
 
