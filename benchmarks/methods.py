@@ -1,6 +1,6 @@
 """Every visual method at LLaVA-1.5's token counts: selection alone, and the whole prefill, against vanilla.
 
-    python benchmarks/methods.py [--tokens 64] [--hidden 2048] [--layers 32] [--rounds 5] [--device cuda]
+    python benchmarks/methods.py [--tokens 192 --tokens 64] [--hidden 1024] [--layers 32] [--rounds 5] [--device cuda]
 
 A random LLaVA with 35 system, 576 visual and 64 question tokens. Its decoder layers have LLaVA-1.5's proportions (heads of
 128, feed-forward 2.6875 times as wide; --hidden 4096 is the 7B) and share one set of weights, so that 32 layers of any
@@ -19,7 +19,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -34,7 +34,7 @@ from headwise.errors import BudgetError
 from headwise_adapters.dropping import Dropper
 
 RECIPES = (
-    "fastv", "finepruner", "sparsevlm", "sparsevlm-plus", "pdrop", "feather", "dart", "random-layer-2",
+    "fastv", "finepruner", "sparsevlm", "sparsevlm-plus", "pdrop", "pdrop-early", "feather", "dart", "random-layer-2",
     "vispruner", "visionzip", "cdpruner", "divprune", "tome", "pooling", "random", "uniform",
 )  # fmt: skip
 CLUSTERING = {"sparsevlm", "vispruner", "cdpruner", "divprune", "tome", "visionzip"}
@@ -116,20 +116,28 @@ def main() -> None:
     model = build(options.layers, options.hidden, options.device, getattr(torch, options.dtype))
     geometry = adapter_for(model).geometry
     inputs = _inputs(model, options.batch, options.device)
+    print(_header(options))
+    for tokens in options.tokens or (192, 64):
+        recipes, averages = _recipes(options.recipe or RECIPES, tokens, geometry)
+        rounds = []
+        for _ in range(options.rounds + 1):  # the first warms up
+            times = {"vanilla": measure(model, inputs, None, options.device)}
+            times |= {name: measure(model, inputs, recipe, options.device) for name, recipe in recipes.items()}
+            rounds.append(times)
+        print(_table(rounds[1:], averages, tokens))
+
+
+def _recipes(names: Sequence[str], tokens: float, geometry: Any) -> tuple[dict[str, Any], dict[str, float]]:
+    """Recipes at one budget, and the averages they process; those that cannot meet it say so."""
     recipes, averages = {}, {}
-    for name in options.recipe or RECIPES:
-        recipe = headwise.Recipe.of(*_extra(name), name=name, tokens=options.tokens)
+    for name in names:
+        recipe = headwise.Recipe.of(*_extra(name), name=name, tokens=tokens)
         try:
             averages[name] = headwise.Pipeline(recipe).plan(geometry).average
             recipes[name] = recipe
         except BudgetError as error:
-            print(f"{name}: {error}")
-    rounds = []
-    for _ in range(options.rounds + 1):
-        times = {"vanilla": measure(model, inputs, None, options.device)}
-        times |= {name: measure(model, inputs, recipe, options.device) for name, recipe in recipes.items()}
-        rounds.append(times)
-    print(_table(rounds[1:], averages, options))
+            print(f"\n{name}: {error}")
+    return recipes, averages
 
 
 def _extra(name: str) -> tuple[str, ...]:
@@ -137,14 +145,18 @@ def _extra(name: str) -> tuple[str, ...]:
     return ("cdpruner:relevance=embeddings",) if name == "cdpruner" else ()
 
 
-def _table(rounds: list[dict[str, Any]], averages: dict[str, float], options: argparse.Namespace) -> str:
+def _header(options: argparse.Namespace) -> str:
+    return (
+        f"{options.layers} layers of width {options.hidden}, batch {options.batch}, {SYSTEM}+{VISUAL}+{QUESTION} tokens,"
+        f" {options.dtype}, {options.device}, {options.threads} threads, {_hardware(options)}, torch {torch.__version__},"
+        f" transformers {transformers.__version__}, {options.rounds} rounds"
+    )
+
+
+def _table(rounds: list[dict[str, Any]], averages: dict[str, float], tokens: float) -> str:
     vanilla = statistics.median(times["vanilla"][0] for times in rounds)
     lines = [
-        f"{options.layers} layers of width {options.hidden}, batch {options.batch}, {SYSTEM}+{VISUAL}+{QUESTION} tokens,"
-        f" tokens={options.tokens:g}, {options.dtype}, {options.device}, {options.threads} threads, {_hardware(options)},"
-        f" torch {torch.__version__}, transformers {transformers.__version__}, {len(rounds)} rounds",
-        f"vanilla prefill {1000 * vanilla:.0f} ms",
-        "",
+        f"\ntokens={tokens:g}, vanilla prefill {1000 * vanilla:.0f} ms\n",
         "| recipe | processed average | selection ms | of vanilla | limit | prefill ms | speed-up |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -177,10 +189,10 @@ def _inputs(model: Any, batch: int, device: str) -> dict[str, Any]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--tokens", type=float, default=64)
+    parser.add_argument("--tokens", type=float, action="append", help="repeat; default: 192 and 64")
     parser.add_argument("--recipe", action="append", help="repeat; default: all")
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

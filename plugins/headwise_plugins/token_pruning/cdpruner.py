@@ -23,14 +23,14 @@ class CdPruner:
     Greedily, each next token is the one that makes log det K of the kept ones largest. Once nothing new is left, as
     among duplicates, relevance alone decides.
 
-    ``relevance``: ``clip`` is the paper's, by the cosine of patch and question in CLIP's common space; it needs the CLIP
-    model that the vision tower comes from, named by the model's config or given as ``clip``, a folder. ``embeddings``
-    is the cosine of projected features with the words of the question as the language model reads them, averaged over
-    words; it needs nothing else and runs with any tower. ``auto`` takes ``clip`` where there is one, else
+    ``relevance``: ``clip`` is the paper's, by the cosine of patch and question in CLIP's common space; it needs the
+    CLIP model that the vision tower comes from, named by the model's config or given as ``clip``, a folder.
+    ``embeddings`` is the cosine of projected features with the words of the question as the language model reads them,
+    averaged over words; it needs nothing else and runs with any tower. ``auto`` takes ``clip`` where there is one, else
     ``embeddings``. ``sign``: published is the ``negative`` cosine (patches are unlike the words for what they show);
-    ``positive`` turns it round. Relevance is scaled to 0..1 over an image. ``theta``, 0 up to
-    below 1, makes it exp(a r) with a = theta / (2 (1 - theta)), so that 0 is diversity alone; by default r is taken as
-    it is, as in the published code.
+    ``positive`` turns it round. Relevance is scaled to 0..1 over an image. ``theta``, 0 up to below 1, makes it exp(a
+    r) with a = theta / (2 (1 - theta)), so that 0 is diversity alone; by default r is taken as it is, as in the
+    published code.
     """
 
     relevance: str = attrs.field(default="auto", validator=validators.in_(("auto", "clip", "embeddings")))

@@ -34,11 +34,11 @@ class PDrop:
     """Several times: the tokens that the next layer's own queries and keys find most attended stay.
 
     PyramidDrop (Xing et al., CVPR 2025). Who asks is the recipe's query_selection; the paper's last instruction token
-    is ``last_token``. ``layers``: the stages, each in front of a layer, ``8/16/24`` or in a model of up to 24 layers
-    at the quarters of its depth. ``early``: one more stage in front of that layer; the comparison tables at averages of
+    is ``last_token``. ``layers``: the stages, each in front of a layer, ``8/16/24`` or in a model of up to 24 layers at
+    the quarters of its depth. ``early``: one more stage in front of that layer; the comparison tables at averages of
     192, 128 and 64, which the published stages alone cannot meet, have it at 2. ``ratios``: what stays after each
-    stage, as shares of all visual tokens, rounded down. By default, a half more goes at each stage; with a budget, the same share at each, as large as the budget
-    allows. Ratios and a budget exclude each other.
+    stage, as shares of all visual tokens, rounded down. By default, a half more goes at each stage; with a budget, the
+    same share at each, as large as the budget allows. Ratios and a budget exclude each other.
     """
 
     layers: str | None = attrs.field(default=None, converter=converters.optional(_layers))
