@@ -2,10 +2,10 @@
 
     python benchmarks/methods.py [--tokens 192 --tokens 64] [--hidden 1024] [--layers 32] [--rounds 5] [--device cuda]
 
-A random LLaVA with 35 system, 576 visual and 64 question tokens. Its decoder layers have LLaVA-1.5's proportions (heads of
-128, feed-forward 2.6875 times as wide; --hidden 4096 is the 7B) and share one set of weights, so that 32 layers of any
-width fit into memory while each computes in full. The vision tower has CLIP-L's width and patches, and two layers: some
-methods look at it, so every prefill begins with pixels.
+A random LLaVA with 35 system, 576 visual and 64 question tokens. Its decoder layers have LLaVA-1.5's proportions (heads
+of 128, feed-forward 2.6875 times as wide; --hidden 4096 is the 7B) and share one set of weights, so that 32 layers of
+any width fit into memory while each computes in full. The vision tower has CLIP-L's width and patches, and two layers:
+some methods look at it, so every prefill begins with pixels.
 
 Selection is everything a method adds in front of its layers: evidence, choice, merging and the gather. Every share and
 speed-up is taken within a round, in which vanilla and all methods take turns; figures are medians over rounds.
@@ -147,9 +147,9 @@ def _extra(name: str) -> tuple[str, ...]:
 
 def _header(options: argparse.Namespace) -> str:
     return (
-        f"{options.layers} layers of width {options.hidden}, batch {options.batch}, {SYSTEM}+{VISUAL}+{QUESTION} tokens,"
-        f" {options.dtype}, {options.device}, {options.threads} threads, {_hardware(options)}, torch {torch.__version__},"
-        f" transformers {transformers.__version__}, {options.rounds} rounds"
+        f"{options.layers} layers of width {options.hidden}, batch {options.batch}, {SYSTEM}+{VISUAL}+{QUESTION}"
+        f" tokens, {options.dtype}, {options.device}, {options.threads} threads, {_hardware(options)},"
+        f" torch {torch.__version__}, transformers {transformers.__version__}, {options.rounds} rounds"
     )
 
 

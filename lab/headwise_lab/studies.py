@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -163,13 +163,19 @@ def common_averages(geometry: Geometry, names: Sequence[str]) -> tuple[tuple[flo
     wanted, _ = averages(geometry)
     met = {max(average, float(least)) for average in wanted}
     met |= {float(geometry.visual_tokens // 2)} if len(met) < len(SHARES) else set()
-    missed = [f"{average:g}" for average in wanted if average < least]
-    told = [
-        f"an average of {' or '.join(missed)} tokens is out of reach of"
-        f" {', '.join(name for name, floor in floors.items() if floor > float(missed[0]))}; {least} is the least that"
-        f" all can meet (give --tokens {missed[0]} to compare the others there)"
-    ]
-    return tuple(sorted(met, reverse=True)), tuple(told if missed else ())
+    missed = [average for average in wanted if average < least]
+    told = (_missed(missed, floors, least),) if missed else ()
+    return tuple(sorted(met, reverse=True)), told
+
+
+def _missed(missed: Sequence[float], floors: Mapping[str, int], least: int) -> str:
+    """That some averages are out of reach, of whom, and what is taken instead."""
+    told = " or ".join(f"{average:g}" for average in missed)
+    who = ", ".join(name for name, floor in floors.items() if floor > missed[0])
+    return (
+        f"an average of {told} tokens is out of reach of {who}; {least} is the least that all can meet"
+        f" (give --tokens {missed[0]:g} to compare the others there)"
+    )
 
 
 def _floor(name: str, geometry: Geometry) -> int:

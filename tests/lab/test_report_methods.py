@@ -17,6 +17,7 @@ from tests.lab.fake_records import fake_record, identity, write_folder
 from headwise_lab.report import build
 from headwise_lab.report.content import gather
 from headwise_lab.report.methods_console import methods_table
+from headwise_lab.report.methods_figures import looks
 from headwise_lab.report.methods_tables import shares
 
 LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
@@ -164,6 +165,14 @@ def test_one_name_for_two_things_is_told_apart(tmp_path):
     assert set(found.names) == {"fastv", "dart (positions=keep)", "dart (positions=compact)"}
 
 
+def test_of_two_versions_of_a_method_only_the_difference_is_told(tmp_path):
+    texts = method("dart", 48)["strategies"]
+    trials = [(method("dart", 48, strategies=texts | {"token_pruning": f"dart:pivots={n}"}), 0.7) for n in (4, 8)]
+    write_folder(tmp_path, [(method("fastv", 48), 0.7), *trials], images=False)
+    (found,) = gather(tmp_path).methods.compared
+    assert set(found.names) == {"fastv", *(f"dart (token_pruning=dart:pivots={n})" for n in (4, 8))}
+
+
 def test_other_questions_make_another_table(tmp_path):
     write_folder(tmp_path, [(method("fastv", 48), 0.7), (method("fastv", 48, questions="cafe0000"), 0.7)], images=False)
     titles = [one.title for one in gather(tmp_path).methods.compared]
@@ -199,6 +208,14 @@ def test_everything_is_written(paths):
     for path in paths.figures:
         with Image.open(path) as figure:
             assert len(np.unique(np.asarray(figure.convert("L")))) > 50
+
+
+def test_a_method_looks_the_same_in_every_figure_and_like_no_other(folder):
+    compared = gather(folder).methods.compared
+    found = looks(compared)
+    assert found == looks([attrs.evolve(one, names=tuple(reversed(one.names))) for one in compared])
+    assert len(set(found.values())) == len(found) == 5
+    assert {name for name, (_, marker) in found.items() if marker} == {"random"}
 
 
 def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):

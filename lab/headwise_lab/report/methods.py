@@ -139,11 +139,10 @@ def _names(trials: Iterable[Trial]) -> dict[str, str]:
         members.setdefault(str(trial.record.get("recipe") or trial.text("token_pruning")), []).append(trial)
     names = {}
     for name, group in members.items():
-        texts = {trial.strategies for trial in group}
-        shared = set.intersection(*(set(trial.setting) for trial in group))
+        told = {trial.id: [*trial.record["strategies"].items(), *trial.setting] for trial in group}
+        shared = set.intersection(*map(set, told.values()))
         for trial in group:
-            varied = ["=".join(pair) for pair in trial.setting if pair not in shared]
-            extra = [trial.strategies] * (len(texts) > 1) + varied
+            extra = ["=".join(pair) for pair in told[trial.id] if pair not in shared]
             names[trial.id] = f"{name} ({' '.join(extra)})" if extra else name
     return names
 

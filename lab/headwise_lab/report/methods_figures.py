@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, sa
 from headwise_lab.report.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods_tables import order, shares
 
+Look = tuple[Any, str | None]
+"""A colour, and the marker of a control; other markers say where a method prunes."""
+
 _SIZES = (8.0, 6.0, 4.5, 3.5)  # of the markers, the largest budget first
+_WIDTH = 32  # letters of a name in the legend, before it goes on in another line
 _CONTROL_MARKERS = ("x", "+", "1", "2", "*")
 
 _HOW = (
@@ -36,7 +42,23 @@ class Point:
     early: bool
 
 
-def draw(methods: Methods, folder: Path) -> Figure | None:
+def looks(compared: Sequence[Methods]) -> dict[str, Look]:
+    """Method -> how it looks in every figure of a report: its colour, and for controls the marker of their greys."""
+    colours = [matplotlib.colormaps["tab10"](index)[:3] for index in range(10) if index != 7]
+    colours += [matplotlib.colormaps["Dark2"](index)[:3] for index in range(7)]
+    names = sorted({name for methods in compared for name in methods.names})
+    others = itertools.cycle(colours)
+    markers = itertools.cycle(_CONTROL_MARKERS)
+    found: dict[str, Look] = {REFERENCE: (INK, None)}
+    for name in names:
+        if name in CONTROLS:
+            found[name] = GREY, next(markers)
+        elif name != REFERENCE:
+            found[name] = next(others), None
+    return found
+
+
+def draw(methods: Methods, chosen: Mapping[str, Look], folder: Path) -> Figure | None:
     """Score against measured prefill time on one benchmark; None where nothing was timed."""
     points = [
         Point(result.name, budget, share, trial.value, trial.se or 0.0, _early(trial.record))
@@ -50,11 +72,11 @@ def draw(methods: Methods, folder: Path) -> Figure | None:
     caption = f"{methods.title}: {methods.metric} against measured prefill time. {_HOW}"
     if not points:
         return None
-    _plot(points, methods.names, path, label=methods.metric, unpruned=unpruned)
+    _plot(points, {name: chosen[name] for name in methods.names}, path, label=methods.metric, unpruned=unpruned)
     return Figure(path, caption, methods.slug)
 
 
-def draw_overview(compared: Sequence[Methods], folder: Path) -> Figure | None:
+def draw_overview(compared: Sequence[Methods], chosen: Mapping[str, Look], folder: Path) -> Figure | None:
     """The mean share of the unpruned model's scores against prefill time; None where nothing was timed."""
     found = shares(compared)
     records = {key: result.trial.record for one in compared for key, result in one.results.items()}
@@ -71,7 +93,8 @@ def draw_overview(compared: Sequence[Methods], folder: Path) -> Figure | None:
     )
     if not points:
         return None
-    _plot(points, order(found), path, label="score, % of the unpruned model's", unpruned=100.0)
+    named = {name: chosen[name] for name in order(found)}
+    _plot(points, named, path, label="score, % of the unpruned model's", unpruned=100.0)
     return Figure(path, caption, "methods-overview")
 
 
@@ -79,42 +102,26 @@ def _early(record: Any) -> bool:
     return any(stage.get("layer") == 0 for stage in record.get("stages") or ())
 
 
-def _plot(points: Sequence[Point], names: Sequence[str], path: Path, *, label: str, unpruned: float | None) -> None:
-    """Draw all markers, the unpruned model's lines and the legend into ``path``."""
+def _plot(
+    points: Sequence[Point], named: Mapping[str, Look], path: Path, *, label: str, unpruned: float | None
+) -> None:
+    """Draw all markers, the unpruned model's line and the legend into ``path``."""
     with matplotlib.rc_context(STYLE):
         canvas = new_canvas(9.4, 5.2)
         panel = canvas.subplots()
         budgets = list(dict.fromkeys(point.budget for point in points))
-        for name, look in _looks(names).items():
+        for name, look in named.items():
             _method(panel, [point for point in points if point.name == name], budgets, name, look)
         if unpruned is not None:
             panel.axhline(unpruned, color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
-        panel.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0, zorder=1)
-        panel.set_xlabel("prefill time, share of the unpruned model's")
+        panel.set_xlabel("prefill time, as a share of the unpruned model's")
         panel.set_ylabel(label)
         panel.grid(color="#e4e7eb", linewidth=0.7)
         canvas.legend(loc="outside right upper", fontsize=8)
         save(canvas, path)
 
 
-def _looks(names: Sequence[str]) -> dict[str, tuple[Any, str | None]]:
-    """Method -> colour, and for controls the marker that tells their greys apart."""
-    colours = [matplotlib.colormaps["tab10"](index)[:3] for index in range(10) if index != 7]
-    colours += [matplotlib.colormaps["Dark2"](index)[:3] for index in range(7)]
-    chosen = {name: number for number, name in enumerate(name for name in names if name not in (*CONTROLS, REFERENCE))}
-    grey = {name: number for number, name in enumerate(name for name in names if name in CONTROLS)}
-    looks: dict[str, tuple[Any, str | None]] = {}
-    for name in names:
-        if name in grey:
-            looks[name] = GREY, _CONTROL_MARKERS[grey[name] % len(_CONTROL_MARKERS)]
-        else:
-            looks[name] = INK if name == REFERENCE else colours[chosen[name] % len(colours)], None
-    return looks
-
-
-def _method(
-    panel: Any, points: Sequence[Point], budgets: Sequence[str], name: str, look: tuple[Any, str | None]
-) -> None:
+def _method(panel: Any, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:
     """One method: a thin line through its budgets, and a marker with its error for each."""
     if not points:
         return
@@ -126,6 +133,7 @@ def _method(
         size = _SIZES[min(budgets.index(point.budget), len(_SIZES) - 1)]
         panel.errorbar(
             [point.x], [point.y], yerr=[0.0 if math.isnan(point.se) else point.se], color=colour, marker=marker,
-            markersize=size, capsize=2, elinewidth=0.9, linestyle="none", label=name if number == 0 else None,
+            markersize=size, capsize=2, elinewidth=0.9, linestyle="none",
+            label=textwrap.fill(name, _WIDTH) if number == 0 else None,
             zorder=3 if name == REFERENCE else 2,
         )  # fmt: skip

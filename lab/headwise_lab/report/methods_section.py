@@ -60,10 +60,13 @@ class MethodsPart:
         """The part with its figures drawn into ``folder``."""
         if not self.sections:
             return self
-        from headwise_lab.report.methods_figures import draw, draw_overview
+        from headwise_lab.report.methods_figures import draw, draw_overview, looks
+
+        chosen = looks(self.compared)
 
         def figures(section: MethodsSection) -> tuple[Figure, ...]:
-            found = draw(section.methods, folder) if section.methods else draw_overview(self.compared, folder)
+            one = section.methods
+            found = draw(one, chosen, folder) if one else draw_overview(self.compared, chosen, folder)
             return (found,) if found else ()
 
         return attrs.evolve(self, sections=tuple(attrs.evolve(one, figures=figures(one)) for one in self.sections))

@@ -1,0 +1,114 @@
+"""``headwise status``: how far a sweep is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headwise_lab.sweeps.status import Status
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of `headwise sweep`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell how far a sweep is: done, running, failed, time left, best so far.
+
+    Reads the plan and the records, while the sweep runs or after it ended in any way, and changes nothing.
+    """
+    from rich.console import Console
+
+    from headwise_lab.sweeps.status import look
+
+    found = look(folder)
+    if as_json:
+        typer.echo(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
+        return
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(sentence(found), markup=False)
+    console.print(table(found))
+    for line in details(found):
+        console.print(line, markup=False)
+
+
+def sentence(found: Status) -> str:
+    """The sweep in one line."""
+    from headwise_lab.sweeps.status import STATES
+
+    counts = ", ".join(f"{found.count(state)} {state}" for state in STATES if found.count(state) or state == "done")
+    left = "" if found.left is None else f"; about {duration(found.left)} left"
+    activity = "running" if found.active else "not running"
+    return f"{found.title}: {len(found.trials)} trials, {counts}; {activity}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as far as they matter."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def table(found: Status) -> Table:
+    """A row per model and benchmark."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from headwise_lab.sweeps.status import STATES
+
+    shown = Table("model", "benchmark", *STATES, box=None)
+    for (model, benchmark), states in found.groups().items():
+        shown.add_row(*map(Text, (model, benchmark, *(str(states[state]) for state in STATES))))
+    return shown
+
+
+def best_text(found: Status, model: str, benchmark: str) -> str:
+    """The best trial that prunes, and its figure."""
+    from headwise_lab.sweeps.display import headline
+
+    best = found.best(model, benchmark)
+    return "-" if best is None else f"{model}, {best[0].label}: {headline(best[1])}"
+
+
+def details(found: Status) -> list[str]:
+    """The best so far, what runs now, and why trials failed or cannot be run."""
+    from headwise_lab.sweeps.status import FAILED, REFUSED, RUNNING
+
+    told = [f"best so far: {best_text(found, *group)}" for group in found.groups() if found.best(*group)]
+    for trial, state in found.trials:
+        record = found.records.get(trial.id, {})
+        if state == RUNNING:
+            told.append(f"running: {trial.label}")
+        elif state == FAILED:
+            told.append(f"failed (attempt {record.get('attempt', 1)}): {trial.label}: {record.get('error')}")
+        elif state == REFUSED:
+            told.append(f"not run: {trial.label}: {trial.refused or record.get('refused')}")
+    return told
+
+
+def as_dict(found: Status) -> dict[str, Any]:
+    """For programs."""
+    from headwise_lab.sweeps.status import STATES, figure
+
+    best = {}
+    for model, benchmark in found.groups():
+        pair = found.best(model, benchmark)
+        best[f"{model} {benchmark}"] = pair and {"id": pair[0].id, "label": pair[0].label, "value": figure(pair[1])}
+    return {
+        "title": found.title,
+        "active": found.active,
+        "seconds_left": found.left,
+        **{state: found.count(state) for state in STATES},
+        "best": best,
+        "trials": [{"id": trial.id, "label": trial.label, "state": state} for trial, state in found.trials],
+        "warnings": list(found.warnings),
+    }

@@ -1,0 +1,141 @@
+"""The model arguments of a harness, ``pretrained=...,strategy=...``, as a model to load and a recipe to attach.
+
+Both harnesses cut ``--model_args`` at commas, except inside brackets. So texts with commas of their own stand in
+brackets, and several texts are joined by ``+`` or blanks: ``strategy=fastv:layer=2+sparsity+fixed:heads=4``,
+``strategy=[streaming:sinks=4,window=60]``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from headwise.errors import HeadwiseError, StrategyError
+from headwise.hints import did_you_mean
+from headwise.recipe import Recipe
+
+BRACKETS = (
+    "in --model_args a comma ends an argument, so put strategies with several options in brackets:"
+    " strategy=[NAME:option=1,other=2]"
+)
+
+_QUOTES = "\"'"
+
+
+def strategy_texts(given: Any) -> tuple[str, ...]:
+    """The strategy texts of one argument: a list of texts, or one text with ``+``, blanks and brackets.
+
+    >>> strategy_texts("fastv:layer=2+[streaming:sinks=4,window=60]")
+    ('fastv:layer=2', 'streaming:sinks=4,window=60')
+    """
+    if given is None:
+        return ()
+    if isinstance(given, list | tuple):
+        return tuple(text for item in given for text in strategy_texts(item))
+    text = str(given).strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:  # lmms-eval leaves quotes in place
+        text = text[1:-1]
+    found: list[str] = []
+    for part in _parts(text):
+        found += strategy_texts(part[1:-1]) if part.startswith("[") and part.endswith("]") else [part]
+    return tuple(found)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between blanks and pluses outside brackets; the plus of a number such as 1e+5 is none of them."""
+    parts, depth = [""], 0
+    for place, character in enumerate(text):
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            break
+        following = text[place + 1 : place + 2]
+        if depth == 0 and (character.isspace() or (character == "+" and not following.isdigit())):
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise StrategyError(f"strategy={text} has a bracket without its partner; {BRACKETS}")
+    return [part for part in parts if part]
+
+
+def _number(kind: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
+    def convert(given: Any) -> Any:
+        try:
+            return None if given is None else kind(given)
+        except (TypeError, ValueError) as error:
+            raise HeadwiseError(f"{what}={given!r} is not a number") from error
+
+    return convert
+
+
+def _rows(given: Any) -> int:
+    """Rows of a batch; harnesses hand them over as text, or as None where nothing was said."""
+    try:
+        rows = 1 if given is None else int(given)
+    except (TypeError, ValueError):
+        rows = 0
+    if rows < 1:
+        raise HeadwiseError(f"batch_size={given!r} is not a number of rows; give one, such as 8 (there is no auto)")
+    return rows
+
+
+def _device(given: Any) -> str:
+    return str(given) if given else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@attrs.frozen(kw_only=True)
+class Arguments:
+    """What ``--model_args`` may say, with what is taken where it does not.
+
+    ``pretrained``: a name of ours, a local model folder, or a hub id. ``strategy``, ``recipe``, ``tokens``, ``keep``,
+    ``positions``, ``aggregate``, ``min_mass``, ``sink_share``, ``profile``: the recipe, as `headwise run` and `ppl`
+    take it. ``max_length``: tokens a language model is given at most, usually its own maximum.
+    """
+
+    pretrained: str
+    strategy: tuple[str, ...] = attrs.field(default=(), converter=strategy_texts)
+    recipe: str | None = None
+    tokens: float | None = attrs.field(default=None, converter=_number(float, "tokens"))
+    keep: int | None = attrs.field(default=None, converter=_number(int, "keep"))
+    positions: str | None = None
+    aggregate: str | None = None
+    min_mass: float | None = attrs.field(default=None, converter=_number(float, "min_mass"))
+    sink_share: float | None = attrs.field(default=None, converter=_number(float, "sink_share"))
+    profile: str | None = None
+    dtype: str = "float32"
+    device: str = attrs.field(default=None, converter=_device)
+    attention: str = "sdpa"
+    batch_size: int = attrs.field(default=None, converter=_rows)
+    max_length: int | None = attrs.field(default=None, converter=_number(int, "max_length"))
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Arguments:
+        """From a harness's keyword arguments; raises HeadwiseError naming the one that is unknown or missing."""
+        told = {key: value for key, value in given.items() if key != "max_batch_size"}  # of auto alone
+        known = attrs.fields_dict(cls)
+        for key in told:
+            if key not in known:
+                raise HeadwiseError(f"model argument {key}={told[key]}: unknown{did_you_mean(key, known)}; {BRACKETS}")
+        if not told.get("pretrained"):
+            raise HeadwiseError("no model is named; write --model_args pretrained=MODEL,strategy=...")
+        alone()
+        return cls(**told)
+
+    def make_recipe(self) -> Recipe:
+        """The recipe; raises what :meth:`headwise.Recipe.of` raises."""
+        names = ("positions", "aggregate", "min_mass", "sink_share", "profile")
+        settings = {name: getattr(self, name) for name in names}
+        return Recipe.of(*self.strategy, name=self.recipe, tokens=self.tokens, keep=self.keep, **settings)
+
+
+def alone() -> None:
+    """Raise HeadwiseError where a launcher started several processes: each would do all of the work."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise HeadwiseError(
+            f"headwise runs in one process of a harness, and a launcher started {os.environ['WORLD_SIZE']}; start the"
+            " harness without accelerate launch or torchrun"
+        )

@@ -1,0 +1,152 @@
+"""``generate`` as harnesses ask for it: until some text comes, sampled if need be, or dictated to be scored.
+
+Everything goes through the model's own ``generate``, so whatever recipe is attached has its effect as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLING = ("temperature", "top_p", "top_k")
+_SLACK = 8  # tokens that may show no text, such as the bytes of one character
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """How to answer: tokens at most, texts to stop at, and what is not greedy about it.
+
+    ``ignored``: names of generation arguments that mean nothing to us.
+    """
+
+    most: int
+    stops: tuple[str, ...] = ()
+    beams: int = 1
+    sampling: Mapping[str, float] = attrs.field(factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], most: int) -> Wish:
+        """From the generation arguments of a task; ``most`` tokens where it names no number."""
+        lengths = list(_told(given, _LENGTHS).values())
+        until = given.get("until") or ()
+        warmth = given.get("temperature")
+        samples = given.get("do_sample", bool(warmth)) and warmth != 0
+        known = {*_LENGTHS, *_SAMPLING, "until", "do_sample", "num_beams"}
+        return cls(
+            most=int(lengths[0] if lengths else most),
+            stops=tuple(text for text in ([until] if isinstance(until, str) else until) if text),
+            beams=int(given.get("num_beams") or 1),
+            sampling={"temperature": 1.0, **_told(given, _SAMPLING)} if samples else {},
+            ignored=tuple(sorted(set(given) - known)),
+        )
+
+    def cut(self, text: str) -> str:
+        """The text up to the first stop."""
+        for stop in self.stops:
+            text = text.partition(stop)[0]
+        return text
+
+
+def _told(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names if given.get(name) is not None}
+
+
+def batched(wishes: Sequence[Wish], size: int, lengths: Sequence[int] | None = None) -> list[list[int]]:
+    """Rows that are answered together: at most ``size`` with the same wish, the longest prompts first where known."""
+    alike: dict[str, list[int]] = {}
+    for row, wish in enumerate(wishes):
+        alike.setdefault(repr(wish), []).append(row)
+    if lengths is not None:
+        for rows in alike.values():
+            rows.sort(key=lambda row: -lengths[row])
+    return [rows[first : first + size] for rows in alike.values() for first in range(0, len(rows), size)]
+
+
+class Stopping(StoppingCriteria):  # type: ignore[misc]
+    """Ends a row once its new text has one of the stops in it."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int) -> None:
+        self._tokenizer, self._stops, self._start = tokenizer, stops, start
+        self._tail = max(map(len, stops)) + _SLACK
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """Bool (b,), for ids (b, n) so far."""
+        new = input_ids[:, max(self._start, input_ids.shape[1] - self._tail) :]
+        texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        found = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(found, device=input_ids.device)
+
+
+class Dictation(LogitsProcessor):  # type: ignore[misc]
+    """Makes ``generate`` write given tokens, and notes what it thought of each.
+
+    ``ids`` int64 (b, n), rows shorter than n filled up with anything. ``nll`` float64 (b, n): nats. ``right`` bool
+    (b, n): whether the token was the most probable one.
+    """
+
+    def __init__(self, ids: Tensor, start: int) -> None:
+        self._ids, self._start = ids, start
+        self.nll = torch.zeros(ids.shape, dtype=torch.float64)
+        self.right = torch.zeros(ids.shape, dtype=torch.bool)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (b, vocabulary) that leave nothing but the next given token."""
+        step = input_ids.shape[1] - self._start
+        wanted = self._ids[:, step : step + 1].to(scores.device)
+        self.nll[:, step] = -torch.log_softmax(scores.float(), dim=-1).gather(1, wanted)[:, 0].double().cpu()
+        self.right[:, step] = (scores.argmax(dim=-1) == wanted[:, 0]).cpu()
+        return torch.full_like(scores, -torch.inf).scatter(1, wanted, 0.0)
+
+
+@torch.inference_mode()
+def answers(model: Any, tokenizer: Any, tensors: Any, wish: Wish) -> list[str]:
+    """New text of every row of left-padded prompts, up to the first stop."""
+    start, own = tensors["input_ids"].shape[1], model.generation_config
+    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+    chosen = GenerationConfig(
+        max_new_tokens=wish.most,
+        num_beams=wish.beams,
+        do_sample=bool(wish.sampling),
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        **wish.sampling,
+    )
+    stopping = [Stopping(tokenizer, wish.stops, start)] if wish.stops else None
+    ids = model.generate(**tensors, generation_config=chosen, stopping_criteria=stopping)
+    return [wish.cut(text) for text in tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)]
+
+
+@torch.inference_mode()
+def dictated(model: Any, tokenizer: Any, tensors: Any, rows: Sequence[Sequence[int]]) -> list[tuple[Tensor, bool]]:
+    """Nats of each given token (n,) after left-padded prompts, and whether greedy answers would be those tokens.
+
+    Prompts are read first and then one token after the other, as answers are: what a recipe keeps is chosen before the
+    answer is seen, and a cache forgets while it goes on.
+    """
+    most = max(map(len, rows))
+    ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (most - len(row))] for row in rows])
+    dictation = Dictation(ids, tensors["input_ids"].shape[1])
+    chosen = GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    with _nothing_of_its_own(model):
+        model.generate(**tensors, generation_config=chosen, logits_processor=[dictation])
+    counts = [len(row) for row in rows]
+    found = zip(dictation.nll, dictation.right, counts, strict=True)
+    return [(nll[:count], bool(right[:count].all())) for nll, right, count in found]
+
+
+@contextmanager
+def _nothing_of_its_own(model: Any) -> Iterator[None]:
+    """Without the model's own penalties, and without an end that a dictated token might be."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own

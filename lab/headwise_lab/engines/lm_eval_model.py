@@ -1,0 +1,159 @@
+"""A language model with KV eviction attached, as lm-eval (0.4) asks for models: ``headwise-lm-eval run --model headwise``.
+
+lm-eval has no plugins for models, so importing this module registers the name; ``headwise-lm-eval`` is lm-eval's own
+command line after that import. Python code imports this module and calls ``lm_eval.simple_evaluate(model="headwise")``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tqdm import tqdm
+
+from headwise_lab.engines import NAME
+from headwise_lab.engines.arguments import Arguments
+from headwise_lab.engines.generating import Wish, batched
+from headwise_lab.engines.reading import Pair, Reader
+from headwise_lab.kv.measure import description
+from headwise_lab.measure import hardware, versions
+from headwise_lab.models_io import load_language_model
+
+NEW_TOKENS = 256  # where a task names no number; what lm-eval's own models take
+LONGEST = 2048  # tokens, where a model does not say how many it takes; as lm-eval's own models have it
+
+log = logging.getLogger(__name__)
+
+
+@register_model(NAME)  # type: ignore[untyped-decorator]
+class HeadwiseLM(TemplateLM):  # type: ignore[misc]
+    """Scores and continues texts under the recipe; model arguments are those of headwise_lab.engines.arguments."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        asked = Arguments.of(given)
+        loaded = load_language_model(
+            asked.pretrained, dtype=asked.dtype, device=asked.device, attention=asked.attention
+        )
+        self._reader = Reader(loaded, asked.make_recipe())
+        self.tokenizer = loaded.tokenizer
+        self.batch_size = asked.batch_size
+        self.max_length = asked.max_length or getattr(loaded.model.config, "max_position_embeddings", LONGEST)
+        self._device = torch.device(loaded.device)
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without context is read after: the beginning-of-text token, or the end of another."""
+        begin = self.tokenizer.bos_token_id
+        return self.eot_token_id if begin is None else int(begin)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells request caches of different tokenizers apart."""
+        return self._reader.loaded.source.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids as the tokenizer has it; no second beginning where the text, or a chat template, brings one."""
+        if add_special_tokens is None:
+            begin = self.tokenizer.bos_token
+            add_special_tokens = not (begin and string.startswith(begin))
+        ids: list[int] = self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        return ids
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A chat as the model's template writes it."""
+        told: str = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return told
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Log-probabilities of continuations, the longest first, so that memory runs out at once or never."""
+        pairs = [self._fitting(context, rest) for _, context, rest in requests]
+        order = sorted(range(len(pairs)), key=lambda row: -sum(map(len, pairs[row])))
+        found: dict[int, tuple[float, bool]] = {}
+        with tqdm(total=len(pairs), desc="headwise", disable=disable_tqdm) as bar:
+            for first in range(0, len(order), self.batch_size):
+                rows = order[first : first + self.batch_size]
+                scored = self._reader.continuations([pairs[row] for row in rows])
+                for row, (nll, right) in zip(rows, scored, strict=True):
+                    found[row] = -nll, right
+                    self.cache_hook.add_partial("loglikelihood", requests[row][0], found[row])
+                bar.update(len(rows))
+        return [found[row] for row in range(len(pairs))]
+
+    def _fitting(self, context: list[int], rest: list[int]) -> Pair:
+        """The last tokens that the model takes; at least one of them is context."""
+        kept = rest[-self.max_length :]
+        return context[-max(1, self.max_length + 1 - len(kept)) :], kept
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-probabilities of whole texts, read in windows of the model's length, each with an empty cache.
+
+        ``max_length`` beyond the model's own makes one window of what a strategy can stream.
+        """
+        found = []
+        for request in tqdm(requests, desc="headwise", disable=disable_tqdm):
+            (text,) = request.args
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            pairs = map(make_disjoint_window, windows)
+            found.append(-sum(self._reader.text([*context, *rest], len(rest)) for context, rest in pairs))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
+        return found
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continuations, greedy unless a task asks for sampling, each up to the first of its stop texts."""
+        wishes = [Wish.of(request.args[1], NEW_TOKENS) for request in requests]
+        for name in sorted({name for wish in wishes for name in wish.ignored}):
+            log.warning("generation argument %s means nothing to headwise and is left out", name)
+        prompts = [
+            self.tok_encode(request.args[0])[-max(1, self.max_length - wish.most) :]
+            for request, wish in zip(requests, wishes, strict=True)
+        ]
+        found: dict[int, str] = {}
+        with tqdm(total=len(prompts), desc="headwise", disable=disable_tqdm) as bar:
+            for rows in batched(wishes, self.batch_size, [len(prompt) for prompt in prompts]):
+                texts = self._reader.answers([prompts[row] for row in rows], wishes[rows[0]])
+                for row, text in zip(rows, texts, strict=True):
+                    found[row] = text
+                    self.cache_hook.add_partial("generate_until", requests[row].args, text)
+                bar.update(len(rows))
+        return [found[row] for row in range(len(prompts))]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval writes into its result file beside its own: everything a record of ours says of a model."""
+        loaded, recipe = self._reader.loaded, self._reader.recipe
+        told = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}
+        return {NAME: {**told, "versions": versions(), "hardware": hardware(loaded.device)}}
+
+
+def main() -> None:
+    """lm-eval's command line, which knows ``--model headwise`` now."""
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A vision-language model with a recipe attached, as lmms-eval (0.7) asks for models: ``--model headwise``.
+
+lmms-eval finds it by the entry point ``lmms_eval.models``. ``generate_until`` and ``loglikelihood`` are served; tasks of
+several rounds are refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any, NoReturn
+
+import torch
+from lmms_eval.api.model import lmms
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from tqdm import tqdm
+
+from headwise.attachment import attach
+from headwise.errors import HeadwiseError
+from headwise.registry import installed, load, only
+from headwise_lab.engines.arguments import Arguments
+from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
+from headwise_lab.engines.generating import Wish, answers, batched, dictated
+from headwise_lab.models_io import load_model
+from headwise_lab.trial import check
+
+NEW_TOKENS = 1024  # where a task names no number; what lmms-eval's own models take
+
+log = logging.getLogger(__name__)
+
+
+class HeadwiseModel(lmms):  # type: ignore[misc]
+    """Answers requests with the recipe attached; model arguments are those of headwise_lab.engines.arguments."""
+
+    is_simple = True
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        asked = Arguments.of(given)
+        self.recipe = asked.make_recipe()
+        self.loaded = load_model(asked.pretrained, dtype=asked.dtype, device=asked.device, attention=asked.attention)
+        self.plan = check(self.recipe, self.loaded.geometry)
+        self.batch_size = asked.batch_size
+        self._recorder = load(only("observers", "recorder", installed("observers")))()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.loaded.device)
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Answers, greedy unless a task asks for sampling, each up to the first of its stop texts."""
+        wishes = [Wish.of(request.args[1], NEW_TOKENS) for request in requests]
+        for name in sorted({name for wish in wishes for name in wish.ignored}):
+            log.warning("generation argument %s means nothing to headwise and is left out", name)
+        found: dict[int, str] = {}
+        with self._attached(found) as advance:
+            for rows in batched(wishes, self.batch_size):
+                tensors = encode(self.loaded, [self._asked(requests[row]) for row in rows])
+                told = answers(self.loaded.model, self.loaded.processor.tokenizer, tensors, wishes[rows[0]])
+                found.update(zip(rows, (text.strip() for text in told), strict=True))
+                advance(len(rows), len(requests))
+        return [found[row] for row in range(len(requests))]
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Mean nats per token of each continuation, and whether it is the greedy answer.
+
+        Despite the name, lmms-eval's models give losses, and it takes the lowest for the best.
+        """
+        found: list[tuple[float, bool]] = []
+        with self._attached({}) as advance:
+            for first in range(0, len(requests), self.batch_size):
+                batch = requests[first : first + self.batch_size]
+                asked = [self._asked(request) for request in batch]
+                texts = [self._target(request) for request in batch]
+                rows = [continuation(self.loaded, one, text) for one, text in zip(asked, texts, strict=True)]
+                tensors = encode(self.loaded, asked)
+                scored = dictated(self.loaded.model, self.loaded.processor.tokenizer, tensors, rows)
+                found += [(float(nll.mean()), right) for nll, right in scored]
+                advance(len(batch), len(requests))
+        return found
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> NoReturn:
+        """Refused: every round would need the answers of the one before."""
+        raise HeadwiseError(
+            f"task {requests[0].args[4]} asks in several rounds, which --model headwise does not answer; leave it out"
+        )
+
+    def _asked(self, request: Any) -> Asked:
+        """The request, with the pictures that its task takes out of the document."""
+        text, visuals, doc_id, task, split = request.args[0], *request.args[2:6]
+        source = f"document {doc_id} of task {task}"
+        return Asked(text, pictures_of(visuals(self.task_dict[task][split][doc_id]), source), source)
+
+    def _target(self, request: Any) -> str:
+        target, (doc_id, task, split) = request.args[1], request.args[3:6]
+        return target if isinstance(target, str) else str(target(self.task_dict[task][split][doc_id]))
+
+    @contextmanager
+    def _attached(self, found: dict[int, str]) -> Iterator[Callable[[int, int], None]]:
+        """The recipe on the model; afterwards lmms-eval's result file is told what became of the budget.
+
+        ``found``: the answers, row by row. What is given hears how many more rows of how many are done.
+        """
+        heads: list[int] = []
+        started, bar = time.perf_counter(), tqdm(desc="headwise", disable=self.rank != 0)
+
+        def advance(rows: int, of: int) -> None:
+            heads.extend(len(seen.heads) for seen in self._recorder.take().values() if seen.heads)
+            bar.total = of
+            bar.update(rows)
+
+        with attach(self.loaded.model, self.recipe, observers=[self._recorder]), bar:
+            yield advance
+        seconds, tokenizer = time.perf_counter() - started, self.loaded.processor.tokenizer
+        tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in found.values())
+        log_metrics(seconds, tokens, tokens / seconds, additional_metrics=self._facts(heads))
+
+    def _facts(self, heads: Sequence[int]) -> dict[str, float]:
+        """What a report of ours shows beside a score, under names that are ours."""
+        facts = {"processed": self.plan.average, "kept": self.plan.kept, "visual": self.plan.geometry.visual_tokens}
+        facts["heads_of"] = self.loaded.geometry.heads
+        facts |= {"heads": fmean(heads)} if heads else {}
+        return {f"headwise_{name}": float(value) for name, value in facts.items()}

@@ -1,0 +1,115 @@
+"""The columns of an export: which ones, in which order, of which kind, and how a value becomes a cell.
+
+The order is stable. First the columns below, all of them, in every export, empty where no record has them; then what
+else the records of this folder hold, by name: official figures (``metrics.accuracy/color``), ``notes``, ``timing``.
+Nested objects are flattened by dotted names. Lists stay one cell, as JSON text. New columns of later versions are
+added at the end of a table below; none is renamed or moved without a line in the changelog.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TEXT, INTEGER, REAL, BOOLEAN = "text", "integer", "real", "boolean"
+
+
+def _columns(told: Mapping[str, str]) -> dict[str, str]:
+    """Column -> kind, from lines of names by kind that keep their order."""
+    return {name: line.split()[0] for line, names in told.items() for name in names.split()}
+
+
+TRIALS = _columns({
+    "text who": "id study group name model weights dtype attention_implementation attention",
+    "text what was asked": "benchmark questions text.name text.digest",
+    "integer what was asked": "text.tokens limit seed",
+    "text strategies": "recipe strategies.query_selection strategies.head_scoring strategies.head_count"
+    " strategies.token_pruning strategies.kv_eviction profile settings.positions settings.aggregate",
+    "real settings": "settings.min_mass settings.sink_share",
+    "text budget": "budget.given",
+    "real budget": "budget.processed budget.reported",
+    "integer budget": "budget.kept budget.visual",
+    "text stages": "stages",
+    "integer heads": "heads.of",
+    "real heads": "heads.mean heads.sd context visible",
+    "integer results": "n units",
+    "text results": "metric.name",
+    "real results": "metric.value metric.se nll.mean nll.se accuracy.value accuracy.se",
+    "integer cost": "cost.flops_visual cost.flops_total",
+    "text cost": "cost.flops_formula",
+    "real cost": "cost.text_tokens cost.prefill_ms cost.prefill_unpruned_ms cost.prefill_share"
+    " cost.decode_tokens_per_s",
+    "integer memory": "cost.batch cost.kv_bytes kv_bytes kv_bytes_planned peak_bytes",
+    "real kept tokens": "overlap.recall overlap.precision overlap.iou overlap.lift overlap.n"
+    " attention.concentration attention.entropy diversity",
+    "text failures": "error refused",
+    "integer failures": "attempt",
+    "real time": "seconds",
+    "text origin": "hardware.device hardware.cpu versions.headwise versions.torch versions.transformers"
+    " versions.python command created",
+    "integer origin": "hardware.cores hardware.threads schema",
+})  # fmt: skip
+"""Trials: one row per record, of records with one id the last. Per-question outcomes refer to ``id``."""
+
+OUTCOMES = _columns({
+    "text whose": "trial id unit kind",
+    "text asked and answered": "image question answers prediction",
+    "real worth": "score recall",
+    "text tokens and heads": "boxes kept heads",
+    "boolean of texts": "right",
+})  # fmt: skip
+"""Outcomes: one row per question (per token of a text that was read); ``trial`` is the ``id`` of a trial."""
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as dotted names; what is null or an empty object is left out."""
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def kind_of(value: Any) -> str | None:
+    """The kind of column a value asks for; None for a number that is none."""
+    if isinstance(value, bool):
+        return BOOLEAN
+    if isinstance(value, int):
+        return INTEGER if -(2**63) <= value < 2**63 else REAL
+    if isinstance(value, float):
+        return REAL if math.isfinite(value) else None
+    return TEXT
+
+
+def common(kinds: Iterable[str | None]) -> str:
+    """The kind that holds values of all these kinds."""
+    found = set(kinds) - {None}
+    if found <= {INTEGER, REAL}:
+        return INTEGER if found == {INTEGER} else REAL
+    return BOOLEAN if found == {BOOLEAN} else TEXT
+
+
+def fit(value: Any, kind: str) -> Any:
+    """A value as a cell of a column; None where it does not fit."""
+    asked = kind_of(value)
+    if asked is None:
+        return None
+    if kind == TEXT:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()  # JSON may spell half a character
+    if kind == INTEGER and asked == REAL:
+        return int(value) if float(value).is_integer() and kind_of(int(value)) == INTEGER else None
+    if kind == REAL and asked in (INTEGER, REAL):
+        return _real(value)
+    return value if asked == kind else None
+
+
+def _real(value: float) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return None

@@ -1,0 +1,61 @@
+"""Reading a damaged folder as far as it goes: every line that is whole, and a warning for every one that is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import DataError
+from headwise_lab.records import OUTCOMES, RECORDS
+
+_SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")  # it becomes the name of a file
+
+
+def whole_records(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Id -> record, the last of each, and warnings; raises DataError where there is nothing at all."""
+    path = folder / RECORDS
+    try:
+        lines, warnings = whole_lines(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
+    found: dict[str, dict[str, Any]] = {}
+    for number, record in lines:
+        identity = record.get("id")
+        if isinstance(identity, str) and _SAFE_ID.fullmatch(identity):
+            found.pop(identity, None)
+            found[identity] = record
+        else:
+            warnings.append(f"{path}:{number} has no id of letters and digits and was left out.")
+    if not found:
+        raise DataError(f"{path} holds no whole record; there is nothing to export")
+    return found, warnings
+
+
+def whole_outcomes(folder: Path, identity: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Outcomes of a trial and warnings; none of either where it has no file, as trials that failed have none."""
+    try:
+        lines, warnings = whole_lines(folder / OUTCOMES / f"{identity}.jsonl")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [f"The outcomes of record {identity} cannot be read ({error.strerror}) and were left out."]
+    return [outcome for _, outcome in lines], warnings
+
+
+def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """(line number, object) of the lines of a JSONL file that are whole, and warnings about the others."""
+    lines, warnings = [], []
+    for number, piece in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not piece.strip():
+            continue
+        try:
+            parsed = json.loads(piece)
+        except (ValueError, RecursionError):
+            parsed = None
+        if isinstance(parsed, dict):
+            lines.append((number, parsed))
+        else:
+            warnings.append(f"{path}:{number} is torn or no JSON object and was left out.")
+    return lines, warnings

@@ -1,0 +1,214 @@
+"""The executor ``local``: worker processes on this machine, one per GPU, or sharing the cores of the CPU."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.sweeps.executor import Advanced, Ended, Event, LateRunner, Outcome, Started, attempt
+from headwise_lab.sweeps.trials import Trial, Work, plain
+from headwise_lab.sweeps.worker import serve
+
+PATIENCE = 5.0
+"""Seconds for a process to end by itself."""
+
+Tell = Callable[[Event], None]
+Place = Mapping[str, str]
+"""Environment variables that tell a worker what part of the machine is its own."""
+
+
+@attrs.frozen
+class Local:
+    """A pool of spawned processes; a worker that dies costs one attempt of the trial it was running.
+
+    ``workers`` 0 runs trials in this process; None means one per GPU, or a single one without GPUs.
+    """
+
+    workers: int | None = None
+
+    def run(self, work: Work, trials: Sequence[Trial], tell: Tell) -> None:
+        """Run trials, those of a model and benchmark together where there is a choice."""
+        if self.workers is not None and self.workers < 0:
+            raise DataError(f"{self.workers} workers cannot run anything; give 1 or more, or 0 to use no other process")
+        if self.workers == 0:
+            _here(work, trials, tell)
+            return
+        pool = Pool(work, Queue(trials), tell)
+        try:
+            pool.run(places(self.workers, work.terms.device)[: len(trials)])
+        finally:
+            pool.close()
+
+
+def _here(work: Work, trials: Iterable[Trial], tell: Tell) -> None:
+    runner = LateRunner(work)
+    for trial in trials:
+        tell(Started(trial.id))
+        tell(Ended(trial.id, attempt(runner, trial, partial(_advance, tell, trial))))
+
+
+def _advance(tell: Tell, trial: Trial, questions: int) -> None:
+    tell(Advanced(trial.id, questions))
+
+
+def places(workers: int | None, device: str, environment: Mapping[str, str] = os.environ) -> list[Place]:
+    """A place per worker: GPUs in turns for ``cuda``, which is the whole machine's, else a share of the cores."""
+    gpus = _gpus(environment) if device == "cuda" else []
+    count = workers or len(gpus) or 1
+    share = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores() // count))}
+    pins = [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
+    return [{**share, **pin} for pin in pins]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus(environment: Mapping[str, str]) -> list[str]:
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+class Queue:
+    """Trials that wait, by model, benchmark and seed."""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self._groups: dict[tuple[str, str, int], deque[Trial]] = {}
+        for trial in trials:
+            self._groups.setdefault(trial.group, deque()).append(trial)
+
+    def __bool__(self) -> bool:
+        return any(self._groups.values())
+
+    def take(self, mine: tuple[str, str, int] | None, others: Sequence[tuple[str, str, int] | None]) -> Trial:
+        """The next trial for a worker that has the inputs of ``mine``; else from where most wait for each worker."""
+        if mine is None or not self._groups.get(mine):
+            mine = max(self._groups, key=lambda group: len(self._groups[group]) / (1 + others.count(group)))
+        return self._groups[mine].popleft()
+
+
+@attrs.define(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    place: Place
+    trial: Trial
+
+
+class Pool:
+    """Workers that run, each with one trial."""
+
+    def __init__(self, work: Work, queue: Queue, tell: Tell) -> None:
+        self._work, self._queue, self._tell = json.dumps(plain(work)), queue, tell
+        self._workers: list[_Worker] = []
+        self._ended: list[BaseProcess] = []
+
+    def run(self, given: Sequence[Place]) -> None:
+        """Keep a worker busy at every place until no trial waits and none runs."""
+        for place in given:
+            self._hire(place)
+        while self._workers:
+            pipes = {worker.pipe: worker for worker in self._workers}
+            for pipe in wait(list(pipes)):
+                self._hear(pipes[pipe])  # type: ignore[index]
+
+    def close(self) -> None:
+        """End every process that was started, and wait until it has ended."""
+        for worker in [*self._workers]:
+            self._dismiss(worker)
+        for process in self._ended:
+            process.terminate()
+        for process in self._ended:
+            process.join(PATIENCE)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        self._ended.clear()
+
+    def _hire(self, place: Place) -> None:
+        if not self._queue:
+            return
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, self._work, dict(place)), daemon=True)
+        with _deaf_to_ctrl_c():
+            process.start()
+        theirs.close()
+        worker = _Worker(process, mine, place, self._next(None))
+        self._workers.append(worker)
+        self._give(worker)
+
+    def _next(self, mine: tuple[str, str, int] | None) -> Trial:
+        return self._queue.take(mine, [worker.trial.group for worker in self._workers])
+
+    def _give(self, worker: _Worker) -> None:
+        self._tell(Started(worker.trial.id))
+        with suppress(OSError):  # one that has died between two trials; the end of its pipe is heard next
+            worker.pipe.send_bytes(json.dumps(plain(worker.trial)).encode())
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            told = json.loads(worker.pipe.recv_bytes())
+        except (EOFError, OSError, ValueError):
+            self._bury(worker)
+            return
+        if "advanced" in told:
+            self._tell(Advanced(worker.trial.id, told["advanced"]))
+            return
+        self._tell(Ended(worker.trial.id, Outcome(**told["ended"])))
+        if self._queue:
+            worker.trial = self._next(worker.trial.group)
+            self._give(worker)
+        else:
+            self._dismiss(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died: its trial has failed, and another takes its place."""
+        self._dismiss(worker)
+        worker.process.join(PATIENCE)
+        self._tell(Ended(worker.trial.id, Outcome(error=_cause(worker.process.exitcode))))
+        self._hire(worker.place)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        self._ended.append(worker.process)
+
+
+def _cause(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"WorkerDied: the worker process ended with status {status} in the middle of the trial"
+    name = signal.Signals(-status).name
+    hint = "; if nobody killed it, the machine was out of memory" if name == "SIGKILL" else ""
+    return f"WorkerDied: the worker process was ended by {name}{hint}"
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Inside, Ctrl-C does nothing, so that a process that is just starting does not complain about it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,155 @@
+"""A sweep file from TOML: what does not fit is one sentence with the file, the key, and what is allowed there."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import attrs
+from cattrs import BaseValidationError, Converter
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
+from cattrs.gen import make_dict_structure_fn
+
+from headwise.errors import DataError
+from headwise.hints import did_you_mean
+from headwise_lab.sweeps.schema import SweepFile, WrongValue
+
+FILES = files("headwise_lab.sweeps") / "files"
+
+
+def shipped() -> list[str]:
+    """Names of the sweep files that ship with headwise."""
+    return sorted(item.name.removesuffix(".toml") for item in FILES.iterdir() if item.name.endswith(".toml"))
+
+
+def read(given: str) -> SweepFile:
+    """The sweep of a TOML file, or of one that ships, by its name; raises DataError in one sentence."""
+    path = _found(given)
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} is not TOML: {error}") from error
+    sweep = structured(told, str(path))
+    if sweep.data is None:
+        return sweep
+    return attrs.evolve(sweep, data=str((path.parent / Path(sweep.data).expanduser()).absolute()))
+
+
+def structured(told: dict[str, Any], where: str) -> SweepFile:
+    """The sweep that a TOML table tells; raises DataError naming ``where`` it stands, the key and what is allowed."""
+    try:
+        return _converter().structure(told, SweepFile)
+    except (BaseValidationError, WrongValue) as error:
+        path, problem = _first(error)
+        raise DataError(f"{where}: {f'{path}: ' if path else ''}{problem}") from error
+
+
+def _found(given: str) -> Path:
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path
+    if given in shipped():
+        return Path(str(FILES / f"{given}.toml"))
+    hint = did_you_mean(given, shipped()) or ";"
+    raise DataError(f"there is no sweep file {given}{hint} those that ship are {', '.join(shipped())}")
+
+
+_PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "a text in quotes"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def _converter() -> Converter:
+    """Strict: no text is taken for a number or a list, and a key that is not known is an error."""
+    converter = Converter(forbid_extra_keys=True)
+    for kind, (accepted, wanted) in _PLAIN.items():
+        converter.register_structure_hook(kind, _plain(kind, accepted, wanted))
+    converter.register_structure_hook_factory(_is_tuple, _listed(converter))
+    converter.register_structure_hook_factory(attrs.has, lambda kind: _table(kind, converter))
+    return converter
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _plain(kind: type, accepted: tuple[type, ...], wanted: str) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise WrongValue("", f"{value!r} is not {wanted}")
+        return kind(value)
+
+    return structure
+
+
+def _listed(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
+    """For ``tuple[item, ...]``: a list, and nothing that merely can be gone through."""
+
+    def factory(kind: Any) -> Callable[[Any, Any], Any]:
+        item: Any = get_args(kind)[0]
+        items: Any = list[item]
+
+        def structure(value: Any, _: Any) -> Any:
+            if not isinstance(value, list):
+                wanted = "[[...]] tables" if attrs.has(item) else "a list, such as [...]"
+                raise WrongValue("", f"{value!r} is not {wanted}")
+            return tuple(converter.structure(value, items))
+
+        return structure
+
+    return factory
+
+
+def _table(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    structure = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+    def checked(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise WrongValue("", f"{value!r} is not a table with keys {', '.join(_keys(kind))}")
+        return structure(value, kind)
+
+    return checked
+
+
+def _keys(kind: Any) -> list[str]:
+    return [field.name for field in attrs.fields(kind)]
+
+
+def _first(error: BaseException) -> tuple[str, str]:
+    """Dotted path and problem of the first thing that is wrong."""
+    if isinstance(error, BaseValidationError):
+        inner = error.exceptions[0]
+        path, problem = _first(inner)
+        return _joined(_step(inner), path), problem
+    if isinstance(error, ForbiddenExtraKeysError):
+        return _unknown_key(sorted(error.extra_fields)[0], _keys(error.cl))
+    if isinstance(error, WrongValue):
+        return error.path, error.problem
+    return "", " ".join(str(error).split())
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> tuple[str, str]:
+    listed = list(known)
+    return key, f"there is no such key{did_you_mean(key, listed) or ';'} allowed: {', '.join(listed)}"
+
+
+def _step(error: BaseException) -> str:
+    """The key or the number of the item that cattrs was reading."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return note.name
+        if isinstance(note, IterableValidationNote):
+            return f"[{note.index}]"
+    return ""
+
+
+def _joined(first: str, rest: str) -> str:
+    return f"{first}{rest}" if not (first and rest) or rest.startswith("[") else f"{first}.{rest}"

@@ -1,0 +1,48 @@
+"""What a worker runs trials with: a model and inputs that stay from one trial to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headwise.errors import ModelError
+from headwise.recipe import Recipe
+from headwise_lab.inputs import Inputs
+from headwise_lab.models_io import Loaded, load_model
+from headwise_lab.sweeps.planning import inputs_for, setting_of
+from headwise_lab.sweeps.trials import Terms, Trial
+from headwise_lab.trial import run_trial
+
+
+class ModelRunner:
+    """Runs trials on one model at a time, and on the inputs of one benchmark at a time."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._model: tuple[str, Loaded] | None = None
+        self._inputs: tuple[tuple[str, str, int], Inputs] | None = None
+
+    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Record and outcomes of one trial."""
+        recipe = Recipe.of(
+            *trial.strategies, name=trial.recipe, tokens=trial.tokens, keep=trial.keep, **self._terms.settings
+        )
+        return run_trial(setting_of(trial, self._terms, recipe), self._inputs_of(trial), advance)
+
+    def _inputs_of(self, trial: Trial) -> Inputs:
+        if self._inputs is None or self._inputs[0] != trial.group:
+            self._inputs = None  # two benchmarks' tensors need not fit at once
+            inputs = inputs_for(self._loaded(trial.model), trial.benchmark, trial.seed, self._terms)
+            self._inputs = trial.group, inputs
+        return self._inputs[1]
+
+    def _loaded(self, model: str) -> Loaded:
+        if self._model is None or self._model[0] != model:
+            self._model = None
+            terms = self._terms
+            try:
+                found = load_model(model, dtype=terms.dtype, device=terms.device, attention=terms.attention)
+            except ModelError as error:  # it was loaded for the plan, so no trial refuses it; the machine does
+                raise RuntimeError(f"the model could not be loaded: {error}") from error
+            self._model = model, found
+        return self._model[1]

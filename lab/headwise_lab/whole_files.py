@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from headwise.errors import DataError
+
+
+def free(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise DataError where one of the files is there already and may not be written over, or is a folder."""
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give --out the name of a file")
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} is there already; give --out another name, or --overwrite to replace it")
+
+
+@contextmanager
+def whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Hidden places to write files of one folder to; they move to ``paths`` at the end, and vanish if anything fails.
+
+    Raises DataError in one sentence where the folder cannot be written to, or the disk is full.
+    """
+    folder = paths[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{paths[0].name}.") as hidden:
+            written = [Path(hidden) / path.name for path in paths]
+            yield written
+            for source, path in zip(written, paths, strict=True):
+                os.replace(source, path)
+    except OSError as error:
+        raise DataError(
+            f"{paths[0]} cannot be written ({error.strerror or error}); give --out another place"
+        ) from error

@@ -1,0 +1,116 @@
+"""A sweep whose trials are quick and need no model; run as a program, it can be killed from outside.
+
+What a trial does is in its recipe's name: nothing special, ``dies`` once, ``raises`` once, and so on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from headwise import HeadwiseError, ModelError
+from headwise_lab.store import Store
+from headwise_lab.sweeps.display import Display
+from headwise_lab.sweeps.folder import locked
+from headwise_lab.sweeps.local import Local
+from headwise_lab.sweeps.running import Counts, Order, run
+from headwise_lab.sweeps.trials import Terms, Trial, Work
+
+QUESTIONS = 3
+
+
+class FakeRunner:
+    """Answers at once, or does what the trial's recipe says; ``terms.data`` is a folder for notes."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._notes = Path(terms.data or ".")
+        (self._notes / f"pid-{os.getpid()}").touch()
+        self._seconds = terms.timed_batches / 1000
+
+    def run(self, trial, advance):
+        for _ in range(QUESTIONS):
+            time.sleep(self._seconds)
+            advance(1)
+        self._misbehave(trial)
+        return result(trial)
+
+    def _misbehave(self, trial: Trial) -> None:
+        first = self._notes / f"first-{trial.id}"
+        again = first.exists()
+        first.touch()
+        if trial.recipe == "dies" and not again:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.recipe == "always-dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.recipe == "exits" and not again:
+            os._exit(3)
+        if trial.recipe == "raises" and not again:
+            raise RuntimeError("out of\nmemory")
+        if trial.recipe == "refuses":
+            raise HeadwiseError("heads=9 is too many")
+        if trial.recipe == "lacks":
+            raise ModelError("the model has no CLIP tower")
+
+
+def value(trial: Trial) -> float:
+    """A figure that only this trial has."""
+    return int(trial.id, 16) % 97 + trial.seed / 8
+
+
+def result(trial: Trial):
+    """Record and outcomes."""
+    figure = float("nan") if trial.recipe == "nan" else value(trial)
+    record = {
+        **head(trial),
+        "id": "ff" if trial.recipe == "changed" else trial.id,
+        "n": QUESTIONS,
+        "metric": {"name": "points", "value": figure, "se": None},
+    }
+    return record, [{"id": str(number), "score": value(trial)} for number in range(QUESTIONS)]
+
+
+def head(trial: Trial):
+    return {"id": trial.id, "benchmark": trial.benchmark, "model": trial.model}
+
+
+def trials(count: int = 12, **recipes: str) -> list[Trial]:
+    """Trials of two models and two benchmarks; ``t3="dies"`` says what the third does."""
+    return [
+        Trial(
+            id=f"{number:04x}",
+            label=f"trial {number}",
+            model="ab"[number * 2 // count],
+            benchmark="xy"[number % 2],
+            recipe=recipes.get(f"t{number}"),
+            keep=4,
+            questions=QUESTIONS,
+        )
+        for number in range(count)
+    ]
+
+
+def swept(
+    folder: Path, listed: list[Trial], workers: int = 0, retries: int = 1, pause: int = 1, executor=None
+) -> Counts:
+    """Run a sweep in ``folder/out`` with notes in ``folder``; ``pause``: milliseconds per question."""
+    out = folder / "out"
+    with locked(out):
+        order = Order(
+            title="Fake",
+            trials=listed,
+            work=Work(terms=Terms(data=str(folder), timed_batches=pause), runner=f"{__name__}:FakeRunner"),
+            head=head,
+            store=Store.open(out, "sweep"),
+            executor=executor or Local(workers),
+            retries=retries,
+        )
+        return run(order, Display(Console(file=sys.stderr), listed))
+
+
+if __name__ == "__main__":
+    swept(Path(sys.argv[1]), trials(), workers=int(sys.argv[2]), pause=10)
