@@ -86,10 +86,15 @@ def identity(setting: Setting, inputs: Inputs) -> str:
         "dtype": loaded.dtype,
         "attention": loaded.attention,
         "device": torch.device(loaded.device).type,
-        "new_tokens": NEW_TOKENS,
+        "new_tokens": new_tokens(inputs),
         "versions": {name: number for name, number in versions().items() if name != "python"},
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def new_tokens(inputs: Inputs) -> int:
+    """How long an answer may be: what the benchmark says, or enough for a phrase."""
+    return int(getattr(inputs.benchmark, "new_tokens", NEW_TOKENS))
 
 
 def texts(recipe: Recipe) -> dict[str, str]:
@@ -202,7 +207,7 @@ def ask(inputs: Inputs, batch: Batch, recorder: Any, *, look_again: bool = False
     """
     loaded = inputs.loaded
     with nullcontext() if look_again else inputs.pictures.remembered(batch.first):
-        ids = generate(loaded, batch.on(loaded), NEW_TOKENS)
+        ids = generate(loaded, batch.on(loaded), new_tokens(inputs))
     predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
     seen = recorder.take()
     return [

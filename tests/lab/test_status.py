@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.lab.fake_sweep import FakeRunner, swept, trials, value
 
 from headwise import DataError
 from headwise.cli import main
@@ -12,7 +13,6 @@ from headwise_lab.commands.status import duration
 from headwise_lab.sweeps.folder import Progress, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
 from headwise_lab.sweeps.trials import Trial
-from tests.lab.fake_sweep import FakeRunner, swept, trials, value
 
 
 def states(folder):

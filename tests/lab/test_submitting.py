@@ -9,7 +9,9 @@ from pathlib import Path
 import attrs
 import pytest
 from tests.lab.conftest import Toy
+from tests.lab.official_files import WRITERS
 
+from headwise.cli import main
 from headwise.errors import DataError
 from headwise.recipe import Recipe
 from headwise_lab import trial as trial_module
@@ -91,3 +93,34 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     served = Served(tmp_path)
     with pytest.raises(DataError, match=r"toy-x\.json cannot be written to \(.+\); give --out another folder$"):
         keep(served, served.questions, [""] * 6, tmp_path / "file", "x")
+
+
+@pytest.fixture
+def short_answers(monkeypatch):
+    for name in ("mmvet:MmVet", "vizwiz:VizWizTest"):
+        module, kind = name.split(":")
+        monkeypatch.setattr(f"headwise_lab.benchmarks.official.{module}.{kind}.new_tokens", 2)
+
+
+def run(benchmark, folder, model, *words):
+    options = ["--benchmark", benchmark, "--data", str(folder), "--model", str(model), "--limit", "2"]
+    return main(["run", *options, *words])
+
+
+def test_run_writes_the_submission_of_a_served_split_and_no_score(tiny_folder, tmp_path, capsys, short_answers):
+    made = WRITERS["vizwiz-test"](tmp_path / "data")
+    assert run("vizwiz-test", made, tiny_folder, "--out", str(tmp_path / "out")) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("submission written: ")
+    written = json.loads(Path(told.split(": ", 1)[1].strip()).read_text())
+    assert {"image", "answer"} == set(written[0])
+    assert not (tmp_path / "out" / "results.jsonl").exists() or not (tmp_path / "out" / "results.jsonl").read_text()
+
+
+def test_run_leaves_the_answers_that_a_judge_reads(tiny_folder, tmp_path, capsys, short_answers):
+    made = WRITERS["mm-vet"](tmp_path / "data")
+    assert run("mm-vet", made, tiny_folder, "--out", str(tmp_path / "out")) == 0
+    (answers,) = (tmp_path / "out" / "submissions").glob("mm-vet-*.json")
+    assert main(["judge", str(answers), "--data", str(made), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said[said.index("{") :])["n"] == 2

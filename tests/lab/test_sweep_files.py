@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from headwise import Budget, BudgetError, DataError, Geometry, shape
 from headwise.cli import main
-from headwise.registry import installed
-from headwise_lab.studies import averages, common_averages, head_counts, methods, recipes, study_a, study_b
+from headwise_lab.studies import averages, common_averages, compared, head_counts, methods, recipes, study_a, study_b
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read, shipped, structured
@@ -49,7 +48,10 @@ def refusal(text):
         ('study = "c"', "study: 'c' is not allowed; allowed: a, b, methods"),
         ('dtype = "float23"', "dtype: 'float23' is not allowed; did you mean float32 or float16 or bfloat16? allowed:"),
         ('benchmarks = ["x", "pop"]', "benchmarks[0]: there is no benchmark 'x'; allowed: gqa, "),
-        ('benchmarks = ["pope", "mmee"]', "benchmarks[1]: there is no benchmark 'mmee'; did you mean mme? allowed: "),
+        (
+            'benchmarks = ["pope", "mmee"]',
+            "benchmarks[1]: there is no benchmark 'mmee'; did you mean mme or mm-vet? allo",
+        ),
         ("settings = 3", "settings: 3 is not a table with keys positions, aggregate, min_mass, sink_share"),
         (
             'settings.positions = "kept"',
@@ -94,8 +96,8 @@ def test_wrong_recipes_and_no_recipes_are_told_apart():
 def test_files_that_are_missing_or_no_toml_are_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"no sweep file ablation; did you mean .*ablation_a.* those that ship are abl"):
         read("ablation")
-    (tmp_path / "a.toml").write_text("limit = [")
-    with pytest.raises(DataError, match=r"a\.toml is not TOML: .*line 1"):
+    (tmp_path / "a.toml").write_text("limit = 3\nlimit = 4\n")
+    with pytest.raises(DataError, match=r"a\.toml is not TOML: Cannot overwrite a value"):
         read(str(tmp_path / "a.toml"))
     (tmp_path / "b.toml").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"b\.toml cannot be read as UTF-8"):
@@ -118,21 +120,27 @@ def trials_of(listed):
     }
 
 
-@pytest.mark.parametrize("name", ["demo-llava", "llava-1.5-7b"])
-def test_the_files_that_ship_make_the_studies_of_ablate(name):
+def common(geometry):
+    """Processed averages that all recipes meet."""
+    return [Budget(tokens=average) for average in common_averages(geometry, compared(None))[0]]
+
+
+def usual(geometry):
+    """Processed averages of seed 002."""
+    return [Budget(tokens=average) for average in averages(geometry)[0]]
+
+
+@pytest.mark.parametrize(
+    ("file", "geometry", "study"),
+    [
+        ("ablation_a", MODEL, lambda it: study_a(benchmarks=["x"], budgets=usual(it), heads=head_counts(it.heads))),
+        ("ablation_b", shape("llava-1.5-7b"), lambda it: study_b(benchmarks=["x"], budgets=usual(it), heads=16)),
+        ("methods", MODEL, lambda it: methods(benchmarks=["x"], budgets=common(it))),
+    ],
+)
+def test_the_files_that_ship_make_the_studies_of_ablate(file, geometry, study):
     assert shipped() == ["ablation_a", "ablation_b", "methods"]
-    geometry = shape(name)
-    usual = [Budget(tokens=average) for average in averages(geometry)[0]]
-    heads = head_counts(geometry.heads)
-    expected = {
-        "ablation_a": study_a(benchmarks=["x"], budgets=usual, heads=heads),
-        "ablation_b": study_b(benchmarks=["x"], budgets=usual, heads=geometry.heads // 2),
-    }
-    named = [name for name in installed("recipe") if name != "vanilla"]
-    common = [Budget(tokens=average) for average in common_averages(geometry, named)[0]]
-    expected["methods"] = methods(benchmarks=["x"], budgets=common)
-    for file, listed in expected.items():
-        assert trials_of(cases(read(file), "x", geometry)) == trials_of(listed)
+    assert trials_of(cases(read(file), "x", geometry)) == trials_of(study(geometry))
 
 
 SCORERS = ("sum", "variance", "sparsity", "adaptive", "random")

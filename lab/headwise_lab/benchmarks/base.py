@@ -33,7 +33,8 @@ class Benchmark(Protocol):
     """A benchmark; found by the entry-point group ``headwise.benchmark``, a class built without arguments.
 
     Beside this it may have ``new_tokens``, how long an answer may be, and ``needs_data = True`` where it cannot prepare
-    questions of its own; one whose predictions others score has ``submission`` (headwise_lab.benchmarks.submission).
+    questions of its own; one whose predictions others score has ``submission``
+    (headwise_lab.benchmarks.submission), and ``judged = True`` where a judge is to read them whatever else is scored.
     """
 
     @property

@@ -45,8 +45,9 @@ def compare(
     Each row shows B - A with its standard error, a bootstrap interval, an exact test where answers are right or wrong,
     and Holm's correction over the table.
     """
-    from headwise_lab.report.side_by_side import Side, side_by_side
+    from headwise_lab.report.side_by_side import side_by_side
     from headwise_lab.report.side_by_side_page import as_dict, heading, terminal
+    from headwise_lab.report.sides import Side
     from headwise_lab.whole_files import free
 
     if out is not None:

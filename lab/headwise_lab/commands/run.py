@@ -61,6 +61,8 @@ def run(
     from headwise_lab.inputs import Inputs
     from headwise_lab.models_io import load_model
     from headwise_lab.store import Store
+    from headwise_lab.submitting import keep as keep_answers
+    from headwise_lab.submitting import submit, unanswered
     from headwise_lab.trial import Setting, check, run_trial
 
     settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
@@ -73,12 +75,19 @@ def run(
     for warning in store.warnings if store else ():
         typer.echo(f"warning: {warning}", err=True)
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
+    if unanswered(inputs.questions):  # a split whose answers only a server knows
+        path = _with_progress(lambda given, asked, told: submit(given, asked, out, told), setting, inputs)
+        typer.echo(f"submission written: {path}")
+        return
     record, outcomes = _with_progress(run_trial, setting, inputs)
     if store is not None:
         store.add(record, outcomes)
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
         typer.echo(f"stored in {out}", err=True)
+    if out is not None and getattr(asked, "judged", False):
+        said = [outcome["prediction"] for outcome in outcomes]
+        typer.echo(f"answers to judge: {keep_answers(asked, inputs.questions, said, out, record['id'])}", err=True)
 
 
 def _with_progress(run_trial: Any, setting: Any, inputs: Any) -> Any:

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, NoReturn
 
 import torch
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
@@ -65,12 +66,13 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
                 advance(len(rows), len(requests))
         return [found[row] for row in range(len(requests))]
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Mean nats per token of each continuation, and whether it is the greedy answer.
 
-        Despite the name, lmms-eval's models give losses, and it takes the lowest for the best.
+        Despite the name, lmms-eval's models give losses, and it takes the lowest for the best. Each pair comes as a
+        ``GenerationResult``, for everything else is turned into text on its way to the task (lmms-eval 0.7.3).
         """
-        found: list[tuple[float, bool]] = []
+        found: list[Any] = []
         with self._attached({}) as advance:
             for first in range(0, len(requests), self.batch_size):
                 batch = requests[first : first + self.batch_size]
@@ -79,7 +81,7 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
                 rows = [continuation(self.loaded, one, text) for one, text in zip(asked, texts, strict=True)]
                 tensors = encode(self.loaded, asked)
                 scored = dictated(self.loaded.model, self.loaded.processor.tokenizer, tensors, rows)
-                found += [(float(nll.mean()), right) for nll, right in scored]
+                found += [GenerationResult((float(nll.mean()), right)) for nll, right in scored]
                 advance(len(batch), len(requests))
         return found
 

@@ -27,6 +27,7 @@ class MmVet(Official):
     name = "mm-vet"
     metric = "string_match_proxy"
     new_tokens = LONG
+    judged = True
     files = f"{FILE} and images/"
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
