@@ -17,7 +17,7 @@ def commands() -> list[str]:
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    tested = next(line for line in commands() if line.endswith("pytest -q"))
+    tested = next(line for line in commands() if line.endswith("pytest -q -n auto"))
     install_and_test = tested.split("activate && ", 1)[1]
     assert install_and_test in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import torch
 
-from headwise.errors import HeadwiseError, StrategyError
+from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.hints import did_you_mean
 from headwise.recipe import Recipe
 
@@ -22,8 +22,6 @@ BRACKETS = (
     "in --model_args a comma ends an argument, so put strategies with several options in brackets:"
     " strategy=[NAME:option=1,other=2]"
 )
-
-_QUOTES = "\"'"
 
 
 def strategy_texts(given: Any) -> tuple[str, ...]:
@@ -36,29 +34,51 @@ def strategy_texts(given: Any) -> tuple[str, ...]:
         return ()
     if isinstance(given, list | tuple):
         return tuple(text for item in given for text in strategy_texts(item))
-    text = str(given).strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:  # lmms-eval leaves quotes in place
-        text = text[1:-1]
     found: list[str] = []
-    for part in _parts(text):
+    for part in _cut(_unquoted(str(given)), _between_texts):
         found += strategy_texts(part[1:-1]) if part.startswith("[") and part.endswith("]") else [part]
     return tuple(found)
 
 
-def _parts(text: str) -> list[str]:
-    """What stands between blanks and pluses outside brackets; the plus of a number such as 1e+5 is none of them."""
+def model_arguments(given: Any) -> dict[str, Any]:
+    """``--model_args`` as a result file has it, a text or an object; raises DataError for what is neither.
+
+    >>> model_arguments("pretrained=demo-llava,strategy=[streaming:sinks=4,window=60]")
+    {'pretrained': 'demo-llava', 'strategy': '[streaming:sinks=4,window=60]'}
+    """
+    if isinstance(given, Mapping):
+        return dict(given)
+    pairs = [part.partition("=") for part in _cut(str(given or ""), lambda mark, _: mark == ",")]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise DataError(f"model argument {key!r} is not of the form key=value")
+    return {key: _unquoted(value) for key, _, value in pairs}
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes around it, which lmms-eval leaves in place."""
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _between_texts(mark: str, following: str) -> bool:
+    """A blank or a plus, unless it is that of a number such as 1e+5."""
+    return mark.isspace() or (mark == "+" and not following.isdigit())
+
+
+def _cut(text: str, separates: Callable[[str, str], bool]) -> list[str]:
+    """What stands between separators outside brackets."""
     parts, depth = [""], 0
-    for place, character in enumerate(text):
-        depth += (character == "[") - (character == "]")
+    for place, mark in enumerate(text):
+        depth += (mark == "[") - (mark == "]")
         if depth < 0:
             break
-        following = text[place + 1 : place + 2]
-        if depth == 0 and (character.isspace() or (character == "+" and not following.isdigit())):
+        if depth == 0 and separates(mark, text[place + 1 : place + 2]):
             parts.append("")
         else:
-            parts[-1] += character
+            parts[-1] += mark
     if depth:
-        raise StrategyError(f"strategy={text} has a bracket without its partner; {BRACKETS}")
+        raise StrategyError(f"{text} has a bracket without its partner; {BRACKETS}")
     return [part for part in parts if part]
 
 
@@ -122,7 +142,6 @@ class Arguments:
                 raise HeadwiseError(f"model argument {key}={told[key]}: unknown{did_you_mean(key, known)}; {BRACKETS}")
         if not told.get("pretrained"):
             raise HeadwiseError("no model is named; write --model_args pretrained=MODEL,strategy=...")
-        alone()
         return cls(**told)
 
     def make_recipe(self) -> Recipe:

@@ -18,7 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from headwise_lab.engines import NAME
-from headwise_lab.engines.arguments import Arguments
+from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.generating import Wish, batched
 from headwise_lab.engines.reading import Pair, Reader
 from headwise_lab.kv.measure import description
@@ -37,6 +37,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
 
     def __init__(self, **given: Any) -> None:
         super().__init__()
+        alone()
         asked = Arguments.of(given)
         loaded = load_language_model(
             asked.pretrained, dtype=asked.dtype, device=asked.device, attention=asked.attention

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from headwise.attachment import attach
 from headwise.errors import HeadwiseError
 from headwise.registry import installed, load, only
-from headwise_lab.engines.arguments import Arguments
+from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
 from headwise_lab.engines.generating import Wish, answers, batched, dictated
 from headwise_lab.models_io import load_model
@@ -40,6 +40,7 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
 
     def __init__(self, **given: Any) -> None:
         super().__init__()
+        alone()
         asked = Arguments.of(given)
         self.recipe = asked.make_recipe()
         self.loaded = load_model(asked.pretrained, dtype=asked.dtype, device=asked.device, attention=asked.attention)

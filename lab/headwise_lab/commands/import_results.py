@@ -1,0 +1,100 @@
+"""``headwise import-results``: what lmms-eval and lm-eval found, as records of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from headwise_lab.store import Store
+
+KIND = "import"  # of a folder that is made for results of harnesses
+
+Imported = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def import_results(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Result files of lmms-eval or lm-eval, or their folders.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Output folder of a run, a sweep or an earlier import, or a new one.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Headline of tasks that have this metric; repeat for several. [default: their first mean]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+) -> None:
+    """Bring results of lmms-eval and lm-eval into a folder that `headwise report` shows.
+
+    Run the harness with --log_samples, so that runs can be compared document by document. What is in the folder already
+    is not added twice. Results of other models than headwise are taken too, as the full model.
+    """
+    from headwise_lab.engines.results import read_run, records_of, result_files
+
+    found: list[Imported] = []
+    for path in result_files(files):
+        records, notes = records_of(read_run(path), metric or ())
+        found += records
+        for note in notes:
+            typer.echo(f"warning: {note}", err=True)
+    store = _opened(out)
+    new = [(record, outcomes) for record, outcomes in found if record["id"] not in store.records]
+    for record, outcomes in new:
+        store.add(record, outcomes)
+    if as_json:
+        typer.echo(json.dumps([record for record, _ in found], indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(described(found)))
+    typer.echo(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
+
+
+def _opened(out: Path) -> Store:
+    """The folder, whatever kind of run made it."""
+    from headwise_lab.store import MANIFEST, Store
+
+    try:
+        kind = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, LookupError, TypeError):
+        kind = KIND  # a new folder, or one that Store says what is wrong with
+    return Store.open(out, str(kind))
+
+
+def described(found: Sequence[Imported]) -> list[str]:
+    """One line per result: task, what ran, its score, and the paired difference to the first run of that task."""
+    lines = []
+    first: dict[tuple[Any, ...], Imported] = {}
+    for record, outcomes in found:
+        asked = (record["benchmark"], record["metric"]["name"], record["questions"])
+        other = first.setdefault(asked, (record, outcomes))
+        name, figure = record["metric"]["name"], _with_error(record["metric"])
+        lines.append(f"{record['benchmark']}: {name} {figure}, n={record['n']}, {record['model']} {_what(record)}")
+        if other[0] is not record:
+            lines[-1] += _difference(outcomes, other[1])
+    return lines
+
+
+def _what(record: Mapping[str, Any]) -> str:
+    """The recipe's name or the strategies that are not the usual ones, and the budget."""
+    from headwise.recipe import DEFAULTS
+
+    budget = record["budget"]["given"]
+    usual = {**DEFAULTS, "kv_eviction": budget.removeprefix("cache ")}
+    texts = [f"{hook}={text}" for hook, text in record["strategies"].items() if usual.get(hook) != text]
+    return " ".join([*([record["recipe"]] if record["recipe"] else texts), budget])
+
+
+def _with_error(metric: Mapping[str, Any]) -> str:
+    return f"{metric['value']:.2f}" if metric["se"] is None else f"{metric['value']:.2f} ± {metric['se']:.2f}"
+
+
+def _difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str:
+    from headwise_lab.report.statistics import paired
+    from headwise_lab.report.verdicts import signed
+
+    found = paired(*({one["unit"]: one["score"] for one in outcomes} for outcomes in (ours, theirs)))
+    return f"; to the first {signed(found)}" if found else ""
