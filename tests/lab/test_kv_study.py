@@ -231,7 +231,7 @@ def test_a_strategy_that_breaks_costs_its_own_run_only(folder, text, few, tmp_pa
     ("words", "told"),
     [
         (["--heads", "4"], "--heads belongs to study a and b and means nothing in study kv; leave it out"),
-        (["--positions", "keep"], "--positions belongs to study a and b"),
+        (["--positions", "keep"], "--positions belongs to study a, b and methods"),
         (["--tokens", "5"], "study kv scores one text of a whole number of tokens; give one"),
         (["--profile", "/nowhere.json"], "profile /nowhere.json cannot be read"),
         (["--scale", "0.01"], "see headwise ablate --help"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,8 @@ def import_results(
     Run the harness with --log_samples, so that runs can be compared document by document. What is in the folder already
     is not added twice. Results of other models than headwise are taken too, as the full model.
     """
-    from headwise_lab.engines.results import read_run, records_of, result_files
+    from headwise_lab.engines.importing import records_of
+    from headwise_lab.engines.results import read_run, result_files
 
     found: list[Imported] = []
     for path in result_files(files):
@@ -74,7 +76,7 @@ def described(found: Sequence[Imported]) -> list[str]:
         name, figure = record["metric"]["name"], _with_error(record["metric"])
         lines.append(f"{record['benchmark']}: {name} {figure}, n={record['n']}, {record['model']} {_what(record)}")
         if other[0] is not record:
-            lines[-1] += _difference(outcomes, other[1])
+            lines[-1] += _difference((record, outcomes), other)
     return lines
 
 
@@ -89,12 +91,16 @@ def _what(record: Mapping[str, Any]) -> str:
 
 
 def _with_error(metric: Mapping[str, Any]) -> str:
-    return f"{metric['value']:.2f}" if metric["se"] is None else f"{metric['value']:.2f} ± {metric['se']:.2f}"
+    return f"{metric['value']:.4g}" if metric["se"] is None else f"{metric['value']:.4g} ± {metric['se']:.2g}"
 
 
-def _difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str:
+def _difference(ours: Imported, theirs: Imported) -> str:
+    """In the scale of the headline, which is per cent where documents are worth 0..1."""
     from headwise_lab.report.statistics import paired
-    from headwise_lab.report.verdicts import signed
 
-    found = paired(*({one["unit"]: one["score"] for one in outcomes} for outcomes in (ours, theirs)))
-    return f"; to the first {signed(found)}" if found else ""
+    found = paired(*({one["unit"]: one["score"] for one in outcomes} for _, outcomes in (ours, theirs)))
+    if found is None:
+        return ""
+    mean = sum(one["score"] for one in ours[1]) / len(ours[1])
+    scale = 1 if isclose(mean, ours[0]["metric"]["value"], rel_tol=1e-6, abs_tol=1e-9) else 100
+    return f"; to the first {scale * found.value:+.4g} ± {scale * found.se:.2g}"

@@ -82,14 +82,18 @@ def _cut(text: str, separates: Callable[[str, str], bool]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _number(kind: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    def convert(given: Any) -> Any:
-        try:
-            return None if given is None else kind(given)
-        except (TypeError, ValueError) as error:
-            raise HeadwiseError(f"{what}={given!r} is not a number") from error
+def _real(given: Any) -> float | None:
+    try:
+        return None if given is None else float(given)
+    except (TypeError, ValueError) as error:
+        raise HeadwiseError(f"model argument {given!r} is no number, as tokens, min_mass and sink_share are") from error
 
-    return convert
+
+def _whole(given: Any) -> int | None:
+    try:
+        return None if given is None else int(given)
+    except (TypeError, ValueError) as error:
+        raise HeadwiseError(f"model argument {given!r} is no whole number, as keep and max_length are") from error
 
 
 def _rows(given: Any) -> int:
@@ -119,27 +123,27 @@ class Arguments:
     pretrained: str
     strategy: tuple[str, ...] = attrs.field(default=(), converter=strategy_texts)
     recipe: str | None = None
-    tokens: float | None = attrs.field(default=None, converter=_number(float, "tokens"))
-    keep: int | None = attrs.field(default=None, converter=_number(int, "keep"))
+    tokens: float | None = attrs.field(default=None, converter=_real)
+    keep: int | None = attrs.field(default=None, converter=_whole)
     positions: str | None = None
     aggregate: str | None = None
-    min_mass: float | None = attrs.field(default=None, converter=_number(float, "min_mass"))
-    sink_share: float | None = attrs.field(default=None, converter=_number(float, "sink_share"))
+    min_mass: float | None = attrs.field(default=None, converter=_real)
+    sink_share: float | None = attrs.field(default=None, converter=_real)
     profile: str | None = None
     dtype: str = "float32"
     device: str = attrs.field(default=None, converter=_device)
     attention: str = "sdpa"
     batch_size: int = attrs.field(default=None, converter=_rows)
-    max_length: int | None = attrs.field(default=None, converter=_number(int, "max_length"))
+    max_length: int | None = attrs.field(default=None, converter=_whole)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Arguments:
         """From a harness's keyword arguments; raises HeadwiseError naming the one that is unknown or missing."""
         told = {key: value for key, value in given.items() if key != "max_batch_size"}  # of auto alone
         known = attrs.fields_dict(cls)
-        for key in told:
+        for key, value in told.items():
             if key not in known:
-                raise HeadwiseError(f"model argument {key}={told[key]}: unknown{did_you_mean(key, known)}; {BRACKETS}")
+                raise HeadwiseError(f"unknown model argument {key}={value}{did_you_mean(key, known)}; {BRACKETS}")
         if not told.get("pretrained"):
             raise HeadwiseError("no model is named; write --model_args pretrained=MODEL,strategy=...")
         return cls(**told)

@@ -1,4 +1,4 @@
-"""A language model with KV eviction attached, as lm-eval (0.4) asks for models: ``headwise-lm-eval run --model headwise``.
+"""A language model with KV eviction attached, as lm-eval (0.4) asks for models: ``--model headwise``.
 
 lm-eval has no plugins for models, so importing this module registers the name; ``headwise-lm-eval`` is lm-eval's own
 command line after that import. Python code imports this module and calls ``lm_eval.simple_evaluate(model="headwise")``.
@@ -7,10 +7,10 @@ command line after that import. Python code imports this module and calls ``lm_e
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+import lm_eval.models  # noqa: F401 - lm-eval registers its own models only where no other is there already
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -31,7 +31,7 @@ LONGEST = 2048  # tokens, where a model does not say how many it takes; as lm-ev
 log = logging.getLogger(__name__)
 
 
-@register_model(NAME)  # type: ignore[untyped-decorator]
+@register_model(NAME)
 class HeadwiseLM(TemplateLM):  # type: ignore[misc]
     """Scores and continues texts under the recipe; model arguments are those of headwise_lab.engines.arguments."""
 
@@ -45,7 +45,8 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         self._reader = Reader(loaded, asked.make_recipe())
         self.tokenizer = loaded.tokenizer
         self.batch_size = asked.batch_size
-        self.max_length = asked.max_length or getattr(loaded.model.config, "max_position_embeddings", LONGEST)
+        own = getattr(loaded.model.config, "max_position_embeddings", None)
+        self.max_length: int = asked.max_length or own or LONGEST
         self._device = torch.device(loaded.device)
 
     @property
@@ -147,14 +148,3 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         loaded, recipe = self._reader.loaded, self._reader.recipe
         told = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}
         return {NAME: {**told, "versions": versions(), "hardware": hardware(loaded.device)}}
-
-
-def main() -> None:
-    """lm-eval's command line, which knows ``--model headwise`` now."""
-    from lm_eval.__main__ import cli_evaluate
-
-    cli_evaluate()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """A vision-language model with a recipe attached, as lmms-eval (0.7) asks for models: ``--model headwise``.
 
-lmms-eval finds it by the entry point ``lmms_eval.models``. ``generate_until`` and ``loglikelihood`` are served; tasks of
-several rounds are refused in one sentence.
+lmms-eval finds it by the entry point ``lmms_eval.models``. ``generate_until`` and ``loglikelihood`` are served; tasks
+of several rounds are refused in one sentence.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
 
     def _asked(self, request: Any) -> Asked:
         """The request, with the pictures that its task takes out of the document."""
-        text, visuals, doc_id, task, split = request.args[0], *request.args[2:6]
+        text, _, visuals, doc_id, task, split = request.args
         source = f"document {doc_id} of task {task}"
         return Asked(text, pictures_of(visuals(self.task_dict[task][split][doc_id]), source), source)
 
     def _target(self, request: Any) -> str:
-        target, (doc_id, task, split) = request.args[1], request.args[3:6]
+        _, target, _, doc_id, task, split = request.args
         return target if isinstance(target, str) else str(target(self.task_dict[task][split][doc_id]))
 
     @contextmanager
@@ -109,14 +109,15 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
         ``found``: the answers, row by row. What is given hears how many more rows of how many are done.
         """
         heads: list[int] = []
-        started, bar = time.perf_counter(), tqdm(desc="headwise", disable=self.rank != 0)
+        started = time.perf_counter()
+        self._recorder.clear()
+        with attach(self.loaded.model, self.recipe, observers=[self._recorder]), tqdm(desc="headwise") as bar:
 
-        def advance(rows: int, of: int) -> None:
-            heads.extend(len(seen.heads) for seen in self._recorder.take().values() if seen.heads)
-            bar.total = of
-            bar.update(rows)
+            def advance(rows: int, of: int) -> None:
+                heads.extend(len(seen.heads) for seen in self._recorder.take().values() if seen.heads)
+                bar.total = of
+                bar.update(rows)
 
-        with attach(self.loaded.model, self.recipe, observers=[self._recorder]), bar:
             yield advance
         seconds, tokenizer = time.perf_counter() - started, self.loaded.processor.tokenizer
         tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in found.values())

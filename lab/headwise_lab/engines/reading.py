@@ -42,8 +42,14 @@ class Reader:
 
     def continuations(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """Of every pair, the nats of the continuation, and whether greedy answers would be it."""
-        found = self._at_once(pairs) if isinstance(self.plan, WindowPlan) else self._one_by_one(pairs)
-        return [(float(nll.sum()), right) for nll, right in found]
+        if isinstance(self.plan, WindowPlan):
+            found = dict(enumerate(self._at_once(pairs)))
+        else:  # a lone token is read as a step, not as a prompt, unless it is padded to the length of one
+            lone = [row for row, (context, _) in enumerate(pairs) if len(context) == 1]
+            found = {}
+            for rows in (lone, sorted(set(range(len(pairs))) - set(lone))):
+                found |= dict(zip(rows, self._one_by_one([pairs[row] for row in rows]), strict=True))
+        return [(float(nll.sum()), right) for nll, right in (found[row] for row in range(len(pairs)))]
 
     def answers(self, prompts: Sequence[Sequence[int]], wish: Wish) -> list[str]:
         """What the model goes on to write after token ids."""
@@ -51,6 +57,8 @@ class Reader:
             return answers(self.loaded.model, self.loaded.tokenizer, self._padded(prompts), wish)
 
     def _one_by_one(self, pairs: Sequence[Pair]) -> list[tuple[Tensor, bool]]:
+        if not pairs:
+            return []
         contexts, rows = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         with attach(self.loaded.model, self.recipe):
             return dictated(self.loaded.model, self.loaded.tokenizer, self._padded(contexts), rows)
