@@ -127,7 +127,8 @@ class Prune:
             keep = max(1, keep // 2)
         if self.fault == "moody":
             keep = random.randint(1, keep)
-        return PruningPlan(geometry, (Stage(1, keep, self._select, reads=("attention",) * (self.fault != "undeclared")),))
+        reads = () if self.fault == "undeclared" else ("attention",)
+        return PruningPlan(geometry, (Stage(1, keep, self._select, reads=reads),))
 
     def _select(self, evidence):
         scores = evidence.attention()
