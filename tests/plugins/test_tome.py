@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import random
-from pathlib import Path
 
 import attrs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.plugins.pre_llm import TINY, outcome, pipeline
+from tests.reference import tome as reference
 
-from headwise import Budget, BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import BudgetError, StrategyError, shape
 from headwise.registry import resolve
 
-_path = Path(__file__).parents[1] / "reference" / "tome.py"
-_spec = importlib.util.spec_from_file_location("reference_tome", _path)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
 laws = settings(deadline=None, max_examples=25, derandomize=True, database=None)
-TINY = Geometry(
-    name="tiny", layers=4, heads=4, kv_heads=4, head_dim=4, hidden=16, intermediate=32, visual_tokens=12
-)  # fmt: skip
 
 
 @attrs.frozen
@@ -51,21 +42,6 @@ class Vision:
     def features(self):
         assert self.read == "features"
         return torch.tensor(self.metric, dtype=self.dtype)
-
-
-@functools.cache
-def pipeline(text, keep=None, tokens=None):
-    return Pipeline(Recipe.of(f"token_pruning={text}", keep=keep, tokens=tokens))
-
-
-def strategy(text):
-    return pipeline(text).recipe.strategies["token_pruning"].plugin
-
-
-def outcome(text, evidence):
-    geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
-    (stage,) = strategy(text).token_pruning(geometry, Budget(keep=evidence.keep)).stages
-    return pipeline(text).select(stage, evidence)
 
 
 def merged(text, evidence):

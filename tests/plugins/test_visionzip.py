@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import random
-from pathlib import Path
 
-import attrs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.plugins.pre_llm import TINY, Keys, outcome, pipeline
+from tests.reference import visionzip as reference
 
-from headwise import Budget, BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import BudgetError, StrategyError, shape
 from headwise.registry import resolve
 
-_path = Path(__file__).parents[1] / "reference" / "visionzip.py"
-_spec = importlib.util.spec_from_file_location("reference_visionzip", _path)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
 laws = settings(deadline=None, max_examples=25, derandomize=True, database=None)
-TINY = Geometry(
-    name="tiny", layers=4, heads=4, kv_heads=4, head_dim=4, hidden=16, intermediate=32, visual_tokens=12
-)  # fmt: skip
-
-
-@attrs.frozen
-class Vision:
-    """Evidence of the vision tower alone, from one list per row."""
-
-    salient: list
-    keys: list
-    keep: int
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def batch(self):
-        return len(self.keys)
-
-    @property
-    def visual(self):
-        return len(self.keys[0])
-
-    def vision_keys(self):
-        return torch.tensor(self.keys, dtype=self.dtype)
-
-    def saliency(self):
-        return torch.tensor(self.salient, dtype=self.dtype)
-
-
-@functools.cache
-def pipeline(text, keep=None, tokens=None):
-    return Pipeline(Recipe.of(f"token_pruning={text}", keep=keep, tokens=tokens))
-
-
-def strategy(text):
-    return pipeline(text).recipe.strategies["token_pruning"].plugin
-
-
-def outcome(text, evidence):
-    geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
-    (stage,) = strategy(text).token_pruning(geometry, Budget(keep=evidence.keep)).stages
-    return pipeline(text).select(stage, evidence)
 
 
 def merged(text, evidence):
@@ -86,7 +37,7 @@ def expected(evidence, dominant, *, equal=False):
             }
             for place, group in reference.groups(salient, keys, dominant, evidence.keep - dominant).items()
         }
-        for salient, keys in zip(evidence.salient, evidence.keys, strict=True)
+        for salient, keys in zip(evidence.salient, evidence.tokens, strict=True)
     ]
 
 
@@ -97,7 +48,7 @@ def pictures(draw):
     rng = random.Random(draw(st.integers(0, 2**20)))
     keys = [[[rng.choice((-1, 0, 1, 2)) for _ in range(3)] for _ in range(visual)] for _ in range(rows)]
     salient = [[rng.randrange(4) for _ in range(visual)] for _ in range(rows)]
-    return Vision(salient, keys, draw(st.integers(1, visual)))
+    return Keys(salient, keys, draw(st.integers(1, visual)))
 
 
 @laws
@@ -114,7 +65,7 @@ def test_merging_equals_the_slow_reference_whatever_ties(picture, share, equal):
 def test_merging_equals_the_slow_reference_for_ordinary_keys(keep, dominant):
     rng = random.Random(keep)
     keys = [[[rng.gauss(0, 1) for _ in range(8)] for _ in range(59)] for _ in range(2)]
-    picture = Vision([[rng.random() for _ in range(59)] for _ in range(2)], keys, keep)
+    picture = Keys([[rng.random() for _ in range(59)] for _ in range(2)], keys, keep)
     assert expected(picture, dominant) == merged("visionzip", picture)
 
 
@@ -132,7 +83,7 @@ def test_everything_kept_is_merged_out_of_nothing():
 def test_dominant_tokens_stay_as_they_are_and_contextual_ones_take_in_their_like():
     """By hand: 3 and 6 are dominant; of 0 1 2 4 5 7 every third is a target, 0 and 4."""
     keys = [[1, 0], [1, 1], [3, 1], [0, 0], [0, 1], [1, 4], [0, 0], [2, 9]]
-    picture = Vision([[1, 1, 1, 9, 1, 1, 8, 1]], [keys], 4)
+    picture = Keys([[1, 1, 1, 9, 1, 1, 8, 1]], [keys], 4)
     half, third, quarter = 1 / 2, pytest.approx(1 / 3), 1 / 4
     alone = {3: {3: 1.0}, 6: {6: 1.0}}
     assert [{0: {0: half, 1: quarter, 2: quarter}, 4: {4: half, 5: quarter, 7: quarter}} | alone] == merged(
@@ -144,7 +95,7 @@ def test_dominant_tokens_stay_as_they_are_and_contextual_ones_take_in_their_like
 
 
 def test_without_contextual_tokens_the_most_salient_are_selected_and_nothing_merges():
-    found = outcome("visionzip:dominant=1", Vision([[1, 5, 5, 0, 9]], [[[1, 0]] * 5], 2))
+    found = outcome("visionzip:dominant=1", Keys([[1, 5, 5, 0, 9]], [[[1, 0]] * 5], 2))
     assert found.positions.tolist() == [[1, 4]]
     assert found.weights is None
 
@@ -152,7 +103,7 @@ def test_without_contextual_tokens_the_most_salient_are_selected_and_nothing_mer
 @pytest.mark.parametrize("keep", [1, 5, 8, 9])
 @pytest.mark.parametrize("key", [[0.0, 0.0], [3.0, 4.0]])
 def test_tokens_without_any_difference_are_averaged_with_weights_that_sum_to_one(key, keep):
-    found = outcome("visionzip:dominant=0.5", Vision([[1.0] * 9], [[key] * 9], keep))
+    found = outcome("visionzip:dominant=0.5", Keys([[1.0] * 9], [[key] * 9], keep))
     total = torch.ones(1, keep) if found.weights is None else found.weights.sum(dim=-1)
     torch.testing.assert_close(torch.ones(1, keep), total)
     assert keep == len(set(found.positions[0].tolist()))
@@ -161,7 +112,7 @@ def test_tokens_without_any_difference_are_averaged_with_weights_that_sum_to_one
 def test_keeping_everything_merges_nothing():
     rng = random.Random(1)
     keys = [[[rng.gauss(0, 1) for _ in range(3)] for _ in range(9)]]
-    found = outcome("visionzip", Vision([[rng.random() for _ in range(9)]], keys, 9))
+    found = outcome("visionzip", Keys([[rng.random() for _ in range(9)]], keys, 9))
     torch.testing.assert_close(torch.eye(9).unsqueeze(0), found.weights)
 
 
@@ -170,7 +121,7 @@ def test_half_precision_merges_what_the_same_numbers_merge_in_float32():
     keys = torch.tensor([[[rng.gauss(0, 1) for _ in range(8)] for _ in range(40)]]).bfloat16()
     salient = torch.tensor([[rng.random() for _ in range(40)]]).bfloat16()
     rounded = (salient.float().tolist(), keys.float().tolist(), 12)
-    assert merged("visionzip", Vision(*rounded)) == merged("visionzip", Vision(*rounded, dtype=torch.bfloat16))
+    assert merged("visionzip", Keys(*rounded)) == merged("visionzip", Keys(*rounded, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("tokens", [192, 128, 64])

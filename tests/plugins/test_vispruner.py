@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import random
-from pathlib import Path
 
-import attrs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.plugins.pre_llm import TINY, Features, outcome, pipeline
+from tests.reference import vispruner as reference
 
-from headwise import Budget, BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import BudgetError, StrategyError, shape
 from headwise.registry import resolve
 
-_path = Path(__file__).parents[1] / "reference" / "vispruner.py"
-_spec = importlib.util.spec_from_file_location("reference_vispruner", _path)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
 laws = settings(deadline=None, max_examples=25, derandomize=True, database=None)
-TINY = Geometry(
-    name="tiny", layers=4, heads=4, kv_heads=4, head_dim=4, hidden=16, intermediate=32, visual_tokens=12
-)  # fmt: skip
-
-
-@attrs.frozen
-class Vision:
-    """Evidence of the vision tower alone, from one list per row."""
-
-    salient: list
-    tokens: list
-    keep: int
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def batch(self):
-        return len(self.tokens)
-
-    @property
-    def visual(self):
-        return len(self.tokens[0])
-
-    def features(self):
-        return torch.tensor(self.tokens, dtype=self.dtype)
-
-    def saliency(self):
-        return torch.tensor(self.salient, dtype=self.dtype)
-
-
-@functools.cache
-def pipeline(text, keep=None, tokens=None):
-    return Pipeline(Recipe.of(f"token_pruning={text}", keep=keep, tokens=tokens))
-
-
-def strategy(text):
-    return pipeline(text).recipe.strategies["token_pruning"].plugin
 
 
 def kept(text, evidence):
-    geometry = attrs.evolve(TINY, visual_tokens=evidence.visual)
-    (stage,) = strategy(text).token_pruning(geometry, Budget(keep=evidence.keep)).stages
-    return pipeline(text).select(stage, evidence).positions.tolist()
+    return outcome(text, evidence).positions.tolist()
 
 
 @st.composite
@@ -73,7 +28,7 @@ def pictures(draw):
     rng = random.Random(draw(st.integers(0, 2**20)))
     tokens = [[[rng.choice((-1, 0, 1, 2)) for _ in range(3)] for _ in range(visual)] for _ in range(rows)]
     salient = [[rng.randrange(4) for _ in range(visual)] for _ in range(rows)]
-    return Vision(salient, tokens, draw(st.integers(1, visual)))
+    return Features(salient, tokens, draw(st.integers(1, visual)))
 
 
 @laws
@@ -92,14 +47,14 @@ def test_choice_equals_the_slow_reference_for_ordinary_features(keep):
     tokens = [[[rng.gauss(0, 1) for _ in range(8)] for _ in range(59)] for _ in range(2)]
     salient = [[rng.random() for _ in range(59)] for _ in range(2)]
     expected = [reference.vispruner(*row, keep) for row in zip(salient, tokens, strict=True)]
-    assert expected == kept("vispruner", Vision(salient, tokens, keep))
+    assert expected == kept("vispruner", Features(salient, tokens, keep))
 
 
 @pytest.mark.parametrize(("visual", "keep"), [(10, 5), (11, 5), (10, 4), (11, 4), (9, 2), (8, 7)])
 def test_odd_numbers_of_tokens_to_choose_from_keep_as_many_as_asked(visual, keep):
     rng = random.Random(visual)
     tokens = [[[rng.gauss(0, 1) for _ in range(4)] for _ in range(visual)]]
-    (found,) = kept("vispruner", Vision([[rng.random() for _ in range(visual)]], tokens, keep))
+    (found,) = kept("vispruner", Features([[rng.random() for _ in range(visual)]], tokens, keep))
     assert keep == len(set(found))
 
 
@@ -113,8 +68,8 @@ def test_important_tokens_are_the_most_salient(picture, share):
 
 def test_of_two_alike_among_diverse_tokens_the_one_whose_turn_it_is_leaves():
     tokens = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
-    assert kept("vispruner:important=0", Vision([[5, 1, 4, 2, 3]], [tokens], 4)) == [[0, 2, 3, 4]]
-    assert kept("vispruner:important=0", Vision([[5, 2, 4, 1, 3]], [tokens], 4)) == [[0, 1, 2, 4]]
+    assert kept("vispruner:important=0", Features([[5, 1, 4, 2, 3]], [tokens], 4)) == [[0, 2, 3, 4]]
+    assert kept("vispruner:important=0", Features([[5, 2, 4, 1, 3]], [tokens], 4)) == [[0, 1, 2, 4]]
 
 
 @pytest.mark.parametrize(("step", "expected"), [(1, [3, 4, 5]), (3, [1, 3, 5])])
@@ -126,12 +81,12 @@ def test_a_round_takes_as_many_as_the_step_says(step, expected):
     """
     angles = torch.tensor([0, 2, 10, 20, 50, 85]).deg2rad()
     tokens = torch.stack((angles.cos(), angles.sin()), dim=-1).tolist()
-    assert [expected] == kept(f"vispruner:important=0,step={step}", Vision([[1] * 6], [tokens], 3))
+    assert [expected] == kept(f"vispruner:important=0,step={step}", Features([[1] * 6], [tokens], 3))
 
 
 @pytest.mark.parametrize("token", [[0.0, 0.0], [3.0, 4.0]])
 def test_of_tokens_without_any_difference_the_first_are_important(token):
-    (found,) = kept("vispruner", Vision([[1.0] * 9], [[token] * 9], 4))
+    (found,) = kept("vispruner", Features([[1.0] * 9], [[token] * 9], 4))
     assert found[:2] == [0, 1]
     assert len(set(found)) == 4
 
@@ -141,7 +96,7 @@ def test_half_precision_chooses_what_the_same_numbers_choose_in_float32():
     tokens = torch.tensor([[[rng.gauss(0, 1) for _ in range(8)] for _ in range(40)]]).bfloat16()
     salient = torch.tensor([[rng.random() for _ in range(40)]]).bfloat16()
     rounded = (salient.float().tolist(), tokens.float().tolist(), 12)
-    assert kept("vispruner", Vision(*rounded)) == kept("vispruner", Vision(*rounded, dtype=torch.bfloat16))
+    assert kept("vispruner", Features(*rounded)) == kept("vispruner", Features(*rounded, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("tokens", [192, 128, 64])
