@@ -143,11 +143,11 @@ def test_lmms_eval_gets_the_answers_of_headwise_run_and_its_results_are_reported
 
     asked = benchmark("shapes-pope")
     asked.prepare(tmp_path / "pope", 60, 3)
-    questions = [one for one in asked.load(tmp_path / "pope", None) if one.kind == "random"][:4]
-    setting = Setting(recipe=Recipe.of(*STRATEGY.split("+"), keep=16), timed_batches=0)
+    questions = [one for one in asked.load(tmp_path / "pope", None) if one.kind == "popular"][:4]
+    setting = Setting(recipe=Recipe.of(*STRATEGY.split("+"), keep=4), timed_batches=0)
     record, outcomes = run_trial(setting, Inputs(load_model("demo-llava"), asked, questions, 2))
 
-    given = f"pretrained=demo-llava,strategy={STRATEGY},keep=16"
+    given = f"pretrained=demo-llava,strategy={STRATEGY},keep=4"
     words = [str(made(harnesses, "lmms-eval") / "python"), "-m", "lmms_eval", "--model", "headwise"]
     words += ["--model_args", given, "--include_path", str(lmms_task(tmp_path / "task", questions))]
     words += ["--tasks", "headwise_pope,headwise_choice", "--batch_size", "2", "--device", "cpu"]
