@@ -35,9 +35,7 @@ class Instruments:
     unrotated: Unrotated | None = None
     seen: Seen | None = None
     clip: ClipRelevance = attrs.field(factory=ClipRelevance)
-    known: dict[str, Any] = attrs.field(
-        factory=dict
-    )  # read from disk once: the CLIP model named, the tokenizer
+    known: dict[str, Any] = attrs.field(factory=dict)  # read from disk once: the CLIP model named, the tokenizer
 
     def forget(self) -> None:
         """Let go of everything remembered of the last forward."""
