@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from tests.reference import masked_llava as reference
+from transformers import LlavaForConditionalGeneration, SiglipVisionConfig
 
 from headwise import Pipeline, PruningPlan, Recipe, Stage
 from headwise.attachment import adapter_for
@@ -287,3 +288,26 @@ def test_everything_is_taken_off_again(model, inputs):
     assert configs == {name: id(part.config) for name, part in model.named_modules() if hasattr(part, "config")}
     assert hooks == hooked(model)
     torch.testing.assert_close(model(**inputs).logits, before, atol=0, rtol=0)
+
+
+def test_a_tower_without_a_class_token_is_salient_where_all_patches_look(attention, tools):
+    config = tools["tiny_llava"](attention).config
+    config.vision_config = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=16, patch_size=4,
+        vision_use_head=False,
+    )  # fmt: skip
+    config.vision_feature_select_strategy = "full"
+    config._attn_implementation = attention
+    torch.manual_seed(1)
+    model = LlavaForConditionalGeneration(config).eval()
+    for weight in model.model.vision_tower.parameters():
+        weight.normal_(0, 0.4)
+    inputs = {"input_ids": tools["prompt"](3, "image", 5), "pixel_values": tools["pixels"](2)[:1]}
+    saliency, features = shown(
+        model, inputs, lambda e: (e.saliency(), e.features()), reads=("vision",), per_image=True, layer=0
+    )[0]
+    tower = model.model.vision_tower
+    tower.set_attn_implementation("eager")
+    told = tower(inputs["pixel_values"], output_hidden_states=True, output_attentions=True)
+    torch.testing.assert_close(features, told.hidden_states[-2], **CLOSE)
+    torch.testing.assert_close(saliency, told.attentions[-2].mean(dim=(1, 2)), **CLOSE)
