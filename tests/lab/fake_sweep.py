@@ -113,4 +113,6 @@ def swept(
 
 
 if __name__ == "__main__":
+    # a shell's background jobs ignore Ctrl-C, and so does what they start: these tests, for example
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     swept(Path(sys.argv[1]), trials(), workers=int(sys.argv[2]), pause=10)
