@@ -7,8 +7,7 @@ tower's last norm, the two projections) comes from a CLIP folder; patch features
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoTokenizer, CLIPModel
-from transformers.utils import logging
 
 from headwise.errors import ModelError
+from headwise_adapters.quiet import without_progress
 
 _INSTEAD = "give a folder written by CLIPModel.save_pretrained with its tokenizer, or relevance=embeddings"
 _TOKENIZER = ("tokenizer.json", "vocab.json")
@@ -109,7 +108,7 @@ def _load(folder: str, device: torch.device) -> _Clip:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.vision_config.num_hidden_layers = 0
-        with _without_progress():
+        with without_progress():
             model, told = _Towerless.from_pretrained(
                 folder,
                 config=config,
@@ -128,18 +127,6 @@ def _load(folder: str, device: torch.device) -> _Clip:
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer in {folder} has no start or end token; {_INSTEAD}")
     return _Clip(model.to(device).eval(), tokenizer)
-
-
-@contextmanager
-def _without_progress() -> Iterator[None]:
-    """No bar for loading weights in the middle of a run."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def has_text_tower(folder: Path) -> bool:

@@ -16,6 +16,7 @@ import torch
 
 from headwise.errors import HeadwiseError, ModelError
 from headwise.registry import installed, load, only
+from headwise_adapters.quiet import without_progress
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""
@@ -110,20 +111,6 @@ def speaking_for(name: str) -> Iterator[None]:
         raise ModelError(f"model {name} cannot be used: {error}") from error
     except Exception as error:  # missing files, broken weights, no such device: each library has its own classes
         raise ModelError(f"model {name} cannot be loaded: {first_line(error)}") from error
-
-
-@contextmanager
-def without_progress() -> Iterator[None]:
-    """No bar for loading weights; the commands show their own progress."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def digest(folder: Path, read: Iterable[Path] | None = None) -> str:
