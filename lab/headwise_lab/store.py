@@ -17,6 +17,7 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.records import OUTCOMES, RECORDS, read_lines, read_outcomes
+from headwise_lab.whole_files import put
 
 MANIFEST = "headwise.json"
 SCHEMA = 1
@@ -60,7 +61,7 @@ class Store:
         """Write a finished trial; a reader sees all of it or nothing."""
         try:
             if outcomes:
-                _replace(self.folder / OUTCOMES / f"{record['id']}.jsonl", "".join(map(_line, outcomes)))
+                put(self.folder / OUTCOMES / f"{record['id']}.jsonl", "".join(map(_line, outcomes)).encode())
             _append(self.folder / RECORDS, _line(record))
         except OSError as error:
             raise _unwritable(self.folder, error) from error
@@ -77,7 +78,7 @@ def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     path = folder / MANIFEST
     foreign = [item.name for item in folder.iterdir() if not item.name.startswith(f".{MANIFEST}.")]
     if not foreign:
-        _replace(path, json.dumps(dict(manifest), indent=1) + "\n")
+        put(path, (json.dumps(dict(manifest), indent=1) + "\n").encode())
     elif not path.is_file():
         raise DataError(
             f"{folder} holds {sorted(foreign)[0]} and no {MANIFEST}, so it is not an output folder of headwise; give"
@@ -145,18 +146,3 @@ def _append(path: Path, line: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a whole file under another name, then move it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp gives 0600; results are meant to be shared
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

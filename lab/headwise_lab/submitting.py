@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.benchmarks.submission import Submits
 from headwise_lab.inputs import Inputs
 from headwise_lab.trial import INSIDE_THE_TOWER, Setting, ask, head_of_record, identity
+from headwise_lab.whole_files import put
 
 FOLDER = "submissions"
 
@@ -66,8 +66,6 @@ def _write(path: Path, content: bytes) -> None:
     """The whole file or none of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            stream.write(content)
-        Path(stream.name).replace(path)
+        put(path, content)
     except OSError as error:
         raise DataError(f"{path} cannot be written to ({error.strerror}); give --out another folder") from error

@@ -24,6 +24,7 @@ from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import Loaded
 from headwise_lab.store import Store
 from headwise_lab.studies import Case, recipes
+from headwise_lab.tally import Tally, headline
 from headwise_lab.trial import TIMED_BATCHES, Setting, check, head_of_record, identity, run_trial
 
 
@@ -62,16 +63,6 @@ class Sweep:
         """A benchmark and what is asked of it."""
         found = benchmark(name)
         return found, questions_of(found, data=self.data, limit=self.limit, seed=self.seed)
-
-
-@attrs.define
-class Tally:
-    """How many trials were run, were there already, failed, and could not be run."""
-
-    ran: int = 0
-    found: int = 0
-    failed: int = 0
-    refused: int = 0
 
 
 Outlook = PruningPlan | BudgetError
@@ -201,13 +192,6 @@ def _refuse(given: Sweep, job: Job, error: HeadwiseError, inputs: Inputs, bar: B
         given.store.add({**head, **told})
     bar.say(f"not run: {job.label}: {error}")
     bar.tally.refused += 1
-
-
-def headline(record: Mapping[str, Any]) -> str:
-    """The figure of a record with its standard error."""
-    metric = record["metric"]
-    error = "" if metric["se"] is None else f" ± {metric['se']:.2f}"
-    return f"{metric['name']} {metric['value']:.2f}{error}"
 
 
 def _progress(console: Console) -> Progress:

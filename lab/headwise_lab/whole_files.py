@@ -11,6 +11,25 @@ from pathlib import Path
 from headwise.errors import DataError
 
 
+def put(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file under another name, then move it into place; raises OSError and leaves nothing where that fails.
+
+    ``durable``: it is on disk when this returns, also if the machine stops.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # mkstemp gives 0600; results are meant to be shared
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def free(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Raise DataError where one of the files is there already and may not be written over, or is a folder."""
     for path in paths:

@@ -18,8 +18,9 @@ from headwise_lab.store import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.sweeps.local import Local
-from headwise_lab.sweeps.running import Counts, Order, run
+from headwise_lab.sweeps.running import Order, run
 from headwise_lab.sweeps.trials import Terms, Trial, Work
+from headwise_lab.tally import Tally
 
 QUESTIONS = 3
 
@@ -96,7 +97,7 @@ def trials(count: int = 12, **recipes: str) -> list[Trial]:
 
 def swept(
     folder: Path, listed: list[Trial], workers: int = 0, retries: int = 1, pause: int = 1, executor=None
-) -> Counts:
+) -> Tally:
     """Run a sweep in ``folder/out`` with notes in ``folder``; ``pause``: milliseconds per question."""
     out = folder / "out"
     with locked(out):

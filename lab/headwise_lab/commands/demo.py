@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from headwise_lab.store import Store
-    from headwise_lab.sweep import Tally
+    from headwise_lab.tally import Tally
 
 BENCHMARKS = ("shapes-gqa", "shapes-textvqa")
 KEEP = 16  # a ninth of demo-llava's 144 visual tokens
@@ -92,7 +92,7 @@ def _read(name: str, store: Store, console: Console) -> Tally:
     from headwise_lab.kv.study import demo_kv, demo_real
     from headwise_lab.measure import one_thread
     from headwise_lab.models_io import load_language_model
-    from headwise_lab.sweep import Tally
+    from headwise_lab.tally import Tally
 
     given = KvOptions(text=TEXT, tokens=TOKENS[name], classify_on=CLASSIFY_ON)
     try:
@@ -112,6 +112,6 @@ def _read(name: str, store: Store, console: Console) -> Tally:
 
 
 def _joined(ours: Tally, more: Tally) -> Tally:
-    from headwise_lab.sweep import Tally
+    from headwise_lab.tally import Tally
 
     return Tally(ours.ran + more.ran, ours.found + more.found, ours.failed + more.failed)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headwise_lab.store import Store
-    from headwise_lab.sweep import Tally
+    from headwise_lab.tally import Tally
 
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:

@@ -73,7 +73,7 @@ def table(found: Status) -> Table:
 
 def best_text(found: Status, model: str, benchmark: str) -> str:
     """The best trial that prunes, and its figure."""
-    from headwise_lab.sweeps.display import headline
+    from headwise_lab.tally import headline
 
     best = found.best(model, benchmark)
     return "-" if best is None else f"{model}, {best[0].label}: {headline(best[1])}"

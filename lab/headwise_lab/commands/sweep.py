@@ -95,11 +95,9 @@ def _show(plan: Plan) -> None:
 
 
 def _run(plan: Plan, out: Path, runs: Executor, retries: int, console: Console) -> None:
-    import attrs
 
     from headwise_lab.commands.ending import finish
     from headwise_lab.store import Store
-    from headwise_lab.sweep import Tally
     from headwise_lab.sweeps.display import Display
     from headwise_lab.sweeps.folder import locked
     from headwise_lab.sweeps.running import Order, run
@@ -121,4 +119,4 @@ def _run(plan: Plan, out: Path, runs: Executor, retries: int, console: Console) 
             ),
             Display(console, plan.trials),
         )
-        finish(store, Tally(**attrs.asdict(counts)), plan.title, console)
+        finish(store, counts, plan.title, console)

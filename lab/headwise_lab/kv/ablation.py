@@ -16,7 +16,7 @@ from headwise_lab.kv.study import CONTEXTS, KvCase, scale_for, study_kv
 from headwise_lab.kv.texts import Text, tokens_of
 from headwise_lab.models_io import LoadedLm
 from headwise_lab.store import Store
-from headwise_lab.sweep import Tally
+from headwise_lab.tally import Tally
 
 PROFILE = "profile.json"
 

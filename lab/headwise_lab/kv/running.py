@@ -20,7 +20,8 @@ from headwise_lab.kv.study import KvCase
 from headwise_lab.kv.texts import Text
 from headwise_lab.models_io import LoadedLm
 from headwise_lab.store import Store
-from headwise_lab.sweep import Bar, Tally
+from headwise_lab.sweep import Bar
+from headwise_lab.tally import Tally
 
 
 @attrs.frozen(kw_only=True, eq=False)

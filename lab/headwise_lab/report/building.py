@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from headwise_lab.report.grid import Grid, comma_separated, grid_csv, latex
 from headwise_lab.report.markdown_page import markdown_page
 from headwise_lab.report.tables import long_rows
 from headwise_lab.report.trials import Trial
+from headwise_lab.whole_files import put
 
 
 @attrs.frozen
@@ -138,13 +137,5 @@ def _rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _write_text(path: Path, text: str) -> Path:
     """Write a file in one step, so that a reader never sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)  # mkstemp gives 0600; a report is meant to be shared
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    put(path, text.encode(), durable=False)
     return path

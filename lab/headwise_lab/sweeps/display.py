@@ -12,6 +12,7 @@ from rich.text import Text
 
 from headwise_lab.sweeps.status import figure
 from headwise_lab.sweeps.trials import Trial
+from headwise_lab.tally import headline
 
 SHOWN = 4  # running trials that are named
 
@@ -126,10 +127,3 @@ class _Bar(Progress):
         """The bar and what is below."""
         yield self.make_tasks_table(self.tasks)
         yield from self._below()
-
-
-def headline(record: Mapping[str, Any]) -> str:
-    """The figure of a record with its standard error."""
-    metric = record["metric"]
-    error = "" if metric.get("se") is None else f" ± {metric['se']:.2f}"
-    return f"{metric['name']} {metric['value']:.2f}{error}"

@@ -15,6 +15,7 @@ import attrs
 from headwise.errors import DataError
 from headwise_lab.store import MANIFEST
 from headwise_lab.sweeps.trials import Trial, plain, trial_from
+from headwise_lab.whole_files import put
 
 PLAN, PROGRESS = "plan.json", "progress.json"
 LOCK = f".{MANIFEST}.lock"  # a name that the store takes for its own, so that it may be there before the store is
@@ -126,9 +127,7 @@ def read_progress(folder: Path) -> Progress:
 
 def _replace(path: Path, text: str) -> None:
     """Write a whole file under another name, then move it into place; the lock keeps other writers out."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
+        put(path, text.encode(), durable=False)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}); what is stored stays") from error

@@ -20,19 +20,10 @@ from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Event, Executor, Outcome, Started
 from headwise_lab.sweeps.folder import Progress, write_plan, write_progress
 from headwise_lab.sweeps.trials import Trial, Work
+from headwise_lab.tally import Tally
 
 OFTEN = 0.5
 """Seconds between two notes of what is running, which ``headwise status`` reads."""
-
-
-@attrs.define
-class Counts:
-    """How many trials were run, were there already, failed, and could not be run."""
-
-    ran: int = 0
-    found: int = 0
-    failed: int = 0
-    refused: int = 0
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -48,7 +39,7 @@ class Order:
     retries: int = 1
 
 
-def run(order: Order, display: Display) -> Counts:
+def run(order: Order, display: Display) -> Tally:
     """Run what is missing, and what failed again; returns what became of the trials. The folder must be locked."""
     write_plan(order.store.folder, order.title, order.trials)
     conductor = _Conductor(order, display)
@@ -71,7 +62,7 @@ class _Conductor:
 
     def __init__(self, order: Order, display: Display) -> None:
         self._order, self._display = order, display
-        self.counts = Counts()
+        self.counts = Tally()
         self._trials = {trial.id: trial for trial in order.trials}
         self._attempts = {name: int(record.get("attempt") or 0) for name, record in order.store.records.items()}
         self._running: dict[str, int] = {}  # identity -> questions answered so far

@@ -1,0 +1,25 @@
+"""What became of trials, in numbers and in one line. Imports nothing heavy, so that watching a sweep stays quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+
+@attrs.define
+class Tally:
+    """How many trials were run, were there already, failed, and could not be run."""
+
+    ran: int = 0
+    found: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The figure of a record with its standard error."""
+    metric = record["metric"]
+    error = "" if metric.get("se") is None else f" ± {metric['se']:.2f}"
+    return f"{metric['name']} {metric['value']:.2f}{error}"
