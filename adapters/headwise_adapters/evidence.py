@@ -46,7 +46,10 @@ class Instruments:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Scene:
-    """One stage at work: ``hidden`` (batch, n, d) enters its layer with ``kwargs``; ``share`` is the plan's budget."""
+    """One stage at work: ``hidden`` (batch, n, d) enters its layer with ``kwargs``; ``share`` is the plan's budget.
+
+    ``looks``: what the vision tower told so far, for all pictures at once, so that no group asks it again.
+    """
 
     anatomy: Anatomy
     pipeline: Pipeline
@@ -56,6 +59,7 @@ class Scene:
     hidden: Tensor
     kwargs: dict[str, Any]
     share: float
+    looks: dict[str, list[Tensor]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -186,15 +190,22 @@ class StageEvidence:
 
     def features(self) -> Tensor:
         """Vision features (b, v, c) of the layer the model reads."""
-        return self._gathered(self._seen.features())
+        return self._gathered(self._look("features"))
 
     def saliency(self) -> Tensor:
         """Attention in that layer, float32 (b, v)."""
-        return self._gathered([found.unsqueeze(-1) for found in self._seen.saliency()]).squeeze(-1)
+        return self._gathered([found.unsqueeze(-1) for found in self._look("saliency")]).squeeze(-1)
 
     def vision_keys(self) -> Tensor:
         """Keys (b, v, head_dim) of that layer, averaged over heads."""
-        return self._gathered(self._seen.keys())
+        return self._gathered(self._look("keys"))
+
+    def _look(self, what: str) -> list[Tensor]:
+        """``features``, ``saliency`` or ``keys`` of every picture (:class:`headwise_adapters.images.Seen`)."""
+        looks = self._scene.looks
+        if what not in looks:
+            looks[what] = getattr(self._seen, what)()
+        return looks[what]
 
     @property
     def _seen(self) -> Seen:

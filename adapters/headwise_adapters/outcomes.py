@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -55,10 +56,14 @@ class Outcomes:
 
     def survivors(self) -> dict[int, Integers]:
         """Row -> positions, among the tokens left, of the visual tokens that stay; of rows that lose some."""
-        return {row: np.flatnonzero(stays) for row, stays in self._stays().items()}
+        return {row: np.flatnonzero(stays) for row, stays in self._stays.items()}
 
+    @cached_property
     def _stays(self) -> dict[int, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Row -> bool over the tokens left: visual tokens that stay. Tokens that nobody chose from do."""
+        """Row -> bool over the tokens left: visual tokens that stay, once all outcomes are in.
+
+        Tokens that nobody chose from do.
+        """
         stays: dict[int, np.ndarray[Any, np.dtype[np.bool_]]] = {}
         for outcome in self._all:
             chosen = np.take_along_axis(outcome.group.columns, outcome.kept, axis=1)
@@ -76,7 +81,7 @@ class Outcomes:
             yield from (self._selection(outcome) for outcome in self._all)
             return
         found: dict[tuple[int, int], list[tuple[int, Integers, Integers]]] = {}
-        for row, stays in self._stays().items():
+        for row, stays in self._stays.items():
             numbers = self._forward.visual_numbers(row)
             kept = numbers[stays[self._forward.layout.image(row)]]
             found.setdefault((len(numbers), len(kept)), []).append((row, numbers, kept))
