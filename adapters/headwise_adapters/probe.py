@@ -22,24 +22,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 INTERFACE = "headwise_probe"
 _SLOT = "_headwise_probe"  # attribute of a probed attention module
 
+Call = tuple[Tensor, Tensor, Tensor | None, float]
+"""What an attention function was called with: queries, keys, mask and scaling."""
+
 
 class Probe:
     """Queries and keys of one attention module's last forward; ``rows`` turns them into attention.
 
-    ``causal``: whether a query sees no later key where the module was given no mask that says so.
+    ``causal``: whether a query sees no later key where the module was given no mask that says so. ``call``: what the
+    module's attention was last called with; to show the probe an earlier forward again, its call is put there.
     """
 
     def __init__(self, module: nn.Module, causal: bool = True) -> None:
         self._own_config: Any = module.config
         self._causal = causal
-        self._call: tuple[Tensor, Tensor, Tensor | None, float] | None = None
+        self.call: Call | None = None
         self._function = _function_of(module)
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kw: Any
     ) -> Any:
         """Remember the call and let the original function do it, under the config it expects to see."""
-        self._call = (query, key, mask, float(kw.get("scaling") or query.shape[-1] ** -0.5))
+        self.call = (query, key, mask, float(kw.get("scaling") or query.shape[-1] ** -0.5))
         probing, module.config = module.config, self._own_config
         try:
             return self._function(module, query, key, value, mask, **kw)
@@ -48,7 +52,7 @@ class Probe:
 
     def forget(self) -> None:
         """Let go of the remembered tensors."""
-        self._call = None
+        self.call = None
 
     def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
         """Softmax attention over all keys, float32 (b, heads, q, v), cut to some columns.
@@ -56,9 +60,9 @@ class Probe:
         ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions within the last forward, negative where
         unused (their attention is zero). ``columns`` (b, v): positions within the last forward.
         """
-        if self._call is None:
+        if self.call is None:
             raise RuntimeError("a probe was read before its layer ran")
-        query, key, mask, scaling = self._call
+        query, key, mask, scaling = self.call
         used = queries >= 0
         index = queries.clamp_min(0)
         values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
@@ -70,9 +74,9 @@ class Probe:
 
     def keys(self) -> Tensor:
         """The keys of the last forward's own tokens, rotary positions included: (b, kv_heads, n, head_dim)."""
-        if self._call is None:
+        if self.call is None:
             raise RuntimeError("a probe was read before its layer ran")
-        query, key, _, _ = self._call
+        query, key, _, _ = self.call
         return key[:, :, key.shape[2] - query.shape[2] :]
 
 
@@ -90,6 +94,11 @@ def probing(module: nn.Module, causal: bool = True) -> Iterator[Probe]:
     finally:
         module.config = own
         delattr(module, _SLOT)
+
+
+def probe_of(module: nn.Module) -> Probe | None:
+    """The probe on an attention module, where there is one."""
+    return getattr(module, _SLOT, None)
 
 
 def _probing_attention(

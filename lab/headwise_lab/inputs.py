@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from headwise.attachment import adapter_for
 from headwise.errors import DataError
+from headwise_adapters.prefix import Prefix
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.metrics.overlap import Box, Mask, token_mask
 from headwise_lab.models_io import DTYPES, Loaded
-from headwise_lab.pictures import Pictures
 
 SAMPLE = 64
 """Questions whose image features are held, to tell how diverse the kept tokens are."""
@@ -49,12 +50,17 @@ class Inputs:
 
     def __init__(self, loaded: Loaded, benchmark: Benchmark, questions: Sequence[Question], batch: int) -> None:
         self.loaded, self.benchmark, self.questions, self.batch = loaded, benchmark, tuple(questions), batch
-        self.pictures = Pictures(loaded.model)
         self._batches: dict[int, Batch] = {}
         self._room = ROOM
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """What the model computes for these questions whatever the recipe; keys are the first questions of batches."""
+        adapter: Any = adapter_for(self.loaded.model)
+        return Prefix(self.loaded.model, adapter.decoder)
 
     @cached_property
     def digest(self) -> str:
@@ -115,7 +121,7 @@ class Inputs:
         for batch in self.batches():
             if batch.first >= SAMPLE:
                 break
-            with self.pictures.remembered(batch.first):
+            with self.prefix.remembered(batch.first):
                 found.append(image_features(self.loaded, batch))
         return torch.cat(found)[:SAMPLE]
 

@@ -13,7 +13,6 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from typing import Any
 import attrs
 import torch
 
-from headwise.attachment import attach
+from headwise.attachment import Attachment, attach
+from headwise.eviction import WindowPlan
 from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
@@ -111,9 +111,9 @@ def run_trial(
     with attach(loaded.model, setting.recipe, observers=[recorder, timing]) as attached:
         lengths: list[int] = []
         answers: list[Answer] = []
-        look_again = any(reads in stage.reads for stage in attached.plan.stages for reads in INSIDE_THE_TOWER)
+        shared = shared_by(attached)
         for batch in inputs.batches():
-            answers += ask(inputs, batch, recorder, look_again=look_again)
+            answers += ask(inputs, batch, recorder, shared)
             lengths += batch.text
             advance(len(batch.visual))
     times = timed(loaded, inputs, setting.timed_batches, lambda: attach(loaded.model, setting.recipe))
@@ -199,14 +199,32 @@ def _observer(name: str) -> Any:
     return load(only("observers", name, installed("observers")))()
 
 
-@torch.inference_mode()
-def ask(inputs: Inputs, batch: Batch, recorder: Any, *, look_again: bool = False) -> list[Answer]:
-    """The model's answers to one batch, and what was kept for each row.
+@attrs.frozen
+class Shared:
+    """What trials of other recipes compute just so: the first ``layers`` decoder layers, and the vision ``tower``."""
 
-    ``look_again``: the vision tower runs, as a strategy watches it from the inside, where nothing is remembered.
+    layers: int = 0
+    tower: bool = True
+
+
+def shared_by(attached: Attachment) -> Shared:
+    """What an attached recipe leaves as it is: the layers before its first stage, unless KV entries are evicted.
+
+    The tower is run where a strategy watches it from the inside. The unpruned model runs whole: it comes once.
     """
+    stages, eviction = attached.plan.stages, attached.eviction
+    evicts = not (isinstance(eviction, WindowPlan) and eviction.keeps_everything)
+    return Shared(
+        layers=0 if evicts or not stages else stages[0].layer,
+        tower=not any(reads in stage.reads for stage in stages for reads in INSIDE_THE_TOWER),
+    )
+
+
+@torch.inference_mode()
+def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) -> list[Answer]:
+    """The model's answers to one batch, and what was kept for each row."""
     loaded = inputs.loaded
-    with nullcontext() if look_again else inputs.pictures.remembered(batch.first):
+    with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
         ids = generate(loaded, batch.on(loaded), new_tokens(inputs))
     predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
     seen = recorder.take()

@@ -1,0 +1,161 @@
+"""What a model computes for a prompt before anything is dropped: its vision tower, and the layers before a stage.
+
+No recipe changes any of it, so trials that put the same questions to a model under many recipes need it once. A batch
+that was seen before is answered from memory, to the bit: the tower gives the features it gave, and each remembered
+decoder layer puts the keys and values it had made into the cache, shows a probe the queries it had asked, and hands on
+the hidden states it had handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from headwise_adapters.anatomy import Decoder
+from headwise_adapters.probe import Call, Probe, probe_of
+
+ROOM = 2**31
+"""Bytes that are held on a CPU; beyond them everything is computed again."""
+
+GPU_SHARE = 1 / 3
+"""Of the memory that is free on a GPU when the first batch comes."""
+
+
+@attrs.frozen(eq=False)
+class _Passed:
+    """What a decoder layer made of a prompt: its output, its keys and values, and its probed call, if it was probed."""
+
+    output: Any
+    keys: Tensor
+    values: Tensor
+    call: Call | None
+
+
+class Prefix:
+    """Remembers a model's vision tower and first layers by a key that the caller gives each batch.
+
+    ``room``: bytes that may be held; None leaves it to the device.
+    """
+
+    def __init__(self, model: nn.Module, decoder: Decoder, room: int | None = None) -> None:
+        self._tower: Any = getattr(getattr(model, "model", None), "vision_tower", None)
+        self._decoder = decoder
+        self._features: dict[Hashable, Any] = {}
+        self._passed: dict[tuple[Hashable, int], _Passed] = {}
+        self._room = _room(model) if room is None else room
+
+    @contextmanager
+    def remembered(self, key: Hashable, layers: int = 0, *, tower: bool = True) -> Iterator[None]:
+        """Inside, the first forward over batch ``key`` takes what is remembered and remembers the rest.
+
+        ``layers``: decoder layers in front of which nothing is dropped. ``tower`` False: the vision tower runs, since
+        something watches it from the inside; whatever else watches sees the same either way. Only for forwards of the
+        very same tensors, with a new cache that nothing is evicted from.
+        """
+        with ExitStack() as stack:
+            if tower and self._tower is not None:
+                stack.enter_context(_instead(self._tower, self._look(key, self._tower.forward)))
+            for number in range(layers):
+                layer: Any = self._decoder.layers[number]
+                stack.enter_context(_instead(layer, self._pass(key, number, layer)))
+            yield
+
+    def _look(self, key: Hashable, look: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(look)  # transformers reads signatures
+        def look_once(*args: Any, **kwargs: Any) -> Any:
+            if key in self._features:
+                return self._features[key]
+            found = look(*args, **kwargs)
+            if self._fits(found):
+                self._features[key] = found
+            return found
+
+        return look_once
+
+    def _pass(self, key: Hashable, number: int, layer: Any) -> Callable[..., Any]:
+        run, attention = layer.forward, self._decoder.attention_of(number)
+        first = True
+
+        @wraps(run)
+        def pass_once(*args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            cache = kwargs.get(self._decoder.cache)
+            if not first or cache is None:
+                return run(*args, **kwargs)
+            first = False  # the prompt; what follows is decoding
+            known = self._passed.get((key, number))
+            if known is not None and _replayed(known, attention, cache, number):
+                return known.output
+            output = run(*args, **kwargs)
+            self._keep((key, number), output, cache.layers[number], probe_of(attention))
+            return output
+
+        return pass_once
+
+    def _keep(self, place: tuple[Hashable, int], output: Any, held: Any, probe: Probe | None) -> None:
+        """Remember a layer; of one that is known already, what its attention was called with."""
+        if held.keys.shape[-2] != _tensors(output)[0].shape[-2]:  # a cache of fixed length, or of a sliding window
+            return
+        found = _Passed(output, held.keys, held.values, None if probe is None else probe.call)
+        if self._fits([found.call] if place in self._passed else [output, held.keys, held.values, found.call]):
+            self._passed[place] = found
+
+    def _fits(self, found: Any) -> bool:
+        """Whether there is room for what was found; then it is taken."""
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors(found)}
+        size = sum(storage.nbytes() for storage in storages.values())
+        fits = size <= self._room
+        self._room -= size if fits else 0
+        return fits
+
+
+def _replayed(known: _Passed, attention: nn.Module, cache: Any, number: int) -> bool:
+    """Leave everything as if the layer had run; False where somebody watches who would miss that it did not."""
+    probe = probe_of(attention)
+    if (probe is not None and known.call is None) or any(_watched(module) for module in attention.modules()):
+        return False
+    if probe is not None:
+        probe.call = known.call
+    cache.update(known.keys, known.values, number)
+    return True
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@contextmanager
+def _instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a module runs another forward; afterwards its own, be it the class's or one it was given."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _room(model: nn.Module) -> int:
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    return ROOM
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    """All tensors of a model output, those in tuples included."""
+    if isinstance(found, Tensor):
+        return [found]
+    parts = found.to_tuple() if hasattr(found, "to_tuple") else found
+    if not isinstance(parts, tuple | list):
+        return []
+    return [tensor for part in parts for tensor in _tensors(part)]
