@@ -1,4 +1,4 @@
-"""Reading what a run left behind: ``results.jsonl`` (one record per line) and ``outcomes/<id>.jsonl``.
+"""Reading what a run left behind: ``results.jsonl`` (a record per line, one per attempt) and ``outcomes/<id>.parquet``.
 
 A run that was killed leaves at most a torn last line; it is dropped and said so. Anything else that does not fit is an
 error that names the file and the line.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
+from headwise_lab.outcomes import ENDING, count, decode
 
 RECORDS = "results.jsonl"
 OUTCOMES = "outcomes"
@@ -56,13 +57,36 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return list(records.values()), warnings
 
 
+def outcomes_path(folder: Path, identity: str) -> Path:
+    """The file with the outcomes of the record ``identity``."""
+    return folder / OUTCOMES / f"{identity}{ENDING}"
+
+
+def has_outcomes(folder: Path, identity: str) -> bool:
+    """Whether the outcomes of a record are there and their file is whole."""
+    path = outcomes_path(Path(folder), identity)
+    try:
+        return count(path, str(path)) > 0
+    except DataError:
+        return False
+
+
 def read_outcomes(folder: Path, identity: str) -> list[dict[str, Any]]:
     """Per-question outcomes of the record ``identity``; raises DataError where they are missing or malformed."""
-    path = Path(folder) / OUTCOMES / f"{identity}.jsonl"
-    lines, _ = read_lines(path)
-    for number, outcome in lines:
-        _check_outcome(outcome, f"{path}:{number}")
-    return [outcome for _, outcome in lines]
+    path = outcomes_path(Path(folder), identity)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
+    return outcomes_in(content, str(path))
+
+
+def outcomes_in(content: bytes, where: str) -> list[dict[str, Any]]:
+    """Per-question outcomes in the content of a file; raises DataError, which says ``where``, if it is malformed."""
+    outcomes = decode(content, where)
+    for number, outcome in enumerate(outcomes, 1):
+        _check_outcome(outcome, f"{where}:{number}")
+    return outcomes
 
 
 def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

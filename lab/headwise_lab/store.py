@@ -1,148 +1,158 @@
 """The output folder of a run, a study or the demo, written so that a kill loses one trial at most.
 
 Outcomes go first, as a whole file; then the record, as one appended line. A trial counts as done when both are there.
+Behind a URL a record is an object of its own (see ``objects``); there are no locks there, so two writers may run the
+same trial, which gives two records with one id and the same outcomes. In both, the last record of an id counts.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.records import OUTCOMES, RECORDS, read_lines, read_outcomes
-from headwise_lab.whole_files import put
+from headwise_lab.manifest import MANIFEST, kind_in, manifest
+from headwise_lab.outcomes import encode
+from headwise_lab.places import is_local, load
+from headwise_lab.records import has_result
 
-MANIFEST = "headwise.json"
-SCHEMA = 1
+__all__ = ["MANIFEST", "Store", "kind_of"]
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+
+
+class _Kept(Protocol):
+    """How records and outcomes are kept: ``files`` on this machine, ``objects`` behind a URL."""
+
+    def claim(self, text: bytes) -> tuple[str, ...]: ...
+    def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]: ...
+    def add(self, line: bytes) -> None: ...
+    def put_outcomes(self, identity: str, content: bytes) -> None: ...
+    def outcomes(self, identity: str) -> list[dict[str, Any]]: ...
+    def count(self, identity: str) -> int | None: ...
 
 
 @attrs.frozen(eq=False)
 class Store:
-    """An output folder that is ours to add to; ``records`` are those it held when it was opened, by id."""
+    """An output folder that is ours to add to.
+
+    ``records`` are by id the last ones of the folder when it was opened or refreshed, and those added since. One thread
+    at a time may use a store; any number of processes may have the folder open.
+    """
 
     folder: Path
-    records: Mapping[str, Mapping[str, Any]]
+    _kept: _Kept
+    records: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path, kind: str) -> Store:
-        """Open or create an output folder for results of one ``kind``.
+        """Open or create an output folder for results of one ``kind``; ``warnings`` say what was repaired.
 
         Raises DataError in one sentence for a folder that cannot be written, that holds something else, or that
         another kind of run or another version of headwise wrote.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _claim(folder, {"schema": SCHEMA, "kind": kind, "headwise": version("headwise")})
-            (folder / OUTCOMES).mkdir(exist_ok=True)
-            warnings = _repair(folder / RECORDS)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        return cls(folder, _held(folder / RECORDS), warnings)
+        kept = _kept(folder)
+        with _told(folder):
+            repaired = kept.claim(manifest(kind))
+            records, warnings = kept.records()
+        store = cls(folder, kept, _last(records))
+        return attrs.evolve(store, warnings=(*repaired, *warnings, *store._incomplete()))
+
+    @classmethod
+    def look(cls, folder: Path) -> Store:
+        """The records of a folder as it is, without changing anything in it; none where it is not there."""
+        kept = _kept(folder)
+        records, warnings = kept.records()
+        return cls(folder, kept, _last(records), warnings)
+
+    def refresh(self) -> None:
+        """Take note of what others have added since."""
+        records, _ = self._kept.records()
+        self.records.clear()
+        self.records.update(_last(records))
 
     def done(self, identity: str) -> bool:
         """Whether a trial's record is here and all its outcomes; a trial that failed has none."""
         record = self.records.get(identity)
-        if record is None:
+        if record is None or not has_result(record) or "n" not in record:
             return False
-        try:
-            return len(read_outcomes(self.folder, identity)) == record.get("n")
-        except DataError:
-            return False
+        return bool(self._kept.count(identity) == record["n"])
 
     def add(self, record: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write a finished trial; a reader sees all of it or nothing."""
+        """Write an attempt of a trial; a reader sees all of it or nothing.
+
+        When this returns it is on disk, or stored behind the URL. Raises DataError in one sentence where it cannot be
+        written, as on a full disk; what was there before stays as it was.
+        """
         try:
-            if outcomes:
-                put(self.folder / OUTCOMES / f"{record['id']}.jsonl", "".join(map(_line, outcomes)).encode())
-            _append(self.folder / RECORDS, _line(record))
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            line = (json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+            content = encode(outcomes) if outcomes else None
         except ValueError as error:  # NaN is no JSON, and no reader could compare it with anything
             raise DataError(f"record {record['id']} holds a figure that is no finite number: {error}") from error
+        with _told(self.folder):
+            if content is not None:
+                self._kept.put_outcomes(record["id"], content)
+            self._kept.add(line)
+        self.records.pop(record["id"], None)
+        self.records[record["id"]] = dict(record)
+
+    def outcomes(self, identity: str) -> list[dict[str, Any]]:
+        """A trial's per-question outcomes; raises DataError where they are missing or malformed."""
+        return self._kept.outcomes(identity)
+
+    def _incomplete(self) -> list[str]:
+        """A warning where outcomes of finished trials are missing or torn, so that they will be run again."""
+        lost = [
+            name
+            for name, record in self.records.items()
+            if has_result(record) and record.get("n") and "source" not in record and not self.done(name)
+        ]
+        named = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        what = "1 trial, which is" if len(lost) == 1 else f"{len(lost)} trials, which are"
+        return [f"{self.folder} lacks outcomes of {what} run again: {named}"] if lost else []
 
 
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"{folder} cannot be written to ({error.strerror or error}); give --out a folder you may write to")
-
-
-def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest into an empty folder, or check the one that is there."""
-    path = folder / MANIFEST
-    foreign = [item.name for item in folder.iterdir() if not item.name.startswith(f".{MANIFEST}.")]
-    if not foreign:
-        put(path, (json.dumps(dict(manifest), indent=1) + "\n").encode())
-    elif not path.is_file():
-        raise DataError(
-            f"{folder} holds {sorted(foreign)[0]} and no {MANIFEST}, so it is not an output folder of headwise; give"
-            " --out a new or empty folder"
-        )
-    else:
-        _compare(folder, _read_manifest(path), manifest)
-        with tempfile.TemporaryFile(
-            dir=folder
-        ):  # finds out now, not after the first trial, that nothing can be written
-            pass
-
-
-def _read_manifest(path: Path) -> Mapping[str, Any]:
+def kind_of(folder: Path) -> str | None:
+    """The kind of run that a folder belongs to; None where it belongs to none."""
+    if not is_local(folder):
+        return kind_in(load(folder, [MANIFEST]).get(MANIFEST, b""))
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is half-written or not ours; give --out a new or empty folder, or delete this one")
+        return kind_in((folder / MANIFEST).read_bytes())
+    except OSError:
+        return None
+
+
+def _kept(folder: Path) -> _Kept:
+    if is_local(folder):
+        from headwise_lab.files import Files
+
+        return Files(folder)
+    from headwise_lab.objects import Objects
+
+    return Objects(folder)
+
+
+def _last(records: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Records by id, the last of each."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        found.pop(str(record.get("id")), None)
+        found[str(record.get("id"))] = record
     return found
 
 
-def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if {**wanted, **found} != dict(wanted):
-        held, asked = (f"{told.get('kind')} of headwise {told.get('headwise')}" for told in (found, wanted))
-        raise DataError(f"{folder} belongs to {held}, not to {asked}; give --out a folder of its own")
-
-
-def _repair(path: Path) -> tuple[str, ...]:
-    """Make ``results.jsonl`` end with a whole line again; says so where a torn one was dropped."""
-    if not path.exists():
-        return ()
-    content = path.read_bytes()
-    whole, newline, rest = content.rpartition(b"\n")
-    if not rest:
-        return ()
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """An OSError inside is a DataError of one sentence."""
     try:
-        json.loads(rest)
-    except ValueError:
-        with path.open("r+b") as stream:
-            stream.truncate(len(whole) + len(newline))
-        return (f"the last line of {path} was torn and has been dropped; its trial is run again",)
-    with path.open("ab") as stream:
-        stream.write(b"\n")
-    return ()
-
-
-def _held(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Records by id, the last of each; raises DataError where a line is malformed."""
-    if not path.exists():
-        return {}
-    return {str(record.get("id")): record for _, record in read_lines(path)[0]}
-
-
-def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(dict(value), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _append(path: Path, line: str) -> None:
-    """Add one line by one write, and have it on disk before returning."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, line.encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        do = "make room and run the same line again" if error.errno in _FULL else "give --out a folder you may write to"
+        raise DataError(f"{folder} cannot be written to ({error.strerror or error}); {do}") from error

@@ -10,11 +10,12 @@ import duckdb
 import pyarrow.parquet
 import pytest
 from tests.lab.fake_kv import kv_record
-from tests.lab.fake_records import fake_record, write_folder
+from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
 from headwise.cli import main
 from headwise_lab.exporting import Table
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
+from headwise_lab.records import outcomes_path, read_outcomes
 
 FORMATS = ("csv", "parquet", "duckdb")
 
@@ -26,8 +27,8 @@ def folder(tmp_path):
     write_folder(place, [(fake_record(n=12), 0.5), (fake_record("sharp", 4, n=12), 0.8)], images=False)
     failed = {"id": "bad", "benchmark": "made-up", "strategies": {"head_scoring": "x"}, "error": "ContractError: no"}
     read = {**kv_record("window:window=64", 64.0), "n": 2, "metric": {"name": "perplexity", "value": 7.0, "se": None}}
-    (place / "outcomes" / f"{read['id']}.jsonl").write_text(
-        '{"id": "1", "score": 2.5, "right": true}\n{"id": "2", "score": 1, "right": false}\n'
+    write_outcomes(
+        place, read["id"], [{"id": "1", "score": 2.5, "right": True}, {"id": "2", "score": 1, "right": False}]
     )
     append(place, *(json.dumps(record) + "\n" for record in (failed, read)))
     return place
@@ -80,9 +81,8 @@ def lines_of(folder) -> list[dict]:
 def answers_of(folder) -> list[dict]:
     found = []
     for record in lines_of(folder):
-        path = folder / "outcomes" / f"{record['id']}.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        found += [{**json.loads(line), "trial": record["id"]} for line in lines]
+        lines = read_outcomes(folder, record["id"]) if outcomes_path(folder, record["id"]).exists() else []
+        found += [{**line, "trial": record["id"]} for line in lines]
     return found
 
 
@@ -122,18 +122,18 @@ def test_the_tables_join_and_give_the_records_own_figures(folder, tmp_path):
 def test_damaged_lines_are_warned_about_and_the_rest_is_exported(folder, tmp_path, capsys):
     good, other = (record["id"] for record in lines_of(folder)[:2])
     append(folder, "not json\n", '{"id": "../escape", "n": 1}\n', "[1]\n", '{"id": "torn", "n"')
-    answers = folder / "outcomes" / f"{good}.jsonl"
-    answers.write_text(answers.read_text() + '{"id": "half')
-    (folder / "outcomes" / f"{other}.jsonl").unlink()
+    torn = outcomes_path(folder, good)
+    torn.write_bytes(torn.read_bytes()[:-40])
+    outcomes_path(folder, other).unlink()
     exported(folder, "csv")
     told = capsys.readouterr().err
     for number_ in (5, 6, 7, 8):
         assert f"results.jsonl:{number_} " in told
-    assert f"{good}.jsonl:13 is torn" in told
+    assert f"The outcomes of record {good} are torn and were left out." in told
     assert f"Record {other} has no outcomes." in told
     assert len(told.splitlines()) == 6
     assert len(rows(tmp_path, "csv", "trials")) == 4
-    assert len(rows(tmp_path, "csv", "outcomes")) == 12 + 2
+    assert len(rows(tmp_path, "csv", "outcomes")) == 2
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -215,13 +215,12 @@ def test_without_a_name_the_tables_lie_in_the_folder_itself(folder):
     assert (folder / "export-outcomes.csv").exists()
 
 
-@pytest.mark.parametrize(("to", "package"), [("parquet", "pyarrow"), ("duckdb", "duckdb")])
-def test_a_missing_package_is_one_sentence_and_csv_needs_none(folder, to, package, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, package, None)
-    assert main(["export", str(folder), "--to", to]) == 2
+def test_a_missing_package_is_one_sentence_and_parquet_needs_none(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert main(["export", str(folder), "--to", "duckdb"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"headwise: --to {to} needs {package}: pip install 'headwise[export]', or give --to csv" == line
-    exported(folder, "csv")
+    assert line == "headwise: --to duckdb needs duckdb: pip install 'headwise[export]', or give --to parquet"
+    exported(folder, "parquet")
 
 
 @pytest.mark.parametrize(

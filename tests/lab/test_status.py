@@ -10,7 +10,7 @@ from tests.lab.fake_sweep import FakeRunner, swept, trials, value
 from headwise import DataError
 from headwise.cli import main
 from headwise_lab.commands.status import duration
-from headwise_lab.sweeps.folder import Progress, locked, read_progress, write_plan, write_progress
+from headwise_lab.sweeps.folder import Progress, is_locked, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
 from headwise_lab.sweeps.trials import Trial
 
@@ -91,6 +91,32 @@ def test_the_time_left_follows_from_the_rate_so_far(tmp_path, capsys):
     assert states(tmp_path).count("running") == 0  # the lock is gone, whatever the note says
 
 
+def test_parts_run_at_once_but_never_the_same_one_and_none_beside_the_whole(tmp_path):
+    with locked(tmp_path, (1, 2)), locked(tmp_path, (2, 2)):
+        assert is_locked(tmp_path)
+        for other in ((1, 2), None):
+            with pytest.raises(DataError, match="another sweep is running in"), locked(tmp_path, other):
+                pass
+    with locked(tmp_path):
+        for other in ((1, 2), None):
+            with pytest.raises(DataError, match="another sweep is running in"), locked(tmp_path, other):
+                pass
+    assert not is_locked(tmp_path)
+
+
+def test_the_rates_of_parts_that_run_add_up_and_others_do_not_count(tmp_path):
+    write_progress(tmp_path, Progress(running=("old",), questions=900, seconds=1.0))
+    for number in (1, 2, 3):
+        told = Progress(running=(f"t{number}",), questions=10 * number, seconds=5.0 * number)
+        write_progress(tmp_path, told, (number, 3))
+    with locked(tmp_path, (1, 3)):
+        assert read_progress(tmp_path) == Progress(running=("t1",), questions=10, seconds=5.0)
+        with locked(tmp_path, (3, 3)):
+            found = read_progress(tmp_path)
+    assert (found.running, found.questions) == (("t1", "t3"), 40)
+    assert found.rate == pytest.approx(10 / 5 + 30 / 15)
+
+
 def test_before_the_first_record_everything_waits(tmp_path):
     write_plan(tmp_path, "New", trials(3))
     assert [state for _, state in look(tmp_path).trials] == ["waiting"] * 3
@@ -103,8 +129,9 @@ def test_a_half_written_store_is_read_as_far_as_it_goes_and_not_changed(tmp_path
     whole = (out / "results.jsonl").read_bytes()
     torn = whole[: whole.rindex(b"\n", 0, -1) + 20]
     (out / "results.jsonl").write_bytes(torn)
-    (out / "outcomes" / "0000.jsonl").unlink()
-    (out / "outcomes" / "0001.jsonl").write_text('{"id": "0", "sc')
+    (out / "outcomes" / "0000.parquet").unlink()
+    torn_outcomes = out / "outcomes" / "0001.parquet"
+    torn_outcomes.write_bytes(torn_outcomes.read_bytes()[:-20])
     (out / "progress.json").write_text('{"runn')
     assert states(tmp_path) == ["waiting", "waiting", "done", "waiting"]
     assert main(["status", str(out)]) == 0

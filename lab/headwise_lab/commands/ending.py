@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
-    """Build the report, print the terminal tables and say where everything is; HeadwiseError if trials failed."""
-    from headwise_lab.records import read_records
+    """Build the report, print the terminal tables and say where everything is.
+
+    Raises HeadwiseError if trials failed, or none could be run.
+    """
+    from headwise_lab.places import at_hand
+    from headwise_lab.records import has_result, read_records
     from headwise_lab.report import build
 
-    paths = build(store.folder, title)
+    with at_hand(store.folder, writes=True) as folder:
+        paths = build(folder, title)
+        records, _ = read_records(folder)
+        tables = _tables(records, folder)
     for warning in paths.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    records, _ = read_records(store.folder)
-    tables = _tables(records, store.folder)
     output = _wide_enough(tables)
     for table in tables:
         output.print(table)
@@ -34,12 +39,15 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     refused = f" {tally.refused} could not be run; the report says why." if tally.refused else ""
     output.print(f"\n{tally.ran} trials run, {tally.found} were there already.{refused}")
     output.print(
-        f"Report: {paths.html} (also report.md, results.jsonl, tables/ and figures/ in {store.folder})",
+        f"Report: {store.folder / paths.html.name}"
+        f" (also report.md, results.jsonl, tables/ and figures/ in {store.folder})",
         markup=False,
     )
     if tally.failed:
         what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"
         raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
+    if tally.refused and not any(map(has_result, records)):
+        raise HeadwiseError(f"no trial could be run; the report in {store.folder} says why")
 
 
 def _tables(records: list[dict[str, Any]], folder: Path) -> list[Table]:

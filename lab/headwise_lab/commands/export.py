@@ -9,7 +9,7 @@ import typer
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run, study, sweep or demo.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Output folder or URL of a run, study, sweep or demo.")],
     *,
     to: Annotated[str, typer.Option(help="parquet, csv or duckdb.")] = "parquet",
     out: Annotated[
@@ -28,12 +28,16 @@ def export(
     fixed order; others follow by name. Lines that are torn or malformed are left out with a warning.
     """
     from headwise_lab import exporting
+    from headwise_lab.places import at_hand, place
     from headwise_lab.whole_files import free
 
-    paths = exporting.targets(out if out is not None else folder / "export", to)
-    free(paths, overwrite=overwrite)
-    tables, warnings = exporting.read_tables(folder)
-    exporting.export(tables, paths, to)
+    given = place(folder)
+    with at_hand(given, writes=out is None) as local:
+        paths = exporting.targets(out if out is not None else local / "export", to)
+        free(paths, overwrite=overwrite)
+        tables, warnings = exporting.read_tables(local)
+        exporting.export(tables, paths, to)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"Wrote {' and '.join(map(str, paths))}.")
+        typer.echo(f"warning: {warning.replace(str(local), str(given))}", err=True)
+    written = paths if out is not None else [given / path.name for path in paths]
+    typer.echo(f"Wrote {' and '.join(map(str, written))}.")

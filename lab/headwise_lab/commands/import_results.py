@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,10 +21,12 @@ Imported = tuple[dict[str, Any], list[dict[str, Any]]]
 
 def import_results(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Result files of lmms-eval or lm-eval, or their folders.")
+        list[str], typer.Argument(metavar="FILE...", help="Result files of lmms-eval or lm-eval, or their folders.")
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Output folder of a run, a sweep or an earlier import, or a new one.")],
+    out: Annotated[
+        str, typer.Option(help="Output folder or URL of a run, a sweep or an earlier import, or a new one.")
+    ],
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Headline of tasks that have this metric; repeat for several. [default: their first mean]"),
@@ -37,14 +40,16 @@ def import_results(
     """
     from headwise_lab.engines.importing import records_of
     from headwise_lab.engines.results import read_run, result_files
+    from headwise_lab.places import place
 
     found: list[Imported] = []
-    for path in result_files(files):
-        records, notes = records_of(read_run(path), metric or ())
-        found += records
-        for note in notes:
-            typer.echo(f"warning: {note}", err=True)
-    store = _opened(out)
+    with ExitStack() as copies:
+        for path in result_files([_at_hand(file, copies) for file in files]):
+            records, notes = records_of(read_run(path), metric or ())
+            found += records
+            for note in notes:
+                typer.echo(f"warning: {note}", err=True)
+    store = _opened(place(out))
     new = [(record, outcomes) for record, outcomes in found if record["id"] not in store.records]
     for record, outcomes in new:
         store.add(record, outcomes)
@@ -55,15 +60,21 @@ def import_results(
     typer.echo(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
 
 
-def _opened(out: Path) -> Store:
-    """The folder, whatever kind of run made it."""
-    from headwise_lab.store import MANIFEST, Store
+def _at_hand(file: str, copies: ExitStack) -> Path:
+    """A file or folder; behind a URL a copy of it, with the samples that lie beside a file."""
+    from headwise_lab.places import at_hand, is_local, place
 
-    try:
-        kind = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, LookupError, TypeError):
-        kind = KIND  # a new folder, or one that Store says what is wrong with
-    return Store.open(out, str(kind))
+    given = place(file)
+    if is_local(given) or given.suffix != ".json":
+        return copies.enter_context(at_hand(given))
+    return copies.enter_context(at_hand(given.parent)) / given.name
+
+
+def _opened(out: Path) -> Store:
+    """The folder, whatever kind of run made it; a new one where it belongs to none, unless Store says what is wrong."""
+    from headwise_lab.store import Store, kind_of
+
+    return Store.open(out, kind_of(out) or KIND)
 
 
 def described(found: Sequence[Imported]) -> list[str]:

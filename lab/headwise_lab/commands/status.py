@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of `headwise sweep`.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Output folder or URL of `headwise sweep`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell how far a sweep is: done, running, failed, time left, best so far.
@@ -24,9 +23,10 @@ def status(
     """
     from rich.console import Console
 
+    from headwise_lab.places import place
     from headwise_lab.sweeps.status import look
 
-    found = look(folder)
+    found = look(place(folder))
     if as_json:
         typer.echo(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
         return

@@ -50,6 +50,10 @@ TRIALS = _columns({
     "text origin": "hardware.device hardware.cpu versions.headwise versions.torch versions.transformers"
     " versions.python command created",
     "integer origin": "hardware.cores hardware.threads schema",
+    "integer counted": "cost.flops_counted cost.flops_counted_unpruned cost.flops_counted_layers"
+    " cost.flops_counted_selection cost.kv_bytes_stored cost.peak_bytes cost.peak_grown_bytes",
+    "text counted": "cost.peak_source",
+    "real counted": "cost.selection_ms cost.selection_share",
 })  # fmt: skip
 """Trials: one row per record, of records with one id the last. Per-question outcomes refer to ``id``."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
-from headwise_lab.records import OUTCOMES, RECORDS
+from headwise_lab.outcomes import decode
+from headwise_lab.records import RECORDS, outcomes_path
 
 _SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")  # it becomes the name of a file
 
@@ -35,13 +36,15 @@ def whole_records(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 def whole_outcomes(folder: Path, identity: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Outcomes of a trial and warnings; none of either where it has no file, as trials that failed have none."""
+    path = outcomes_path(folder, identity)
     try:
-        lines, warnings = whole_lines(folder / OUTCOMES / f"{identity}.jsonl")
+        return decode(path.read_bytes(), str(path)), []
     except FileNotFoundError:
         return [], []
     except OSError as error:
         return [], [f"The outcomes of record {identity} cannot be read ({error.strerror}) and were left out."]
-    return [outcome for _, outcome in lines], warnings
+    except DataError:
+        return [], [f"The outcomes of record {identity} are torn and were left out."]
 
 
 def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

@@ -1,4 +1,4 @@
-"""Tables as files: two of CSV or Parquet, or one DuckDB database. Parquet and DuckDB come with the extra ``export``."""
+"""Tables as files: two of CSV or Parquet, or one DuckDB database. DuckDB comes with the extra ``export``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headwise_lab.exporting.tables import Table
 from headwise_lab.whole_files import whole
 
 NAMES = ("trials", "outcomes")
-_NEEDED = {"csv": (), "parquet": ("pyarrow",), "duckdb": ("pyarrow", "duckdb")}
+_NEEDED = {"csv": (), "parquet": (), "duckdb": ("duckdb",)}
 _SQL = {TEXT: "VARCHAR", INTEGER: "BIGINT", REAL: "DOUBLE", BOOLEAN: "BOOLEAN"}
 
 
@@ -29,7 +29,9 @@ def targets(out: Path, to: str) -> list[Path]:
         try:
             import_module(package)
         except ImportError as error:
-            raise DataError(f"--to {to} needs {package}: pip install 'headwise[export]', or give --to csv") from error
+            raise DataError(
+                f"--to {to} needs {package}: pip install 'headwise[export]', or give --to parquet"
+            ) from error
     if to == "duckdb":
         return [out if out.suffix else out.with_name(f"{out.name}.duckdb")]
     stem = out.stem if out.suffix == f".{to}" else out.name

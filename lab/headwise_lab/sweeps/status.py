@@ -9,12 +9,13 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.records import RECORDS, has_result, is_number, read_lines
+from headwise_lab.records import has_result, is_number
 from headwise_lab.store import Store
 from headwise_lab.sweeps.folder import Progress, is_locked, read_plan, read_progress
 from headwise_lab.sweeps.trials import Trial
 
 DONE, RUNNING, FAILED, REFUSED, WAITING = "done", "running", "failed", "refused", "waiting"
+LOWER_IS_BETTER = "perplexity"
 STATES = (DONE, RUNNING, FAILED, REFUSED, WAITING)
 
 
@@ -48,13 +49,13 @@ class Status:
         return found
 
     def best(self, model: str, benchmark: str) -> tuple[Trial, Mapping[str, Any]] | None:
-        """The trial that prunes with the highest figure so far, the first of equal ones."""
+        """The trial that leaves something out and stands best so far, the first of equal ones."""
         done = [
             (trial, self.records[trial.id])
             for trial, state in self.trials
             if state == DONE and trial.prunes and (trial.model, trial.benchmark) == (model, benchmark)
         ]
-        return max(done, key=lambda pair: figure(pair[1]), default=None)
+        return max(done, key=lambda pair: standing(pair[1]), default=None)
 
 
 def figure(record: Mapping[str, Any]) -> float:
@@ -64,17 +65,20 @@ def figure(record: Mapping[str, Any]) -> float:
     return float(value) if value is not None and is_number(value) else float("-inf")
 
 
+def standing(record: Mapping[str, Any]) -> float:
+    """What is higher for the better of two records: the headline, or how far a perplexity is below 0."""
+    value = figure(record)
+    return -value if value > 0 and record["metric"].get("name") == LOWER_IS_BETTER else value
+
+
 def look(folder: Path) -> Status:
-    """The sweep in a folder; raises DataError where there is none, or where its records cannot be read."""
+    """The sweep in a folder or behind a URL; raises DataError where there is none, or its records cannot be read."""
     title, trials = read_plan(folder)
-    path = folder / RECORDS
-    lines, warnings = read_lines(path) if path.exists() else ([], [])
-    records = {str(record.get("id")): record for _, record in lines}
+    store = Store.look(folder)
     active, progress = is_locked(folder), read_progress(folder)
-    store = Store(folder, records)
     running = progress.running if active else ()
     states = [(trial, state_of(trial, store, running)) for trial in trials]
-    return Status(title, states, records, active, progress, warnings)
+    return Status(title, states, store.records, active, progress, store.warnings)
 
 
 def state_of(trial: Trial, store: Store, running: Sequence[str]) -> str:

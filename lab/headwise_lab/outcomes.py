@@ -1,0 +1,127 @@
+"""Per-question outcomes as Parquet: one file per trial, that gives back exactly what was put in.
+
+A field whose values are all of one kind becomes a column of that kind, lists included, so that other programs can read
+the file. Whatever a column cannot hold exactly, such as whole numbers among fractions or nested objects, becomes JSON
+text; a mark on the column says so, and says whether an empty cell is a null or a field that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headwise.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ENDING = ".parquet"
+_MARK = b"headwise"
+_JSON, _ABSENT = b"json", b"absent"
+_LARGEST = 2**63
+
+
+def encode(outcomes: Sequence[Mapping[str, Any]]) -> bytes:
+    """The content of a file for a trial's outcomes, which are what JSON can hold; at least one with at least one field.
+
+    Raises ValueError for numbers that are not finite, and TypeError for what is no JSON.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = json.loads(json.dumps([dict(outcome) for outcome in outcomes], allow_nan=False))
+    columns = {name: _column(name, rows) for name in dict.fromkeys(name for row in rows for name in row)}
+    schema = pyarrow.schema([field for field, _ in columns.values()])
+    table = pyarrow.Table.from_arrays([cells for _, cells in columns.values()], schema=schema)
+    if table.num_rows != len(rows):
+        raise ValueError("outcomes without any field")
+    content = BytesIO()
+    parquet.write_table(table, content, compression="zstd")
+    return content.getvalue()
+
+
+def decode(content: bytes, where: str) -> list[dict[str, Any]]:
+    """The outcomes in the content of a file; raises DataError, which says ``where``, if that is not whole."""
+    with _whole(where):
+        table = _file(BytesIO(content)).read(use_threads=False)
+        marks = [(field.metadata or {}).get(_MARK, b"") for field in table.schema]
+        rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
+        for name, mark, column in zip(table.column_names, marks, table.columns, strict=True):
+            for row, value in zip(rows, column.to_pylist(), strict=True):
+                if value is not None or not mark:
+                    row[name] = json.loads(value) if mark == _JSON else value
+    return rows
+
+
+def count(content: bytes | Path, where: str) -> int:
+    """How many outcomes a file holds, by its end alone; raises DataError where that is not whole."""
+    with _whole(where):
+        return int(_file(content if isinstance(content, Path) else BytesIO(content)).metadata.num_rows)
+
+
+def _file(source: BytesIO | Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(source)
+
+
+@contextmanager
+def _whole(where: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{where} cannot be read (No such file or directory); run the trial again") from error
+    except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(f"{where} is torn, or headwise did not write it; run the trial again") from error
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[pyarrow.Field, pyarrow.Array]:
+    """A field of all rows. Empty cells are nulls; in marked columns they are fields that are not there."""
+    import pyarrow
+
+    held = [row[name] for row in rows if name in row]
+    everywhere = len(held) == len(rows)
+    kind = _kind([value for value in held if value is not None])
+    if kind is not None and (everywhere or None not in held):
+        marks = {} if everywhere else {_MARK: _ABSENT}
+        cells = [row.get(name) for row in rows]
+    else:
+        kind, marks = pyarrow.string(), {_MARK: _JSON}
+        cells = [json.dumps(row[name]) if name in row else None for row in rows]
+    return pyarrow.field(name, kind, metadata=marks), pyarrow.array(cells, kind)
+
+
+def _kind(values: Sequence[Any]) -> pyarrow.DataType | None:
+    """The type of column that holds values exactly, none of which is null; None where there is no such type."""
+    import pyarrow
+
+    found = {type(value) for value in values}
+    if not found:
+        return pyarrow.null()
+    if len(found) > 1:
+        return None
+    (kind,) = found
+    if kind is list:
+        inside = [item for value in values for item in value]
+        held = None if None in inside else _kind(inside)
+        return None if held is None else pyarrow.list_(held)
+    if kind is int and not all(-_LARGEST <= value < _LARGEST for value in values):
+        return None
+    if kind is str and not all(map(_is_text, values)):
+        return None
+    return {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}.get(kind)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it has no half letters, which JSON can spell and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
