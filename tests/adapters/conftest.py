@@ -31,6 +31,12 @@ def tiny_llava(attention: str = "eager", dtype: torch.dtype = torch.float32, kv_
     return model.to(dtype)
 
 
+@pytest.fixture
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
 @pytest.fixture(params=["eager", "sdpa"])
 def attention(request) -> str:
     return request.param

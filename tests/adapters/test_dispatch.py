@@ -28,12 +28,6 @@ MIXED = {
 """Neighbours are in different places, and so are the layers in front of a stage and behind it."""
 
 
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("dispatch")

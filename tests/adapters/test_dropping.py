@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from tests.adapters.stages import Watch
 from tests.reference import masked_llava as reference
 
 import headwise
@@ -14,12 +15,6 @@ from headwise.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-
-
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
 
 
 def fastv(layer: int = 2, keep: int = 4, **settings) -> Recipe:
@@ -323,12 +318,3 @@ def test_bfloat16_keeps_the_same_tokens_as_its_own_eager_maps(tools, attention):
     expected = maps[1][0, :, -1, 4:20]
     assert seen[0].attention.dtype == torch.float32
     torch.testing.assert_close(seen[0].attention[0], expected, atol=0.03, rtol=0.1)
-
-
-class Watch:
-    def __init__(self, seen: list) -> None:
-        self._seen = seen
-
-    @headwise.hookimpl
-    def selected(self, selection) -> None:
-        self._seen.append(selection)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.adapters.vision_models import IMAGE, batch, next_prompt, tiny_next
+from tests.adapters.stages import Watch, check_rows_of_a_batch_equal_single_rows, one_stage
+from tests.adapters.vision_models import batch, next_prompt, tiny_next
 
 import headwise
 from headwise.attachment import adapter_for
-from headwise.plan import PruningPlan, Stage
 from headwise.recipe import Recipe
-from headwise.registry import Strategy
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CROP = 16  # tokens
 SIZES = [(30, 20), (16, 40), (32, 32), (16, 16), (7, 48), (47, 3), (10, 11), (33, 17), (9, 31)]
-
-
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +88,6 @@ def test_budgets_count_one_crop(model):
     assert adapter_for(model).geometry.visual_tokens == CROP
 
 
-class Watch:
-    def __init__(self):
-        self.kept = []
-
-    @headwise.hookimpl
-    def selected(self, selection):
-        self.kept.append(selection)
-
-
 def kept_by(model, text, inputs, **options):
     watch = Watch()
     with headwise.attach(model, Recipe.of(text, **options), observers=[watch]):
@@ -136,23 +120,6 @@ def test_what_crops_keep_does_not_depend_on_the_batch(model, text):
         assert alone.kept[0].tolist() == rows[row].tolist()
 
 
-class OneStage:
-    """Once, before the language model, by any function of the evidence."""
-
-    def __init__(self, select, **settings):
-        self._stage = Stage(0, 4, select, **settings)
-
-    @headwise.hookimpl
-    def token_pruning(self, geometry):
-        return PruningPlan(geometry, (self._stage,))
-
-
-def one_stage(select, **settings) -> Recipe:
-    strategy = Strategy("token_pruning", "one_stage", "this test", OneStage(select, **settings))
-    strategies = {**Recipe.of("token_pruning=none").strategies, "token_pruning": strategy}
-    return Recipe(strategies=strategies, budget=headwise.Budget(keep=4))
-
-
 def test_vision_evidence_is_that_of_the_crop_each_token_comes_from(model):
     found = []
 
@@ -161,7 +128,7 @@ def test_vision_evidence_is_that_of_the_crop_each_token_comes_from(model):
         return torch.arange(evidence.visual).expand(evidence.batch, -1).float()
 
     prompt = next_prompt(model, 3, (30, 20), 5)
-    with headwise.attach(model, one_stage(look, reads=("vision",))):
+    with headwise.attach(model, one_stage(look, 4, reads=("vision",))):
         model(**prompt.inputs)
     pixels = prompt.images["pixel_values"][0]
     states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].flatten(0, 1)
@@ -179,7 +146,7 @@ def test_seeds_of_crops_do_not_depend_on_the_batch(model):
 
     prompts = [next_prompt(model, 3, (30, 20), 5, seed=1), next_prompt(model, 2, (16, 16), 4, seed=2)]
     together = batch(prompts, "left")
-    with headwise.attach(model, one_stage(look, per_image=True)):
+    with headwise.attach(model, one_stage(look, 4, per_image=True)):
         model(**together)
         of_both = sorted(seeds)
         seeds.clear()
@@ -192,10 +159,5 @@ def test_seeds_of_crops_do_not_depend_on_the_batch(model):
 @pytest.mark.parametrize("text", ["streaming:sinks=2,window=9", "snapkv:budget=9,every=1,queries=8"])
 def test_pruned_and_evicted_rows_of_a_batch_equal_single_rows(model, text):
     prompts = [next_prompt(model, 3, (16, 16), 5, seed=1), next_prompt(model, 2, (10, 11), 4, seed=2)]
-    together = batch(prompts, "left")
-    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "suppress_tokens": [IMAGE]}
-    with headwise.attach(model, Recipe.of("token_pruning=uniform:layer=2", text, keep=4)):
-        found = model.generate(**together, **options)[:, together["input_ids"].shape[1] :]
-        for row, prompt in zip(found, prompts, strict=True):
-            alone = model.generate(**prompt.inputs, **options)[0, prompt.ids.shape[1] :]
-            assert row.tolist() == alone.tolist()
+    recipe = Recipe.of("token_pruning=uniform:layer=2", text, keep=4)
+    check_rows_of_a_batch_equal_single_rows(model, recipe, prompts)

@@ -29,12 +29,6 @@ EVERY = pytest.mark.parametrize("method", METHODS)
 KEEP, FIRST = 5, 4  # tokens kept of an image; where it begins: begin-of-sequence and three words precede it
 
 
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return write_weights(tmp_path_factory.mktemp("weights"))

@@ -6,14 +6,13 @@ import sys
 
 import pytest
 import torch
-from tests.adapters.vision_models import END, IMAGE, START, VIDEO, batch, qwen_prompt, tiny_qwen
+from tests.adapters.stages import Watch, check_rows_of_a_batch_equal_single_rows, one_stage
+from tests.adapters.vision_models import END, IMAGE, START, VIDEO, qwen_prompt, tiny_qwen
 from tests.reference import masked_vlm as reference
 
 import headwise
 from headwise.attachment import adapter_for
-from headwise.plan import PruningPlan, Stage
 from headwise.recipe import Recipe
-from headwise.registry import Strategy
 from headwise_adapters import qwen_tower
 
 pytestmark = pytest.mark.usefixtures("no_grad")
@@ -22,26 +21,9 @@ TOWER = {"atol": 1e-5, "rtol": 1e-4}
 SIZES = ((8, 6), (6, 10))
 
 
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture(scope="module")
 def model():
     return tiny_qwen("sdpa")
-
-
-class OneStage:
-    """Once, before ``layer``, by any function of the evidence."""
-
-    def __init__(self, select, layer, **settings):
-        self._stage = Stage(layer, 144, select, **settings)
-
-    @headwise.hookimpl
-    def token_pruning(self, geometry):
-        return PruningPlan(geometry, (self._stage,))
 
 
 def seen_by(model, inputs, look, layer=0, **settings):
@@ -52,9 +34,7 @@ def seen_by(model, inputs, look, layer=0, **settings):
         found.append(look(evidence))
         return -torch.arange(evidence.visual).expand(evidence.batch, -1).float()
 
-    strategy = Strategy("token_pruning", "one_stage", "this test", OneStage(select, layer, **settings))
-    strategies = {**Recipe.of("token_pruning=none").strategies, "token_pruning": strategy}
-    with headwise.attach(model, Recipe(strategies=strategies, budget=headwise.Budget(keep=144))):
+    with headwise.attach(model, one_stage(select, 144, layer, **settings)):
         model(**inputs)
     return found[-1]
 
@@ -176,17 +156,11 @@ def test_vision_evidence_reaches_a_stage_in_the_order_of_the_tokens(model):
     "text", ["visionzip", "vispruner", "divprune", "cdpruner", "sparsevlm", "pdrop", "feather", "dart"]
 )
 def test_published_methods_run_and_keep_their_share(model, text):
-    prompt, kept = qwen_prompt(model, 3, SIZES[0], 5), []
-
-    class Watch:
-        @headwise.hookimpl
-        def selected(self, selection):
-            kept.append(selection.kept.shape[1])
-
+    prompt, watch = qwen_prompt(model, 3, SIZES[0], 5), Watch()
     options = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
-    with headwise.attach(model, Recipe.of(text, keep=144), observers=[Watch()]):
+    with headwise.attach(model, Recipe.of(text, keep=144), observers=[watch]):
         out = model.generate(**prompt.inputs, **options)
-    assert kept[-1] == 3
+    assert watch.kept[-1].kept.shape[1] == 3
     assert out.shape[1] == prompt.ids.shape[1] + 3
 
 
@@ -251,14 +225,8 @@ ORIGINAL = "streaming:sinks=2,window=9,positions=original"
 )
 def test_evicted_rows_of_a_batch_equal_single_rows(model, text, pruning):
     prompts = [qwen_prompt(model, 3, SIZES[0], 8, seed=1), qwen_prompt(model, 2, SIZES[1], 4, seed=2)]
-    together = batch(prompts, "left")
-    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "suppress_tokens": [IMAGE]}
     recipe = Recipe.of(pruning, text, keep=144) if pruning else Recipe.of(text)
-    with headwise.attach(model, recipe):
-        found = model.generate(**together, **options)[:, together["input_ids"].shape[1] :]
-        for row, prompt in zip(found, prompts, strict=True):
-            alone = model.generate(**prompt.inputs, **options)[0, prompt.ids.shape[1] :]
-            assert row.tolist() == alone.tolist()
+    check_rows_of_a_batch_equal_single_rows(model, recipe, prompts)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import functools
 
 import pytest
 import torch
+from tests.adapters.stages import Watch
 from tests.adapters.test_llava import fingerprint
 from tests.adapters.vision_models import IMAGE, NEXT, QWEN, batch, scattered
 from tests.reference import masked_vlm as reference
@@ -19,12 +20,6 @@ from headwise.recipe import Recipe
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"atol": 3e-5, "rtol": 1e-5}
 OPTIONS = {"do_sample": False, "eos_token_id": None}
-
-
-@pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(params=[NEXT, QWEN], ids=lambda family: family.name)
@@ -220,12 +215,3 @@ def test_llava_on_siglip_keeps_all_tokens_and_has_no_class_token_among_them(tool
     with headwise.attach(model, Recipe.of("visionzip", keep=4), observers=[Watch(watch)]):
         model(input_ids=tools["prompt"](3, "image", 5), pixel_values=images)
     assert watch[0].kept.shape == (1, 4)
-
-
-class Watch:
-    def __init__(self, seen: list) -> None:
-        self._seen = seen
-
-    @headwise.hookimpl
-    def selected(self, selection) -> None:
-        self._seen.append(selection)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-
 import attrs
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import assume, given, settings
+from tests.plugins import in_llm
 from tests.reference import cdpruner as reference
 
-from headwise import Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import Pipeline, Recipe, StrategyError, shape
 from headwise.registry import resolve
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
-TINY = Geometry(
-    name="tiny", layers=4, heads=4, kv_heads=4, head_dim=4, hidden=16, intermediate=32, visual_tokens=12
-)  # fmt: skip
 
 
 @attrs.frozen(eq=False)
@@ -58,15 +54,8 @@ class Images:
         self.notes[key] = values
 
 
-@functools.cache
-def prepared(options):
-    pipeline = Pipeline(Recipe.of(f"cdpruner:{options}".rstrip(":"), keep=4))
-    return pipeline, pipeline.plan(TINY).stages[0]
-
-
 def kept(evidence, options=""):
-    pipeline, stage = prepared(options)
-    return pipeline.select(stage, evidence).positions.tolist()
+    return in_llm.kept(f"cdpruner:{options}".rstrip(":"), evidence)
 
 
 def by_clip(features, cosines, keep, options=""):
@@ -205,7 +194,7 @@ def test_record_says_which_relevance_was_used(options, there, used, folders, rea
     evidence = Images(noise(12, 2, 9, 8), 3, cosines, noise(13, 2, 4, 8), torch.ones(2, 4, dtype=torch.bool))
     kept(evidence, options)
     assert ({"relevance": [used] * 2}, folders, reads) == (
-        evidence.notes, evidence.folders, prepared(options)[1].reads
+        evidence.notes, evidence.folders, in_llm.first_stage(f"cdpruner:{options}".rstrip(":")).reads
     )  # fmt: skip
 
 

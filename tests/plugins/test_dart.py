@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-
 import attrs
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from tests.plugins import in_llm
 from tests.reference import dart as reference
 
-from headwise import BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import BudgetError, Pipeline, Recipe, StrategyError, shape
 from headwise.registry import resolve
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
-TINY = Geometry(
-    name="tiny", layers=4, heads=4, kv_heads=4, head_dim=4, hidden=16, intermediate=32, visual_tokens=12
-)  # fmt: skip
 
 
 @attrs.frozen
@@ -81,15 +77,8 @@ def prompts(seed, visual, words, keep, *, batch=1, exact=False):
     return Prompts(states(visual), keys(visual), states(words), keys(words), real, keep)
 
 
-@functools.cache
-def prepared(options):
-    pipeline = Pipeline(Recipe.of(f"dart:{options}".rstrip(":"), keep=4))
-    return pipeline, pipeline.plan(TINY).stages[0]
-
-
 def kept(evidence, options=""):
-    pipeline, stage = prepared(options)
-    return pipeline.select(stage, evidence).positions.tolist()
+    return in_llm.kept(f"dart:{options}".rstrip(":"), evidence)
 
 
 def expected(evidence, **pivots):

@@ -9,12 +9,14 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from tests.plugins import in_llm
+from tests.plugins.in_llm import LLAVA, Rows
 from tests.reference import pdrop as reference
 
 from headwise import BudgetError, Pipeline, Recipe, StrategyError, shape
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
-LLAVA, LARGE, DEMO = shape("llava-1.5-7b"), shape("llava-1.5-13b"), shape("demo-llava")
+LARGE, DEMO = shape("llava-1.5-13b"), shape("demo-llava")
 OTHERS = [  # layers, ratios of all tokens, counts and average of FinePruner's runs: section 1.3 of the specification
     (LLAVA, "2/8/16/24", "0.58/0.337/0.195/0.113", (334, 194, 112, 65), 191.4),
     (LLAVA, "2/8/16/24", "0.436/0.19/0.082/0.035", (251, 109, 47, 20), 127.1),
@@ -22,32 +24,11 @@ OTHERS = [  # layers, ratios of all tokens, counts and average of FinePruner's r
 
 
 def planned(options="", geometry=LLAVA, **budget):
-    return Pipeline(Recipe.of(f"token_pruning=pdrop{options}", **budget)).plan(geometry)
+    return in_llm.planned(f"token_pruning=pdrop{options}", geometry, **budget)
 
 
 def stages(plan):
     return [(stage.layer, stage.keep) for stage in plan.stages]
-
-
-@attrs.frozen
-class Rows:
-    """Evidence of rows with the given scores (b, v)."""
-
-    scores: torch.Tensor
-    keep: int
-    kinds: list = attrs.field(factory=list)
-
-    @property
-    def batch(self):
-        return self.scores.shape[0]
-
-    @property
-    def visual(self):
-        return self.scores.shape[1]
-
-    def attention(self, kind="attention"):
-        self.kinds.append(kind)
-        return self.scores
 
 
 def test_without_a_budget_each_stage_halves_as_published():

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-
 import attrs
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from tests.plugins import in_llm
+from tests.plugins.in_llm import LLAVA, Rows
 from tests.reference import sparsevlm as reference
 
-from headwise import BudgetError, Geometry, Pipeline, Recipe, StrategyError, shape
+from headwise import BudgetError, Geometry, StrategyError, shape
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
-LLAVA = shape("llava-1.5-7b")
 LISTS = {
     "v1": {192: (300, 200, 110), 128: (303, 110, 36), 96: (238, 48, 26), 64: (66, 30, 17)},
     "plus": {192: (300, 200, 118), 128: (238, 108, 60), 96: (246, 54, 28), 64: (66, 34, 20)},
@@ -27,35 +26,15 @@ AVERAGES = {  # setting -> reported, processed: section 1.2 of the specification
 SETTINGS = [(variant, setting) for variant, lists in LISTS.items() for setting in lists]
 
 
-@functools.cache
-def pipeline(options="", **budget):
-    return Pipeline(Recipe.of(f"token_pruning=sparsevlm{options}", **budget))
-
-
 def planned(options="", geometry=LLAVA, **budget):
-    return pipeline(options, **budget).plan(geometry)
+    return in_llm.planned(f"token_pruning=sparsevlm{options}", geometry, **budget)
 
 
-@attrs.frozen
-class Rows:
-    """Evidence of rows with the given scores (b, v) and hidden states (b, v, d)."""
+@attrs.frozen(kw_only=True)
+class States(Rows):
+    """Evidence with hidden states (b, v, d) too."""
 
-    scores: torch.Tensor
     states: torch.Tensor
-    keep: int
-    kinds: list = attrs.field(factory=list)
-
-    @property
-    def batch(self):
-        return self.scores.shape[0]
-
-    @property
-    def visual(self):
-        return self.scores.shape[1]
-
-    def attention(self, kind="attention"):
-        self.kinds.append(kind)
-        return self.scores
 
     def hidden(self):
         return self.states
@@ -68,12 +47,12 @@ def made(seed, rows, visual, keep, *, width=5, levels=None, repeated=False):
     hidden = random.standard_normal((rows, visual, width))
     if repeated:
         hidden[:, 1::2] = hidden[:, : 2 * (visual // 2) : 2]
-    return Rows(torch.from_numpy(scores).float(), torch.from_numpy(hidden).float(), keep)
+    return States(scores=torch.from_numpy(scores).float(), states=torch.from_numpy(hidden).float(), keep=keep)
 
 
 def selected(evidence, options=""):
     stage = planned(options, shape("demo-llava"), keep=36).stages[0]
-    return pipeline(options).select(stage, evidence)
+    return in_llm.pipeline(f"token_pruning=sparsevlm{options}").select(stage, evidence)
 
 
 def outcome(evidence, options="", row=0):
@@ -245,7 +224,7 @@ def test_published_stages_keep_and_merge_what_the_reference_does(visual, keep):
 
 
 def test_tokens_that_are_all_alike_are_merged_into_the_first_of_the_recycled():
-    evidence = Rows(torch.ones(1, 40), torch.ones(1, 40, 4), 12)
+    evidence = States(scores=torch.ones(1, 40), states=torch.ones(1, 40, 4), keep=12)
     kept = reference.split(40, 12)
     slots = outcome(evidence)
     assert list(range(kept)) == [place for place, _ in slots[:kept]]
@@ -256,7 +235,7 @@ def test_tokens_that_are_all_alike_are_merged_into_the_first_of_the_recycled():
 
 def test_of_tokens_that_are_all_alike_every_centre_stands_for_itself():
     """Each is as near to the first centre as to itself, so that the others would be left without members."""
-    evidence = Rows(torch.ones(1, 40), torch.ones(1, 40, 4), 30)
+    evidence = States(scores=torch.ones(1, 40), states=torch.ones(1, 40, 4), keep=30)
     _, clusters = reference.stage([1.0] * 40, [[1.0] * 4] * 40, 30, 1.0, 0.5)
     assert len(clusters) > 1
     assert wanted(evidence, share=1.0, clusters=0.5) == outcome(evidence, ":recycle=1,clusters=0.5")

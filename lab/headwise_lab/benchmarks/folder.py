@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def prepared(folder: Path, stamp: Stamp, build: Callable[[Path], None]) -> None:
         raise DataError(f"{stamp['benchmark']} cannot be written to {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def forget_stale(folder: Path, workplace: Path, age: float) -> None:
+    """Delete what killed builds of ``folder`` left more than ``age`` seconds ago; ``workplace`` is the living one."""
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        if path != workplace and time.time() - path.stat().st_mtime > age:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(workplace: Path, folder: Path, stamp: Stamp) -> None:

@@ -8,9 +8,7 @@ Converted to 16-bit floats the weights take 269 MB; what rounding to them change
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 
 from headwise.errors import ModelError
 from headwise_adapters.quiet import without_progress
-from headwise_lab.benchmarks.folder import prepared
+from headwise_lab.benchmarks.folder import forget_stale, prepared
 from headwise_lab.data import cache
 from headwise_lab.loading import speaking_for
 
@@ -77,7 +75,7 @@ def _convert(source: Path, workplace: Path, target: Path) -> None:
         if find_spec(name) is None:
             raise ModelError(f"reading smollm2 for the first time needs {name}; run: {INSTALL_READERS}")
     print(f"converting smollm2 once, into {target}", file=sys.stderr)
-    _forget_stale(workplace, target)
+    forget_stale(target, workplace, STALE)
     with without_progress():
         with speaking_for("smollm2"):
             read, tokenizer = _read(source)
@@ -103,10 +101,3 @@ def _unquantised(read: Any) -> Any:
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         raise ModelError("its weights do not fit into 16-bit floats")
     return model
-
-
-def _forget_stale(workplace: Path, target: Path) -> None:
-    """Delete what a killed conversion left long ago."""
-    for path in target.parent.glob(f".{target.name}.*"):
-        if path != workplace and time.time() - path.stat().st_mtime > STALE:
-            shutil.rmtree(path, ignore_errors=True)

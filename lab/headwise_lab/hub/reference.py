@@ -1,0 +1,63 @@
+"""What ``--data hub...`` says: which dataset, at which revision, and which part of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+
+from headwise.errors import DataError
+
+HUB = "hub"
+FORM = "hub, hub:OWNER/NAME[@REVISION][:CONFIG][:SPLIT], or hub:FOLDER[:CONFIG][:SPLIT] with ./, / or ~/ before FOLDER"
+ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+def is_reference(data: str | Path) -> bool:
+    """Whether ``--data`` names a dataset in the hub's layout rather than a folder of official files."""
+    return str(data) == HUB or str(data).startswith(f"{HUB}:")
+
+
+@attrs.frozen
+class Reference:
+    """A dataset on the Hugging Face hub or in a local folder; None is the usual one, or the usual part of it."""
+
+    dataset: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+    @classmethod
+    def of(cls, data: str | Path) -> Reference:
+        """Read ``hub...``; raises DataError where it has another form."""
+        _, _, rest = str(data).partition(":")
+        named, *parts = rest.split(":")
+        dataset, at, revision = (named, "", "") if _is_path(named) else named.partition("@")
+        if len(parts) > 2 or (at and not revision) or (dataset and not _is_path(dataset) and not ID.fullmatch(dataset)):
+            raise DataError(f"{data} names no dataset; wanted: {FORM}")
+        config, split = (*parts, "", "")[:2]
+        return cls(dataset or None, revision or None, config or None, split or None)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return self.dataset is not None and _is_path(self.dataset)
+
+    @property
+    def text(self) -> str:
+        """What to give to ``--data`` for the same."""
+        if self == Reference():
+            return HUB
+        named = (self.dataset or "") + (f"@{self.revision}" if self.revision else "")
+        return ":".join([HUB, named, self.config or "", self.split or ""]).rstrip(":")
+
+    def beside(self, folder: Path) -> Reference:
+        """The same, where a relative local path is meant from ``folder``."""
+        if self.dataset is None or not self.local:
+            return self
+        return attrs.evolve(self, dataset=str((folder / Path(self.dataset).expanduser()).absolute()))
+
+
+def _is_path(named: str) -> bool:
+    return named in (".", "..", "~") or named.startswith(("/", "./", "../", "~/"))
