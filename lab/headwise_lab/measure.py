@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from headwise.attachment import Attachment
 from headwise.budget import prefill_flops
 from headwise.eviction import EvictionPlan, held
 from headwise.plan import PruningPlan
+from headwise_lab.choosing import choices_timed
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import DTYPES, Loaded
 
@@ -45,9 +47,9 @@ def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) ->
 
 @torch.inference_mode()
 def timed(
-    loaded: Loaded, inputs: Inputs, batches: int, attached: Callable[[], AbstractContextManager[Any]]
+    loaded: Loaded, inputs: Inputs, batches: int, attached: Callable[[], AbstractContextManager[Attachment]]
 ) -> dict[str, float | None]:
-    """Prefill and decode times over the first ``batches`` batches, after the model has warmed up.
+    """Prefill, decode and selection times over the first ``batches`` batches, after the model has warmed up.
 
     ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed in turns with
     it, batch by batch, so that whatever else the machine is doing meets both.
@@ -56,26 +58,33 @@ def timed(
     ``prefill_share``: median of that time over the unpruned model's, ``prefill_unpruned_ms``.
     ``decode_tokens_per_s``: the same batches generate exactly STEPS tokens; what that takes beyond the prefill is spent
     on rows x (STEPS - 1) tokens, since the prefill gives the first. None where the clock cannot tell them apart.
+    ``selection_ms``: what choosing tokens and KV entries took in the prefill of that generation, evidence included,
+    over its rows; the prefill that is timed alone has no watch in it. ``selection_share``: of ``prefill_ms``.
     """
-    prefills, unpruned, shares, rates = [], [], [], []
+    prefills, unpruned, shares, rates, selections, parts = [], [], [], [], [], []
     for batch in islice(inputs.batches(), batches):
         tensors, rows = batch.on(loaded), len(batch.visual)
-        with attached():
-            whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
-            prefill = _seconds(loaded, _prefill, loaded.model, tensors)
-        plain = _seconds(loaded, _prefill, loaded.model, tensors)
-        prefills.append(1000 * prefill / rows)
+        with attached() as attachment:
+            with choices_timed(loaded.model, loaded.device, attachment.pipeline) as choices:
+                whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
+            alone = _seconds(loaded, prefill, loaded.model, tensors)
+        plain = _seconds(loaded, prefill, loaded.model, tensors)
+        prefills.append(1000 * alone / rows)
         unpruned.append(1000 * plain / rows)
-        shares.append(prefill / plain)
-        if whole > prefill:
-            rates.append(rows * (STEPS - 1) / (whole - prefill))
+        shares.append(alone / plain)
+        selections.append(1000 * choices.seconds() / rows)
+        parts.append(choices.seconds() / alone)
+        if whole > alone:
+            rates.append(rows * (STEPS - 1) / (whole - alone))
     found = {"prefill_ms": prefills, "prefill_unpruned_ms": unpruned, "prefill_share": shares}
-    return {key: median(values) if values else None for key, values in (found | {"decode_tokens_per_s": rates}).items()}
+    found |= {"selection_ms": selections, "selection_share": parts, "decode_tokens_per_s": rates}
+    return {key: median(values) if values else None for key, values in found.items()}
 
 
-def _prefill(model: Any, tensors: Any) -> None:
+def prefill(model: Any, tensors: Any) -> Any:
+    """One forward over whole prompts, with logits for the last token alone where the model can leave out the others."""
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    model(**tensors, use_cache=True, **last_only)
+    return model(**tensors, use_cache=True, **last_only)
 
 
 def _seconds(loaded: Loaded, work: Any, *arguments: Any) -> float:

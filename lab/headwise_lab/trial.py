@@ -27,6 +27,8 @@ from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import installed, load, only
+from headwise_lab.costs import watched
+from headwise_lab.data import pinned
 from headwise_lab.inputs import Batch, Inputs, diversity
 from headwise_lab.measure import counted, generate, hardware, mean_text, timed, versions
 from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
@@ -46,7 +48,7 @@ class Setting:
     seed: int = 0
     limit: int | None = None
     study: str | None = None
-    data: Path | None = None
+    data: str | Path | None = None
     timed_batches: int = TIMED_BATCHES
 
 
@@ -136,6 +138,7 @@ def run_trial(
         "cost": {
             **counted(attached.plan, attached.eviction, mean_text(lengths), loaded.dtype),
             **times,
+            **(watched(inputs, lambda: attach(loaded.model, setting.recipe)) if setting.timed_batches else {}),
             "batch": inputs.batch,
         },
         "overlap": mean_overlap(overlaps),
@@ -183,7 +186,8 @@ def command(setting: Setting, inputs: Inputs) -> str:
     for hook, text in texts(recipe).items():
         words += [] if implied.get(hook) == text else ["--strategy", f"{hook}={text}"]
     options = {key: value for key, value in recipe.settings.items() if value != usual.settings[key]}
-    options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch, "data": setting.data}
+    options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch}
+    options["data"] = pinned(setting.data, inputs.benchmark)
     defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
     options |= {key: getattr(loaded, key) for key, default in defaults if getattr(loaded, key) != default}
     return shlex.join([*words, *_words(options)])

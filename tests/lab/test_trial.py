@@ -30,8 +30,8 @@ def few_new_tokens(monkeypatch):
     monkeypatch.setattr(trial_module, "NEW_TOKENS", 4)
 
 
-def trial(tiny, toy, *texts, batch=4, inputs=None, **options):
-    setting = Setting(recipe=Recipe.of(*texts, **options), timed_batches=1)
+def trial(tiny, toy, *texts, batch=4, inputs=None, timed_batches=1, **options):
+    setting = Setting(recipe=Recipe.of(*texts, **options), timed_batches=timed_batches)
     return run_trial(setting, inputs or Inputs(tiny, toy, toy.questions, batch))
 
 
@@ -82,7 +82,7 @@ def test_batches_of_different_lengths_answer_and_keep_as_each_question_alone(tin
 def test_every_recipe_answers_and_keeps_in_a_batch_as_it_does_alone(deeper, toy, name):
     few = toy.questions[:3]
     record, together = trial(deeper, toy, name=name, tokens=110, inputs=Inputs(deeper, toy, few, 3))
-    _, alone = trial(deeper, toy, name=name, tokens=110, inputs=Inputs(deeper, toy, few, 1))
+    _, alone = trial(deeper, toy, name=name, tokens=110, inputs=Inputs(deeper, toy, few, 1), timed_batches=0)
     assert record["budget"]["processed"] == pytest.approx(110, abs=1)
     assert {len(outcome["kept"]) for outcome in together} == {record["budget"]["kept"]}
     for key in ("prediction", "kept", "heads"):
@@ -99,7 +99,13 @@ def test_record_tells_the_plan_and_its_cost(tiny, toy):
     assert record["cost"]["kv_bytes"] == sum(n + text for n in processed) * 2 * 8 * 16 * 4  # k and v, float32
     per_token = 4 * 128 * 128 + 3 * 128 * 384
     assert record["cost"]["flops_visual"] == sum(n * per_token + 2 * n * n * 128 for n in processed)
-    assert record["cost"]["prefill_ms"] > 0
+    assert record["cost"].keys() == {
+        "prefill_ms", "prefill_unpruned_ms", "prefill_share", "selection_ms", "selection_share", "decode_tokens_per_s",
+        "batch", "flops_visual", "flops_total", "flops_formula", "flops_counted", "flops_counted_unpruned",
+        "flops_counted_layers", "flops_counted_selection", "text_tokens", "kv_bytes", "kv_bytes_stored",
+        "peak_bytes", "peak_grown_bytes", "peak_source",
+    }  # fmt: skip
+    assert record["cost"]["prefill_ms"] > record["cost"]["selection_ms"] > 0
     assert record["strategies"]["head_scoring"] == "sparsity:form=l2"
     assert set(record["timing"]) == {"query_selection", "head_scoring", "head_count", "token_pruning"}
     assert record["versions"].keys() == {"headwise", "torch", "transformers", "python"}
@@ -138,7 +144,7 @@ def test_pictures_seen_before_change_nothing(tiny, toy):
         inner.remove()
     _, fresh = trial(tiny, toy, *random_heads, keep=12)
     assert again == fresh
-    assert first - second == 2  # two batches were answered; only the timed passes look again
+    assert first - second == 2 + 1  # two batches were answered, and the unpruned model's work counted, once for both
     assert "forward" not in vars(tiny.model.model.vision_tower)
 
 
@@ -152,7 +158,8 @@ def test_a_strategy_that_looks_inside_the_tower_sees_it_work_on_every_batch(tiny
     finally:
         inner.remove()
     _, fresh = trial(tiny, toy, "vispruner", keep=12)
-    assert len(looks) == 2 + 3  # two batches are answered; one is timed: a prefill, one with it, and new tokens
+    # Two batches are answered; one is timed: a prefill, one with it, and new tokens; it is counted, its memory watched.
+    assert len(looks) == 2 + 3 + 2
     assert again == fresh
     assert len({tuple(outcome["kept"]) for outcome in fresh}) == len(toy.questions)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +46,9 @@ def run(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    out: Annotated[Path | None, typer.Option(help="Also store the record and its outcomes in this folder.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Also store the record and its outcomes in this folder or URL.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
 ) -> None:
     """Run one model on one benchmark with one recipe.
@@ -60,6 +61,7 @@ def run(
     from headwise_lab.data import questions_of
     from headwise_lab.inputs import Inputs
     from headwise_lab.models_io import load_model
+    from headwise_lab.places import place
     from headwise_lab.store import Store
     from headwise_lab.submitting import keep as keep_answers
     from headwise_lab.submitting import submit, unanswered
@@ -67,16 +69,16 @@ def run(
 
     settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
     chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep, **settings)
-    asked = benchmark_called(benchmark)
+    asked, folder = benchmark_called(benchmark), None if out is None else place(out)
     loaded = load_model(model, dtype=dtype, device=device, attention=attention)
     check(chosen, loaded.geometry)
     inputs = Inputs(loaded, asked, questions_of(asked, data=data, limit=limit, seed=seed), batch)
-    store = Store.open(out, "run") if out is not None else None
+    store = Store.open(folder, "run") if folder is not None else None
     for warning in store.warnings if store else ():
         typer.echo(f"warning: {warning}", err=True)
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose answers only a server knows
-        path = _with_progress(lambda given, asked, told: submit(given, asked, out, told), setting, inputs)
+        path = _with_progress(lambda given, asked, told: submit(given, asked, folder, told), setting, inputs)
         typer.echo(f"submission written: {path}")
         return
     record, outcomes = _with_progress(run_trial, setting, inputs)
@@ -85,9 +87,9 @@ def run(
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
         typer.echo(f"stored in {out}", err=True)
-    if out is not None and getattr(asked, "judged", False):
+    if folder is not None and getattr(asked, "judged", False):
         said = [outcome["prediction"] for outcome in outcomes]
-        typer.echo(f"answers to judge: {keep_answers(asked, inputs.questions, said, out, record['id'])}", err=True)
+        typer.echo(f"answers to judge: {keep_answers(asked, inputs.questions, said, folder, record['id'])}", err=True)
 
 
 def _with_progress(run_trial: Any, setting: Any, inputs: Any) -> Any:
@@ -112,13 +114,7 @@ def describe(record: dict[str, Any]) -> str:
     ]
     if record["heads"]["mean"] is not None:
         lines.append(f"heads       {record['heads']['mean']:.2f} of {record['heads']['of']} decided, on average")
-    lines += [
-        f"prefill     {_shown(cost['prefill_ms'])} ms per question in batches of {cost['batch']};"
-        f" {cost['flops_total'] / 1e9:.4g} G multiply-adds ({cost['flops_formula']}), of which"
-        f" {cost['flops_visual'] / 1e9:.4g} G visual",
-        f"decode      {_shown(cost['decode_tokens_per_s'])} tokens/s; KV cache {cost['kv_bytes'] / 2**20:.4g} MiB"
-        " after prefill",
-    ]
+    lines += _cost(cost)
     if record["overlap"]:
         told = ", ".join(f"{key} {record['overlap'][key]:.3f}" for key in ("recall", "precision", "iou", "lift"))
         lines.append(f"kept tokens {told} against the boxes of {record['overlap']['n']} questions")
@@ -126,9 +122,32 @@ def describe(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _cost(cost: dict[str, Any]) -> list[str]:
+    """What a question took, planned beside counted, and the memory of a batch."""
+    return [
+        f"prefill     {_shown(cost['prefill_ms'])} ms per question in batches of {cost['batch']},"
+        f" {_percent(cost['prefill_share'])} of the unpruned model's; selection {_shown(cost['selection_ms'])} ms,"
+        f" {_percent(cost['selection_share'])} of it",
+        f"computed    {_shown(cost['flops_total'], 1e9)} G multiply-adds planned ({cost['flops_formula']}) and"
+        f" {_shown(cost['flops_counted_layers'], 1e9)} G counted in the decoder layers;"
+        f" {_shown(cost['flops_visual'], 1e9)} G of the plan are visual",
+        f"            {_shown(cost['flops_counted'], 1e9)} G counted in the whole prefill,"
+        f" {_shown(cost['flops_counted_selection'], 1e9)} G of them for selection;"
+        f" {_shown(cost['flops_counted_unpruned'], 1e9)} G in the unpruned model's",
+        f"decode      {_shown(cost['decode_tokens_per_s'])} tokens/s; KV cache after prefill"
+        f" {_shown(cost['kv_bytes'], 2**20)} MiB planned, {_shown(cost['kv_bytes_stored'], 2**20)} MiB stored",
+        f"memory      peak {_shown(cost['peak_bytes'], 2**20)} MiB ({cost['peak_source'] or 'not told here'}),"
+        f" {_shown(cost['peak_grown_bytes'], 2**20)} MiB of it for a batch",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "?" if share is None else f"{100 * share:.3g}%"
+
+
 def _with_error(value: float, error: float | None) -> str:
     return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
 
 
-def _shown(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4g}"
+def _shown(value: float | None, unit: float = 1) -> str:
+    return "?" if value is None else f"{value / unit:.4g}"

@@ -1,0 +1,91 @@
+"""Choices of visual tokens and KV entries, taken apart from the forward they are made in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+
+from headwise.pipeline import Pipeline
+
+CHOICES = ("select", "retained")
+"""What a pipeline is asked to choose: a stage's tokens, and the entries of a layer's cache."""
+
+
+@contextmanager
+def each_choice(pipeline: Pipeline, around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Inside, every choice the pipeline makes, its evidence included, happens within an ``around()`` of its own."""
+    for name in CHOICES:
+        setattr(pipeline, name, _within(getattr(pipeline, name), around))
+    try:
+        yield
+    finally:
+        for name in CHOICES:
+            delattr(pipeline, name)  # the method of the class shows again
+
+
+def _within(choose: Any, around: Callable[[], AbstractContextManager[None]]) -> Any:
+    @wraps(choose)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with around():
+            return choose(*args, **kwargs)
+
+    return watched
+
+
+class Stopwatch:
+    """Adds up spans of time; on a GPU by events in its own queue, so that nothing has to wait for the watch.
+
+    The time of a GPU's span is what passes on the GPU from the work before it to the end of its own work, waiting for
+    the host in between included.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._spans: list[tuple[Any, Any]] = []
+        self._stopped = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """One span; none once the watch has stopped."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            if not self._stopped:
+                self._spans.append((start, self._now()))
+
+    def stop(self) -> None:
+        """Leave out everything from here on."""
+        self._stopped = True
+
+    def seconds(self) -> float:
+        """All spans together, once everything in them is done."""
+        if self._device.type != "cuda":
+            return float(sum(end - start for start, end in self._spans))
+        torch.cuda.synchronize(self._device)
+        return float(sum(start.elapsed_time(end) for start, end in self._spans)) / 1000
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        make: Any = torch.cuda.Event
+        event = make(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+@contextmanager
+def choices_timed(model: Any, device: str, pipeline: Pipeline) -> Iterator[Stopwatch]:
+    """The time that choices take in the first forward of ``model`` inside, which for ``generate`` is the prefill."""
+    watch = Stopwatch(device)
+    first = model.register_forward_hook(lambda *_: watch.stop())
+    try:
+        with each_choice(pipeline, watch.running):
+            yield watch
+    finally:
+        first.remove()
