@@ -1,0 +1,139 @@
+"""``headwise tune``: a search for strategies, counts and budgets, confirmed on questions it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwise_lab.commands.options import Data
+
+if TYPE_CHECKING:
+    from headwise_lab.tuning.outcome import Outcome
+    from headwise_lab.tuning.schema import SpaceFile
+
+
+def tune(
+    space: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="A TOML file, or one that ships: fastv_heads, methods.")
+    ],
+    *,
+    out: Annotated[str, typer.Option(help="Output folder; a search that is in it already goes on.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs counted.")] = 60,
+    confirm: Annotated[
+        int, typer.Option(min=0, help="Points of the front, at most, that are measured on held-out questions.")
+    ] = 8,
+    sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random: how optuna chooses the next point.")] = "tpe",
+    cost: Annotated[
+        str, typer.Option(help="processed: tokens per layer, on average; flops: counted multiply-adds of a prefill.")
+    ] = "processed",
+    model: Annotated[str | None, typer.Option(help="Model instead of the file's.")] = None,
+    benchmark: Annotated[list[str] | None, typer.Option(help="Benchmarks instead of the file's; repeat.")] = None,
+    data: Data = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark to search on.")] = None,
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each benchmark to confirm on. [default: as --limit]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search and of synthetic questions.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Questions asked at once.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Search a space of strategies and budgets for accuracy against what is computed, then confirm what was found.
+
+    The front of the search is measured again on questions that it has not seen, beside FastV and random tokens at the
+    same processed averages. Interrupt it in any way and run the same line again: it goes on, and ends at --trials.
+    """
+    from rich.console import Console
+
+    from headwise_lab.tuning.progress import Progress
+    from headwise_lab.tuning.running import Wanted
+    from headwise_lab.tuning.running import tune as run
+
+    given = {"model": model, "benchmarks": benchmark, "data": data, "limit": limit, "held_out": held_out}
+    given |= {"seed": seed, "batch": batch, "device": device, "dtype": dtype}
+    _check(sampler, cost)
+    file = _read(space, {key: value for key, value in given.items() if value is not None})
+    console, folder = Console(stderr=True), _folder(out)
+    wanted = Wanted(
+        out=folder,
+        trials=trials,
+        sampler=sampler,
+        cost=cost,
+        confirm=confirm,
+        command=_command(space, file, {"trials": trials, "confirm": confirm, "sampler": sampler, "cost": cost}),
+    )
+    try:
+        outcome = run(file, wanted, Progress(console))
+    except KeyboardInterrupt:
+        console.print(f"Stopped; finished trials are in {out}, run the same line again to go on.", markup=False)
+        raise
+    _show(outcome, folder)
+
+
+def _folder(out: str) -> Path:
+    """The output folder; raises DataError for one behind a URL, where the search's database could not be locked."""
+    from headwise.errors import DataError
+    from headwise_lab.places import is_local, place
+
+    folder = place(out)
+    if not is_local(folder):
+        raise DataError(f"--out {out} is no folder of this machine, which the database of a search needs; give one")
+    return folder
+
+
+def _check(sampler: str, cost: str) -> None:
+    from headwise.errors import DataError
+    from headwise_lab.tuning.measuring import COSTS
+    from headwise_lab.tuning.searching import SAMPLERS
+
+    for name, value, known in (("sampler", sampler, SAMPLERS), ("cost", cost, COSTS)):
+        if value not in known:
+            raise DataError(f"--{name} {value!r} is not one of {', '.join(known)}")
+
+
+def _read(space: str, given: dict[str, Any]) -> SpaceFile:
+    """The file with what the command line says instead, judged as the file's own values are."""
+    import attrs
+
+    from headwise.errors import DataError
+    from headwise_lab.sweeps.values import WrongValue
+    from headwise_lab.tuning.reading import read
+
+    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    found = read(space)
+    try:
+        return attrs.evolve(found, **told)
+    except WrongValue as error:
+        name = error.path.partition("[")[0].removesuffix("s").replace("_", "-")
+        raise DataError(f"--{name}: {error.problem}") from error
+
+
+def _command(space: str, file: SpaceFile, chosen: dict[str, Any]) -> str:
+    """The command line of the search, everything that the file may say otherwise spelled out, but for --out."""
+    import shlex
+
+    told = {"model": file.model, "limit": file.limit, "held-out": file.held_out, "seed": file.seed, "data": file.data}
+    options = [*(("benchmark", name) for name in file.benchmarks), *told.items(), *chosen.items()]
+    words = [word for key, value in options if value is not None for word in (f"--{key}", str(value))]
+    return shlex.join(["headwise", "tune", space, *words])
+
+
+def _show(outcome: Outcome, out: Path) -> None:
+    from rich.console import Console
+
+    from headwise.errors import HeadwiseError
+    from headwise_lab.tuning.page import terminal
+
+    if not outcome.found:
+        reason = next((reason for _, _, reason in outcome.failures), "there was no trial")
+        raise HeadwiseError(f"no point of the space could be measured; the first reason: {reason}")
+    table = terminal(outcome)
+    width = max(Console().width, Console(width=1000).measure(table).maximum)
+    output = Console(width=width, soft_wrap=True, highlight=False)
+    output.print(table)
+    output.print()
+    for sentence in outcome.sentences():
+        output.print(sentence, markup=False)
+    output.print(f"\nReport: {out / 'tune.html'} (also tune.md, results.jsonl, tables/ and figures/)", markup=False)

@@ -1,0 +1,105 @@
+"""The memory of a search: a study of optuna in an SQLite file, for what that says is written stays, however a process
+ends, and half-written trials are rolled back when it is next opened.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from headwise.errors import DataError
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+DATABASE = "search.db"
+NAME = "headwise"
+SEARCH = "search"
+
+
+def need_optuna() -> None:
+    """Raise DataError where optuna is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise DataError('headwise tune searches with optuna; install it: pip install "headwise[tune]"') from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it says of every trial what we say ourselves
+
+
+@attrs.frozen(eq=False)
+class Memory:
+    """An open study and its storage."""
+
+    study: Study
+    storage: RDBStorage
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they stand, in the order of their numbers."""
+        return self.study.get_trials(deepcopy=False)
+
+    def taken_up(self, left: FrozenTrial) -> Trial:
+        """A trial that was running when a process died; parameters that it has are not asked for again."""
+        from optuna import Trial
+
+        study = self.storage.get_study_id_from_name(NAME)
+        return Trial(self.study, self.storage.get_trial_id_from_study_id_trial_number(study, left.number))
+
+
+@contextmanager
+def opened(folder: Path, search: Mapping[str, Any]) -> Iterator[Memory]:
+    """The study of a folder; ``search`` is everything that may not change from one run of it to the next.
+
+    Raises DataError in one sentence where the folder holds another search, or a file that is no database of one.
+    """
+    storage = _storage(folder)
+    try:
+        yield Memory(_study(storage, search, folder), storage)
+    finally:
+        storage.scoped_session.remove()
+        storage.engine.dispose()
+
+
+def _storage(folder: Path) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    def connect() -> sqlite3.Connection:  # by path, for a "?" or a "%" in it would mean something in a URL
+        return sqlite3.connect(folder / DATABASE, check_same_thread=False)
+
+    try:
+        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+    except Exception as error:  # SQLAlchemy, Alembic and optuna each have their own
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise DataError(f"{folder / DATABASE} cannot be opened ({reason}); give --out a new folder") from error
+
+
+def _study(storage: RDBStorage, search: Mapping[str, Any], folder: Path) -> Study:
+    import optuna
+
+    study = optuna.create_study(
+        study_name=NAME, storage=storage, load_if_exists=True, directions=["maximize", "minimize"]
+    )
+    asked: dict[str, Any] = json.loads(json.dumps(dict(search)))
+    held = study.user_attrs.get(SEARCH)
+    if held is None:  # new, or killed before this was written
+        study.set_user_attr(SEARCH, asked)
+    elif held != asked:
+        key = next(key for key in {**held, **asked} if held.get(key) != asked.get(key))
+        raise DataError(
+            f"{folder} holds another search, whose {key} is {_short(held.get(key))} and not {_short(asked.get(key))};"
+            " give --out a folder of its own, or the same line as before"
+        )
+    return study
+
+
+def _short(value: Any) -> str:
+    shown = json.dumps(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

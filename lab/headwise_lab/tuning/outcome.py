@@ -1,0 +1,117 @@
+"""Everything there is to say about a search, gathered: points, front, confirmation, and sentences about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from headwise_lab.report.inference import CONFIDENCE
+from headwise_lab.report.statistics import LEVEL
+from headwise_lab.tuning.confirming import Found, best
+from headwise_lab.tuning.judging import Judged, optimism
+from headwise_lab.tuning.measuring import Judge
+from headwise_lab.tuning.searching import REASON, label
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+AXES = {"processed": "visual tokens processed per layer, average", "flops": "G multiply-adds of a prefill, counted"}
+METHOD = (
+    "Accuracy is the headline metric in per cent of the unpruned model's on the same questions, averaged over"
+    " benchmarks. A search picks what was lucky on its own questions; only the held-out figures, on questions and"
+    f" pictures it never saw, say what a point is worth. Intervals: {CONFIDENCE:.0%}, BCa bootstrap over questions."
+    " FastV (last token, all heads, before layer 2, or 1 where 2 cannot meet the average) and random tokens are run at"
+    " each point's processed average. Differences are paired by question; Holm corrects their probabilities over the"
+    f" points, and a difference is called one at {LEVEL:.3f} or below."
+)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Outcome:
+    """A search that is over, and what the held-out questions made of it; ``held`` is None without confirmation."""
+
+    title: str
+    command: str
+    cost: str
+    trials: Sequence[FrozenTrial]
+    found: Sequence[Found]
+    searched: Judge
+    held: Judge | None = None
+    judged: Sequence[Judged] = ()
+
+    @property
+    def front(self) -> list[Found]:
+        """What nothing that the search measured beats on its own questions."""
+        return best(self.found)
+
+    @property
+    def axis(self) -> str:
+        """What the cost is."""
+        return AXES[self.cost]
+
+    def shown(self, cost: float) -> float:
+        """A cost in the unit of the axis."""
+        return cost / 1e9 if self.cost == "flops" else cost
+
+    @property
+    def failures(self) -> list[tuple[int, str, str]]:
+        """Number, point and reason of every trial that has no value."""
+        return [
+            (trial.number, label(trial), str(trial.user_attrs.get(REASON, "-")))
+            for trial in self.trials
+            if trial.values is None
+        ]
+
+    def sentences(self) -> list[str]:
+        """What there is to say, the answer first."""
+        if self.held is None:
+            return [self._search(), "Nothing was confirmed on held-out questions, so no point can be recommended."]
+        return [self._verdict(), self._staying(), *self._optimism(), self._search()]
+
+    def _verdict(self) -> str:
+        """Whether any point beats FastV."""
+        compared = [one for one in self.judged if one.to_fastv is not None]
+        better = [one for one in compared if one.verdict == "better"]
+        if not compared:
+            return "No point of the front could be compared with FastV at an equal processed average."
+        if not better:
+            worse = sum(one.verdict == "worse" for one in compared)
+            return (
+                f"No point beats FastV at an equal processed average on the held-out questions ({len(compared)}"
+                f" compared, {worse} worse, {len(compared) - worse} without a difference after Holm's correction)."
+            )
+        told = "; ".join(
+            f"{one.confirmed.found.point.label}, by {one.to_fastv.difference:.1f} ({one.to_fastv.low:.1f} to"
+            f" {one.to_fastv.high:.1f})"
+            for one in better
+            if one.to_fastv is not None
+        )
+        return f"{len(better)} of {len(compared)} points beat FastV at an equal processed average: {told}."
+
+    def _staying(self) -> str:
+        """Which points the held-out questions leave on the front."""
+        again = [one for one in self.judged if one.held is not None]
+        stay = [one for one in again if one.beaten_by is None]
+        return (
+            f"{len(stay)} of {len(again)} confirmed points stay on the front, FastV and random tokens included."
+            if again
+            else "No point of the front could be measured on the held-out questions."
+        )
+
+    def _optimism(self) -> list[str]:
+        mean = optimism(self.judged)
+        told = "higher" if (mean or 0) >= 0 else "lower"
+        return [] if mean is None else [f"Figures of the search were {abs(mean):.1f} points {told} on average."]
+
+    def _search(self) -> str:
+        """What the search did."""
+        states = Counter(trial.state.name for trial in self.trials)
+        rest = [(states["PRUNED"], "could not be run"), (states["FAIL"], "failed")]
+        told = "".join(f", {count} {what}" for count, what in rest if count)
+        return (
+            f"{sum(trial.state.is_finished() for trial in self.trials)} trials, {len(self.found)} different points"
+            f" measured, {len(self.front)} of them on the search's front{told}."
+        )

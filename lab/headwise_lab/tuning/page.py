@@ -1,0 +1,122 @@
+"""A search as tables, as Markdown, as one HTML page, and as a table for the terminal."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.table import Table
+from rich.text import Text
+
+from headwise_lab.report.figures import Figure as Picture
+from headwise_lab.report.grid import Grid, Mark, markdown, markdown_text
+from headwise_lab.report.inference import Comparison
+from headwise_lab.tuning.confirming import Confirmed
+from headwise_lab.tuning.judging import Figure, Judged
+from headwise_lab.tuning.outcome import METHOD, Outcome
+
+_STYLES = {"better": "green", "worse": "red", "same": "dim"}
+
+
+def confirmed_grid(outcome: Outcome) -> Grid:
+    """The front as the held-out questions see it."""
+    header = ["Point", "Trial", "Cost", "Search", "Held out", "Optimism", "FastV", "To FastV", "Holm p", "Random"]
+    rows = [[*_named(outcome, one.confirmed), *_held(one)] for one in outcome.judged]
+    caption = f"Accuracy in % of the unpruned model's ± SE. Cost: {outcome.axis}."
+    return Grid.of("The front, confirmed", "front", [*header, "On the front"], rows, caption)
+
+
+def found_grid(outcome: Outcome) -> Grid:
+    """The front that the search saw."""
+    rows = [
+        [one.point.label, str(one.number), f"{outcome.shown(one.value.cost):.4g}", f"{one.value.accuracy:.1f}"]
+        for one in outcome.front
+    ]
+    caption = f"On the questions of the search alone. Cost: {outcome.axis}."
+    return Grid.of("The front of the search", "search-front", ["Point", "Trial", "Cost", "Accuracy"], rows, caption)
+
+
+def failures_grid(outcome: Outcome) -> Grid | None:
+    """Trials without a value, and why; None where all have one."""
+    rows = [[label, str(number), reason] for number, label, reason in outcome.failures]
+    return Grid.of("Trials without a value", "failures", ["Point", "Trial", "Reason"], rows) if rows else None
+
+
+def grids(outcome: Outcome) -> list[Grid]:
+    """All tables, the most telling first."""
+    found = [confirmed_grid(outcome)] if outcome.judged else []
+    found.append(found_grid(outcome))
+    failures = failures_grid(outcome)
+    return [*found, failures] if failures else found
+
+
+def markdown_page(outcome: Outcome, picture: Picture) -> str:
+    """The whole page."""
+    blocks = [
+        f"# {markdown_text(outcome.title)}",
+        "\n".join(f"- {markdown_text(sentence)}" for sentence in outcome.sentences()),
+        f"![{markdown_text(picture.caption)}](figures/{picture.path.name})\n\n*{markdown_text(picture.caption)}*",
+    ]
+    for grid in grids(outcome):
+        blocks += [f"## {grid.title}", markdown(grid), grid.caption]
+    blocks += ["## How to read this", METHOD, f"```\n{outcome.command}\n```"]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def html_page(outcome: Outcome, picture: Picture) -> str:
+    """The whole page, which needs nothing beside itself; everything from records is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = base64.b64encode(picture.path.read_bytes()).decode("ascii")
+    return environment.get_template("tune.html.j2").render(
+        outcome=outcome, grids=grids(outcome), picture=shown, caption=picture.caption, method=METHOD
+    )
+
+
+def terminal(outcome: Outcome) -> Table:
+    """What a terminal shows: the front, confirmed where it was."""
+    grid = confirmed_grid(outcome) if outcome.judged else found_grid(outcome)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(grid.header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in grid.rows:
+        table.add_row(*(Text(mark.text, style=_STYLES.get(mark.verdict, "")) for mark in row))
+    return table
+
+
+def _named(outcome: Outcome, confirmed: Confirmed) -> list[str | Mark]:
+    found = confirmed.found
+    return [found.point.label, str(found.number), f"{outcome.shown(found.value.cost):.4g}"]
+
+
+def _held(one: Judged) -> list[str | Mark]:
+    """What was found on the held-out questions, or why nothing was."""
+    search = _with_error(one.search)
+    if one.held is None:
+        return [search, Mark("-", hint=one.confirmed.again.reason), *["-"] * 5, one.confirmed.again.reason]
+    sign = {"no difference": "same"}.get(one.verdict, one.verdict)
+    probability = one.adjusted[0]
+    return [
+        search,
+        Mark(_with_error(one.held), bold=one.beaten_by is None, hint=f"{one.held.low:.1f} to {one.held.high:.1f}"),
+        f"{one.optimism:+.1f}",
+        "itself" if one.confirmed.is_reference else _with_error(one.fastv),
+        Mark(_difference(one.to_fastv), verdict=sign),
+        "-" if probability is None else "< 0.0001" if probability < 0.0001 else f"{probability:.3g}",
+        _with_error(one.random),
+        "yes" if one.beaten_by is None else f"no: {one.beaten_by}",
+    ]
+
+
+def _with_error(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{figure.value:.1f} ± {figure.se:.1f}"
+
+
+def _difference(found: Comparison | None) -> str:
+    return "-" if found is None else f"{found.difference:+.1f} ± {found.se:.1f}"

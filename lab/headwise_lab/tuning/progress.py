@@ -1,0 +1,78 @@
+"""What a search shows while it runs: a bar, and a line for every point that is over."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from headwise_lab.tuning.searching import REASON, label
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from headwise_lab.tuning.confirming import Confirmed
+
+_ENDED = {"PRUNED": "cannot be run", "FAIL": "failed"}
+
+
+class Progress:
+    """The progress of a search and of its confirmation, in points."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("points, {task.fields[answered]} questions answered, left:"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, answered=0)
+        self._answered = 0
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, what: str, points: int, done: int) -> None:
+        """A part of the work begins, ``done`` points of which were over before."""
+        self._bar.update(self._task, description=what, total=points, completed=done)
+
+    def start(self, label: str) -> None:
+        """The next point begins."""
+        self._bar.update(self._task, description=label)
+
+    def advance(self, questions: int) -> None:
+        """So many more questions are answered."""
+        self._answered += questions
+        self._bar.update(self._task, answered=self._answered)
+
+    def end(self, trial: FrozenTrial) -> None:
+        """A trial of the search is over."""
+        if trial.values is None:
+            told = f"{_ENDED.get(trial.state.name, trial.state.name)}: {trial.user_attrs.get(REASON)}"
+        else:
+            told = f"{trial.values[0]:.1f} % of the unpruned model"
+        self.say(f"{trial.number + 1}. {label(trial)}: {told}")
+        self._bar.advance(self._task)
+
+    def confirmed(self, point: Confirmed) -> None:
+        """A point of the front was measured on held-out questions."""
+        before, again = point.found.value.accuracy, point.again.value
+        told = point.again.reason if again is None else f"{again.accuracy:.1f} % (search: {before:.1f} %)"
+        self.say(f"held out: {point.again.point.label}: {told}")
+        self._bar.advance(self._task)
+
+    def say(self, sentence: str) -> None:
+        """Print above the bar."""
+        self._bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,119 @@
+"""What a file with a search space can say; every value is judged before anything runs, as in sweep files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from headwise.errors import HeadwiseError
+from headwise_lab.models_io import ATTENTIONS, DTYPES
+from headwise_lab.sweeps.schema import Settings
+from headwise_lab.sweeps.values import (
+    EVERY,
+    WrongValue,
+    at_least,
+    each,
+    known_benchmark,
+    known_strategy,
+    not_empty,
+    one_of,
+    single,
+)
+from headwise_lab.tuning.ranges import Choice
+
+LIMIT = 200
+"""Questions of each benchmark that a search asks, unless told otherwise."""
+
+
+def _known_choice(hook: str) -> Callable[[str], str | None]:
+    """What is wrong with a strategy text that may have ranges: the strategy must take values of each."""
+
+    def check(text: str) -> str | None:
+        if text == EVERY:
+            return None
+        try:
+            samples = Choice.parse(hook, text).samples()
+        except HeadwiseError as error:
+            return str(error)
+        return next(filter(None, map(known_strategy(hook), samples)), None)
+
+    return check
+
+
+def _listed(hook: str, *default: str) -> Any:
+    return attrs.field(default=default, validator=[not_empty, each(_known_choice(hook))])
+
+
+@attrs.frozen(kw_only=True)
+class Choices:
+    """Strategies of four hooks; option values may be ranges, and ``"*"`` stands for all that need no option."""
+
+    token_pruning: tuple[str, ...] = _listed("token_pruning", "fastv:layer=2")
+    query_selection: tuple[str, ...] = _listed("query_selection", "last_token")
+    head_scoring: tuple[str, ...] = _listed("head_scoring", EVERY)
+    head_count: tuple[str, ...] = _listed("head_count", "all", "fixed:share=0.1..0.9")
+
+
+def _span(highest: float | None) -> Any:
+    """A validator: nothing, or two numbers above 0, the smaller one first."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], ends: tuple[float, ...]) -> None:
+        if not ends:
+            return
+        allowed = "numbers above 0" if highest is None else f"numbers above 0, up to {highest:g}"
+        if len(ends) != 2 or not 0 < ends[0] <= ends[1] or (highest is not None and ends[1] > highest):
+            raise WrongValue(
+                attribute.name,
+                f"{list(ends)} is no range of budgets; give [smallest, largest]; allowed: {allowed}",
+            )
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Spending:
+    """The smallest and the largest processed average: ``tokens`` per layer, or ``shares`` of the model's visual tokens.
+
+    Between them the search chooses evenly by ratio. With neither, from a ninth to a half of the visual tokens.
+    """
+
+    tokens: tuple[float, ...] = attrs.field(default=(), validator=_span(None))
+    shares: tuple[float, ...] = attrs.field(default=(), validator=_span(1))
+
+    def __attrs_post_init__(self) -> None:
+        if self.tokens and self.shares:
+            raise WrongValue("shares", "tokens are given as well; leave one of the two out")
+
+    def span(self, visual: int) -> tuple[float, float]:
+        """Smallest and largest average for a model of so many visual tokens."""
+        if self.tokens:
+            return self.tokens[0], self.tokens[1]
+        low, high = self.shares or (1 / 9, 1 / 2)
+        return low * visual, high * visual
+
+
+@attrs.frozen(kw_only=True)
+class SpaceFile:
+    """A search space and what it is searched on.
+
+    ``benchmarks``: all synthetic ones where none is named. ``limit``: questions of each that the search asks, and
+    ``held_out`` those that confirm what it found, as many where it is left out. ``settings`` hold for all points.
+    ``data`` is as in ``headwise run``, relative to the file.
+    """
+
+    title: str | None = None
+    model: str = "demo-llava"
+    benchmarks: tuple[str, ...] = attrs.field(default=(), validator=each(known_benchmark))
+    limit: int = attrs.field(default=LIMIT, validator=single(at_least(1)))
+    held_out: int | None = attrs.field(default=None, validator=single(at_least(1)))
+    seed: int = attrs.field(default=0, validator=single(at_least(0)))
+    batch: int = attrs.field(default=16, validator=single(at_least(1)))
+    dtype: str = attrs.field(default="float32", validator=one_of(DTYPES))
+    device: str = "cpu"
+    attention: str = attrs.field(default="sdpa", validator=one_of(ATTENTIONS))
+    data: str | None = None
+    choices: Choices = attrs.field(factory=Choices)
+    budget: Spending = attrs.field(factory=Spending)
+    settings: Settings = attrs.field(factory=Settings)
