@@ -9,7 +9,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 import attrs
@@ -37,7 +37,13 @@ class Strategy:
 
 def owner_of(entry: EntryPoint) -> str:
     """``distribution version`` of an entry point."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    return " ".join(_distribution(entry.dist)) if entry.dist else "an unknown distribution"
+
+
+@functools.lru_cache(maxsize=64)
+def _distribution(found: Distribution) -> tuple[str, str]:
+    """Name and version, remembered because each look at them reads and parses the metadata file."""
+    return found.name, found.version
 
 
 def load(entry: EntryPoint) -> Any:
@@ -66,7 +72,7 @@ def _installed(group: str, _path: tuple[str, ...]) -> dict[str, tuple[EntryPoint
 
 def only(kind: str, name: str, found: Mapping[str, tuple[EntryPoint, ...]], owner: str | None = None) -> EntryPoint:
     """The one entry point called ``name`` (of distribution ``owner``); raises StrategyError for none or several."""
-    match = [entry for entry in found.get(name, ()) if owner in (None, entry.dist and entry.dist.name)]
+    match = [entry for entry in found.get(name, ()) if owner in (None, entry.dist and _distribution(entry.dist)[0])]
     if len(match) == 1:
         return match[0]
     if match:
@@ -74,6 +80,28 @@ def only(kind: str, name: str, found: Mapping[str, tuple[EntryPoint, ...]], owne
         raise StrategyError(f"{kind} {name!r} is provided by {owners}; write OWNER/{name} or uninstall one")
     source = f" from {owner!r}" if owner else ""
     raise StrategyError(f"unknown {kind} {name!r}{source}{did_you_mean(name, found) or _known(found)}")
+
+
+def configured(kind: str, text: str, entry: EntryPoint, **given: Any) -> Any:
+    """Import what an entry point names and build it with the options of a strategy text, and what is ``given`` beside.
+
+    Raises StrategyError for an option it does not have, or a value it refuses.
+    """
+    parsed = StrategyText.parse(text)
+    factory = load(entry)
+    who = f"{kind} {parsed.name!r} ({owner_of(entry)})"
+    try:
+        known = [name for name in inspect.signature(factory).parameters if name not in given]
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{who}: {entry.value} is not a class or function, so it cannot be built") from error
+    for key in parsed.options:
+        if key not in known:
+            options = f"its options are {', '.join(known)}" if known else "it has none"
+            raise StrategyError(f"{who} has no option {key!r}{did_you_mean(key, known)}; {options}")
+    try:
+        return factory(**parsed.options, **given)
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{who} refuses {text!r}: {_reason(error)}") from error
 
 
 @attrs.frozen
@@ -98,20 +126,8 @@ class Registry:
         """Import and configure the strategy a text names; raises StrategyError with everything one needs to know."""
         parsed = StrategyText.parse(text)
         entry = self.find(parsed.name, parsed.owner)
-        factory = load(entry)
+        plugin = configured(f"{self.hook} strategy", text, entry)
         who = f"{self.hook} strategy {parsed.name!r} ({owner_of(entry)})"
-        try:
-            known = inspect.signature(factory).parameters
-        except (TypeError, ValueError) as error:
-            raise StrategyError(f"{who}: {entry.value} is not a class or function, so it cannot be built") from error
-        for key in parsed.options:
-            if key not in known:
-                options = f"its options are {', '.join(known)}" if known else "it has none"
-                raise StrategyError(f"{who} has no option {key!r}{did_you_mean(key, known)}; {options}")
-        try:
-            plugin = factory(**parsed.options)
-        except (TypeError, ValueError) as error:
-            raise StrategyError(f"{who} refuses {text!r}: {_reason(error)}") from error
         self._check_hook(plugin, who)
         return Strategy(self.hook, parsed.name, owner_of(entry), plugin)
 

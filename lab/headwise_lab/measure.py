@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -139,6 +140,11 @@ def mean_text(lengths: Sequence[int]) -> int:
 
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("headwise", "torch", "transformers")} | {
         "python": platform.python_version()
     }
