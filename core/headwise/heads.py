@@ -20,6 +20,8 @@ Integers = npt.NDArray[np.int64]
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 """Windows at which a profile keeps the attention mass of each head."""
 
+_HINT = "make one with `headwise classify-heads --out FILE`"
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class AttentionShares:
@@ -115,10 +117,10 @@ class HeadProfile:
     strategy: str = ""
     text: str = ""
 
-    def save(self, path: Path) -> None:
-        """Write the profile as JSON."""
+    def plain(self) -> dict[str, Any]:
+        """The profile as JSON data: what ``save`` writes."""
         labels, (layers, heads) = self.labels, self.labels.labels.shape
-        content = {
+        return {
             "schema": 1,
             "model": self.model,
             "strategy": self.strategy,
@@ -134,15 +136,11 @@ class HeadProfile:
             "windows": list(self.windows),
             "mass": _rounded(self.mass),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> HeadProfile:
-        """Read what ``save`` wrote; raises DataError with the path and what is wrong."""
-        hint = "make one with `headwise classify-heads --out FILE`"
+    def from_plain(cls, content: Mapping[str, Any], where: str = "the data") -> HeadProfile:
+        """The profile that was made plain; raises DataError naming ``where`` it came from and what is wrong."""
         try:
-            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             labels = HeadLabels(
                 names=tuple(content["classes"]),
                 labels=np.array(content["labels"], dtype=np.int64),
@@ -160,10 +158,24 @@ class HeadProfile:
                 strategy=content["strategy"],
                 text=content["text"],
             )
-        except OSError as error:
-            raise DataError(f"profile {path} cannot be read ({error.strerror}); {hint}") from error
         except (ValueError, KeyError, TypeError, HeadwiseError) as error:
-            raise DataError(f"{path} is not a head profile ({error}); {hint}") from error
+            raise DataError(f"{where} is not a head profile ({error}); {_HINT}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the profile as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.plain()) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> HeadProfile:
+        """Read what ``save`` wrote; raises DataError with the path and what is wrong."""
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"profile {path} cannot be read ({error.strerror}); {_HINT}") from error
+        except ValueError as error:
+            raise DataError(f"{path} is not a head profile ({error}); {_HINT}") from error
+        return cls.from_plain(content, str(path))
 
     def check(self, geometry: Geometry) -> None:
         """Raise DataError unless the profile is of a model of this shape."""

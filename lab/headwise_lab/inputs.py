@@ -104,13 +104,21 @@ class Inputs:
             return None
         return int(images.crop_size["height"])
 
+    @property
+    def pictures(self) -> str | None:
+        """How a picture becomes the square that is seen: ``padded``, ``cropped``; None where tokens have no place."""
+        if self._crop_side() is None:
+            return None
+        images = self.loaded.processor.image_processor
+        padded = hasattr(images, "pad_to_square") and getattr(images, "do_pad", False)
+        return "padded" if padded else "cropped"
+
     def _truth(self, question: Question, side: int | None, tokens: int) -> Mask | None:
         if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
             return None
         with Image.open(question.image) as picture:
             size = picture.size
-        images = self.loaded.processor.image_processor
-        if hasattr(images, "pad_to_square") and getattr(images, "do_pad", False):
+        if self.pictures == "padded":
             return token_mask(*squared(question.boxes, size), tokens, side)
         return token_mask(question.boxes, size, tokens, side)
 

@@ -108,8 +108,12 @@ def _ready(model: Any, name: str, device: str, tokenizer: Any) -> tuple[Any, Geo
     """The model on its device, and its geometry under the name that records carry."""
     pad_left(tokenizer)
     model = model.to(torch.device(device)).eval()
-    label = name if name in NAMES else Path(name).expanduser().resolve().name
-    return model, attrs.evolve(adapter_for(model).geometry, name=label)
+    return model, attrs.evolve(adapter_for(model).geometry, name=called(name))
+
+
+def called(name: str) -> str:
+    """What a model is called in records and reports: its own name, or that of its folder."""
+    return name if name in NAMES else Path(name).expanduser().resolve().name
 
 
 def find(name: str) -> Path:

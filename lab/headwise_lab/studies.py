@@ -1,7 +1,7 @@
-"""Which trials make a study, as data: study A and B of seed 002, the demo, and published methods side by side.
+"""Which trials make study A of seed 002 and the demo, as data, and the budgets and head counts of all visual studies.
 
 Every study has the references without which its figures say nothing: the unpruned model, ``sum`` over all heads
-(FastV as published), and a control that draws at random: as many heads, or tokens where methods are compared.
+(FastV as published), and a control that draws as many heads at random. Sweep files say what the others compare.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _ALL = "head_count=all"
 _BASELINE = "head_scoring=sum"
 _CONTROL = "head_scoring=random"
 _LAST = "query_selection=last_token"
-_OWN_COUNT = ("adaptive",)  # scorers that decide how many heads they keep
+
+OWN_COUNT = ("adaptive",)
+"""Scorers that decide how many heads they keep."""
 
 
 @attrs.frozen
@@ -110,32 +112,8 @@ def _head_cases(
     for scorer in scorers:
         if scorer == "random":
             continue
-        for count in [_ALL] if scorer.partition(":")[0] in _OWN_COUNT else counts:
+        for count in [_ALL] if scorer.partition(":")[0] in OWN_COUNT else counts:
             yield (PRUNING, f"head_scoring={scorer}", count, _LAST), budget
-
-
-def study_b(
-    *,
-    benchmarks: Sequence[str],
-    budgets: Sequence[Budget],
-    heads: int,
-    scorer: str = "variance",
-    queries: Sequence[str] | None = None,
-) -> list[Case]:
-    """Query strategies at a fixed head scorer and head count, beside FastV and random heads."""
-    queries = _unique(queries or list(installed("query_selection")))
-    count = f"head_count=fixed:heads={heads}"
-    cases: list[Case] = []
-    for benchmark in benchmarks:
-        cases.append(Case(benchmark, ()))
-        for budget in budgets:
-            cases.append(Case(benchmark, (PRUNING, _BASELINE, _ALL, _LAST), budget))
-            cases.append(Case(benchmark, (PRUNING, _CONTROL, count, _LAST), budget))
-            cases += [
-                Case(benchmark, (PRUNING, f"head_scoring={scorer}", count, f"query_selection={query}"), budget)
-                for query in queries
-            ]
-    return cases
 
 
 UNPRUNED, REFERENCE = "vanilla", "fastv"
@@ -190,23 +168,6 @@ def _floor(name: str, geometry: Geometry) -> int:
         return True
 
     return bisect.bisect_left(range(1, geometry.visual_tokens), True, key=met) + 1
-
-
-def compared(recipes: Sequence[str] | None) -> list[str]:
-    """The recipes of a comparison: those asked for, or all that prune; FastV, the reference, comes first."""
-    return [name for name in _unique([REFERENCE, *(recipes or pruning_recipes())]) if name != UNPRUNED]
-
-
-def methods(
-    *, benchmarks: Sequence[str], budgets: Sequence[Budget], recipes: Sequence[str] | None = None
-) -> list[Case]:
-    """Named recipes x budgets x benchmarks, beside FastV at the same budgets and the unpruned model."""
-    pruned = [((), budget, name) for budget in budgets for name in compared(recipes)]
-    return [
-        case
-        for benchmark in benchmarks
-        for case in [Case(benchmark, (), recipe=UNPRUNED), *(Case(benchmark, *given) for given in pruned)]
-    ]
 
 
 def demo(*, benchmarks: Sequence[str], keep: int, heads: int, scorers: Sequence[str] | None = None) -> list[Case]:

@@ -13,7 +13,8 @@ from headwise.registry import installed, load, only
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.benchmarks.submission import Submits
 from headwise_lab.inputs import Inputs
-from headwise_lab.trial import INSIDE_THE_TOWER, Setting, ask, head_of_record, identity
+from headwise_lab.places import is_local, send
+from headwise_lab.trial import Setting, ask, head_of_record, identity, shared_by
 from headwise_lab.whole_files import put
 
 FOLDER = "submissions"
@@ -37,7 +38,7 @@ def submit(setting: Setting, inputs: Inputs, out: Path | None, advance: Callable
     said = _predictions(setting, inputs, advance)
     path = keep(benchmark, inputs.questions, said, out, identity(setting, inputs))
     told = json.dumps(head_of_record(setting, inputs), indent=1, ensure_ascii=False)
-    _write(path.with_suffix(".made.json"), f"{told}\n".encode())
+    _write(out, path.with_suffix(".made.json").name, f"{told}\n".encode())
     return path
 
 
@@ -46,26 +47,29 @@ def keep(benchmark: Benchmark, questions: Sequence[Question], predictions: Seque
     if not isinstance(benchmark, Submits):
         raise DataError(f"{benchmark.name} has no submission; its answers are in its files")
     made = benchmark.submission(questions, predictions)
-    path = out / FOLDER / f"{benchmark.name}-{name}{made.suffix}"
-    _write(path, made.content)
-    return path
+    return _write(out, f"{benchmark.name}-{name}{made.suffix}", made.content)
 
 
 def _predictions(setting: Setting, inputs: Inputs, advance: Callable[[int], None]) -> list[str]:
     recorder: Any = load(only("observers", "recorder", installed("observers")))()
     said: list[str] = []
     with attach(inputs.loaded.model, setting.recipe, observers=[recorder]) as attached:
-        look_again = any(reads in stage.reads for stage in attached.plan.stages for reads in INSIDE_THE_TOWER)
+        shared = shared_by(attached)
         for batch in inputs.batches():
-            said += [answer.prediction for answer in ask(inputs, batch, recorder, look_again=look_again)]
+            said += [answer.prediction for answer in ask(inputs, batch, recorder, shared)]
             advance(len(batch.visual))
     return said
 
 
-def _write(path: Path, content: bytes) -> None:
-    """The whole file or none of it."""
+def _write(out: Path, name: str, content: bytes) -> Path:
+    """The whole file or none of it; its path."""
+    path = out / FOLDER / name
+    if not is_local(out):
+        send(out, {f"{FOLDER}/{name}": content})
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         put(path, content)
     except OSError as error:
         raise DataError(f"{path} cannot be written to ({error.strerror}); give --out another folder") from error
+    return path

@@ -19,7 +19,8 @@ class Tally:
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """The figure of a record with its standard error."""
+    """The figure of a record with its standard error, and of a text that was read how many entries were visible."""
     metric = record["metric"]
     error = "" if metric.get("se") is None else f" ± {metric['se']:.2f}"
-    return f"{metric['name']} {metric['value']:.2f}{error}"
+    entries = f" at {record['context']:.1f} entries" if "context" in record else ""
+    return f"{metric['name']} {metric['value']:.2f}{error}{entries}"

@@ -143,6 +143,7 @@ def run_trial(
         },
         "overlap": mean_overlap(overlaps),
         "attention": _attention(answers),
+        "pictures": inputs.pictures,
         "diversity": diversity(inputs.features, [answer.kept for answer in answers]),
         "notes": summary([answer.seen.notes for answer in answers if answer.seen is not None]),
         "timing": {hook: told["ms"] for hook, told in timing.summary().items()},

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from tests.lab.fake_records import write_outcomes
+
 SINKS = 4
 
 
@@ -84,8 +86,7 @@ def write_kv(folder: Path, runs: Sequence[tuple[dict, Sequence[float]]]) -> list
     records = [finished(record, values) for record, values in runs]
     for record, (_, values) in zip(records, runs, strict=True):
         lines = [{"id": str(at), "score": value, "right": value < 2} for at, value in enumerate(values, 1)]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / "outcomes" / f"{record['id']}.jsonl").write_text(text)
+        write_outcomes(folder, record["id"], lines)
     with (folder / "results.jsonl").open("a") as stream:
         stream.writelines(json.dumps(record) + "\n" for record in records)
     return records

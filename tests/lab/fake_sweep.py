@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from headwise_lab.store import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.sweeps.local import Local
+from headwise_lab.sweeps.plan import Plan
 from headwise_lab.sweeps.running import Order, run
 from headwise_lab.sweeps.trials import Terms, Trial, Work
 from headwise_lab.tally import Tally
@@ -95,20 +97,28 @@ def trials(count: int = 12, **recipes: str) -> list[Trial]:
     ]
 
 
+def plan(folder: Path, listed: list[Trial], pause: int = 1) -> Plan:
+    """A plan whose runner leaves notes in ``folder``; ``pause``: milliseconds per question."""
+    work = Work(terms=Terms(data=str(folder), timed_batches=pause), runner=f"{FakeRunner.__module__}:FakeRunner")
+    return Plan("Fake", work, tuple(listed), {trial.id: partial(head, trial) for trial in listed})
+
+
 def swept(
-    folder: Path, listed: list[Trial], workers: int = 0, retries: int = 1, pause: int = 1, executor=None
+    folder: Path, listed: list[Trial], workers: int = 0, retries: int = 1, pause: int = 1, executor=None, **where
 ) -> Tally:
-    """Run a sweep in ``folder/out`` with notes in ``folder``; ``pause``: milliseconds per question."""
-    out = folder / "out"
-    with locked(out):
+    """Run a sweep in ``folder/out`` with notes in ``folder``; ``pause``: milliseconds per question.
+
+    ``where``: another ``out``, or a ``part`` of the trials.
+    """
+    out, part = where.get("out", folder / "out"), where.get("part")
+    with locked(out, part):
         order = Order(
             title="Fake",
-            trials=listed,
-            work=Work(terms=Terms(data=str(folder), timed_batches=pause), runner=f"{__name__}:FakeRunner"),
-            head=head,
+            plans=[plan(folder, listed, pause)],
             store=Store.open(out, "sweep"),
             executor=executor or Local(workers),
             retries=retries,
+            part=part,
         )
         return run(order, Display(Console(file=sys.stderr), listed))
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 
+import fsspec
 import pytest
 
 from headwise import ModelError
 from headwise.cli import main
-from headwise_lab import models_io, sweep
+from headwise_lab import models_io
 from headwise_lab import trial as trial_module
 from headwise_lab.commands import demo as demo_module
+from headwise_lab.places import at_hand, place
 from headwise_lab.records import read_outcomes, read_records
+from headwise_lab.sweeps import runner
+from headwise_lab.sweeps.status import look
+from headwise_lab.tally import Tally
 
 SHARP = [word for text in ("fastv:layer=2", "sparsity", "fixed:heads=4", "last_token") for word in ("--strategy", text)]
 SMALL = ["--benchmarks", "shapes-gqa", "--strategies", "sparsity", "--heads", "4", "--keep", "12", "--limit", "5"]
@@ -60,6 +65,20 @@ def test_run_prints_one_record_and_its_command_gives_the_same_record_again(tiny_
     again = json.loads(capsys.readouterr().out)
     moving = ("created", "cost", "timing")
     assert {k: v for k, v in again.items() if k not in moving} == {k: v for k, v in record.items() if k not in moving}
+
+
+def test_run_stores_behind_a_url_what_it_prints(tiny_folder, capsys):
+    url = "memory://run/out"
+    assert run(tiny_folder, "--keep", "16", *SHARP, "--json", "--out", url) == 0
+    told = capsys.readouterr()
+    assert f"stored in {url}\n" in told.err
+    with at_hand(place(url)) as copy:
+        records, warnings = read_records(copy)
+        assert len(read_outcomes(copy, records[0]["id"])) == 5
+    assert (records, warnings) == ([json.loads(told.out)], [])
+    fsspec.filesystem("memory").store.clear()
+    assert run(tiny_folder, "--out", "nosuch://run/out") == 2
+    assert "nosuch://run/out begins with nosuch://, which fsspec does not know" in refusal(capsys)
 
 
 def test_run_says_both_budgets_to_a_reader(tiny_folder, capsys):
@@ -140,7 +159,7 @@ def test_every_command_refuses_a_folder_that_is_not_its_own(command, tiny_folder
 
 
 def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, capsys, tmp_path, monkeypatch):
-    real, calls, out = sweep.run_trial, [], tmp_path / "out"
+    real, calls, out = runner.run_trial, [], tmp_path / "out"
 
     def stopping(*arguments):
         calls.append(1)
@@ -148,9 +167,9 @@ def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, caps
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(sweep, "run_trial", stopping)
+    monkeypatch.setattr(runner, "run_trial", stopping)
     assert ablate(tiny_folder, out) == 130
-    assert "run again to go on" in " ".join(capsys.readouterr().err.split())
+    assert "run the same line again to go on" in " ".join(capsys.readouterr().err.split())
     assert len(read_records(out)[0]) == 2
     assert not (out / "report.html").exists()
     assert ablate(tiny_folder, out) == 0
@@ -182,20 +201,70 @@ def test_study_b_compares_query_strategies(tiny_folder, capsys, tmp_path):
 
 
 def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tmp_path, monkeypatch):
-    real = sweep.run_trial
+    real = runner.run_trial
 
     def breaking(setting, *more):
         if setting.recipe.strategies["head_scoring"].name == "random":
             raise RuntimeError("shapes do\nnot match")
         return real(setting, *more)
 
-    monkeypatch.setattr(sweep, "run_trial", breaking)
+    monkeypatch.setattr(runner, "run_trial", breaking)
     assert ablate(tiny_folder, tmp_path / "out") == 2
     told = capsys.readouterr()
     assert told.err.splitlines()[-1].startswith("headwise: 1 trial failed; the report in ")
     assert (tmp_path / "out" / "report.html").is_file()
     (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
     assert failed["error"] == "RuntimeError: shapes do not match"
+
+
+def test_a_budget_out_of_reach_is_not_run_and_the_others_are(tiny_folder, tmp_path, monkeypatch):
+    tallies = []
+    monkeypatch.setattr("headwise_lab.commands.ending.finish", lambda _, tally, *__: tallies.append(tally))
+    words = [word for word in SMALL if word not in ("--keep", "12")]
+    line = ["ablate", "--study", "a", "--model", str(tiny_folder), "--out", str(tmp_path), *words]
+    assert main([*line, "--tokens", "5", "--tokens", "100"]) == 0
+    assert tallies == [Tally(ran=4, refused=3)]
+    records, _ = read_records(tmp_path)
+    assert [record["budget"]["given"] for record in records if record.get("refused")] == ["tokens=5"] * 3
+
+
+def moving(record):
+    """A record without what two runs of a trial do not share."""
+    return {key: value for key, value in record.items() if key not in ("created", "cost", "timing")}
+
+
+def test_ablate_and_a_sweep_of_the_same_study_make_the_same_records(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("headwise_lab.commands.ending.finish", lambda *_: None)
+    assert ablate(tiny_folder, tmp_path / "ablate") == 0
+    (tmp_path / "s.toml").write_text(
+        f'study = "a"\nmodels = ["{tiny_folder}"]\nbenchmarks = ["shapes-gqa"]\nlimit = 5\nbudgets.keep = [12]\n'
+        '[[grids]]\nhead_scoring = ["sparsity"]\nheads = [4]\n'
+    )
+    line = ["sweep", str(tmp_path / "s.toml"), "--workers", "0", "--out", str(tmp_path / "sweep")]
+    for part in ("1/2", "2/2"):  # two machines share a folder; neither runs what is the other's
+        assert main([*line, "--part", part]) == 0
+    found = {name: read_records(tmp_path / name)[0] for name in ("ablate", "sweep")}
+    by_id = {name: {record["id"]: moving(record) for record in records} for name, records in found.items()}
+    assert len(by_id["ablate"]) == 4
+    assert by_id["ablate"] == by_id["sweep"]
+    assert (tmp_path / "sweep" / "results.jsonl").read_text().count("\n") == 4
+    order = [record["id"] for record in found["ablate"]]
+    assert [record["id"] for record in found["sweep"]] == [*order[::2], *order[1::2]]
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "1/2/3", "a/b", "-1/2"])
+def test_a_part_that_is_none_is_refused(capsys, tmp_path, part):
+    assert main(["sweep", "methods", "--out", str(tmp_path / "o"), f"--part={part}"]) == 2
+    assert f"--part {part} is no part; give I/N with I from 1 to N, such as 2/3" in refusal(capsys)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_part_beyond_the_last_trial_has_nothing_to_do(tiny_folder, capsys, tmp_path):
+    (tmp_path / "s.toml").write_text(
+        f'models = ["{tiny_folder}"]\nbenchmarks = ["shapes-gqa"]\nlimit = 5\nbudgets.keep = [12]\nrecipes = ["fastv"]'
+    )
+    assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"), "--part", "3/3"]) == 0
+    assert "part 3/3 has nothing to do: there are 2 trials" in capsys.readouterr().err
 
 
 def ablate_methods(tiny_folder, out, *words):
@@ -212,7 +281,8 @@ def test_methods_are_compared_where_they_can_and_say_why_they_cannot(tiny_folder
     assert f"not run: shapes-gqa, tokens=60, fastv: {reason}" in told.err
     assert reason in (out / "report.md").read_text()
     records, _ = read_records(out)
-    assert [record["recipe"] for record in records] == ["vanilla", *["fastv", "random", "vispruner"] * 2]
+    rest = ["vanilla", "fastv", "random", "vispruner", "random", "vispruner"]
+    assert [record["recipe"] for record in records] == ["fastv", *rest]  # what cannot be run is said first
     assert [record["recipe"] for record in records if record.get("refused")] == ["fastv"]
     assert {record["study"] for record in records} == {"methods"}
     before = (out / "results.jsonl").read_bytes()
@@ -222,14 +292,14 @@ def test_methods_are_compared_where_they_can_and_say_why_they_cannot(tiny_folder
 
 
 def test_a_method_that_the_model_has_no_eyes_for_is_not_run(tiny_folder, capsys, tmp_path, monkeypatch):
-    real = sweep.run_trial
+    real = runner.run_trial
 
     def blind(setting, *more):
         if setting.recipe.name == "vispruner":
             raise ModelError("this tower shows no attention")
         return real(setting, *more)
 
-    monkeypatch.setattr(sweep, "run_trial", blind)
+    monkeypatch.setattr(runner, "run_trial", blind)
     words = ["--recipe", "vispruner", "--recipe", "random", "--keep", "12"]
     assert ablate_methods(tiny_folder, tmp_path / "out", *words) == 0
     assert "not run: shapes-gqa, keep=12, vispruner: this tower shows no attention" in capsys.readouterr().err
@@ -241,7 +311,7 @@ def test_a_method_that_the_model_has_no_eyes_for_is_not_run(tiny_folder, capsys,
     ("words", "told"),
     [
         (["--tokens", "5", "--recipe", "dart"], "the smallest feasible budget is tokens=96.33"),
-        (["--recipe", "drat"], "unknown recipe 'drat'; did you mean dart"),
+        (["--recipe", "drat"], "--recipe: there is no recipe 'drat'; did you mean dart"),
         (["--heads", "4"], "--heads belongs to study a and b and means nothing in study methods; leave it out"),
         (["--scorer", "sum"], "--scorer belongs to study b and means nothing in study methods; leave it out"),
         (["--text", "kjv"], "--text belongs to study kv and means nothing in study methods; leave it out"),
@@ -269,8 +339,10 @@ def test_a_setting_of_a_recipe_holds_unless_it_is_given(tiny_folder, capsys):
         ),
         (["--tokens", "99"], "both --tokens and --keep are given"),
         (["--heads", "9"], "wants 9 heads, but this model has 8"),
-        (["--strategies", "sparcity"], "did you mean sparsity"),
-        (["--benchmarks", "shapes-gqq"], "did you mean shapes-gqa"),
+        (["--strategies", "sparcity"], "--strategies: there is no head_scoring strategy 'sparcity'; did you mean"),
+        (["--benchmarks", "shapes-gqq"], "--benchmarks: there is no benchmark 'shapes-gqq'; did you mean shapes-gqa"),
+        (["--positions", "left"], "--positions: 'left' is not allowed; allowed: keep, compact"),
+        (["--sink-share", "7"], "--sink-share: 7 is no share; allowed: 0 to 1"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
         (["--text", "kjv"], "--text belongs to study kv and means nothing in study a; leave it out"),
         (["--recipe", "dart"], "--recipe belongs to study methods and means nothing in study a; leave it out"),
@@ -304,6 +376,8 @@ def test_the_demo_leaves_a_report_and_names_its_folder(tiny_folder, capsys, tmp_
     assert len({record["strategies"]["head_scoring"].partition(":")[0] for record in records}) >= 14
     assert {record["budget"]["kept"] for record in records} == {16, 144}
     assert {record["study"] for record in records} == {"demo"}
+    status = look(folder)
+    assert (status.title, [state for _, state in status.trials]) == ("Headwise demo", ["done"] * len(records))
 
 
 def test_the_demo_refuses_more_tokens_than_there_are(tiny_folder, capsys, tmp_path, monkeypatch):

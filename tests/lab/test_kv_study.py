@@ -6,22 +6,29 @@ import json
 import shlex
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from rich.console import Console
 from tests.lab.language_models import write_model, write_text
 
 from headwise.cli import main
+from headwise.errors import BudgetError, StrategyError
 from headwise.geometry import Geometry
 from headwise.heads import WINDOWS, HeadLabels, HeadProfile
 from headwise.pipeline import Pipeline
 from headwise_lab.commands import demo as demo_module
-from headwise_lab.kv import ablation, running
+from headwise_lab.kv import planning, runner
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.runs import HEAD_AWARE, PERMUTED, TWIN, Run
 from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
 from headwise_lab.records import read_outcomes, read_records
 from headwise_lab.store import Store
+from headwise_lab.sweeps.display import Display
+from headwise_lab.sweeps.local import Local
+from headwise_lab.sweeps.running import Order, run
+from headwise_lab.sweeps.schema import SweepFile, TextTable
+from headwise_lab.sweeps.status import look
 
 PYTHIA = Geometry(
     name="pythia-2.8b", layers=32, heads=32, kv_heads=32, head_dim=80, hidden=2560, intermediate=10240,
@@ -139,7 +146,7 @@ def few(monkeypatch):
     """A study of a few cases."""
     informed = [case for case in study_kv(0.25) if case.group == "J"][:1]
     cases = [FULL, streaming(16), streaming(64), *informed, dealt(informed[0], 0), scored("snapkv", 16)]
-    monkeypatch.setattr(ablation, "study_kv", lambda scale, permutations: cases)
+    monkeypatch.setattr(planning, "study_kv", lambda scale, permutations: cases)
     return cases
 
 
@@ -212,14 +219,14 @@ def test_a_profile_that_is_given_is_used_and_needs_no_more_text(folder, text, fe
 
 
 def test_a_strategy_that_breaks_costs_its_own_run_only(folder, text, few, tmp_path, capsys, monkeypatch):
-    real = running.measure_text
+    real = runner.measure_text
 
     def breaking(loaded, given, recipe, **more):
         if more["name"] == "snapkv_16":
             raise RuntimeError("shapes do\nnot match")
         return real(loaded, given, recipe, **more)
 
-    monkeypatch.setattr(running, "measure_text", breaking)
+    monkeypatch.setattr(runner, "measure_text", breaking)
     assert ablate(folder, text, tmp_path / "out") == 2
     assert "1 trial failed; the report in" in capsys.readouterr().err.splitlines()[-1]
     (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
@@ -256,22 +263,87 @@ def test_the_demo_reads_with_every_language_model_there_is(folder, text, tmp_pat
     monkeypatch.setattr(demo_module, "TEXT", str(text))
     monkeypatch.setattr(demo_module, "TOKENS", {str(folder): TOKENS})
     monkeypatch.setattr(demo_module, "CLASSIFY_ON", 300)
+    plan = demo_module._reading(str(folder), tmp_path, Console(stderr=True))
     store = Store.open(tmp_path / "demo", "demo")
-    tally = demo_module._read(str(folder), store, Console(stderr=True))
+    order = Order(title="Demo", plans=[plan], store=store, executor=Local(0), retries=0)
+    tally = run(order, Display(Console(stderr=True), plan.trials))
     records, _ = read_records(tmp_path / "demo")
     assert (len(records), 0) == (tally.ran, tally.failed)
     assert {"A", "B", "K", "J", "I", "allocated", "permuted", "score", "full"} == {one["group"] for one in records}
     assert {"demo"} == {one["study"] for one in records}
+    assert [record["name"] for record in records] == [trial.case for trial in plan.trials]
 
 
 def test_a_language_model_that_cannot_be_loaded_is_left_out_and_said_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_module, "TOKENS", {"/nowhere/at/all": TOKENS})
-    store = Store.open(tmp_path / "demo", "demo")
-    tally = demo_module._read("/nowhere/at/all", store, Console(stderr=True))
-    assert (tally.ran, tally.failed) == (0, 0)
+    assert demo_module._reading("/nowhere/at/all", tmp_path, Console(stderr=True)) is None
     assert "/nowhere/at/all is left out" in capsys.readouterr().err
 
 
 def test_the_demo_always_reads_with_demo_pythia():
     assert demo_module._language_models()[0] == "demo-pythia"
     assert set(demo_module._language_models()) <= set(demo_module.TOKENS)
+
+
+def test_a_plan_without_a_folder_keeps_no_profile_and_names_the_same_trials(folder, text, few, tmp_path):
+    sweep = SweepFile(study="kv", models=(str(folder),), text=TextTable(name=str(text), tokens=TOKENS))
+    (kept,), (bare,) = planning.planned_kv(sweep, tmp_path), planning.planned_kv(sweep)
+    assert [trial.id for trial in kept.trials] == [trial.id for trial in bare.trials]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-profile.json"]
+    assert {trial.benchmark for trial in kept.trials} == {"text words.txt"}
+    assert [trial.prunes for trial in kept.trials] == [False] + [True] * (len(few) - 1)
+    assert [kept.head(trial)["id"] for trial in kept.trials] == [trial.id for trial in kept.trials]
+
+
+def test_own_strategies_stand_beside_or_instead_of_the_cases_of_the_study(folder, text, few):
+    given = TextTable(name=str(text), tokens=TOKENS)
+    own = ("none", "kv_eviction=h2o:budget=20", "streaming:sinks=4,window=12")
+    beside = SweepFile(study="kv", models=(str(folder),), text=given, kv_eviction=("*", *own))
+    (plan,) = planning.planned_kv(beside)
+    assert [trial.case for trial in plan.trials] == [*(case.name for case in few), "h2o:budget=20"]  # the rest is there
+    (plan,) = planning.planned_kv(attrs.evolve(beside, kv_eviction=own))
+    assert [(trial.case, trial.prunes) for trial in plan.trials] == [
+        ("none", False), ("h2o:budget=20", True), ("streaming:sinks=4,window=12", True)
+    ]  # fmt: skip
+
+
+def test_a_strategy_without_a_plan_is_refused_and_none_that_evicts_is_an_error(folder, text, tmp_path):
+    own = ("none", "head_windows:positional=9", "streaming:sinks=4,window=12")
+    profile_of({"near": 6, "gathering": 2}, 2, 4).save(tmp_path / "mine.json")
+    given = TextTable(name=str(text), tokens=TOKENS, profile=str(tmp_path / "mine.json"))
+    sweep = SweepFile(study="kv", models=(str(folder),), text=given, kv_eviction=own)
+    (plan,) = planning.planned_kv(sweep)
+    reasons = [trial.refused for trial in plan.trials]
+    assert [reason is None for reason in reasons] == [True, False, True]
+    assert "is given nothing for the 6 heads of class 'near'" in reasons[1]
+    with pytest.raises(StrategyError, match="of class 'near'"):  # as ablate does it
+        planning.planned_kv(sweep, may_refuse=BudgetError)
+    with pytest.raises(BudgetError, match="of class 'near'"):
+        planning.planned_kv(attrs.evolve(sweep, kv_eviction=own[:2]))
+
+
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_sweep_file_makes_the_records_of_ablate(workers, folder, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("headwise_lab.commands.ending.finish", lambda *_: None)
+    shown = ("none", "streaming:sinks=4,window=12", "head_windows:positional=8,mixed=8,gathering=16,sinks=4")
+    cases = planning.cases_of(shown, 1, 0)
+    monkeypatch.setattr(planning, "study_kv", lambda scale, permutations: cases)
+    assert ablate(folder, text, tmp_path / "ablate") == 0
+    (tmp_path / "kv.toml").write_text(
+        f'study = "kv"\nmodels = ["{folder}"]\nkv_eviction = {json.dumps(shown)}\n'
+        f'text.name = "{text}"\ntext.tokens = {TOKENS}\n'
+    )
+    line = ["sweep", str(tmp_path / "kv.toml"), "--out", str(tmp_path / "sweep"), "--workers", workers]
+    assert main(line) == 0
+    found = [{one["id"]: figures(one) for one in read_records(tmp_path / name)[0]} for name in ("ablate", "sweep")]
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
+    for name in found[0]:
+        assert read_outcomes(tmp_path / "ablate", name) == read_outcomes(tmp_path / "sweep", name)
+    assert [state for _, state in look(tmp_path / "sweep").trials] == ["done"] * 3
+
+
+def figures(record):
+    """What two runs of a trial have in common; commands name the profile of their own folder."""
+    moving = ("created", "command", "seconds", "peak_bytes", "attempt")
+    return {key: value for key, value in record.items() if key not in moving}

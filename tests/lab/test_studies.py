@@ -15,19 +15,21 @@ from headwise_lab.studies import (
     LAYER,
     averages,
     common_averages,
-    compared,
     demo,
     half,
     head_counts,
-    methods,
     pruning_recipes,
     recipes,
     study_a,
-    study_b,
 )
+from headwise_lab.sweeps.cases import cases as cases_of
+from headwise_lab.sweeps.cases import recipes_of
+from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
 from headwise_lab.trial import check
 
 BUDGETS = [Budget(tokens=48), Budget(tokens=32)]
+MODEL = shape("demo-llava")
+EVERY_METHOD = recipes_of(SweepFile(recipes=("*",)))
 QUERIES = {
     "last_token",
     "last_n_tokens",
@@ -44,6 +46,18 @@ QUERIES = {
 def chosen(cases):
     """Hook -> canonical text, for every case."""
     return [{hook: strategy.text for hook, strategy in recipe.strategies.items()} for recipe in recipes(cases)]
+
+
+def study_b(budget, heads):
+    """Study B as a sweep file says it."""
+    grid = Grid(head_scoring=("variance",), heads=(heads,), query_selection=("*",))
+    return cases_of(SweepFile(study="b", grids=(grid,), budgets=Budgets(tokens=(budget.tokens,))), "x", MODEL)
+
+
+def methods(benchmark, *names, budgets=BUDGETS):
+    """A comparison of methods as a sweep file says it."""
+    tokens = Budgets(tokens=tuple(budget.tokens for budget in budgets))
+    return cases_of(SweepFile(study="methods", recipes=names, budgets=tokens), benchmark, MODEL)
 
 
 def bare(text):
@@ -80,7 +94,7 @@ def test_study_a_compares_only_the_strategies_asked_for_and_their_references():
 
 
 def test_study_b_has_the_nine_query_strategies_of_the_seed_at_one_scorer():
-    cases = study_b(benchmarks=["x"], budgets=BUDGETS[:1], heads=4)
+    cases = study_b(BUDGETS[0], heads=4)
     texts = chosen(cases)
     compared = texts[3:]
     assert {bare(text["query_selection"]) for text in compared} >= QUERIES
@@ -105,7 +119,7 @@ def test_the_demo_has_every_scorer_and_three_ways_not_to_ask_heads():
 
 
 def test_methods_are_every_pruning_recipe_at_every_budget_with_the_unpruned_model_once():
-    cases = methods(benchmarks=["x", "y"], budgets=BUDGETS)
+    cases = [*methods("x", "*"), *methods("y", "*")]
     assert len(set(cases)) == len(cases)
     named = pruning_recipes()
     assert {"fastv", "finepruner", "sparsevlm", "pdrop", "random", "random-layer-2"} <= set(named)
@@ -116,12 +130,12 @@ def test_methods_are_every_pruning_recipe_at_every_budget_with_the_unpruned_mode
 
 
 def test_methods_asked_for_stand_beside_fastv_which_comes_first():
-    cases = methods(benchmarks=["x"], budgets=BUDGETS, recipes=["dart", "vanilla", "fastv", "dart"])
+    cases = methods("x", "dart", "vanilla", "fastv")
     assert [case.recipe for case in cases] == ["vanilla", "fastv", "dart", "fastv", "dart"]
 
 
 def test_methods_keep_what_their_recipes_set_unless_it_is_given():
-    cases = methods(benchmarks=["x"], budgets=BUDGETS[:1], recipes=["finepruner-dynamic"])
+    cases = methods("x", "finepruner-dynamic", budgets=BUDGETS[:1])
     assert [recipe.aggregate for recipe in recipes(cases, aggregate=None)] == ["mean", "mean", "weighted"]
     assert [recipe.aggregate for recipe in recipes(cases, aggregate="mean")] == ["mean", "mean", "mean"]
 
@@ -129,9 +143,9 @@ def test_methods_keep_what_their_recipes_set_unless_it_is_given():
 @pytest.mark.parametrize("name", ["demo-llava", "llava-1.5-7b"])
 def test_every_method_meets_the_averages_that_methods_are_compared_at(name):
     geometry = shape(name)
-    found, told = common_averages(geometry, compared(None))
+    found, told = common_averages(geometry, EVERY_METHOD)
     assert len(found) == 3
-    cases = methods(benchmarks=["x"], budgets=[Budget(tokens=average) for average in found])
+    cases = methods("x", "*", budgets=[Budget(tokens=average) for average in found])
     for case, recipe in zip(cases, recipes(cases), strict=True):
         assert abs(check(recipe, geometry).average - (case.budget.tokens or geometry.visual_tokens)) < 1
     (sentence,) = told

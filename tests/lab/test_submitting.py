@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+import fsspec
 import pytest
 from tests.lab.conftest import Toy
 from tests.lab.official_files import WRITERS
@@ -17,6 +18,7 @@ from headwise.recipe import Recipe
 from headwise_lab import trial as trial_module
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.inputs import Inputs
+from headwise_lab.places import at_hand, place
 from headwise_lab.submitting import keep, submit, unanswered
 from headwise_lab.trial import Setting, identity, run_trial
 
@@ -124,3 +126,21 @@ def test_run_leaves_the_answers_that_a_judge_reads(tiny_folder, tmp_path, capsys
     assert main(["judge", str(answers), "--data", str(made), "--json"]) == 0
     said = capsys.readouterr().out
     assert json.loads(said[said.index("{") :])["n"] == 2
+
+
+def test_behind_a_url_a_submission_and_what_made_it_are_those_of_a_folder(tiny, tmp_path):
+    served, url = Inputs(tiny, Served(tmp_path), Served(tmp_path).questions, 4), "memory://submitted/out"
+    path = submit(setting(), served, tmp_path / "out")
+    try:
+        assert str(submit(setting(), served, place(url))) == f"{url}/submissions/{path.name}"
+        with at_hand(place(url)) as copy:
+            for name in (path.name, f"{path.stem}.made.json"):
+                told, again = (json.loads((out / "submissions" / name).read_text()) for out in (tmp_path / "out", copy))
+                assert moving(told) == moving(again)
+    finally:
+        fsspec.filesystem("memory").store.clear()
+
+
+def moving(told):
+    """What two runs have in common."""
+    return {key: value for key, value in told.items() if key not in ("created", "command")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 
 import attrs
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from headwise import Budget, BudgetError, DataError, Geometry, shape
 from headwise.cli import main
-from headwise_lab.studies import averages, common_averages, compared, head_counts, methods, recipes, study_a, study_b
+from headwise.registry import installed
+from headwise_lab.kv.planning import cases_of
+from headwise_lab.kv.study import study_kv
+from headwise_lab.studies import averages, common_averages, head_counts, pruning_recipes, recipes, study_a
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read, shipped, structured
 from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
-from headwise_lab.sweeps.trials import Terms, Trial, Work, plain, trial_from, work_from
+from headwise_lab.sweeps.trials import Reading, Terms, Trial, Work, plain, trial_from, work_from
 
 MODEL = shape("demo-llava")
 ONE = 'recipes = ["dart"]\n'
@@ -45,7 +49,7 @@ def refusal(text):
         ("models = []", "models: the list is empty; give at least one"),
         ('models = "demo-llava"', "models: 'demo-llava' is not a list, such as [...]"),
         ("title = 3", "title: 3 is not a text in quotes"),
-        ('study = "c"', "study: 'c' is not allowed; allowed: a, b, methods"),
+        ('study = "c"', "study: 'c' is not allowed; allowed: a, b, methods, kv"),
         ('dtype = "float23"', "dtype: 'float23' is not allowed; did you mean float32 or float16 or bfloat16? allowed:"),
         ('benchmarks = ["x", "pop"]', "benchmarks[0]: there is no benchmark 'x'; allowed: gqa, "),
         (
@@ -120,27 +124,89 @@ def trials_of(listed):
     }
 
 
-def common(geometry):
-    """Processed averages that all recipes meet."""
-    return [Budget(tokens=average) for average in common_averages(geometry, compared(None))[0]]
-
-
 def usual(geometry):
     """Processed averages of seed 002."""
     return [Budget(tokens=average) for average in averages(geometry)[0]]
 
 
+def test_the_files_that_ship_are_the_studies():
+    assert shipped() == ["ablation_a", "ablation_b", "kv", "methods"]
+    expected = study_a(benchmarks=["x"], budgets=usual(MODEL), heads=head_counts(MODEL.heads))
+    assert trials_of(cases(read("ablation_a"), "x", MODEL)) == trials_of(expected)
+    large = shape("llava-1.5-7b")
+    fixed = ("token_pruning=fastv:layer=2", "head_scoring=variance", "head_count=fixed:heads=16")
+    queries = {(*fixed, f"query_selection={name}") for name in installed("query_selection")}
+    found = cases(read("ablation_b"), "x", large)
+    for budget in usual(large):
+        texts = {case.strategies for case in found if case.budget == budget}
+        references = {text[1:3] for text in texts - queries}
+        assert queries <= texts
+        assert references == {
+            ("head_scoring=sum", "head_count=all"),
+            ("head_scoring=random", "head_count=fixed:heads=16"),
+        }
+    assert sum(case.recipe == "vanilla" for case in found) == 1
+    named = pruning_recipes()
+    wanted = {(name, Budget(tokens=average)) for name in named for average in common_averages(MODEL, named)[0]}
+    assert {(case.recipe, case.budget) for case in cases(read("methods"), "x", MODEL)} == wanted | {
+        ("vanilla", Budget())
+    }
+    kv = read("kv")
+    assert (kv.study, kv.models, kv.kv_eviction) == ("kv", ("demo-pythia",), ("*",))
+    assert cases_of(kv.kv_eviction, 0.5, kv.reading.permutations) == study_kv(0.5, 3)
+
+
 @pytest.mark.parametrize(
-    ("file", "geometry", "study"),
+    ("text", "said"),
     [
-        ("ablation_a", MODEL, lambda it: study_a(benchmarks=["x"], budgets=usual(it), heads=head_counts(it.heads))),
-        ("ablation_b", shape("llava-1.5-7b"), lambda it: study_b(benchmarks=["x"], budgets=usual(it), heads=16)),
-        ("methods", MODEL, lambda it: methods(benchmarks=["x"], budgets=common(it))),
+        ("limit = 3", "limit: means nothing in study kv, which reads one text; leave it out; allowed: title, study, "),
+        ("batch = 16", "batch: means nothing in study kv"),  # also where it is what is taken anyway
+        ('recipes = ["dart"]', "recipes: means nothing in study kv"),
+        ("[[grids]]", "grids: means nothing in study kv"),
+        ("budgets.keep = [3]", "budgets: means nothing in study kv"),
+        ('benchmarks = ["pope"]', "benchmarks: means nothing in study kv"),
+        ("kv_eviction = []", "kv_eviction: the list is empty; give at least one"),
+        (
+            'kv_eviction = ["*", "snapvk"]',
+            "kv_eviction[1]: there is no kv_eviction strategy 'snapvk'; did you mean snapkv? allowed: ",
+        ),
+        ('kv_eviction = ["fastv:layer=2"]', "kv_eviction[0]: there is no kv_eviction strategy 'fastv'"),
+        ("text = 3", "text: 3 is not a table with keys name, tokens, profile, scale, permutations"),
+        ("text.tokens = 1", "text.tokens: 1 is too small; allowed: 2 and above"),
+        ("text.tokens = 2.5", "text.tokens: 2.5 is not a whole number"),
+        ("text.scale = 9", "text.scale: 9 is not allowed; allowed: 0.125 to 8"),
+        ("text.permutations = -1", "text.permutations: -1 is too small"),
+        ("text.nmae = 'kjv'", "text.nmae: there is no such key; did you mean name? allowed: name, tokens, "),
     ],
 )
-def test_the_files_that_ship_make_the_studies_of_ablate(file, geometry, study):
-    assert shipped() == ["ablation_a", "ablation_b", "methods"]
-    assert trials_of(cases(read(file), "x", geometry)) == trials_of(study(geometry))
+def test_a_wrong_value_of_study_kv_is_one_sentence(text, said):
+    told = refusal(f'study = "kv"\n{text}')
+    assert told.startswith("f.toml: ")
+    assert said in told
+
+
+@pytest.mark.parametrize("text", ["[text]", 'kv_eviction = ["*"]'])
+def test_keys_of_study_kv_are_refused_in_other_studies(text):
+    key = text.strip("[]").partition(" ")[0]
+    assert refusal(ONE + text) == (
+        f'f.toml: {key}: belongs to study kv and means nothing without it; give study = "kv", or leave it out'
+    )
+
+
+def test_texts_and_profiles_are_looked_for_beside_the_file(tmp_path):
+    (tmp_path / "novel.txt").write_text("Once.")
+    (tmp_path / "p.json").write_text("{}")
+    (tmp_path / "a.toml").write_text('study = "kv"\ntext.name = "novel.txt"\ntext.profile = "p.json"')
+    found = read(str(tmp_path / "a.toml")).reading
+    assert (found.name, found.profile) == (str(tmp_path / "novel.txt"), str(tmp_path / "p.json"))
+    (tmp_path / "b.toml").write_text('study = "kv"\ntext.name = "kvj"')
+    with pytest.raises(
+        DataError, match=r"b\.toml: text\.name: there is no text 'kvj'; did you mean kjv\? allowed: kjv"
+    ):
+        read(str(tmp_path / "b.toml"))
+    (tmp_path / "c.toml").write_text('study = "kv"\ntext.profile = "q.json"')
+    with pytest.raises(DataError, match=r"c\.toml: text\.profile: there is no file .*q\.json"):
+        read(str(tmp_path / "c.toml"))
 
 
 SCORERS = ("sum", "variance", "sparsity", "adaptive", "random")
@@ -229,9 +295,10 @@ def test_recipes_are_run_beside_the_reference_and_the_unpruned_model():
 
 def test_trials_and_work_travel_as_plain_data():
     trial = Trial(id="a", label="b", model="m", benchmark="x", strategies=("sum",), keep=4, refused="no")
-    work = Work(terms=Terms(limit=3, settings={"min_mass": 0.5, "positions": "keep"}), runner="a:b")
+    reading = Reading(name="novel", digest="d", ids=(1, 2), profile={"labels": [[0]], "mass": None}, scale=0.5)
+    work = Work(terms=Terms(limit=3, settings={"min_mass": 0.5, "positions": "keep"}, reading=reading), runner="a:b")
     assert trial_from(plain(trial)) == trial
-    assert work_from(plain(work)) == work
+    assert work_from(json.loads(json.dumps(plain(work)))) == work
     assert plain(trial)["strategies"] in (["sum"], ("sum",))
 
 

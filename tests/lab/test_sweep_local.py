@@ -24,7 +24,7 @@ from headwise_lab.benchmarks import benchmark
 from headwise_lab.records import has_result, read_lines, read_outcomes
 from headwise_lab.sweeps.executor import executor
 from headwise_lab.sweeps.folder import is_locked, locked
-from headwise_lab.sweeps.local import Local, Queue, cores, places
+from headwise_lab.sweeps.local import Local, cores, places
 
 PATIENCE = 20.0
 
@@ -67,9 +67,9 @@ def workers(folder):
     return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
 
 
-def until(true):
+def until(true, patience=PATIENCE):
     """Wait for something to be so."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
@@ -130,6 +130,23 @@ def test_a_trial_that_kills_every_worker_costs_itself_alone_and_counts_its_attem
         assert (counts.ran, counts.found, counts.failed) == (4 if run == 1 else 0, 0 if run == 1 else 4, 1)
         assert [row[1] for row in failures(tmp_path)] == attempts
     assert results(tmp_path) == wanted(listed[1:])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_what_is_run_once_more_waits_behind_its_group_for_the_worker_that_has_the_model(tmp_path, count):
+    listed = trials(8, t0="raises", t2="raises")  # group a, x is trials 0 and 2
+    assert swept(tmp_path, listed, workers=count).ran == 8
+    assert len(workers(tmp_path)) == 1
+    assert [int(record["id"], 16) for record in lines(tmp_path)][:4] == [0, 2, 0, 2]
+    check_whole(tmp_path, listed)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_trial_run_once_more(tmp_path):
+    listed = trials(4, t0="dies", t3="exits")
+    assert swept(tmp_path, listed, workers=1).ran == 4
+    assert len(workers(tmp_path)) == 3
+    assert sorted(row[:2] for row in failures(tmp_path)) == [("0000", 1), ("0003", 1)]
+    check_whole(tmp_path, listed)
 
 
 def test_without_retries_a_failure_is_final(tmp_path):
@@ -202,8 +219,8 @@ def test_a_copy_of_a_half_written_store_goes_on(tmp_path):
         copy = tmp_path / f"copy{number}"
         shutil.copytree(tmp_path / "out", copy / "out")
         (copy / "out" / "results.jsonl").write_bytes(content[: draw.randrange(len(content))])
-        lost = copy / "out" / "outcomes" / f"{draw.choice(listed).id}.jsonl"
-        lost.write_text(lost.read_text()[: draw.randrange(40)])
+        lost = copy / "out" / "outcomes" / f"{draw.choice(listed).id}.parquet"
+        lost.write_bytes(lost.read_bytes()[: draw.randrange(400)])
         swept(copy, listed)
         found = {record["id"]: record["metric"]["value"] for record in lines(copy)}
         assert found == wanted(listed)
@@ -235,24 +252,10 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_leaves_no_process(tmp_pa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headwise_lab.store._append", full)
+    monkeypatch.setattr("headwise_lab.files.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         swept(tmp_path, trials(4), workers=2)
     assert not any(map(alive, workers(tmp_path)))
-
-
-def test_trials_of_one_group_go_to_the_worker_that_has_its_inputs():
-    listed = trials(12)
-    queue = Queue(listed)
-    first = queue.take(None, [])
-    second = queue.take(None, [first.group])
-    assert first.group != second.group
-    rest = [queue.take(first.group, [second.group]) for _ in range(2)]
-    assert {trial.group for trial in rest} == {first.group}
-    assert queue
-    taken = [first, second, *rest, *(queue.take(first.group, [second.group]) for _ in range(8))]
-    assert sorted(trial.id for trial in taken) == sorted(trial.id for trial in listed)
-    assert not queue
 
 
 def test_workers_share_gpus_in_turns_and_cores_evenly():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,12 +22,7 @@ from headwise_lab.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from headwise.budget import Budget
-    from headwise.geometry import Geometry
-    from headwise_lab.kv.ablation import KvOptions
-    from headwise_lab.studies import Case
+    from headwise_lab.sweeps.schema import SweepFile
 
 VISUAL = ("a", "b", "methods")
 STUDIES = (*VISUAL, "kv")
@@ -44,7 +37,10 @@ BELONG_TO = {
 """Options that mean something in some studies only."""
 
 KV_TOKENS = 1000
-METHODS_TIMED_BATCHES = 5  # the figure of this study is about time
+TIMED_BATCHES = {"a": 1, "b": 1, "methods": 5}  # the figure of the last is about time
+TITLES = {"a": "Study A", "b": "Study B", "methods": "Published methods", "kv": "Study KV"}
+OPTIONS = {"models": "model", "recipes": "recipe", "seeds": "seed", "query_selection": "strategies", "name": "text"}
+"""Keys of sweep files whose options have another name; ``head_scoring`` depends on the study."""
 
 
 def ablate(
@@ -57,7 +53,7 @@ def ablate(
             " side; kv: KV eviction."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; trials that are in it already are not run again.")],
+    out: Annotated[str, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")],
     model: Annotated[
         str | None,
         typer.Option(help="A model that ships, a folder or a hub id. [default: demo-llava; in study kv demo-pythia]"),
@@ -117,7 +113,8 @@ def ablate(
     """
     from rich.console import Console
 
-    from headwise.errors import DataError
+    from headwise.errors import BudgetError, DataError
+    from headwise_lab.commands.sweeping import carry_out, plans_of
 
     if study not in STUDIES:
         raise DataError(
@@ -125,60 +122,32 @@ def ablate(
             " (KV eviction)"
         )
     _refuse_foreign(context, study)
-    console = Console(stderr=True)
-    load = {"dtype": dtype, "device": device, "attention": attention}
     if study == "kv":
-        from headwise_lab.kv.ablation import KvOptions
-
-        count = _token_count(tokens)
-        given = KvOptions(text=text, tokens=count, profile=profile, scale=scale, permutations=permutations)
-        _ablate_kv(given, model or "demo-pythia", load, out, console)
-        return
-
-    from headwise_lab.benchmarks import synthetic
-    from headwise_lab.commands.ending import finish
-    from headwise_lab.models_io import load_model
-    from headwise_lab.store import Store
-    from headwise_lab.sweep import Sweep, sweep
-    from headwise_lab.trial import TIMED_BATCHES
-
-    loaded = load_model(model or "demo-llava", **load)
-    asked = list(benchmarks or synthetic())
-    budgets = _budgets(_default_averages(study, loaded.geometry, recipe), tokens, keep, console)
-    if study == "methods":
-        cases = _method_cases(asked, budgets, recipe)
+        texts = {"name": text, "tokens": _token_count(tokens), "scale": scale, "permutations": permutations}
+        own: dict[str, Any] = {"text": {**texts, "profile": None if profile is None else str(profile)}}
     else:
-        cases = _head_cases(
-            study,
-            benchmarks=asked,
-            budgets=budgets,
-            heads=heads,
-            strategies=strategies,
-            scorer=scorer,
-            of=loaded.geometry.heads,
-        )
-    store = Store.open(out, f"study {study}")
-    for warning in store.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
-    tally = sweep(
-        Sweep(
-            loaded=loaded,
-            cases=list(dict.fromkeys(cases)),
-            store=store,
-            study=study,
-            seed=seed,
-            limit=limit,
-            batch=batch,
-            data=data,
-            settings=settings,
-            timed_batches=METHODS_TIMED_BATCHES if study == "methods" else TIMED_BATCHES,
-            may_refuse=study == "methods",
-        ),
-        console,
+        settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
+        own = {
+            "benchmarks": benchmarks or [],
+            "budgets": _budgets(tokens, keep),
+            "settings": settings,
+            "seeds": [seed],
+            "limit": limit,
+            "batch": batch,
+            "data": None if data is None else str(data),
+            **_compared(study, heads=heads, strategies=strategies, scorer=scorer, recipe=recipe),
+        }
+    named = model or ("demo-pythia" if study == "kv" else "demo-llava")
+    sweep = _judged(
+        {"study": study, "models": [named], "dtype": dtype, "device": device, "attention": attention, **own}
     )
-    title = "Published methods" if study == "methods" else f"Study {study.upper()}"
-    finish(store, tally, f"{title}: {loaded.name}", console)
+    carry_out(
+        lambda folder: plans_of(sweep, folder, BudgetError),
+        out,
+        f"study {study}",
+        Console(stderr=True),
+        title=sweep.title,
+    )
 
 
 def _refuse_foreign(context: typer.Context, study: str) -> None:
@@ -192,48 +161,62 @@ def _refuse_foreign(context: typer.Context, study: str) -> None:
             raise DataError(f"{option} belongs to study {right} and means nothing in study {study}; leave it out")
 
 
-def _method_cases(benchmarks: list[str], budgets: list[Budget], recipes: list[str] | None) -> list[Case]:
-    """Study methods."""
-    from headwise_lab.studies import methods
-
-    return methods(benchmarks=benchmarks, budgets=budgets, recipes=recipes)
-
-
-def _head_cases(
+def _compared(
     study: str,
     *,
-    benchmarks: list[str],
-    budgets: list[Budget],
     heads: list[int] | None,
     strategies: list[str] | None,
     scorer: str,
-    of: int,
-) -> list[Case]:
-    """Study a or b on a model with ``of`` heads."""
-    from headwise_lab.studies import half, head_counts, study_a, study_b
-
+    recipe: list[str] | None,
+) -> dict[str, Any]:
+    """What studies a, b and methods compare, as keys of a sweep file."""
+    if study == "methods":
+        return {"recipes": recipe or ["*"], "timed_batches": TIMED_BATCHES[study]}
+    grid: dict[str, Any] = {"heads": heads or []}
     if study == "a":
-        return study_a(benchmarks=benchmarks, budgets=budgets, heads=heads or head_counts(of), scorers=strategies)
-    return [
-        case
-        for count in heads or [half(of)]
-        for case in study_b(benchmarks=benchmarks, budgets=budgets, heads=count, scorer=scorer, queries=strategies)
-    ]
+        grid["head_scoring"] = strategies or ["*"]
+    else:
+        grid |= {"head_scoring": [scorer], "query_selection": strategies or ["*"]}
+        grid |= {} if heads else {"head_shares": [0.5]}
+    return {"grids": [grid], "timed_batches": TIMED_BATCHES[study]}
 
 
-def _ablate_kv(given: KvOptions, model: str, load: dict[str, str], out: Path, console: Console) -> None:
-    """Study kv: one text, one model, every strategy."""
-    from headwise_lab.commands.ending import finish
-    from headwise_lab.kv.ablation import ablate_kv
-    from headwise_lab.models_io import load_language_model
-    from headwise_lab.store import Store
+def _budgets(tokens: list[float] | None, keep: list[int] | None) -> dict[str, Any]:
+    """The budgets asked for, as a table of a sweep file; without any, those that suit the model are taken."""
+    from headwise.errors import BudgetError
 
-    loaded = load_language_model(model, **load)
-    store = Store.open(out, "study kv")
-    for warning in store.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    tally = ablate_kv(loaded, given, store, console)
-    finish(store, tally, f"Study KV: {loaded.name}", console)
+    if tokens and keep:
+        raise BudgetError("both --tokens and --keep are given; a study has one kind of budget")
+    return {"tokens": tokens or [], "keep": keep or []}
+
+
+def _judged(told: dict[str, Any]) -> SweepFile:
+    """The sweep that the options make; raises DataError that names the option where a value is not allowed."""
+    from headwise.errors import DataError
+    from headwise_lab.models_io import called
+    from headwise_lab.sweeps.schema import Budgets, Grid, Settings, SweepFile, TextTable
+    from headwise_lab.sweeps.values import WrongValue
+
+    def once(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for key, value in values.items()}
+
+    tables = {"budgets": Budgets, "settings": Settings, "text": TextTable}
+    try:
+        found: dict[str, Any] = {key: tables[key](**once(told[key])) for key in tables if key in told}
+        grids = tuple(Grid(**once(grid)) for grid in told.get("grids", ()))
+        rest = once({key: value for key, value in told.items() if key not in {*tables, "grids"}})
+        title = f"{TITLES[told['study']]}: {called(told['models'][0])}"
+        return SweepFile(**rest, **found, grids=grids, title=title)
+    except WrongValue as error:
+        raise DataError(f"--{_option(error.path, told['study'])}: {error.problem}") from error
+
+
+def _option(path: str, study: str) -> str:
+    """The option that gives a key of a sweep file."""
+    key = path.partition("[")[0].rpartition(".")[2]
+    if key == "head_scoring":
+        return "strategies" if study == "a" else "scorer"
+    return OPTIONS.get(key, key).replace("_", "-")
 
 
 def _token_count(tokens: list[float] | None) -> int:
@@ -246,37 +229,3 @@ def _token_count(tokens: list[float] | None) -> int:
         told = ", ".join(f"{count:g}" for count in tokens)
         raise DataError(f"--tokens {told}: study kv scores one text of a whole number of tokens; give one, 2 or more")
     return int(tokens[0])
-
-
-def _default_averages(
-    study: str, geometry: Geometry, recipes: list[str] | None
-) -> Callable[[], tuple[tuple[float, ...], tuple[str, ...]]]:
-    """Those of seed 002 as far as the model can meet them, in study methods with every recipe."""
-    from headwise_lab.studies import averages, common_averages, compared
-
-    if study == "methods":
-        return lambda: common_averages(geometry, compared(recipes))
-    return lambda: averages(geometry)
-
-
-def _budgets(
-    usual: Callable[[], tuple[tuple[float, ...], tuple[str, ...]]],
-    tokens: list[float] | None,
-    keep: list[int] | None,
-    console: Console,
-) -> list[Budget]:
-    """The budgets asked for, or the ``usual`` averages, with what there is to say about them."""
-    from headwise.budget import Budget
-    from headwise.errors import BudgetError
-
-    if tokens and keep:
-        raise BudgetError("both --tokens and --keep are given; a study has one kind of budget")
-    if keep:
-        return [Budget(keep=count) for count in keep]
-    told: tuple[str, ...] = ()
-    wanted: tuple[float, ...] = tuple(tokens or ())
-    if not wanted:
-        wanted, told = usual()
-    for sentence in told:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    return [Budget(tokens=average) for average in wanted]

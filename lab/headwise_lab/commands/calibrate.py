@@ -52,6 +52,7 @@ def calibrate(
     synthetic ones get another seed, and of those on disk the last are taken, while other commands ask the first.
     """
     from headwise_lab.benchmarks import benchmark as benchmark_called
+    from headwise_lab.data import pinned
     from headwise_lab.inputs import Inputs
     from headwise_lab.models_io import load_model
 
@@ -62,7 +63,7 @@ def calibrate(
     chosen = _numbers(layers, loaded.geometry.layers)
     inputs = Inputs(loaded, asked, _questions(asked, data, limit, seed), batch)
     given = {"model": model, "benchmark": benchmark, "out": out, "limit": limit, "layers": layers, "seed": seed}
-    given |= {"batch": batch, "data": data, "dtype": dtype, "device": device, "attention": attention}
+    given |= {"batch": batch, "data": pinned(data, asked), "dtype": dtype, "device": device, "attention": attention}
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
     command = shlex.join(["headwise", "calibrate", *words, *([] if mass else ["--no-mass"])])
     found = _with_progress(inputs, chosen, by_mass=mass, source={"seed": None if data else seed, "command": command})
@@ -74,7 +75,7 @@ def calibrate(
         _tell(found, out)
 
 
-def _questions(asked: Benchmark, data: Path | None, limit: int, seed: int) -> list[Question]:
+def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> list[Question]:
     """Questions that no other command asks first."""
     from headwise.errors import DataError
     from headwise_lab.data import questions_of

@@ -11,8 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headwise_lab.store import Store
-    from headwise_lab.tally import Tally
+    from headwise_lab.sweeps.plan import Plan
 
 BENCHMARKS = ("shapes-gqa", "shapes-textvqa")
 KEEP = 16  # a ninth of demo-llava's 144 visual tokens
@@ -26,9 +25,9 @@ CLASSIFY_ON = 512
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Output folder; trials that are in it already are not run again.")] = Path(
-        "headwise-demo"
-    ),
+    out: Annotated[
+        str, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")
+    ] = "headwise-demo",
     limit: Annotated[int, typer.Option(min=1, help="Questions asked of each benchmark.")] = LIMIT,
     keep: Annotated[int, typer.Option(min=1, help="Visual tokens left after the second layer.")] = KEEP,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions.")] = 0,
@@ -41,41 +40,40 @@ def demo(
     """
     from rich.console import Console
 
-    from headwise_lab.commands.ending import finish
-    from headwise_lab.measure import one_thread
-    from headwise_lab.models_io import load_model
-    from headwise_lab.store import Store
-    from headwise_lab.studies import demo as demo_cases
-    from headwise_lab.studies import half
-    from headwise_lab.sweep import Sweep, sweep
+    from headwise_lab.commands.sweeping import carry_out
 
     console = Console(stderr=True)
-    store = Store.open(out, "demo")
-    for warning in store.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    loaded = load_model("demo-llava")
+
+    def plans(folder: Path) -> list[Plan]:
+        pruning = _pruning(keep, limit, seed)
+        readings = (_reading(name, folder, console) for name in _language_models())
+        return [pruning, *(plan for plan in readings if plan is not None)]
+
+    carry_out(plans, out, "demo", console, title="Headwise demo")
+
+
+def _pruning(keep: int, limit: int, seed: int) -> Plan:
+    """demo-llava, pruned with every head-scoring strategy; so small that threads would wait for each other."""
+    import attrs
+
+    from headwise_lab.studies import demo as demo_cases
+    from headwise_lab.studies import half
+    from headwise_lab.sweeps.plan import check_any_left, plan_of
+    from headwise_lab.sweeps.planning import looked_at, trials_on
+    from headwise_lab.sweeps.trials import Terms, Work
+
+    terms = Terms(limit=limit, batch=BATCH, timed_batches=TIMED_BATCHES, study="demo", one_thread=True)
+    loaded = looked_at("demo-llava", terms)
     cases = demo_cases(benchmarks=BENCHMARKS, keep=keep, heads=half(loaded.geometry.heads))
-    console.print(
-        f"{len(cases)} trials of {limit} questions: {loaded.name} keeps {keep} of {loaded.geometry.visual_tokens}"
-        " visual tokens after two layers.",
-        highlight=False,
-        soft_wrap=True,
+    asked = {name: [case for case in cases if case.benchmark == name] for name in BENCHMARKS}
+    found = (trial for name in BENCHMARKS for trial in trials_on(loaded, name, asked[name], (seed,), terms))
+    plan = plan_of("Headwise demo", Work(terms=terms), found)
+    check_any_left([plan])
+    told = (
+        f"{len(plan.trials)} trials of {limit} questions: {loaded.name} keeps {keep} of"
+        f" {loaded.geometry.visual_tokens} visual tokens after two layers."
     )
-    study = Sweep(
-        loaded=loaded,
-        cases=cases,
-        store=store,
-        study="demo",
-        seed=seed,
-        limit=limit,
-        batch=BATCH,
-        timed_batches=TIMED_BATCHES,
-    )
-    with one_thread():
-        tally = sweep(study, console)
-    for name in _language_models():
-        tally = _joined(tally, _read(name, store, console))
-    finish(store, tally, "Headwise demo", console)
+    return attrs.evolve(plan, told=(told,))
 
 
 def _language_models() -> list[str]:
@@ -85,33 +83,30 @@ def _language_models() -> list[str]:
     return ["demo-pythia", *(["smollm2"] if installed() else [])]
 
 
-def _read(name: str, store: Store, console: Console) -> Tally:
+def _reading(name: str, folder: Path, console: Console) -> Plan | None:
     """The KV study in miniature on one language model; one that cannot be loaded is left out, and that is said."""
+    import attrs
+
     from headwise.errors import ModelError
-    from headwise_lab.kv.ablation import KvOptions, run_kv
+    from headwise_lab.commands.sweeping import tell
+    from headwise_lab.kv.planning import loaded_for_planning, plan_reading
+    from headwise_lab.kv.preparing import KvOptions
     from headwise_lab.kv.study import demo_kv, demo_real
     from headwise_lab.measure import one_thread
-    from headwise_lab.models_io import load_language_model
-    from headwise_lab.tally import Tally
+    from headwise_lab.sweeps.trials import Terms
 
     given = KvOptions(text=TEXT, tokens=TOKENS[name], classify_on=CLASSIFY_ON)
+    terms = Terms(study="demo", one_thread=name == "demo-pythia")  # so small that threads wait for each other
     try:
-        loaded = load_language_model(name)
+        loaded = loaded_for_planning(name, terms)
     except ModelError as error:
-        console.print(f"warning: {name} is left out: {error}", markup=False, highlight=False, soft_wrap=True)
-        return Tally()
-    scale = given.scale_of(loaded)
-    cases = demo_real() if name == "smollm2" else demo_kv(scale)
-    console.print(
-        f"{len(cases)} runs over {given.tokens} tokens: {loaded.name} reads {TEXT} with a full KV cache and with less.",
-        highlight=False,
-        soft_wrap=True,
+        tell(console, f"warning: {name} is left out: {error}")
+        return None
+    cases = demo_real() if name == "smollm2" else demo_kv(given.scale_of(loaded))
+    with one_thread() if terms.one_thread else nullcontext():
+        plan = plan_reading(loaded, given, cases, terms, folder)
+    told = (
+        f"{len(plan.trials)} runs over {given.tokens} tokens: {loaded.name} reads {TEXT} with a full KV cache and with"
+        " less."
     )
-    with one_thread() if loaded.name == "demo-pythia" else nullcontext():  # so small that threads wait for each other
-        return run_kv(loaded, given, store, cases, console, study="demo", scale=scale)
-
-
-def _joined(ours: Tally, more: Tally) -> Tally:
-    from headwise_lab.tally import Tally
-
-    return Tally(ours.ran + more.ran, ours.found + more.found, ours.failed + more.failed)
+    return attrs.evolve(plan, told=(told,))

@@ -14,7 +14,11 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Questions asked of each 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the synthetic questions.")]
 Batch = Annotated[int, typer.Option(min=1, help="Questions asked at once.")]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder with the benchmark's files, or with one such folder per benchmark.")
+    str | None,
+    typer.Option(
+        help="Folder with the benchmark's files, or with one such folder per benchmark; or hub, the benchmark's usual"
+        " dataset on the Hugging Face hub, or hub:OWNER/NAME[@REVISION][:CONFIG][:SPLIT], one in the same layout."
+    ),
 ]
 Positions = Annotated[
     str | None,

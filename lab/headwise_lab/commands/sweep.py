@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from headwise_lab.sweeps.executor import Executor
-    from headwise_lab.sweeps.planning import Plan
+    from headwise_lab.sweeps.plan import Part, Plan
     from headwise_lab.sweeps.schema import SweepFile
 
 
 def sweep(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE|NAME", help="A TOML file, or one that ships: ablation_a, ablation_b, methods."),
+        typer.Argument(
+            metavar="FILE|NAME", help="A TOML file, or one that ships: ablation_a, ablation_b, kv, methods."
+        ),
     ],
     *,
     out: Annotated[
-        Path | None, typer.Option(help="Output folder; trials that are in it already are not run again.")
+        str | None, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="What runs the trials: local, or one that is installed.")] = "local",
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="What runs the trials: local (processes of this machine), ray (a cluster), slurm (jobs), or another"
+            " that is installed."
+        ),
+    ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Worker processes; 0: none but this one. [default: one per GPU, 1 without GPUs]"),
+        typer.Option(min=0, help="Workers; 0: none but this process. [default: one per GPU, 1 without GPUs]"),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Run every N-th trial, from the I-th on; N machines with one --out run all of them."
+        ),
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="Times that a failed trial is tried again.")] = 1,
     model: Annotated[list[str] | None, typer.Option(help="Models instead of the file's; repeat.")] = None,
@@ -47,12 +60,12 @@ def sweep(
     from rich.console import Console
 
     from headwise.errors import DataError
+    from headwise_lab.commands.sweeping import carry_out, plans_of, tell
     from headwise_lab.sweeps.executor import executor as executor_called
-    from headwise_lab.sweeps.planning import planned
 
     if out is None and not dry_run:
         raise DataError("a sweep needs --out DIR, or --plan to look at its trials only")
-    runs = executor_called(executor, workers)
+    mine, runs = _part(part), executor_called(executor, workers)
     given = {
         "models": model,
         "benchmarks": benchmark,
@@ -61,14 +74,36 @@ def sweep(
         "device": device,
         "dtype": dtype,
     }
-    plan = planned(_read(file, {key: value for key, value in given.items() if value}))
+    found = _read(file, {key: value for key, value in given.items() if value})
     console = Console(stderr=True)
-    for remark in plan.told:
-        console.print(remark, markup=False, highlight=False, soft_wrap=True)
     if dry_run or out is None:
-        _show(plan)
+        plans = plans_of(found, None)
+        tell(console, *(remark for plan in plans for remark in plan.told))
+        _show(plans, mine)
         return
-    _run(plan, out, runs, retries, console)
+    carry_out(
+        lambda folder: plans_of(found, folder),
+        out,
+        "sweep",
+        console,
+        title=found.title,
+        runs=runs,
+        retries=retries,
+        part=mine,
+    )
+
+
+def _part(given: str | None) -> Part | None:
+    """i and n of ``i/n``; raises DataError for anything else."""
+    from headwise.errors import DataError
+
+    if given is None:
+        return None
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", given)
+    part = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part[0] <= part[1]:
+        raise DataError(f"--part {given} is no part; give I/N with I from 1 to N, such as 2/3 for the second of three")
+    return part
 
 
 def _read(file: str, given: dict[str, Any]) -> SweepFile:
@@ -77,7 +112,7 @@ def _read(file: str, given: dict[str, Any]) -> SweepFile:
 
     from headwise.errors import DataError
     from headwise_lab.sweeps.reading import read
-    from headwise_lab.sweeps.schema import WrongValue
+    from headwise_lab.sweeps.values import WrongValue
 
     told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     found = read(file)
@@ -87,36 +122,11 @@ def _read(file: str, given: dict[str, Any]) -> SweepFile:
         raise DataError(f"--{error.path.partition('[')[0].removesuffix('s')}: {error.problem}") from error
 
 
-def _show(plan: Plan) -> None:
-    for trial in plan.trials:
+def _show(plans: Sequence[Plan], part: Part | None) -> None:
+    from headwise_lab.sweeps.plan import numbered
+
+    trials = numbered(plans, part)
+    for trial in trials:
         typer.echo(f"{trial.id}  {trial.label}{f': not run: {trial.refused}' if trial.refused else ''}")
-    refused = sum(trial.refused is not None for trial in plan.trials)
-    typer.echo(f"{len(plan.trials)} trials, {refused} of which cannot be run")
-
-
-def _run(plan: Plan, out: Path, runs: Executor, retries: int, console: Console) -> None:
-
-    from headwise_lab.commands.ending import finish
-    from headwise_lab.store import Store
-    from headwise_lab.sweeps.display import Display
-    from headwise_lab.sweeps.folder import locked
-    from headwise_lab.sweeps.running import Order, run
-    from headwise_lab.sweeps.trials import Work
-
-    with locked(out):
-        store = Store.open(out, "sweep")
-        for warning in store.warnings:
-            console.print(f"warning: {warning}", markup=False)
-        counts = run(
-            Order(
-                title=plan.title,
-                trials=plan.trials,
-                work=Work(terms=plan.terms),
-                head=plan.head,
-                store=store,
-                executor=runs,
-                retries=retries,
-            ),
-            Display(console, plan.trials),
-        )
-        finish(store, counts, plan.title, console)
+    refused = sum(trial.refused is not None for trial in trials)
+    typer.echo(f"{len(trials)} trials, {refused} of which cannot be run")

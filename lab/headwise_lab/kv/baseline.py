@@ -7,7 +7,6 @@ Outside the runs there is no baseline: nothing is extrapolated.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,58 +15,10 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.kv.runs import UNIFORM, Run
+from headwise_lab.report.interpolation import interpolation_error, left_out, place
 
 SAME = 0.005
 """Contexts that differ by less than this share count as one budget."""
-
-
-@attrs.frozen
-class Place:
-    """A context between two points of a curve: ``share`` of the way from ``left`` to ``right``, in log2(context)."""
-
-    left: int
-    right: int
-    share: float
-
-
-def place(contexts: Sequence[float], wanted: float) -> Place | None:
-    """Where ``wanted`` lies among ascending contexts; None outside of them."""
-    for index, context in enumerate(contexts):
-        if math.isclose(context, wanted, rel_tol=1e-9):
-            return Place(index, index, 0.0)
-    for left, (low, high) in enumerate(itertools.pairwise(contexts)):
-        if low < wanted < high:
-            return Place(left, left + 1, math.log2(wanted / low) / math.log2(high / low))
-    return None
-
-
-def left_out(contexts: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Each inner point's error when it is left out: interpolated between its neighbours minus its own value."""
-    errors = []
-    for inner in range(1, len(contexts) - 1):
-        share = math.log2(contexts[inner] / contexts[inner - 1]) / math.log2(contexts[inner + 1] / contexts[inner - 1])
-        errors.append((1 - share) * values[inner - 1] + share * values[inner + 1] - values[inner])
-    return errors
-
-
-def interpolation_error(contexts: Sequence[float], values: Sequence[float], at: Place) -> float | None:
-    """How far off the interpolation may be at a place, in the units of ``values``; None with fewer than three points.
-
-    A curve of constant curvature errs by d1 * d2 * curvature / 2 at distances d1, d2 (in log2) from its neighbours.
-    The curvature comes from the errors of leaving out the inner points next to the place; the larger one counts.
-    """
-    if at.share == 0:
-        return 0.0
-    errors = left_out(contexts, values)
-    steps = [math.log2(high / low) for low, high in itertools.pairwise(contexts)]
-    near = [
-        abs(errors[inner - 1]) / (steps[inner - 1] * steps[inner])
-        for inner in (at.left, at.right)
-        if 0 < inner < len(contexts) - 1
-    ]
-    if not near:
-        return None
-    return max(near) * at.share * (1 - at.share) * steps[at.left] ** 2
 
 
 @attrs.frozen(eq=False)

@@ -14,7 +14,7 @@ from headwise_lab.kv.baseline import same_budget
 from headwise_lab.kv.judgement import Judged, Judgement, per_cent, per_cent_error
 from headwise_lab.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
 from headwise_lab.kv.verdicts import orientation, thresholds
-from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, save
+from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 COLOURS = {
     "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",
@@ -91,7 +91,7 @@ def _context(judged: Judged, path: Path) -> bool:
     panel.set_ylabel("perplexity")
     panel.grid(axis="y", which="both", **_GRID)
     canvas.legend(loc="outside right upper", fontsize=8)
-    save(canvas, path)
+    save_all(canvas, path)
     return True
 
 
@@ -128,7 +128,7 @@ def _forest(judged: Judged, path: Path) -> bool:
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_xlabel("perplexity against the uniform budget at the same effective context, % (left: better)")
     panel.grid(axis="x", **_GRID)
-    save(canvas, path)
+    save_all(canvas, path)
     return True
 
 
@@ -174,7 +174,7 @@ def _sinks(judged: Judged, path: Path) -> bool:
     panel.set_ylabel("perplexity")
     panel.grid(axis="y", **_GRID)
     panel.legend(fontsize=8)
-    save(canvas, path)
+    save_all(canvas, path)
     return True
 
 
@@ -199,7 +199,7 @@ def _thresholds(judged: Judged, path: Path) -> bool:
         panel.grid(axis="y", **_GRID)
     panels[0].set_ylabel("perplexity")
     panels[0].legend(fontsize=8)
-    save(canvas, path)
+    save_all(canvas, path)
     return True
 
 
@@ -228,7 +228,7 @@ def _bars(shown: Sequence[Judgement], path: Path) -> None:
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_xlabel("perplexity (green tick: uniform budget at the same context; in brackets: effective context)")
     panel.grid(axis="x", **_GRID)
-    save(canvas, path)
+    save_all(canvas, path)
 
 
 def _inverse(judged: Judged, path: Path) -> bool:

@@ -12,7 +12,7 @@ import attrs
 
 from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
-from headwise_lab.records import is_kv, is_number, read_outcomes
+from headwise_lab.records import has_outcomes, is_kv, is_number, read_outcomes
 
 FULL, WINDOW, UNIFORM, TWIN = "full", "window", "uniform", "uniform twin"
 HEAD_AWARE, PERMUTED, SCORED = "head-aware", "permuted", "score-based"
@@ -151,7 +151,7 @@ def _load_losses(run: Run, folder: Path) -> str | None:
     try:
         outcomes = read_outcomes(folder, run.id)
     except DataError as error:
-        if (folder / "outcomes" / f"{run.id}.jsonl").exists():
+        if has_outcomes(folder, run.id):
             raise
         return f"Record {run.id} is compared with nothing: {error}."
     if not outcomes:

@@ -109,7 +109,7 @@ def best_table(judged: Judged, title: str, slug: str, most: int = 10) -> Grid:
     """The lowest perplexities, each with its budget; a low one at a large budget is no merit."""
     shown = sorted((one for one in judged.judgements if one.run.part != PERMUTED), key=lambda one: one.run.ppl)[:most]
     rows: list[list[str | Mark]] = [
-        [str(rank), one.run.name, number(one.run.ppl), number(one.run.context, 1),
+        [str(rank), Mark(one.run.name, anchor=one.run.id), number(one.run.ppl), number(one.run.context, 1),
          change(one.delta) if one.delta else MISSING, verdict(one)]
         for rank, one in enumerate(shown, 1)
     ]  # fmt: skip

@@ -9,9 +9,18 @@ from headwise.budget import Budget
 from headwise.geometry import Geometry
 from headwise.registry import installed
 from headwise.text import StrategyText
-from headwise_lab import studies
-from headwise_lab.studies import REFERENCE, UNPRUNED, Case, averages, common_averages, head_counts, pruning_recipes
-from headwise_lab.sweeps.schema import EVERY, Grid, SweepFile
+from headwise_lab.studies import (
+    OWN_COUNT,
+    REFERENCE,
+    UNPRUNED,
+    Case,
+    averages,
+    common_averages,
+    head_counts,
+    pruning_recipes,
+)
+from headwise_lab.sweeps.schema import Grid, SweepFile
+from headwise_lab.sweeps.values import EVERY
 
 ALL, BASELINE, CONTROL, LAST = "all", "sum", "random", "last_token"
 
@@ -88,7 +97,7 @@ def counts(grid: Grid, heads: int, scorer: str = BASELINE) -> list[str]:
     numbers: Sequence[int] = (*grid.heads, *shares)
     if not (listed or numbers):
         numbers = head_counts(heads)
-    own = StrategyText.parse(scorer).name in studies._OWN_COUNT
+    own = StrategyText.parse(scorer).name in OWN_COUNT
     fixed = [ALL] if own and numbers else [f"fixed:heads={number}" for number in numbers]
     return list(dict.fromkeys([*listed, *fixed]))
 

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from headwise_lab.sweeps.status import figure
+from headwise_lab.sweeps.status import standing
 from headwise_lab.sweeps.trials import Trial
 from headwise_lab.tally import headline
 
@@ -26,7 +26,7 @@ class Display:
         self._done = self._failed = self._refused = 0
         self._running: dict[str, tuple[Trial, int]] = {}
         self._best: dict[tuple[str, str], tuple[float, str]] = {}
-        self._bar = _Bar(self._below, console)
+        self._bar = _Bar(self._below, console, _unit(listed))
         self._task = self._bar.add_task("", total=sum(trial.questions for trial in listed))
         self._found = 0
 
@@ -89,7 +89,7 @@ class Display:
         self._bar.advance(self._task, trial.questions - answered if completed else -answered)
 
     def _praise(self, trial: Trial, record: Mapping[str, Any]) -> None:
-        key, value = (trial.model, trial.benchmark), figure(record)
+        key, value = (trial.model, trial.benchmark), standing(record)
         if trial.prunes and value > self._best.get(key, (float("-inf"), ""))[0]:
             self._best[key] = value, f"{trial.label}: {headline(record)}"
 
@@ -109,15 +109,21 @@ class Display:
             yield Text(f"  best so far {label}", no_wrap=True, overflow="ellipsis", style="dim")
 
 
+def _unit(trials: Iterable[Trial]) -> str:
+    """What trials are counted in: questions, or tokens of a text."""
+    found = {"tokens" if trial.reads_text else "questions" for trial in trials}
+    return " and ".join(sorted(found)) or "questions"
+
+
 class _Bar(Progress):
     """A bar with lines below it."""
 
-    def __init__(self, below: Any, console: Console) -> None:
+    def __init__(self, below: Any, console: Console, unit: str) -> None:
         self._below = below
         super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} questions, left:"),
+            TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}, left:"),
             TimeRemainingColumn(),
             console=console,
             transient=True,

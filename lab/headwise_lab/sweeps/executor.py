@@ -1,8 +1,9 @@
 """What runs trials: a small protocol, found by name, so that other packages can bring theirs.
 
-An executor is built by its entry point (group ``headwise.executor``) with the keyword ``workers``, and gets trials to
-run. It tells what happens, and every trial it is given ends exactly once, whatever befalls the worker that had it. The
-sweep does the rest: it writes the store, and gives what failed to the executor again.
+An executor is built by its entry point (group ``headwise.executor``) with the keyword ``workers`` and the options that
+the user wrote behind its name, and gets trials to run. It tells what happens: every trial is started and ends, whatever
+befalls the worker that had it. The sweep does the rest: it writes the store, and answers each end with whether the
+trial is to be run once more, by the workers there are and with the models they have.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import attrs
 
-from headwise.errors import HeadwiseError, ModelError
-from headwise.registry import installed, load, only
+from headwise.errors import DataError, HeadwiseError, ModelError
+from headwise.registry import configured, installed, only
+from headwise.text import StrategyText
 from headwise_lab.sweeps.trials import Trial, Work
 
 GROUP = "executor"
@@ -63,6 +66,9 @@ class Ended:
 
 Event = Started | Advanced | Ended
 
+Tell = Callable[[Event], bool]
+"""Hears events; its answer to ``Ended`` is whether the trial is to be run once more, and False to all others."""
+
 
 class Runner(Protocol):
     """What a worker has trials run by; it may keep a model and inputs from one trial to the next."""
@@ -77,18 +83,33 @@ class Runner(Protocol):
 class Executor(Protocol):
     """Runs trials somewhere."""
 
-    def run(self, work: Work, trials: Sequence[Trial], tell: Callable[[Event], None]) -> None:
+    def run(self, work: Work, trials: Sequence[Trial], tell: Tell) -> None:
         """Run trials and tell what happens, from the thread that called; leaves nothing running, however it ends.
 
-        What ``tell`` raises ends it: the store cannot be written to, or the user has had enough.
+        A trial whose ``Ended`` is answered with True waits again, behind the others of its group, and is started and
+        ended once more. What ``tell`` raises ends it all: the store cannot be written to, or the user has had enough.
         """
         ...
 
 
-def executor(name: str, workers: int | None) -> Executor:
-    """The installed executor ``name``; raises StrategyError for none or several of that name."""
-    built: Executor = load(only("executor", name, installed(GROUP)))(workers=workers)
+def executor(text: str, workers: int | None) -> Executor:
+    """The installed executor of a text ``NAME[:option=value,...]``; raises StrategyError for what it does not know."""
+    parsed = StrategyText.parse(text)
+    entry = only("executor", parsed.name, installed(GROUP), parsed.owner)
+    built: Executor = configured("executor", text, entry, workers=workers)
     return built
+
+
+def at_least_one(_executor: Any, _: attrs.Attribute[Any], workers: int | None) -> None:
+    """Validator of ``workers`` where this process is none of them; raises DataError."""
+    if workers is not None and workers < 1:
+        raise DataError(f"{workers} workers cannot run anything; give 1 or more")
+
+
+def needs(package: str, extra: str) -> None:
+    """Raise DataError where the package that an executor is built on is not installed."""
+    if find_spec(package) is None:
+        raise DataError(f'{package} is not installed; pip install "headwise[{extra}]"')
 
 
 class LateRunner:

@@ -7,8 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -17,14 +16,14 @@ from multiprocessing.process import BaseProcess
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.sweeps.executor import Advanced, Ended, Event, LateRunner, Outcome, Started, attempt
+from headwise_lab.sweeps.desk import Desk, Group
+from headwise_lab.sweeps.executor import LateRunner, Outcome, Tell, attempt
 from headwise_lab.sweeps.trials import Trial, Work, plain
 from headwise_lab.sweeps.worker import serve
 
 PATIENCE = 5.0
 """Seconds for a process to end by itself."""
 
-Tell = Callable[[Event], None]
 Place = Mapping[str, str]
 """Environment variables that tell a worker what part of the machine is its own."""
 
@@ -42,25 +41,21 @@ class Local:
         """Run trials, those of a model and benchmark together where there is a choice."""
         if self.workers is not None and self.workers < 0:
             raise DataError(f"{self.workers} workers cannot run anything; give 1 or more, or 0 to use no other process")
+        desk = Desk(trials, tell)
         if self.workers == 0:
-            _here(work, trials, tell)
+            _here(work, desk)
             return
-        pool = Pool(work, Queue(trials), tell)
+        pool = Pool(work, desk)
         try:
             pool.run(places(self.workers, work.terms.device)[: len(trials)])
         finally:
             pool.close()
 
 
-def _here(work: Work, trials: Iterable[Trial], tell: Tell) -> None:
-    runner = LateRunner(work)
-    for trial in trials:
-        tell(Started(trial.id))
-        tell(Ended(trial.id, attempt(runner, trial, partial(_advance, tell, trial))))
-
-
-def _advance(tell: Tell, trial: Trial, questions: int) -> None:
-    tell(Advanced(trial.id, questions))
+def _here(work: Work, desk: Desk) -> None:
+    runner, group = LateRunner(work), None
+    while trial := desk.start(runner, group):
+        group = desk.end(runner, attempt(runner, trial, partial(desk.advance, runner)))
 
 
 def places(workers: int | None, device: str, environment: Mapping[str, str] = os.environ) -> list[Place]:
@@ -86,37 +81,18 @@ def _gpus(environment: Mapping[str, str]) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-class Queue:
-    """Trials that wait, by model, benchmark and seed."""
-
-    def __init__(self, trials: Iterable[Trial]) -> None:
-        self._groups: dict[tuple[str, str, int], deque[Trial]] = {}
-        for trial in trials:
-            self._groups.setdefault(trial.group, deque()).append(trial)
-
-    def __bool__(self) -> bool:
-        return any(self._groups.values())
-
-    def take(self, mine: tuple[str, str, int] | None, others: Sequence[tuple[str, str, int] | None]) -> Trial:
-        """The next trial for a worker that has the inputs of ``mine``; else from where most wait for each worker."""
-        if mine is None or not self._groups.get(mine):
-            mine = max(self._groups, key=lambda group: len(self._groups[group]) / (1 + others.count(group)))
-        return self._groups[mine].popleft()
-
-
 @attrs.define(eq=False)
 class _Worker:
     process: BaseProcess
     pipe: Connection
     place: Place
-    trial: Trial
 
 
 class Pool:
     """Workers that run, each with one trial."""
 
-    def __init__(self, work: Work, queue: Queue, tell: Tell) -> None:
-        self._work, self._queue, self._tell = json.dumps(plain(work)), queue, tell
+    def __init__(self, work: Work, desk: Desk) -> None:
+        self._work, self._desk = json.dumps(plain(work)), desk
         self._workers: list[_Worker] = []
         self._ended: list[BaseProcess] = []
 
@@ -144,25 +120,26 @@ class Pool:
         self._ended.clear()
 
     def _hire(self, place: Place) -> None:
-        if not self._queue:
+        if not self._desk.waiting:
             return
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._work, dict(place)), daemon=True)
-        with _deaf_to_ctrl_c():
+        with deaf_to_ctrl_c():
             process.start()
         theirs.close()
-        worker = _Worker(process, mine, place, self._next(None))
+        worker = _Worker(process, mine, place)
         self._workers.append(worker)
-        self._give(worker)
+        self._give(worker, None)
 
-    def _next(self, mine: tuple[str, str, int] | None) -> Trial:
-        return self._queue.take(mine, [worker.trial.group for worker in self._workers])
-
-    def _give(self, worker: _Worker) -> None:
-        self._tell(Started(worker.trial.id))
+    def _give(self, worker: _Worker, group: Group | None) -> None:
+        """The next trial for a worker that has the inputs of ``group``, or the end of its work."""
+        trial = self._desk.start(worker, group)
+        if trial is None:
+            self._dismiss(worker)
+            return
         with suppress(OSError):  # one that has died between two trials; the end of its pipe is heard next
-            worker.pipe.send_bytes(json.dumps(plain(worker.trial)).encode())
+            worker.pipe.send_bytes(json.dumps(plain(trial)).encode())
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -171,20 +148,15 @@ class Pool:
             self._bury(worker)
             return
         if "advanced" in told:
-            self._tell(Advanced(worker.trial.id, told["advanced"]))
-            return
-        self._tell(Ended(worker.trial.id, Outcome(**told["ended"])))
-        if self._queue:
-            worker.trial = self._next(worker.trial.group)
-            self._give(worker)
+            self._desk.advance(worker, told["advanced"])
         else:
-            self._dismiss(worker)
+            self._give(worker, self._desk.end(worker, Outcome(**told["ended"])))
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died: its trial has failed, and another takes its place."""
         self._dismiss(worker)
         worker.process.join(PATIENCE)
-        self._tell(Ended(worker.trial.id, Outcome(error=_cause(worker.process.exitcode))))
+        self._desk.end(worker, Outcome(error=_cause(worker.process.exitcode)))
         self._hire(worker.place)
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -202,7 +174,7 @@ def _cause(status: int | None) -> str:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def deaf_to_ctrl_c() -> Iterator[None]:
     """Inside, Ctrl-C does nothing, so that a process that is just starting does not complain about it."""
     if threading.current_thread() is not threading.main_thread():
         yield

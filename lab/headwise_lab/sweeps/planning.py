@@ -1,4 +1,4 @@
-"""All trials of a sweep, each with its identity, checked before the first one runs."""
+"""All visual trials of a sweep, each with its identity, checked before the first one runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from headwise.errors import BudgetError, DataError, HeadwiseError
+from headwise.errors import HeadwiseError
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks import benchmark, synthetic
@@ -16,53 +16,37 @@ from headwise_lab.data import questions_of
 from headwise_lab.inputs import Inputs
 from headwise_lab.models_io import Loaded, load_model
 from headwise_lab.studies import Case, recipes
-from headwise_lab.sweep import Job
 from headwise_lab.sweeps.cases import budgets_for, cases
+from headwise_lab.sweeps.labels import label
+from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
-from headwise_lab.sweeps.trials import Terms, Trial
+from headwise_lab.sweeps.trials import Terms, Trial, Work
 from headwise_lab.trial import Setting, check, head_of_record, identity
 
+__all__ = ["Plan", "inputs_for", "looked_at", "planned", "setting_of", "terms_of", "trials_on"]
 
-@attrs.frozen(eq=False)
-class Plan:
-    """The trials of a sweep in the order they run, and ``told``: what there is to say about them.
-
-    ``heads`` gives the part of a trial's record that is known before it is run, by its identity.
-    """
-
-    title: str
-    terms: Terms
-    trials: tuple[Trial, ...]
-    heads: dict[str, Callable[[], dict[str, Any]]]
-    told: tuple[str, ...] = ()
-
-    def head(self, trial: Trial) -> dict[str, Any]:
-        """What a record says about a trial that gave no result."""
-        return self.heads[trial.id]()
+Planned = tuple[Trial, Head]
 
 
-def planned(sweep: SweepFile, load: Callable[..., Loaded] = load_model) -> Plan:
+def planned(
+    sweep: SweepFile, load: Callable[..., Loaded] = load_model, *, may_refuse: type[HeadwiseError] = HeadwiseError
+) -> Plan:
     """Plan a sweep; raises HeadwiseError where a model or data cannot be had, or no trial that prunes is feasible.
 
-    Every model is loaded once, on the CPU, for its counts and the digest of its weights, and let go again.
+    ``may_refuse``: errors of this class are the reason why a trial cannot be run; others are raised.
     """
     terms = terms_of(sweep)
-    trials: dict[str, Trial] = {}
-    heads: dict[str, Callable[[], dict[str, Any]]] = {}
+    found: list[Planned] = []
     told: list[str] = []
     for model in sweep.models:
-        loaded = attrs.evolve(
-            load(model, dtype=terms.dtype, device="cpu", attention=terms.attention),
-            model=None,
-            processor=None,
-            device=terms.device,
-        )
+        loaded = looked_at(model, terms, load)
         told += budgets_for(sweep, loaded.geometry)[1]
-        for trial, head in _of_model(sweep, terms, loaded):
-            if trial.id not in trials:  # two ways to write the same trial
-                trials[trial.id], heads[trial.id] = trial, head
-    _check_any_left(list(trials.values()))
-    return Plan(sweep.title or "Sweep", terms, tuple(trials.values()), heads, tuple(dict.fromkeys(told)))
+        for name in sweep.benchmarks or synthetic():
+            asked = cases(sweep, name, loaded.geometry)
+            found += trials_on(loaded, name, asked, _seeds(sweep, name), terms, may_refuse=may_refuse)
+    plan = plan_of(sweep.title or "Sweep", Work(terms=terms), found, told)
+    check_any_left([plan])
+    return plan
 
 
 def terms_of(sweep: SweepFile) -> Terms:
@@ -78,6 +62,30 @@ def terms_of(sweep: SweepFile) -> Terms:
         study=sweep.study or ("sweep" if sweep.grids else "methods"),
         settings={name: value for name, value in attrs.asdict(sweep.settings).items() if value is not None},
     )
+
+
+def looked_at(model: str, terms: Terms, load: Callable[..., Loaded] = load_model) -> Loaded:
+    """A model's counts and the digest of its weights: it is loaded once, on the CPU, and let go again."""
+    loaded = load(model, dtype=terms.dtype, device="cpu", attention=terms.attention)
+    return attrs.evolve(loaded, model=None, processor=None, device=terms.device)
+
+
+def trials_on(
+    loaded: Loaded,
+    name: str,
+    asked: Sequence[Case],
+    seeds: Sequence[int],
+    terms: Terms,
+    *,
+    may_refuse: type[HeadwiseError] = HeadwiseError,
+) -> Iterator[Planned]:
+    """The trials of cases on one benchmark, seed by seed."""
+    built = recipes(asked, **terms.settings)
+    outlooks = [_outlook(recipe, loaded, may_refuse) for recipe in built]
+    for seed in seeds:
+        inputs = inputs_for(loaded, name, seed, terms)
+        for case, recipe, outlook in zip(asked, built, outlooks, strict=True):
+            yield _planned(_trial(case, recipe, outlook, inputs, seed), recipe, terms, inputs)
 
 
 def setting_of(trial: Trial, terms: Terms, recipe: Recipe) -> Setting:
@@ -99,40 +107,25 @@ def inputs_for(loaded: Loaded, name: str, seed: int, terms: Terms) -> Inputs:
     return Inputs(loaded, found, questions_of(found, data=data, limit=terms.limit, seed=seed), terms.batch)
 
 
-Planned = tuple[Trial, Callable[[], dict[str, Any]]]
-
-
-def _of_model(sweep: SweepFile, terms: Terms, loaded: Loaded) -> Iterator[Planned]:
-    for name in sweep.benchmarks or synthetic():
-        asked = cases(sweep, name, loaded.geometry)
-        built = recipes(asked, **terms.settings)
-        outlooks = [_outlook(recipe, loaded) for recipe in built]
-        for seed in _seeds(sweep, name):
-            inputs = inputs_for(loaded, name, seed, terms)
-            for case, recipe, outlook in zip(asked, built, outlooks, strict=True):
-                yield _planned(_trial(case, recipe, outlook, inputs, seed), recipe, terms, inputs)
-
-
 def _seeds(sweep: SweepFile, name: str) -> Sequence[int]:
     """Questions that come from files do not depend on a seed, so one is enough for them."""
     fixed = sweep.data is not None or getattr(benchmark(name), "needs_data", False)
     return sweep.seeds[:1] if fixed else sweep.seeds
 
 
-def _outlook(recipe: Recipe, loaded: Loaded) -> PruningPlan | HeadwiseError:
+def _outlook(recipe: Recipe, loaded: Loaded, may_refuse: type[HeadwiseError]) -> PruningPlan | HeadwiseError:
     """What a recipe would do, or why it cannot: a budget out of reach, too many heads."""
     try:
         return check(recipe, loaded.geometry)
-    except HeadwiseError as error:
+    except may_refuse as error:
         return error
 
 
 def _trial(case: Case, recipe: Recipe, outlook: PruningPlan | HeadwiseError, inputs: Inputs, seed: int) -> Trial:
-    refused = outlook if isinstance(outlook, HeadwiseError) else None
-    label = Job(case.benchmark, recipe, BudgetError() if isinstance(outlook, HeadwiseError) else outlook).label
+    refused = str(outlook) if isinstance(outlook, HeadwiseError) else None
     return Trial(
         id="",
-        label=label,
+        label=label(case.benchmark, recipe, None if isinstance(outlook, HeadwiseError) else outlook),
         model=inputs.loaded.source,
         benchmark=case.benchmark,
         seed=seed,
@@ -141,20 +134,15 @@ def _trial(case: Case, recipe: Recipe, outlook: PruningPlan | HeadwiseError, inp
         tokens=case.budget.tokens,
         keep=case.budget.keep,
         questions=len(inputs),
-        refused=None if refused is None else str(refused),
+        refused=refused,
     )
 
 
 def _planned(trial: Trial, recipe: Recipe, terms: Terms, inputs: Inputs) -> Planned:
     setting = setting_of(trial, terms, recipe)
     named = attrs.evolve(trial, id=identity(setting, inputs))
-    return named, lambda: head_of_record(setting, inputs)
 
+    def head() -> dict[str, Any]:
+        return head_of_record(setting, inputs)
 
-def _check_any_left(trials: Sequence[Trial]) -> None:
-    """Raise the reason why nothing can be pruned, where no trial can meet its budget."""
-    reasons = [trial.refused for trial in trials if trial.refused]
-    if reasons and not any(trial.prunes and trial.refused is None for trial in trials):
-        raise BudgetError(reasons[0])
-    if not trials:
-        raise DataError("the sweep has no trial; give recipes, grids, or unpruned = true")
+    return named, head

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter
@@ -15,9 +15,14 @@ from cattrs.gen import make_dict_structure_fn
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
-from headwise_lab.sweeps.schema import SweepFile, WrongValue
+from headwise_lab import data
+from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
+from headwise_lab.sweeps.values import WrongValue
+from headwise_lab.texts import TEXTS
 
 FILES = files("headwise_lab.sweeps") / "files"
+
+T = TypeVar("T")
 
 
 def shipped() -> list[str]:
@@ -28,22 +33,61 @@ def shipped() -> list[str]:
 def read(given: str) -> SweepFile:
     """The sweep of a TOML file, or of one that ships, by its name; raises DataError in one sentence."""
     path = _found(given)
+    sweep = structured(toml(path), str(path))
+    found: dict[str, Any] = {} if sweep.data is None else {"data": beside(path, sweep.data)}
+    if sweep.text is not None:
+        found["text"] = _text_beside(path, sweep.text)
+    return attrs.evolve(sweep, **found)
+
+
+def toml(path: Path) -> dict[str, Any]:
+    """The table that a TOML file holds; raises DataError in one sentence."""
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path} is not TOML: {error}") from error
-    sweep = structured(told, str(path))
-    if sweep.data is None:
-        return sweep
-    return attrs.evolve(sweep, data=str((path.parent / Path(sweep.data).expanduser()).absolute()))
+
+
+def beside(path: Path, folder: str) -> str:
+    """A folder that a file names, relative to the file; datasets of the hub and URLs stay as they are."""
+    return data.beside(path.parent, folder)
+
+
+def _text_beside(path: Path, given: TextTable) -> TextTable:
+    """The files that a table [text] names, relative to the sweep file; raises DataError where one is not there."""
+    name, profile = given.name, given.profile
+    if name not in TEXTS:
+        name = beside(path, name)
+        if not Path(name).is_file():
+            hint = did_you_mean(given.name, TEXTS) or ";"
+            raise DataError(
+                f"{path}: text.name: there is no text {given.name!r}{hint} allowed: {', '.join(TEXTS)}, or a UTF-8 file"
+            )
+    if profile is not None:
+        profile = beside(path, profile)
+        if not Path(profile).is_file():
+            raise DataError(
+                f"{path}: text.profile: there is no file {profile}; allowed: what `headwise classify-heads` wrote"
+            )
+    return attrs.evolve(given, name=name, profile=profile)
 
 
 def structured(told: dict[str, Any], where: str) -> SweepFile:
     """The sweep that a TOML table tells; raises DataError naming ``where`` it stands, the key and what is allowed."""
+    sweep = structured_as(SweepFile, told, where)
     try:
-        return _converter().structure(told, SweepFile)
+        check_places(sweep.study, told)
+    except WrongValue as error:
+        raise DataError(f"{where}: {error}") from error
+    return sweep
+
+
+def structured_as(kind: type[T], told: dict[str, Any], where: str) -> T:
+    """What a TOML table tells, as an attrs class whose validators raise WrongValue; DataError as for a sweep."""
+    try:
+        return _converter().structure(told, kind)
     except (BaseValidationError, WrongValue) as error:
         path, problem = _first(error)
         raise DataError(f"{where}: {f'{path}: ' if path else ''}{problem}") from error

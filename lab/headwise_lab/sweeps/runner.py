@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
 from headwise_lab.inputs import Inputs
-from headwise_lab.models_io import Loaded, load_model
+from headwise_lab.measure import one_thread
+from headwise_lab.models_io import Loaded, LoadedLm, load_model
 from headwise_lab.sweeps.planning import inputs_for, setting_of
 from headwise_lab.sweeps.trials import Terms, Trial
 from headwise_lab.trial import run_trial
+
+L = TypeVar("L", Loaded, LoadedLm)
 
 
 class ModelRunner:
@@ -27,7 +31,8 @@ class ModelRunner:
         recipe = Recipe.of(
             *trial.strategies, name=trial.recipe, tokens=trial.tokens, keep=trial.keep, **self._terms.settings
         )
-        return run_trial(setting_of(trial, self._terms, recipe), self._inputs_of(trial), advance)
+        with threads(self._terms):
+            return run_trial(setting_of(trial, self._terms, recipe), self._inputs_of(trial), advance)
 
     def _inputs_of(self, trial: Trial) -> Inputs:
         if self._inputs is None or self._inputs[0] != trial.group:
@@ -38,11 +43,19 @@ class ModelRunner:
 
     def _loaded(self, model: str) -> Loaded:
         if self._model is None or self._model[0] != model:
-            self._model = None
-            terms = self._terms
-            try:
-                found = load_model(model, dtype=terms.dtype, device=terms.device, attention=terms.attention)
-            except ModelError as error:  # it was loaded for the plan, so no trial refuses it; the machine does
-                raise RuntimeError(f"the model could not be loaded: {error}") from error
-            self._model = model, found
+            self._model = None  # two models need not fit at once
+            self._model = model, loaded_again(load_model, model, self._terms)
         return self._model[1]
+
+
+def loaded_again(load: Callable[..., L], model: str, terms: Terms) -> L:
+    """A model that was loaded for the plan, so no trial refuses it where it cannot be had; the machine does."""
+    try:
+        return load(model, dtype=terms.dtype, device=terms.device, attention=terms.attention)
+    except ModelError as error:
+        raise RuntimeError(f"the model could not be loaded: {error}") from error
+
+
+def threads(terms: Terms) -> AbstractContextManager[None]:
+    """As many as there are, or one."""
+    return one_thread() if terms.one_thread else nullcontext()

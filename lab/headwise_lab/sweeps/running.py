@@ -1,59 +1,66 @@
-"""Having a plan run: what is done is skipped, what fails is recorded and tried again, and any end can be gone on from.
+"""Having plans run: what is done is skipped, what fails is recorded and tried again, and any end can be gone on from.
 
-This process alone writes the store. A trial counts as done when its outcomes and its record are there, so whatever is
-killed, and whenever, costs the trials that were running and nothing else.
+This process alone writes the records of its trials. A trial counts as done when its outcomes and its record are there,
+so whatever is killed, and whenever, costs the trials that were running and nothing else.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import attrs
 
+from headwise.errors import DataError
+from headwise_lab.places import is_local
 from headwise_lab.store import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Event, Executor, Outcome, Started
 from headwise_lab.sweeps.folder import Progress, write_plan, write_progress
-from headwise_lab.sweeps.trials import Trial, Work
+from headwise_lab.sweeps.plan import Part, Plan, numbered
+from headwise_lab.sweeps.trials import Trial
 from headwise_lab.tally import Tally
 
-OFTEN = 0.5
-"""Seconds between two notes of what is running, which ``headwise status`` reads."""
+OFTEN, SELDOM = 0.5, 10.0
+"""Seconds between two notes of what is running, which ``headwise status`` reads: here, and behind a URL, where each
+is a request."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Order:
-    """A sweep about to be run. ``head`` gives what a record says of a trial that had no result."""
+    """A sweep about to be run: its plans one after the other. ``retries``: times that a failed trial is tried again.
+
+    ``part`` (i, n): other sweeps share the folder, and this one runs the trials whose number is i modulo n.
+    """
 
     title: str
-    trials: Sequence[Trial]
-    work: Work
-    head: Callable[[Trial], Mapping[str, Any]]
+    plans: Sequence[Plan]
     store: Store
     executor: Executor
     retries: int = 1
+    part: Part | None = None
 
 
 def run(order: Order, display: Display) -> Tally:
-    """Run what is missing, and what failed again; returns what became of the trials. The folder must be locked."""
-    write_plan(order.store.folder, order.title, order.trials)
+    """Run what is missing, and what failed again; returns what became of the trials. The folder must be locked.
+
+    Raises DataError where the store cannot be written to; what it holds stays.
+    """
+    write_plan(order.store.folder, order.title, numbered(order.plans))
     conductor = _Conductor(order, display)
     with _sigterm_is_ctrl_c(), display:
         try:
-            pending = conductor.missing()
-            for left in reversed(range(order.retries + 1)):
-                if pending:
-                    pending = conductor.round(pending, last=not left)
+            for plan, trials in conductor.missing():
+                order.executor.run(plan.work, trials, conductor.hear)
         except KeyboardInterrupt:
             display.say(f"Stopped; finished trials are in {order.store.folder}, run the same line again to go on.")
             raise
         finally:
-            conductor.note(force=True, running=False)
+            conductor.note(running=False)
     return conductor.counts
 
 
@@ -63,44 +70,31 @@ class _Conductor:
     def __init__(self, order: Order, display: Display) -> None:
         self._order, self._display = order, display
         self.counts = Tally()
-        self._trials = {trial.id: trial for trial in order.trials}
-        self._attempts = {name: int(record.get("attempt") or 0) for name, record in order.store.records.items()}
+        self._trials = {trial.id: trial for trial in numbered(order.plans, order.part)}
+        self._plans = {trial.id: plan for plan in reversed(order.plans) for trial in plan.trials}
+        self._before = {name: int(record.get("attempt") or 0) for name, record in order.store.records.items()}
+        self._attempts = dict.fromkeys(self._trials, 0)  # of this run
         self._running: dict[str, int] = {}  # identity -> questions answered so far
-        self._again: list[Trial] = []
-        self._last = False
-        self._answered, self._begun, self._noted = 0, time.monotonic(), 0.0
+        self._answered, self._begun, self._noted = 0, time.monotonic(), -math.inf
+        self._local = is_local(order.store.folder)
 
-    def missing(self) -> list[Trial]:
-        """Trials that are to be run; those that cannot be are put on record."""
-        pending = []
-        for trial in self._order.trials:
+    def missing(self) -> list[tuple[Plan, list[Trial]]]:
+        """The trials of each plan that are to be run; those that cannot be are put on record."""
+        pending: dict[int, tuple[Plan, list[Trial]]] = {}
+        for trial in self._trials.values():
             if self._order.store.done(trial.id):
                 self.counts.found += 1
                 self._display.found(trial, self._order.store.records[trial.id])
             elif trial.refused:
                 self._refuse(trial, trial.refused)
             else:
-                pending.append(trial)
-        return pending
+                plan = self._plans[trial.id]
+                pending.setdefault(id(plan), (plan, []))[1].append(trial)
+        return list(pending.values())
 
-    def round(self, trials: Sequence[Trial], *, last: bool) -> list[Trial]:
-        """One attempt of every trial; returns those to be tried again."""
-        self._again, self._last = [], last
-        self._order.executor.run(self._order.work, trials, self._hear)
-        return self._again
-
-    def note(self, *, force: bool = False, running: bool = True) -> None:
-        """Tell ``headwise status`` what is running."""
-        now = time.monotonic()
-        if force or now - self._noted > OFTEN:
-            self._noted = now
-            answered = self._answered + sum(self._running.values())
-            named = tuple(self._running) if running else ()
-            progress = Progress(running=named, questions=answered, seconds=round(now - self._begun, 3))
-            write_progress(self._order.store.folder, progress)
-
-    def _hear(self, event: Event) -> None:
-        trial = self._trials[event.id]
+    def hear(self, event: Event) -> bool:
+        """Take note of an event; returns whether the trial it ended is to be run once more."""
+        trial, again = self._trials[event.id], False
         if isinstance(event, Started):
             self._running[event.id] = 0
             self._display.start(trial)
@@ -108,10 +102,27 @@ class _Conductor:
             self._running[event.id] += event.questions
             self._display.advance(trial, event.questions)
         else:
-            self._end(trial, event)
+            again = self._end(trial, event)
         self.note(force=not isinstance(event, Advanced))
+        return again
 
-    def _end(self, trial: Trial, event: Ended) -> None:
+    def note(self, *, force: bool = False, running: bool = True) -> None:
+        """Tell ``headwise status`` what is running; where that cannot be written, the next record will say so."""
+        now = time.monotonic()
+        if not running or self._due(now - self._noted, force):
+            self._noted = now
+            answered = self._answered + sum(self._running.values())
+            named = tuple(self._running) if running else ()
+            progress = Progress(running=named, questions=answered, seconds=round(now - self._begun, 3))
+            with suppress(DataError):
+                write_progress(self._order.store.folder, progress, self._order.part)
+
+    def _due(self, passed: float, force: bool) -> bool:
+        if self._local:
+            return force or passed > OFTEN
+        return passed > SELDOM and bool(self._running)  # between two trials it would look as if it had ended
+
+    def _end(self, trial: Trial, event: Ended) -> bool:
         self._running.pop(trial.id, None)
         outcome = event.outcome
         if outcome.record is not None:
@@ -123,31 +134,30 @@ class _Conductor:
         elif outcome.refused is not None:
             self._refuse(trial, outcome.refused)
         else:
-            self._fail(trial, outcome)
+            return self._fail(trial, outcome)
+        return False
 
-    def _fail(self, trial: Trial, outcome: Outcome) -> None:
-        attempt = self._attempt(trial)
-        self._order.store.add({**self._order.head(trial), "error": outcome.error, "attempt": attempt})
-        again = outcome.again and not self._last
+    def _fail(self, trial: Trial, outcome: Outcome) -> bool:
+        attempt, head = self._attempt(trial), self._plans[trial.id].head(trial)
+        self._order.store.add({**head, "error": outcome.error, "attempt": attempt})
+        again = outcome.again and self._attempts[trial.id] <= self._order.retries
         self._display.fail(trial, str(outcome.error), again=again)
-        if again:
-            self._again.append(trial)
-        else:
-            self.counts.failed += 1
+        self.counts.failed += not again
+        return again
 
     def _refuse(self, trial: Trial, reason: str) -> None:
         """Put on record that a trial cannot be run, and why; once."""
         before = self._order.store.records.get(trial.id)
         if before is None or before.get("refused") != reason:
-            budget = {"given": _budget(trial)}
-            self._order.store.add({**self._order.head(trial), "budget": budget, "refused": reason})
+            budget = {} if trial.reads_text else {"budget": {"given": _budget(trial)}}
+            self._order.store.add({**self._plans[trial.id].head(trial), **budget, "refused": reason})
         self.counts.refused += 1
         self._display.refuse(trial, reason)
 
     def _attempt(self, trial: Trial) -> int:
         """The number of the attempt that has just ended, those of earlier runs counted."""
-        number = self._attempts[trial.id] = self._attempts.get(trial.id, 0) + 1
-        return number
+        self._attempts[trial.id] += 1
+        return self._before.get(trial.id, 0) + self._attempts[trial.id]
 
 
 def _budget(trial: Trial) -> str:

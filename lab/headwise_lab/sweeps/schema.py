@@ -2,133 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import attrs
 
-from headwise.errors import HeadwiseError
-from headwise.hints import did_you_mean
-from headwise.recipe import AGGREGATES, POSITIONS, named_recipe
-from headwise.registry import Registry, installed
-from headwise.text import StrategyText
-from headwise_lab.benchmarks import names
+from headwise.recipe import AGGREGATES, POSITIONS
 from headwise_lab.models_io import ATTENTIONS, DTYPES
+from headwise_lab.sweeps.values import (
+    EVERY,
+    WrongValue,
+    at_least,
+    each,
+    in_unit,
+    known_benchmark,
+    known_recipe,
+    known_strategy,
+    not_empty,
+    one_of,
+    positive,
+    share,
+    single,
+    within,
+)
 
-EVERY = "*"
-"""In a list of names: all that are installed."""
+STUDIES = ("a", "b", "methods", "kv")
+"""Layouts that the report has: head scorers across, query strategies across, whole methods side by side, or texts."""
 
-STUDIES = ("a", "b", "methods")
-"""Layouts that the report has: head scorers across, query strategies across, or whole methods side by side."""
+KV = "kv"
+SCALES = (0.125, 8.0)
+"""How small and how large windows may be beside those of seed 004."""
 
+COMMON = ("title", "study", "models", "dtype", "device", "attention")
+"""Keys that mean something in every study."""
 
-class WrongValue(ValueError):  # noqa: N818 - a value in a file; the reader of the file makes an error of it
-    """A value that a sweep file cannot have: its dotted path within the table it stands in, and what is wanted."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path, self.problem = path, problem
-
-
-def one_of(allowed: Iterable[str]) -> Any:
-    """A validator: the value is None or one of ``allowed``."""
-    known = tuple(allowed)
-
-    def check(_: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
-        if value is not None and value not in known:
-            hint = did_you_mean(value, known) or ";"
-            raise WrongValue(attribute.name, f"{value!r} is not allowed{hint} allowed: {', '.join(known)}")
-
-    return check
-
-
-def each(check: Callable[[Any], str | None]) -> Any:
-    """A validator: no item of the list has a problem, and none stands there twice."""
-
-    def check_all(_: object, attribute: attrs.Attribute[Any], values: Iterable[Any]) -> None:
-        seen: list[Any] = []
-        for number, value in enumerate(values):
-            problem = f"{value!r} is given twice; leave one out" if value in seen else check(value)
-            if problem:
-                raise WrongValue(f"{attribute.name}[{number}]", problem)
-            seen.append(value)
-
-    return check_all
-
-
-def known_benchmark(name: str) -> str | None:
-    """What is wrong with the name of a benchmark."""
-    return _unknown(name.rpartition("/")[2], "benchmark", names())
-
-
-def known_recipe(name: str) -> str | None:
-    """What is wrong with the name of a recipe."""
-    if name == EVERY:
-        return None
-    return _unknown(name, "recipe", installed("recipe")) or _problem(lambda: named_recipe(name))
-
-
-def known_strategy(hook: str) -> Callable[[str], str | None]:
-    """What is wrong with a strategy text of ``hook``, options included."""
-
-    def check(text: str) -> str | None:
-        if text == EVERY:
-            return None
-        bare = text.removeprefix(f"{hook}=")
-        problem = _problem(lambda: StrategyText.parse(bare))
-        if problem:
-            return problem
-        unknown = _unknown(StrategyText.parse(bare).name, f"{hook} strategy", installed(hook))
-        return unknown or _problem(lambda: Registry.installed(hook).build(bare))
-
-    return check
-
-
-def _unknown(name: str, kind: str, known: Iterable[str]) -> str | None:
-    """That there is no such thing, what may be meant, and what there is."""
-    listed = list(known)
-    if name in listed:
-        return None
-    return f"there is no {kind} {name!r}{did_you_mean(name, listed) or ';'} allowed: {', '.join(listed)}"
-
-
-def _problem(work: Callable[[], object]) -> str | None:
-    try:
-        work()
-    except HeadwiseError as error:
-        return str(error)
-    return None
-
-
-def at_least(least: int) -> Callable[[float], str | None]:
-    """What is wrong with a number below ``least``."""
-    return lambda value: None if value >= least else f"{value:g} is too small; allowed: {least} and above"
-
-
-def _positive(value: float) -> str | None:
-    return None if value > 0 else f"{value:g} is no budget; allowed: numbers above 0"
-
-
-def _share(value: float) -> str | None:
-    return None if 0 < value <= 1 else f"{value:g} is no share; allowed: numbers above 0, up to 1"
-
-
-def _in_unit(value: float) -> str | None:
-    return None if 0 <= value <= 1 else f"{value:g} is no share; allowed: 0 to 1"
-
-
-def _single(check: Callable[[Any], str | None]) -> Any:
-    def check_one(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        problem = None if value is None else check(value)
-        if problem:
-            raise WrongValue(attribute.name, problem)
-
-    return check_one
-
-
-def _not_empty(_: object, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> None:
-    if not values:
-        raise WrongValue(attribute.name, "the list is empty; give at least one")
+ONLY_KV = ("text", "kv_eviction")
+"""Keys that mean something in study kv alone."""
 
 
 @attrs.frozen(kw_only=True)
@@ -137,8 +45,8 @@ class Settings:
 
     positions: str | None = attrs.field(default=None, validator=one_of(POSITIONS))
     aggregate: str | None = attrs.field(default=None, validator=one_of(AGGREGATES))
-    min_mass: float | None = attrs.field(default=None, validator=_single(_in_unit))
-    sink_share: float | None = attrs.field(default=None, validator=_single(_in_unit))
+    min_mass: float | None = attrs.field(default=None, validator=single(in_unit))
+    sink_share: float | None = attrs.field(default=None, validator=single(in_unit))
 
 
 @attrs.frozen(kw_only=True)
@@ -149,8 +57,8 @@ class Budgets:
     tokens; ``keep``: visual tokens left after the last stage.
     """
 
-    tokens: tuple[float, ...] = attrs.field(default=(), validator=each(_positive))
-    shares: tuple[float, ...] = attrs.field(default=(), validator=each(_share))
+    tokens: tuple[float, ...] = attrs.field(default=(), validator=each(positive))
+    shares: tuple[float, ...] = attrs.field(default=(), validator=each(share))
     keep: tuple[int, ...] = attrs.field(default=(), validator=each(at_least(1)))
 
 
@@ -163,17 +71,37 @@ class Grid:
     """
 
     token_pruning: tuple[str, ...] = attrs.field(
-        default=("fastv:layer=2",), validator=[_not_empty, each(known_strategy("token_pruning"))]
+        default=("fastv:layer=2",), validator=[not_empty, each(known_strategy("token_pruning"))]
     )
     head_scoring: tuple[str, ...] = attrs.field(
-        default=("sum",), validator=[_not_empty, each(known_strategy("head_scoring"))]
+        default=("sum",), validator=[not_empty, each(known_strategy("head_scoring"))]
     )
     head_count: tuple[str, ...] = attrs.field(default=(), validator=each(known_strategy("head_count")))
     heads: tuple[int, ...] = attrs.field(default=(), validator=each(at_least(1)))
-    head_shares: tuple[float, ...] = attrs.field(default=(), validator=each(_share))
+    head_shares: tuple[float, ...] = attrs.field(default=(), validator=each(share))
     query_selection: tuple[str, ...] = attrs.field(
-        default=("last_token",), validator=[_not_empty, each(known_strategy("query_selection"))]
+        default=("last_token",), validator=[not_empty, each(known_strategy("query_selection"))]
     )
+
+
+@attrs.frozen(kw_only=True)
+class TextTable:
+    """What study kv reads: a text that ships or a UTF-8 file, and how many of its tokens are scored.
+
+    ``profile`` holds head classes (they are measured on what follows the scored tokens without one); both files are
+    relative to the sweep file. ``scale``: windows times this, by the model's trained context where None;
+    ``permutations``: times that the windows of a head-aware run are dealt at random.
+    """
+
+    name: str = "kjv"
+    tokens: int = attrs.field(default=1000, validator=single(at_least(2)))
+    profile: str | None = None
+    scale: float | None = attrs.field(default=None, validator=single(within(*SCALES)))
+    permutations: int = attrs.field(default=3, validator=single(at_least(0)))
+
+
+def _usual_models(sweep: SweepFile) -> tuple[str, ...]:
+    return ("demo-pythia",) if sweep.study == KV else ("demo-llava",)
 
 
 @attrs.frozen(kw_only=True)
@@ -183,16 +111,20 @@ class SweepFile:
     ``title`` heads the report; ``study`` says which layout of the report the trials belong to. ``unpruned`` adds the
     model as it is, ``baseline`` FastV at every budget (for grids: ``sum`` over all heads at each token pruning), and
     ``control`` random heads, as many, for every grid. ``data`` is as in ``headwise run``, relative to the file.
+
+    Study kv is models x strategies on one ``text``; in ``kv_eviction``, ``"*"`` stands for the cases of the study.
     """
 
     title: str | None = None
     study: str | None = attrs.field(default=None, validator=one_of(STUDIES))
-    models: tuple[str, ...] = attrs.field(default=("demo-llava",), validator=[_not_empty, each(lambda _: None)])
+    models: tuple[str, ...] = attrs.field(
+        default=attrs.Factory(_usual_models, takes_self=True), validator=[not_empty, each(lambda _: None)]
+    )
     benchmarks: tuple[str, ...] = attrs.field(default=(), validator=each(known_benchmark))
-    seeds: tuple[int, ...] = attrs.field(default=(0,), validator=[_not_empty, each(at_least(0))])
-    limit: int | None = attrs.field(default=None, validator=_single(at_least(1)))
-    batch: int = attrs.field(default=16, validator=_single(at_least(1)))
-    timed_batches: int = attrs.field(default=3, validator=_single(at_least(1)))
+    seeds: tuple[int, ...] = attrs.field(default=(0,), validator=[not_empty, each(at_least(0))])
+    limit: int | None = attrs.field(default=None, validator=single(at_least(1)))
+    batch: int = attrs.field(default=16, validator=single(at_least(1)))
+    timed_batches: int = attrs.field(default=3, validator=single(at_least(1)))
     dtype: str = attrs.field(default="float32", validator=one_of(DTYPES))
     device: str = "cpu"
     attention: str = attrs.field(default="sdpa", validator=one_of(ATTENTIONS))
@@ -204,7 +136,37 @@ class SweepFile:
     budgets: Budgets = attrs.field(factory=Budgets)
     settings: Settings = attrs.field(factory=Settings)
     grids: tuple[Grid, ...] = ()
+    text: TextTable | None = None
+    kv_eviction: tuple[str, ...] = attrs.field(
+        default=(EVERY,), validator=[not_empty, each(known_strategy("kv_eviction"))]
+    )
 
     def __attrs_post_init__(self) -> None:
-        if not (self.recipes or self.grids):
+        check_places(self.study, (name for name, usual in _USUAL.items() if getattr(self, name) != usual))
+        if self.study != KV and not (self.recipes or self.grids):
             raise WrongValue("recipes", "nothing is compared; give recipes = [...] or a table [[grids]]")
+
+    @property
+    def reading(self) -> TextTable:
+        """What study kv reads."""
+        return self.text or TextTable()
+
+
+def check_places(study: str | None, keys: Iterable[str]) -> None:
+    """Raise WrongValue for the first key that is given and means nothing in a study."""
+    for key in keys:
+        if study == KV and key not in (*COMMON, *ONLY_KV):
+            allowed = ", ".join((*COMMON, *ONLY_KV))
+            raise WrongValue(key, f"means nothing in study kv, which reads one text; leave it out; allowed: {allowed}")
+        if study != KV and key in ONLY_KV:
+            raise WrongValue(
+                key, 'belongs to study kv and means nothing without it; give study = "kv", or leave it out'
+            )
+
+
+def _usual(field: attrs.Attribute[object]) -> object:
+    return field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type,attr-defined]
+
+
+_USUAL = {field.name: _usual(field) for field in attrs.fields(SweepFile) if field.name not in COMMON}
+"""Key -> its value where it is not given."""

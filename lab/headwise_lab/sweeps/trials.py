@@ -8,10 +8,17 @@ from typing import Any
 import attrs
 from cattrs.preconf.json import make_converter
 
+FULL = "full"
+"""The ``case_group`` of a text that is read with a full cache."""
+
 
 @attrs.frozen(kw_only=True)
 class Trial:
-    """One trial of a sweep. ``refused`` says why it cannot be run; ``questions`` are how many it asks."""
+    """One trial of a sweep. ``refused`` says why it cannot be run; ``questions`` are how many it asks.
+
+    Of a text that a language model reads, ``benchmark`` names it, ``questions`` are its tokens, and ``case`` and
+    ``case_group`` say which run of the KV study this is.
+    """
 
     id: str
     label: str
@@ -22,6 +29,8 @@ class Trial:
     recipe: str | None = None
     tokens: float | None = None
     keep: int | None = None
+    case: str | None = None
+    case_group: str | None = None
     questions: int = 0
     refused: str | None = None
 
@@ -31,14 +40,38 @@ class Trial:
         return self.model, self.benchmark, self.seed
 
     @property
+    def reads_text(self) -> bool:
+        """Whether a language model reads a text, and no questions are asked."""
+        return self.case is not None
+
+    @property
     def prunes(self) -> bool:
-        """Whether it has a budget."""
+        """Whether it leaves anything out: it has a budget of visual tokens, or not the full cache."""
+        if self.reads_text:
+            return self.case_group != FULL
         return self.tokens is not None or self.keep is not None
 
 
 @attrs.frozen(kw_only=True)
+class Reading:
+    """What a text trial needs beside its strategy, whole, so that a worker reads no file of the planning machine.
+
+    ``name``, ``digest``, ``ids`` and ``source`` are those of ``kv.texts.Text``; ``profile`` is a head profile made
+    plain, ``profile_path`` where it can be read; ``scale``: how large windows are beside those of seed 004.
+    """
+
+    name: str
+    digest: str
+    ids: tuple[int, ...]
+    source: str = ""
+    profile: Mapping[str, Any] | None = None
+    profile_path: str | None = None
+    scale: float = 1.0
+
+
+@attrs.frozen(kw_only=True)
 class Terms:
-    """What holds for all trials of a sweep."""
+    """What holds for all trials of a plan. ``one_thread``: compute on one; ``reading``: where a text is read."""
 
     limit: int | None = None
     batch: int = 16
@@ -49,6 +82,8 @@ class Terms:
     data: str | None = None
     study: str | None = None
     settings: Mapping[str, Any] = attrs.field(factory=dict)
+    one_thread: bool = False
+    reading: Reading | None = None
 
 
 @attrs.frozen(kw_only=True)

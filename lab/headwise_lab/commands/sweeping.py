@@ -1,0 +1,76 @@
+"""What ``sweep``, ``ablate`` and ``demo`` share: a locked folder, plans that are run in it, and their report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headwise.errors import HeadwiseError
+    from headwise_lab.sweeps.executor import Executor
+    from headwise_lab.sweeps.plan import Part, Plan
+    from headwise_lab.sweeps.schema import SweepFile
+
+
+def carry_out(
+    plans: Callable[[Path], Sequence[Plan]],
+    out: str,
+    kind: str,
+    console: Console,
+    *,
+    title: str | None = None,
+    runs: Executor | None = None,
+    retries: int = 0,
+    part: Part | None = None,
+) -> None:
+    """Plan, run what is missing and build the report; all of it in this process where ``runs`` is None.
+
+    ``plans`` gets the output folder once it is ours to write to. Raises HeadwiseError where that or the plans stand in
+    the way, or trials failed.
+    """
+    from headwise_lab.commands.ending import finish
+    from headwise_lab.places import place
+    from headwise_lab.store import Store
+    from headwise_lab.sweeps.display import Display
+    from headwise_lab.sweeps.folder import locked
+    from headwise_lab.sweeps.local import Local
+    from headwise_lab.sweeps.plan import numbered
+    from headwise_lab.sweeps.running import Order, run
+
+    folder = place(out)
+    with locked(folder, part):
+        store = Store.open(folder, kind)
+        for warning in store.warnings:
+            tell(console, f"warning: {warning}")
+        made = plans(folder)
+        tell(console, *(remark for plan in made for remark in plan.told))
+        mine, heading = numbered(made, part), title or made[0].title
+        if part is not None and not mine:
+            tell(console, f"part {part[0]}/{part[1]} has nothing to do: there are {len(numbered(made))} trials")
+            return
+        order = Order(title=heading, plans=made, store=store, executor=runs or Local(0), retries=retries, part=part)
+        finish(store, run(order, Display(console, mine)), heading, console)
+
+
+def plans_of(sweep: SweepFile, folder: Path | None, may_refuse: type[HeadwiseError] | None = None) -> Sequence[Plan]:
+    """The plans of a sweep file; ``may_refuse`` as in ``planned``."""
+    from headwise.errors import HeadwiseError
+    from headwise_lab.sweeps.schema import KV
+
+    refused = may_refuse or HeadwiseError
+    if sweep.study == KV:
+        from headwise_lab.kv.planning import planned_kv
+
+        return planned_kv(sweep, folder, may_refuse=refused)
+    from headwise_lab.sweeps.planning import planned
+
+    return [planned(sweep, may_refuse=refused)]
+
+
+def tell(console: Console, *sentences: str) -> None:
+    """Print sentences as they are."""
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""A plan: trials that one kind of worker runs, in order, and what their records say beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from headwise.errors import BudgetError, DataError
+from headwise_lab.sweeps.trials import Trial, Work
+
+Head = Callable[[], dict[str, Any]]
+"""Gives the part of a trial's record that is known before it is run."""
+
+Part = tuple[int, int]
+"""(i, n): of several sweeps in one folder, this one runs the trials whose number is i modulo n."""
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """Trials in the order they run, the work that runs them, and ``told``: what there is to say about them.
+
+    ``heads`` gives the part of a trial's record that is known before it is run, by its identity.
+    """
+
+    title: str
+    work: Work
+    trials: tuple[Trial, ...]
+    heads: Mapping[str, Head]
+    told: tuple[str, ...] = ()
+
+    def head(self, trial: Trial) -> dict[str, Any]:
+        """What a record says about a trial that gave no result."""
+        return self.heads[trial.id]()
+
+
+def plan_of(title: str, work: Work, found: Iterable[tuple[Trial, Head]], told: Sequence[str] = ()) -> Plan:
+    """The plan of trials with their heads; of two ways to write the same trial the first."""
+    trials: dict[str, Trial] = {}
+    heads: dict[str, Head] = {}
+    for trial, head in found:
+        if trial.id not in trials:
+            trials[trial.id], heads[trial.id] = trial, head
+    return Plan(title, work, tuple(trials.values()), heads, tuple(dict.fromkeys(told)))
+
+
+def check_any_left(plans: Sequence[Plan]) -> None:
+    """Raise BudgetError with the reason why nothing can be pruned, DataError where there is no trial at all."""
+    trials = numbered(plans)
+    reasons = [trial.refused for trial in trials if trial.refused]
+    if reasons and not any(trial.prunes and trial.refused is None for trial in trials):
+        raise BudgetError(reasons[0])
+    if not trials:
+        raise DataError("the sweep has no trial; give recipes, grids, or unpruned = true")
+
+
+def numbered(plans: Sequence[Plan], part: Part | None = None) -> list[Trial]:
+    """The trials of all plans, each once, counted from 1; those of one part of them where ``part`` is given."""
+    listed = list({trial.id: trial for plan in plans for trial in plan.trials}.values())
+    if part is None:
+        return listed
+    mine, parts = part
+    return [trial for number, trial in enumerate(listed, 1) if number % parts == mine % parts]

@@ -1,0 +1,63 @@
+"""Submitting jobs through submitit, and what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import DataError
+from headwise_lab.sweeps.local import deaf_to_ctrl_c
+from headwise_lab.sweeps.slurm_job import serve
+
+CHECK = 15.0
+"""Seconds between two questions to Slurm, which answers for all jobs at once."""
+
+
+class Site:
+    """Where jobs run: a Slurm cluster, or processes of this machine."""
+
+    def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, Any]) -> None:
+        import submitit
+
+        self.here, self._folder, self._asked = cluster == "local", folder, 0.0
+        self._executor = submitit.AutoExecutor(folder / "logs", cluster=cluster)
+        self._executor.update_parameters(**parameters)
+
+    def submit(self, names: Sequence[str]) -> list[Any]:
+        """A job for each name, as an array where there are several; raises DataError where Slurm does not take them."""
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        try:
+            with deaf_to_ctrl_c():  # jobs on this machine end when they are told to, not with the terminal
+                return list(self._executor.map_array(serve, [str(self._folder)] * len(names), names))
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise DataError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from error
+
+    def over(self, jobs: Mapping[str, Any]) -> list[str]:
+        """The names of jobs that have ended, so far as that is known."""
+        force = time.monotonic() - self._asked > CHECK
+        if force and jobs:
+            self._asked = time.monotonic()
+            next(iter(jobs.values())).done(force_check=True)
+        return [name for name, job in jobs.items() if job.done()]
+
+    def last_words(self, job: Any) -> str:
+        """How a job ended, and the last line of its log, where there is one."""
+        lines: list[str] = []
+        with suppress(OSError):
+            lines = [line for line in (job.stderr() or "").splitlines() if line.strip()]
+        said = f"; its log ends with: {' '.join(lines[-1].split())}" if lines else ""
+        return f"WorkerDied: job {job.job_id} ended as {job.state}{said}"
+
+    def end(self, jobs: Sequence[Any], patience: float) -> None:
+        """End jobs that have been told to stop; those of this machine are waited for, Slurm sees to its own."""
+        if self.here:
+            until = time.monotonic() + patience
+            while time.monotonic() < until and not all(job.done() for job in jobs):
+                time.sleep(0.05)
+            return
+        for job in jobs:
+            job.cancel(check=False)

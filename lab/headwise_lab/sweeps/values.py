@@ -1,0 +1,141 @@
+"""What is wrong with a value in a file: validators of attrs classes, and the checks that they are made of.
+
+A check takes a value and returns what is wrong with it, None where nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from headwise.errors import HeadwiseError
+from headwise.hints import did_you_mean
+from headwise.recipe import named_recipe
+from headwise.registry import Registry, installed
+from headwise.text import StrategyText
+from headwise_lab.benchmarks import names
+
+EVERY = "*"
+"""In a list of names: all that are installed."""
+
+
+class WrongValue(ValueError):  # noqa: N818 - a value in a file; the reader of the file makes an error of it
+    """A value that a sweep file cannot have: its dotted path within the table it stands in, and what is wanted."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
+
+
+def one_of(allowed: Iterable[str]) -> Any:
+    """A validator: the value is None or one of ``allowed``."""
+    known = tuple(allowed)
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+        if value is not None and value not in known:
+            hint = did_you_mean(value, known) or ";"
+            raise WrongValue(attribute.name, f"{value!r} is not allowed{hint} allowed: {', '.join(known)}")
+
+    return check
+
+
+def each(check: Callable[[Any], str | None]) -> Any:
+    """A validator: no item of the list has a problem, and none stands there twice."""
+
+    def check_all(_: object, attribute: attrs.Attribute[Any], values: Iterable[Any]) -> None:
+        seen: list[Any] = []
+        for number, value in enumerate(values):
+            problem = f"{value!r} is given twice; leave one out" if value in seen else check(value)
+            if problem:
+                raise WrongValue(f"{attribute.name}[{number}]", problem)
+            seen.append(value)
+
+    return check_all
+
+
+def known_benchmark(name: str) -> str | None:
+    """What is wrong with the name of a benchmark."""
+    return _unknown(name.rpartition("/")[2], "benchmark", names())
+
+
+def known_recipe(name: str) -> str | None:
+    """What is wrong with the name of a recipe."""
+    if name == EVERY:
+        return None
+    return _unknown(name, "recipe", installed("recipe")) or _problem(lambda: named_recipe(name))
+
+
+def known_strategy(hook: str) -> Callable[[str], str | None]:
+    """What is wrong with a strategy text of ``hook``, options included."""
+
+    def check(text: str) -> str | None:
+        if text == EVERY:
+            return None
+        bare = text.removeprefix(f"{hook}=")
+        problem = _problem(lambda: StrategyText.parse(bare))
+        if problem:
+            return problem
+        unknown = _unknown(StrategyText.parse(bare).name, f"{hook} strategy", installed(hook))
+        return unknown or _problem(lambda: Registry.installed(hook).build(bare))
+
+    return check
+
+
+def _unknown(name: str, kind: str, known: Iterable[str]) -> str | None:
+    """That there is no such thing, what may be meant, and what there is."""
+    listed = list(known)
+    if name in listed:
+        return None
+    return f"there is no {kind} {name!r}{did_you_mean(name, listed) or ';'} allowed: {', '.join(listed)}"
+
+
+def _problem(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except HeadwiseError as error:
+        return str(error)
+    return None
+
+
+def within(least: float, most: float) -> Callable[[float], str | None]:
+    """What is wrong with a number outside ``least`` to ``most``."""
+    return lambda value: None if least <= value <= most else f"{value:g} is not allowed; allowed: {least:g} to {most:g}"
+
+
+def at_least(least: int) -> Callable[[float], str | None]:
+    """What is wrong with a number below ``least``."""
+    return lambda value: None if value >= least else f"{value:g} is too small; allowed: {least} and above"
+
+
+def positive(value: float) -> str | None:
+    """What is wrong with a number that is not above 0."""
+    return None if value > 0 else f"{value:g} is no budget; allowed: numbers above 0"
+
+
+def share(value: float) -> str | None:
+    """What is wrong with a number that is no share above 0."""
+    return None if 0 < value <= 1 else f"{value:g} is no share; allowed: numbers above 0, up to 1"
+
+
+def in_unit(value: float) -> str | None:
+    """What is wrong with a number outside 0 to 1."""
+    return None if 0 <= value <= 1 else f"{value:g} is no share; allowed: 0 to 1"
+
+
+def single(check: Callable[[Any], str | None]) -> Any:
+    """A validator: the value is None or has no problem."""
+
+    def check_one(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        problem = None if value is None else check(value)
+        if problem:
+            raise WrongValue(attribute.name, problem)
+
+    return check_one
+
+
+def not_empty(_: object, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> None:
+    """A validator: the list has an item."""
+    if not values:
+        raise WrongValue(attribute.name, "the list is empty; give at least one")
