@@ -10,6 +10,9 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
+from headwise_lab.outcomes import encode
+from headwise_lab.records import outcomes_path
+
 SIDE, PATCH = 12, 4
 VISUAL = SIDE * SIDE
 
@@ -116,10 +119,15 @@ def write_folder(folder: Path, trials: list[tuple[dict, float]], *, images: bool
     for record, ability in trials:
         outcomes = fake_outcomes(record, ability, folder)
         records.append(with_figures(record, outcomes))
-        text = "".join(json.dumps(line) + "\n" for line in outcomes)
-        (folder / "outcomes" / f"{record['id']}.jsonl").write_text(text)
+        write_outcomes(folder, record["id"], outcomes)
     (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return records
+
+
+def write_outcomes(folder: Path, identity: str, outcomes: list[dict]) -> None:
+    """Write the outcomes of a trial in the layout of a run."""
+    (folder / "outcomes").mkdir(parents=True, exist_ok=True)
+    outcomes_path(folder, identity).write_bytes(encode(outcomes))
 
 
 def write_images(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""``headwise compare``: the right trials meet, differences are paired, and unlike things are not compared unasked."""
+"""``headwise report A B``: the right trials meet, differences are paired, unlike things are not compared unasked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 from tests.lab.fake_kv import kv_record
-from tests.lab.fake_records import fake_record, identity, write_folder
+from tests.lab.fake_records import fake_record, identity, write_folder, write_outcomes
 
 from headwise.cli import main
 from headwise_lab.records import read_outcomes
@@ -44,14 +44,14 @@ def compared(capsys):
     """Compare two folders of a place and read the JSON that is printed."""
 
     def call(place, *words, a="a", b="b") -> list[dict]:
-        assert main(["compare", str(place / a), str(place / b), "--json", *words]) == 0
+        assert main(["report", str(place / a), str(place / b), "--json", *words]) == 0
         return json.loads(capsys.readouterr().out)
 
     return call
 
 
 def refusal(capsys, *words) -> str:
-    assert main(["compare", *map(str, words)]) == 2
+    assert main(["report", *map(str, words)]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     (line,) = told.err.splitlines()
@@ -88,7 +88,7 @@ def test_verdicts_follow_holms_correction_over_the_table(sides, compared):
 
 
 def test_the_terminal_shows_what_varies_and_names_what_sets_the_sides_apart(sides, capsys):
-    assert main(["compare", str(sides / "a"), str(sides / "b")]) == 0
+    assert main(["report", str(sides / "a"), str(sides / "b")]) == 0
     told = capsys.readouterr().out
     assert "Apart in every row, A → B: headwise version 0.1.0 → 0.2.0" in told
     assert "head_scoring=sum" in told.splitlines()[3]
@@ -100,7 +100,7 @@ def test_the_terminal_shows_what_varies_and_names_what_sets_the_sides_apart(side
 @pytest.mark.parametrize("ending", [".md", ".csv", ".tex"])
 def test_the_table_is_written_as_its_name_says_and_never_over_another(sides, ending, capsys):
     out = sides / f"table{ending}"
-    assert main(["compare", str(sides / "a"), str(sides / "b"), "--out", str(out)]) == 0
+    assert main(["report", str(sides / "a"), str(sides / "b"), "--out", str(out)]) == 0
     text = out.read_text()
     if ending == ".csv":
         assert [row["Benchmark"] for row in csv.DictReader(text.splitlines())] == ["one", "one", "two", "two"]
@@ -156,9 +156,9 @@ def test_only_questions_that_are_equal_word_by_word_are_compared(tmp_path, compa
     write_folder(tmp_path / "a", [(record(), 0.5)], images=False)
     write_folder(tmp_path / "b", [(record(questions="beef" * 4), 0.5)], images=False)
     path = next((tmp_path / "b" / "outcomes").iterdir())
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_outcomes(tmp_path / "b", path.stem)
     changed = [{**line, "answers": ["green"]} if number < 25 else line for number, line in enumerate(lines)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    write_outcomes(tmp_path / "b", path.stem, changed)
     assert [row["n"] for row in compared(tmp_path, "--allow-different")] == [35]
 
 
@@ -185,11 +185,11 @@ def test_the_same_questions_are_never_counted_twice(tmp_path, capsys):
 
 def test_trials_without_a_partner_or_without_outcomes_are_told(sides, capsys):
     first = json.loads((sides / "a" / "results.jsonl").read_text().splitlines()[0])
-    (sides / "a" / "outcomes" / f"{first['id']}.jsonl").unlink()
+    (sides / "a" / "outcomes" / f"{first['id']}.parquet").unlink()
     extra = {**record("sharp", 4), "id": "extra"}
     with (sides / "b" / "results.jsonl").open("a") as stream:
         stream.write(json.dumps(extra) + "\n" + json.dumps({"id": "bad", "error": "it failed"}) + "\n")
-    assert main(["compare", str(sides / "a"), str(sides / "b"), "--json"]) == 0
+    assert main(["report", str(sides / "a"), str(sides / "b"), "--json"]) == 0
     told = capsys.readouterr()
     assert len(json.loads(told.out)) == 3
     assert f"1 of 5 trials of {sides / 'b'} match none of the other side." in told.err
@@ -201,7 +201,7 @@ def test_outcomes_that_belie_their_record_are_told(tmp_path, capsys):
     path = tmp_path / "a" / "results.jsonl"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "metric": {**told["metric"], "value": 99.0}, "benchmark": "shapes-gqa"}) + "\n")
-    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
     assert "its record says 99.00" in capsys.readouterr().err
 
 
@@ -210,9 +210,8 @@ def test_texts_that_were_read_are_compared_by_loss_and_less_is_better(tmp_path, 
         read = kv_record("window:window=64", 64.0, n=40, metric={"name": "perplexity", "value": 7.0, "se": 1.0})
         read["nll"] = {"mean": 2.0, "se": 0.1}
         place = tmp_path / side
-        (place / "outcomes").mkdir(parents=True)
         lines = [{"id": str(i), "score": 2 + i / 50 + by + 0.01 * (i % 3), "right": True} for i in range(40)]
-        (place / "outcomes" / f"{read['id']}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_outcomes(place, read["id"], lines)
         (place / "results.jsonl").write_text(json.dumps(read) + "\n")
     (row,) = compared(tmp_path)
     assert (pytest.approx(row["difference"]), row["verdict"], row["p_mcnemar"]) == (-0.2, "better", None)
@@ -227,7 +226,7 @@ def test_texts_that_were_read_are_compared_by_loss_and_less_is_better(tmp_path, 
     ("words", "message"),
     [
         (["--by", "colour"], "--by 'colour' is nothing that trials of"),
-        (["--out", "x.pdf"], "--out x.pdf is neither .md, .csv nor .tex; the ending says what is written"),
+        (["--out", "x.pdf"], "--out x.pdf is neither .html, .md, .csv nor .tex; the ending says what"),
     ],
 )
 def test_wrong_words_are_one_sentence(sides, words, message, capsys):
@@ -240,3 +239,69 @@ def test_other_benchmarks_never_meet(tmp_path, capsys):
     assert "no trial of" in refusal(capsys, tmp_path / "a", tmp_path / "b", "--allow-different")
     told = refusal(capsys, f"{tmp_path / 'a'}:{record(benchmark='one')['id']}", f"{tmp_path / 'b'}:")
     assert "matches one of" in told
+
+
+def test_a_name_without_an_ending_is_a_folder_for_every_file(sides, capsys):
+    out = sides / "page"
+    assert main(["report", str(sides / "a"), str(sides / "b"), "--out", str(out), "--title", "Before <and> after"]) == 0
+    assert f"Wrote {out / 'report.html'} and 6 more files beside it." in capsys.readouterr().out
+    figures = {f"figures/side-by-side-differences{ending}" for ending in (".png", ".svg", ".pdf")}
+    assert {"report.html", "report.md", "tables/side-by-side.csv", "tables/side-by-side.tex", *figures} == {
+        path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()
+    }
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Before &lt;and&gt; after</h1>" in page
+    (first,) = [line for line in (sides / "a" / "results.jsonl").read_text().splitlines() if '"keep=48"' in line][:1]
+    assert f'id="r-A-{json.loads(first)["id"]}"' in page
+    assert "(figures/side-by-side-differences.png)" in (out / "report.md").read_text()
+    assert "is there already" in refusal(capsys, sides / "a", sides / "b", "--out", out)
+
+
+def test_several_folders_are_each_held_against_the_first(sides, capsys):
+    words = [str(sides / name) for name in ("a", "b", "a")]
+    assert main(["report", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["right_folder"] for row in found] == [words[1]] * 4 + [words[2]] * 4
+    assert [row["difference"] for row in found[4:]] == [0.0] * 4
+    assert found[1]["difference"] > 0
+    assert main(["report", *words, "--out", str(sides / "three.csv")]) == 0
+    assert "A → C" not in capsys.readouterr().err
+    text = (sides / "three.csv").read_text()
+    assert text.count("B - A ± SE") == text.count("C - A ± SE") == 1
+
+
+def test_one_html_file_holds_a_whole_comparison_with_its_failures(sides, capsys):
+    with (sides / "b" / "results.jsonl").open("a") as stream:
+        stream.write(json.dumps({"id": "bad", "error": "Traceback\nOutOfMemory: it was too much", "attempt": 3}) + "\n")
+    out = sides / "page.html"
+    assert main(["report", str(sides / "a"), str(sides / "b"), "--out", str(out)]) == 0
+    assert f"Wrote {out}." in capsys.readouterr().out
+    page = out.read_text(encoding="utf-8")
+    assert "Failures of B" in page
+    assert "Failures of A" not in page
+    assert "OutOfMemory: it was too much" in page
+    assert "Traceback" not in page
+    assert page.count("data:image/svg+xml") == 1
+
+
+def test_options_of_a_comparison_are_refused_for_one_folder(sides, capsys):
+    for words in (["--out", "x"], ["--by", "benchmark"], ["--allow-different"]):
+        assert "belong to a comparison; give two folders or more" in refusal(capsys, sides / "a", *words)
+
+
+def test_folders_behind_urls_are_reported_and_compared_like_local_ones(sides, capsys):
+    from upath import UPath
+
+    place = UPath("memory://reports/b")
+    for path in (path for path in (sides / "b").rglob("*") if path.is_file()):
+        (place / path.relative_to(sides / "b").as_posix()).write_bytes(path.read_bytes())
+    assert main(["report", "memory://reports/b", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["html"] == "memory://reports/b/report.html"
+    assert "<h1>Headwise report: b</h1>" in UPath(told["html"]).read_text()
+    assert all(UPath(figure).exists() and UPath(figure).with_suffix(".svg").exists() for figure in told["figures"])
+    assert main(["report", str(sides / "a"), "memory://reports/b", "--json"]) == 0
+    behind = json.loads(capsys.readouterr().out)
+    assert main(["report", str(sides / "a"), str(sides / "b"), "--json"]) == 0
+    local = json.loads(capsys.readouterr().out)
+    assert [{**row, "right_folder": ""} for row in behind] == [{**row, "right_folder": ""} for row in local]

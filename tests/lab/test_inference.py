@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap, permutation_test
 
 from headwise_lab.report.inference import (
     Comparison,
@@ -19,8 +20,10 @@ from headwise_lab.report.inference import (
     compare,
     interval,
     mcnemar,
+    permutation_probability,
     resampled_means,
 )
+from headwise_lab.report.paired_tests import LEVEL, MCNEMAR, corrected, family_sentence, paired_test
 from headwise_lab.report.statistics import holm
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
@@ -57,7 +60,48 @@ def slow_bca(values, confidence: float) -> tuple[float, float]:
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_the_interval_is_efrons_over_all_samples(values, confidence):
     drawn = resampled_means(np.array(values), resamples=200_000)
-    assert slow_bca(values, confidence) == pytest.approx(interval(np.array(values), drawn, confidence), abs=0.02)
+    assert slow_bca(values, confidence) == pytest.approx(interval(np.array(values), drawn, confidence), abs=0.035)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 11])
+def test_the_interval_is_the_one_scipy_gives_for_the_same_resamples(steps):
+    values = np.random.default_rng(steps).integers(-1, steps, size=150) / (steps - 1)
+    drawn = resampled_means(values, resamples=4000)
+
+    class Drawn:
+        bootstrap_distribution = drawn.round(12)
+
+    def mean(sample, axis=-1):
+        return np.mean(sample, axis=axis).round(12)  # so that equal means are equal, which scipy compares literally
+
+    theirs = bootstrap((values,), mean, n_resamples=0, bootstrap_result=Drawn, method="BCa").confidence_interval
+    assert (pytest.approx(theirs.low, abs=1e-9), pytest.approx(theirs.high, abs=1e-9)) == interval(values, drawn)
+
+
+@pytest.mark.parametrize("size", [12, 90])
+def test_the_permutation_probability_is_that_of_scipys_test(size):
+    values = np.random.default_rng(size).choice([-1.0, -0.3, 0.0, 0.3, 0.6, 1.0], size=size) + 0.05
+    theirs = permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=5000, rng=np.random.default_rng(1)
+    ).pvalue
+    found = compare(units(values), units(np.zeros(size)))
+    assert 0.02 < theirs < 0.9
+    assert theirs == pytest.approx(found.probability, abs=0.02)
+    assert theirs == pytest.approx(found.p_bootstrap, abs=0.08)
+
+
+def test_the_permutation_probability_counts_every_choice_of_signs():
+    values = [0.2, 0.5, -0.4, 1.1, 0.9, 0.3, 0.3, 0.1, -0.2, 0.7]
+    sums = [abs(sum(sign * value for sign, value in zip(signs, values, strict=True)))
+            for signs in itertools.product((-1, 1), repeat=10)]  # fmt: skip
+    share = np.mean([total >= sum(values) - 1e-9 for total in sums])
+    assert share == pytest.approx(compare(units(values), units(np.zeros(10))).probability, abs=0.006)
+
+
+def test_of_binary_scores_mcnemars_test_is_the_permutation_test():
+    left, right = np.array([100.0] * 9 + [0.0] * 4 + [100.0] * 9), np.array([0.0] * 9 + [100.0] * 4 + [100.0] * 9)
+    found = compare(units(left), units(right))
+    assert found.p_mcnemar == found.p_permutation == pytest.approx(permutation_probability(left - right), abs=0.02)
 
 
 @pytest.mark.parametrize("values", [[0, 0, 0, 1, 1, -1], [3, 3, 3, 3, 3, 3.5]])
@@ -71,7 +115,7 @@ def test_means_of_few_values_are_drawn_as_often_as_among_all_samples(values):
 def test_drawing_by_counts_and_drawing_by_places_agree(monkeypatch):
     values = np.array(([1.0] * 30 + [0.0] * 60 + [-1.0] * 10) * 2)
     by_counts = resampled_means(values, resamples=20_000)
-    monkeypatch.setattr("headwise_lab.report.inference._FEW_VALUES", 0)
+    monkeypatch.setattr("headwise_lab.report.inference._EACH", 1000)
     monkeypatch.setattr("headwise_lab.report.inference._AT_ONCE", 7_000)
     by_places = resampled_means(values, resamples=20_000)
     assert len(by_counts) == len(by_places) == 20_000
@@ -112,7 +156,8 @@ def test_binary_outcomes_are_counted_and_tested_exactly():
 def test_scores_between_nought_and_one_have_no_mcnemar():
     found = compare(units([0, 0.5, 1] * 5), units([0, 1, 1] * 5))
     assert found.p_mcnemar is found.discordant is None
-    assert found.probability == found.p_bootstrap < 0.05
+    assert found.probability == pytest.approx(2 / 2**5, abs=0.006)  # five units changed, all one way
+    assert found.p_bootstrap < 0.02  # which takes them for more than they are
 
 
 def test_only_shared_units_count_and_none_is_none():
@@ -129,7 +174,7 @@ def test_below_ten_units_only_the_exact_test_says_anything():
 
 def test_equal_trials_have_an_interval_of_nothing():
     same = units([1, 0, 1] * 5)
-    assert compare(same, same) == Comparison(15, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, (0, 0))
+    assert compare(same, same) == Comparison(15, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, (0, 0), 1.0)
 
 
 def test_units_that_all_differ_alike_have_an_interval_of_one_value():
@@ -186,3 +231,63 @@ def test_adjusted_values_keep_the_order_and_lie_between_the_raw_ones_and_holms(v
         assert ours <= strict + 1e-12
     order = sorted(range(len(values)), key=values.__getitem__)
     assert [adjusted[index] for index in order] == sorted(adjusted)
+
+
+def test_an_allowance_takes_from_the_difference_and_lengthens_the_interval():
+    left, right = units([0.2, 0.9, 0.4] * 20), units([0.1, 0.7, 0.5] * 20)
+    plain, allowed = compare(left, right), compare(left, right, allowance=0.03)
+    assert (pytest.approx(plain.low - 0.03), pytest.approx(plain.high + 0.03)) == (allowed.low, allowed.high)
+    moved = compare({unit: value - 0.03 for unit, value in left.items()}, right)
+    assert (moved.p_bootstrap, moved.p_permutation) == (pytest.approx(allowed.p_bootstrap), allowed.p_permutation)
+    assert compare(left, right, allowance=1.0).p_bootstrap == compare(left, right, allowance=1.0).probability == 1.0
+
+
+def test_full_marks_that_differ_in_the_last_digits_are_the_same_mark():
+    left, right = units([100.00000001] * 12 + [0] * 8), units([99.99999999] * 3 + [0] * 17)
+    assert compare(left, right).discordant == (9, 0)
+
+
+def test_what_only_one_side_has_is_left_out_and_counted():
+    ours, theirs = units([1.0] * 30), units([0.0] * 20)
+    found = paired_test({**ours, "mine": 1.0}, theirs)
+    assert (found.n, found.left_out, found.test) == (20, (11, 0), MCNEMAR)
+    assert "1 of them are on the questions that both sides were asked" in family_sentence(corrected([found, None]))
+
+
+def test_a_difference_of_unknown_interpolation_error_is_shown_but_never_called_one():
+    ours, theirs = units([1.0] * 30), units([0.0] * 30)
+    known, unknown = paired_test(ours, theirs, allowance=0.1), paired_test(ours, theirs, allowance=None)
+    first, nothing, second = corrected([known, None, unknown])
+    assert (first.verdict, first.family, nothing) == ("better", 1, None)
+    assert (second.value, second.verdict, second.adjusted) == (1.0, "", None)
+
+
+def test_a_lower_loss_is_better():
+    found = paired_test(units([1.0] * 30), units([0.0] * 30), lower_is_better=True)
+    assert found.verdict == "worse"
+
+
+def simulated(random, effect: float):
+    """Two strategies on 60 questions of graded scores; where there is no effect they differ by noise alone."""
+    difficulty = random.uniform(size=60)
+    ours, theirs = ((difficulty + random.normal(0, 0.3, 60)).round(1) for _ in range(2))
+    return paired_test(units(ours + effect), units(theirs))
+
+
+def test_without_effects_one_in_twenty_seems_one_and_hardly_a_table_calls_one():
+    random = np.random.default_rng(11)
+    tables = [corrected([simulated(random, 0.0) for _ in range(6)]) for _ in range(30)]
+    assert 0.02 < np.mean([one.p <= LEVEL for table in tables for one in table]) < 0.08
+    assert np.mean([any(one.clear for one in table) for table in tables]) < 0.12
+
+
+def test_of_what_a_table_calls_a_difference_one_in_twenty_is_none():
+    random = np.random.default_rng(12)
+    shares, found = [], 0
+    for _ in range(15):
+        table = corrected([simulated(random, 0.25 * (place % 2)) for place in range(10)])
+        called = [place for place, one in enumerate(table) if one.clear]
+        shares.append(sum(place % 2 == 0 for place in called) / max(1, len(called)))
+        found += sum(place % 2 for place in called)
+    assert np.mean(shares) < 0.06
+    assert found > 0.85 * 75

@@ -190,8 +190,8 @@ def test_our_own_table_reads_back_with_the_same_verdicts(paths):
 def test_the_page_stands_alone_and_leads_from_every_run_to_its_record(paths):
     page = Page(paths.html.read_text(encoding="utf-8"))
     assert page.open == []
-    assert len([source for source in page.values("src") if source.startswith("data:image/png;base64,")]) == 6
-    assert {link[1:] for link in page.values("href")} <= set(page.values("id"))
+    assert len([source for source in page.values("src") if source.startswith("data:image/")]) == 6
+    assert set(page.links) <= set(page.values("id"))
     text = "".join(page.text)
     assert "StreamingLLM interpolated at the run's own context" in text
     assert "`sum` over all heads" not in text, "nothing is said about visual runs where there are none"
@@ -204,10 +204,10 @@ def test_a_folder_with_both_kinds_has_both_on_one_page(tmp_path):
     for page in (markdown_page(content), html_page(content)):
         assert "made-up, keep 16" in page
         assert "KV eviction, made-up on novel.txt: Head-aware windows" in page
-        assert "Differences are paired: the same questions" in page
+        assert "Differences are paired over the questions" in page
         assert "KV runs: effective context is" in page
     found = Page(html_page(content))
-    assert {link[1:] for link in found.values("href")} <= set(found.values("id"))
+    assert set(found.links) <= set(found.values("id"))
 
 
 def test_two_models_are_two_sections_and_are_never_mixed(tmp_path):
@@ -220,7 +220,7 @@ def test_two_models_are_two_sections_and_are_never_mixed(tmp_path):
 def test_lost_outcomes_are_a_warning_and_no_comparison(tmp_path):
     records = write_kv(tmp_path, study())
     lost = next(record for record in records if record["name"] == "J_pos64_mix64_g128")
-    (tmp_path / "outcomes" / f"{lost['id']}.jsonl").unlink()
+    (tmp_path / "outcomes" / f"{lost['id']}.parquet").unlink()
     built = gather(tmp_path)
     assert any(f"Record {lost['id']} is compared with nothing" in warning for warning in built.warnings)
     assert any("J_pos64_mix64_g128 is not compared: its outcomes are missing" in told for told in built.findings)

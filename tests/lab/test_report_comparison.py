@@ -145,18 +145,22 @@ def test_a_gain_that_does_not_survive_the_correction_is_not_recommended():
         return [1.0] * count + [0.0] * (100 - count)
 
     base, control = trial_of(fake_record(), gain(0)), trial_of(fake_record("random:seed=0", 4), gain(0))
-    alone = compare([base, control, trial_of(fake_record("first", 4), gain(5))])[0]
+    alone = compare([base, control, trial_of(fake_record("first", 4), gain(8))])[0]
     assert alone.rows[0].cells["first"].recommended
+    assert len(alone.family()) == alone.family()[0].family == 3  # control and strategy to all heads, and to each other
     many = [trial_of(fake_record(f"s{index}", 4), gain(0)) for index in range(12)]
-    crowded = compare([base, control, trial_of(fake_record("first", 4), gain(5)), *many])[0]
-    assert crowded.rows[0].cells["first"].verdict == "better"
-    assert not crowded.rows[0].cells["first"].recommended
+    crowded = compare([base, control, trial_of(fake_record("first", 4), gain(8)), *many])[0]
+    cell = crowded.rows[0].cells["first"]
+    assert 2 / 2**8 == pytest.approx(cell.against_baseline.p)
+    assert 27 / 2 * cell.against_baseline.p == pytest.approx(cell.adjusted)  # p of 2 comparisons among 27
+    assert (cell.against_baseline.seems, cell.verdict, cell.recommended) == ("better", "no difference", False)
+    assert "(1 of 13 looked better by themselves, p at most 0.05)" in recommendations(crowded)[0]
 
 
 def test_without_baseline_or_control_nothing_is_recommended(tmp_path):
     sharp = (fake_record("sharp", 4), 0.9)
     (alone,) = laid_out(tmp_path / "a", [sharp])
-    assert "no run of `sum` over all heads" in recommendations(alone)[0]
+    assert "`sum` over all heads was run neither here nor on both sides of it" in recommendations(alone)[0]
     (uncontrolled,) = laid_out(tmp_path / "b", [sharp, (fake_record(), 0.3)])
     assert "no random-heads control was run" in recommendations(uncontrolled)[0]
     (bare,) = laid_out(tmp_path / "c", [(fake_record(), 0.3)])
@@ -209,7 +213,7 @@ def test_seeds_of_one_strategy_are_pooled_over_their_units():
     first = trial_of(fake_record("sharp", 4, seed=0), [1.0] * 10)
     second = trial_of(fake_record("sharp", 4, seed=1), [0.0] * 30)
     cell = compare([first, second])[0].rows[0].cells["sharp"]
-    assert (cell.value, cell.n) == (25.0, 40)
+    assert (cell.value, cell.n, cell.seeds) == (25.0, 40, 2)
     assert mean_and_error([100.0] * 10 + [0.0] * 30)[1] == pytest.approx(cell.se)
 
 
@@ -260,7 +264,7 @@ def test_units_follow_the_benchmark_where_it_is_known(tmp_path):
 
 def test_missing_outcomes_are_said_and_leave_the_figure(tmp_path):
     records = write_folder(tmp_path, [(fake_record(), 0.5), (fake_record("sharp", 4), 0.9)], images=False)
-    (tmp_path / "outcomes" / f"{records[1]['id']}.jsonl").unlink()
+    (tmp_path / "outcomes" / f"{records[1]['id']}.parquet").unlink()
     trials, warnings = load(tmp_path, records)
     cell = compare(trials)[0].rows[0].cells["sharp"]
     assert (records[1]["metric"]["value"], None, "") == (cell.value, cell.against_baseline, cell.verdict)

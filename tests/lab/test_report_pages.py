@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -32,11 +34,12 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Open tags are closed in order; collects links, titles, ids and the visible text."""
+    """Open tags are closed in order; collects links, ids, what scripts hold, and the visible text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.scripts: list[tuple[str, str]] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.text: list[str] = []
         self.feed(text)
@@ -45,15 +48,35 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("type") or "", ""))
 
     def handle_endtag(self, tag):
         assert tag == self.open.pop()
 
     def handle_data(self, data):
-        self.text.append(data)
+        if self.open[-1:] == ["script"]:
+            kind, before = self.scripts.pop()
+            self.scripts.append((kind, before + data))
+        else:
+            self.text.append(data)
+
+    @property
+    def links(self) -> list[str]:
+        """Places on the page that are linked to."""
+        return [link[1:] for link in self.values("href") if link.startswith("#")]
 
     def values(self, name: str) -> list[str]:
         return [value for _, found, value in self.attributes if found == name]
+
+    @property
+    def data(self) -> dict:
+        """What the page knows of its records."""
+        return json.loads(next(text for kind, text in self.scripts if "labels" in text and kind == "application/json"))
+
+    def fact(self, identity: str, label: str) -> str:
+        value = self.data["records"][identity][self.data["labels"].index(label)]
+        return self.data["texts"][value] if isinstance(value, int) else value
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +137,7 @@ def test_a_report_of_several_benchmarks_reads_back_table_by_table(tmp_path):
 def test_markdown_names_the_torn_line_the_failure_and_every_command(paths, folder):
     text = paths.markdown.read_text(encoding="utf-8")
     assert "> The last line of results.jsonl is torn and was dropped" in text
-    assert "| failed1 | - | ContractError: broken |" in text
+    assert "| failed1 | - | failed | 1 | ContractError: broken | headwise run --strategy broken |" in text
     assert "# A study &lt;b>" in text
     for record in map(json.loads, (folder / "results.jsonl").read_text().splitlines()[:-2]):
         assert record["id"] in text
@@ -125,28 +148,52 @@ def test_the_page_needs_nothing_beside_itself(page):
     assert page.open == []
     sources = page.values("src")
     assert len(sources) == 3
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert all(link.startswith("#") for link in page.values("href"))
-    assert not {"script", "link", "iframe"} & {tag for tag, _, _ in page.attributes}
+    assert all(source.startswith("data:image/") for source in sources)
+    assert {link[0] for link in page.values("href")} == {"#", "d"}
+    assert [link for link in page.values("href") if link[0] == "d"] == ["data:,"]  # no icon is asked for either
+    assert not {"iframe", "object", "embed"} & {tag for tag, _, _ in page.attributes}
     assert "url(" not in "".join(page.text)
+
+
+def test_the_page_forbids_itself_requests_and_every_script_but_its_own(page):
+    policy = next(content for content in page.values("content") if "default-src" in content)
+    (script,) = [text for kind, text in page.scripts if kind == ""]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'; img-src data:;" in policy
+    assert "http" not in script.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_every_figure_on_the_page_leads_to_its_record_and_command(page, folder):
     ids = set(page.values("id"))
-    targets = [link[1:] for link in page.values("href")]
+    targets = page.links
     assert set(targets) <= ids
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()[:-2]]
     assert {f"r-{record['id']}" for record in records} <= set(targets)
-    sharp = [title for title in page.values("title") if "head_scoring=sharp" in title]
-    assert len(sharp) >= 4
-    assert all("n=60, SE" in title and "headwise run --strategy sharp" in title for title in sharp)
+    sharp = [record["id"] for record in records if record["strategies"]["head_scoring"] == "sharp"]
+    assert len(sharp) == 4
+    for identity in sharp:
+        assert "(SE)" in page.fact(identity, "Score")
+        assert page.fact(identity, "n") == "60 questions of made-up"
+        assert "head_scoring=sharp" in page.fact(identity, "Strategies").splitlines()
+        assert page.fact(identity, "Command") == "headwise run --strategy sharp"
+
+
+def test_a_figure_tells_its_difference_interval_and_test_once_for_all_tables(page, folder):
+    (comparison,) = gather(folder).comparisons
+    found = comparison.rows[0].cells["sharp"].against_baseline
+    told = [note for note in page.data["notes"] if f"{found.value:+.2f} ± {found.se:.2f}" in note]
+    assert told
+    assert all(f"95% interval\t{found.low:+.2f} to {found.high:+.2f}" in note for note in told)
+    assert len(set(page.data["notes"])) == len(page.data["notes"])
+    assert {int(number) for number in page.values("data-own")} == set(range(len(page.data["notes"])))
 
 
 def test_the_page_greys_what_is_no_difference_and_says_so(page):
     classes = [value for tag, name, value in page.attributes if (tag, name) == ("td", "class")]
-    assert sum("recommended" in value for value in classes) == 4
+    assert sum("recommended" in value for value in classes) == 8  # four, in the scores and in the differences
     assert any(value == "same" for value in classes)
-    assert "no difference" in page.text
+    assert any("≈ no difference, ↑ better, ↓ worse" in text for text in page.text)
 
 
 def test_text_from_records_cannot_become_markup(tmp_path):
@@ -155,9 +202,10 @@ def test_text_from_records_cannot_become_markup(tmp_path):
     write_folder(tmp_path, [(record, 0.5)], images=False)
     built = build(tmp_path, title=evil)
     page = Page(built.html.read_text(encoding="utf-8"))
-    assert "script" not in {tag for tag, _, _ in page.attributes}
+    assert [kind for kind, _ in page.scripts] == ["application/json", ""]
     assert page.open == []
     assert evil in "".join(page.text)
+    assert "alert(1)" not in dict(page.scripts)[""]
     assert "<script>" not in built.markdown.read_text(encoding="utf-8")
 
 
@@ -194,6 +242,12 @@ def test_markdown_escapes_bars_and_marks_verdicts():
 
 def test_figures_are_pictures_with_something_on_them(paths):
     for path in paths.figures:
+        drawing, paper = path.with_suffix(".svg").read_text(), path.with_suffix(".pdf").read_bytes()
+        assert drawing.count("<path") > 20
+        assert "<dc:date>" not in drawing
+        assert paper.startswith(b"%PDF")
+        assert b"/CreationDate" not in paper
+        assert b"/Type3" not in paper  # fonts are embedded as TrueType, which publishers ask for
         pixels = np.asarray(Image.open(path).convert("L"))
         assert min(pixels.shape) > 200
         assert pixels.std() > 5
@@ -202,7 +256,8 @@ def test_figures_are_pictures_with_something_on_them(paths):
 def test_building_twice_gives_the_same_files(tmp_path):
     write_folder(tmp_path, study_a(keeps=(16,), n=12))
     built = build(tmp_path)
-    before = {path: path.read_bytes() for path in (built.markdown, built.html, *built.tables, *built.figures)}
+    drawn = [path.with_suffix(kind) for path in built.figures for kind in (".png", ".svg", ".pdf")]
+    before = {path: path.read_bytes() for path in (built.markdown, built.html, *built.tables, *drawn)}
     build(tmp_path)
     assert before == {path: path.read_bytes() for path in before}
 
@@ -222,6 +277,15 @@ def test_missing_images_leave_the_overlay_out_with_a_note(tmp_path):
     built = build(tmp_path)
     assert {"made-up-scores.png", "made-up-differences.png"} == {path.name for path in built.figures}
     assert built.warnings == ("made-up: no overlay of kept tokens, since the image files are gone.",)
+
+
+def test_a_model_whose_tokens_have_no_place_on_pictures_gets_no_overlay(tmp_path):
+    trials = [({**record, "pictures": None}, ability) for record, ability in study_a(keeps=(16,), n=20)]
+    write_folder(tmp_path, trials)
+    (warning,) = build(tmp_path).warnings
+    assert (
+        warning == "made-up: no overlay of kept tokens, since the tokens of this model have no place on its pictures."
+    )
 
 
 def test_a_folder_of_one_record_still_makes_a_report(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.lab.fake_records import fake_record, write_folder
+from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
 from headwise.errors import DataError
 from headwise_lab.records import read_outcomes, read_records
@@ -86,9 +86,8 @@ def test_a_folder_without_records_is_a_data_error(tmp_path):
 def test_outcomes_are_read_and_checked(tmp_path):
     record = write_folder(tmp_path, [(fake_record(n=12), 0.5)], images=False)[0]
     assert len(read_outcomes(tmp_path, record["id"])) == 12
-    path = tmp_path / "outcomes" / f"{record['id']}.jsonl"
-    path.write_text('{"id": "q", "score": "high"}\n')
-    with pytest.raises(DataError, match=r"jsonl:1: an outcome needs"):
+    write_outcomes(tmp_path, record["id"], [{"id": "q", "score": "high"}])
+    with pytest.raises(DataError, match=r"parquet:1: an outcome needs"):
         read_outcomes(tmp_path, record["id"])
     with pytest.raises(DataError, match="cannot be read"):
         read_outcomes(tmp_path, "absent")

@@ -1,4 +1,4 @@
-"""``headwise report``: tables and figures from the records alone, or a recount of somebody's table."""
+"""``headwise report``: tables and figures from the records alone, folders side by side, or a recount of a table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,39 @@ import typer
 
 from headwise.errors import DataError
 
+BY = "model,benchmark,strategies,settings,budget"
+
 
 def report(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Output folder of run, ppl, ablate or demo.")
+    folders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DIR [OTHER...]",
+            help="Output folder or URL; several are compared with the first, and DIR:ID is one trial of it.",
+        ),
     ] = None,
+    *,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="With several: what trials are matched by: model, benchmark, strategies, settings, budget, recipe,"
+            " dtype, a hook, ...",
+        ),
+    ] = BY,
+    allow_different: Annotated[
+        bool,
+        typer.Option(
+            "--allow-different", help="With several: compare trials of other questions or weights on what they share."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLACE", help="With several: a folder for all files, or one file: .html, .md, .csv or .tex."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out names if it is there.")] = False,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE", help="Recount the Markdown tables of this file instead.")
     ] = None,
@@ -29,41 +57,63 @@ def report(
     title: Annotated[str | None, typer.Option("--title", help="Title of the report.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Rebuild tables and figures of an output folder from its records, or recount a table.
+    """Rebuild the report of an output folder from its records, compare several folders, or recount a table.
 
-    Tables are either scores by token budget and head count, or perplexity against effective context. Runs of different
-    effective contexts are never compared with each other, but each with StreamingLLM interpolated at its own context.
+    One folder gets report.html, report.md, tables/ and figures/ beside its records. Of several, trials are matched by
+    what they were asked to do and compared question by question: difference to the first with its standard error, a
+    bootstrap interval, an exact test where answers are right or wrong, and Holm's correction over the table;
+    `--by benchmark,budget` compares folders whose strategies differ. Tables to recount are either scores by token
+    budget and head count, or perplexity against effective context.
     """
-    if (folder is None) == (table is None):
+    given = folders or []
+    if bool(given) == (table is not None):
         raise DataError("report needs either the output folder of a run or --table FILE, one of the two")
+    if n is not None and table is None:
+        raise DataError("--n belongs to --table; records know their own number of questions")
+    if len(given) < 2 and (out is not None or by != BY or allow_different):
+        raise DataError("--out, --by and --allow-different belong to a comparison; give two folders or more")
     if table is not None:
         _recount(table, n, as_json)
-    elif folder is not None:
-        if n is not None:
-            raise DataError("--n belongs to --table; records know their own number of questions")
-        _build(folder, title, as_json)
+    elif len(given) == 1:
+        _build(given[0], title, as_json)
+    else:
+        from headwise_lab.commands.comparing import Comparing, compare
+
+        words = [word.strip() for word in by.split(",") if word.strip()]
+        compare(given, Comparing(words, allow_different, out, overwrite, title, as_json))
 
 
-def _build(folder: Path, title: str | None, as_json: bool) -> None:
+def _build(given: str, title: str | None, as_json: bool) -> None:
+    from headwise_lab.places import at_hand, is_local, place
     from headwise_lab.report import build
 
-    paths = build(folder, title)
+    folder = place(given)
+    name = title if title or is_local(folder) else f"Headwise report: {folder.name}"
+    with at_hand(folder, writes=True) as local:
+        paths = build(local, name)
+
+    def named(path: Path) -> str:
+        return str(folder / path.relative_to(local).as_posix())
+
     if as_json:
         told = {
-            "markdown": str(paths.markdown),
-            "html": str(paths.html),
-            "tables": [str(path) for path in paths.tables],
-            "figures": [str(path) for path in paths.figures],
+            "markdown": named(paths.markdown),
+            "html": named(paths.html),
+            "tables": [named(path) for path in paths.tables],
+            "figures": [named(path) for path in paths.figures],
             "findings": list(paths.findings),
             "warnings": list(paths.warnings),
         }
         typer.echo(json.dumps(told, ensure_ascii=False))
         return
     for warning in paths.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {warning.replace(str(local), str(folder))}", err=True)
     for finding in paths.findings:
         typer.echo(finding)
-    typer.echo(f"Wrote {paths.markdown}, {paths.html}, {len(paths.tables)} tables and {len(paths.figures)} figures.")
+    typer.echo(
+        f"Wrote {named(paths.markdown)}, {named(paths.html)}, {len(paths.tables)} tables and {len(paths.figures)}"
+        " figures, each as PNG, SVG and PDF."
+    )
 
 
 def _recount(table: Path, n: str | None, as_json: bool) -> None:

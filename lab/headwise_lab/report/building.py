@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -13,9 +13,15 @@ from headwise_lab.report.comparison import Comparison
 from headwise_lab.report.content import Content, Section, gather
 from headwise_lab.report.grid import Grid, comma_separated, grid_csv, latex
 from headwise_lab.report.markdown_page import markdown_page
+from headwise_lab.report.methods import Methods
+from headwise_lab.report.methods_section import MethodsPart, MethodsSection
 from headwise_lab.report.tables import long_rows
 from headwise_lab.report.trials import Trial
 from headwise_lab.whole_files import put
+
+if TYPE_CHECKING:
+    from headwise_lab.report.choices import Choice
+    from headwise_lab.report.kept_views import KeptView
 
 
 @attrs.frozen
@@ -63,34 +69,58 @@ def _write(folder: Path, content: Content) -> ReportPaths:
 def _with_figures(content: Content, folder: Path) -> Content:
     """The content with its figures drawn; what could not be drawn becomes a warning."""
     from headwise_lab.report import figures
-    from headwise_lab.report.overlays import overlays
+    from headwise_lab.report.choices import of_comparison
 
+    target = folder / "figures"
     sections: list[Section] = []
     notes: list[str] = []
     for section in content.sections:
-        comparison, target = section.comparison, folder / "figures"
-        overlay, note = overlays(comparison, folder, target)
-        drawn = (
-            figures.scores(comparison, _unpruned(comparison, content.trials), target),
-            figures.heat_map(comparison, target),
-            overlay,
-        )
+        comparison = section.comparison
+        full = _unpruned(comparison, content.trials)
+        kept, note = _kept(comparison, of_comparison(comparison), folder, full)
+        score = (full.value, full.se or 0.0) if full else None
+        drawn = (figures.scores(comparison, score, target), figures.heat_map(comparison, target))
         notes += [note] if note else []
-        sections.append(attrs.evolve(section, figures=tuple(figure for figure in drawn if figure)))
-    kv = attrs.evolve(content.kv, sections=tuple(part.drawn(folder / "figures") for part in content.kv.sections))
-    methods = content.methods.drawn(folder / "figures")
-    return attrs.evolve(content, sections=tuple(sections), methods=methods, kv=kv, warnings=(*content.warnings, *notes))
+        sections.append(attrs.evolve(section, figures=tuple(figure for figure in drawn if figure), kept=kept))
+    kv = attrs.evolve(content.kv, sections=tuple(part.drawn(target) for part in content.kv.sections))
+    methods, told = _methods(content.methods.drawn(target), folder)
+    warnings = (*content.warnings, *notes, *told)
+    return attrs.evolve(content, sections=tuple(sections), methods=methods, kv=kv, warnings=warnings)
 
 
-def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> tuple[float, float] | None:
-    """Score and SE of the same model without pruning, where exactly one such trial was run."""
+def _methods(part: MethodsPart, folder: Path) -> tuple[MethodsPart, list[str]]:
+    """The part with overlays of kept tokens, and what there is to warn about."""
+    from headwise_lab.report.choices import of_methods
+
+    sections: list[MethodsSection] = []
+    notes: list[str] = []
+    for section in part.sections:
+        methods = section.methods
+        if methods is not None:
+            kept, note = _kept(methods, of_methods(methods), folder, methods.unpruned)
+            section, notes = attrs.evolve(section, kept=kept), notes + ([note] if note else [])  # noqa: PLW2901
+        sections.append(section)
+    return attrs.evolve(part, sections=tuple(sections)), notes
+
+
+def _kept(
+    table: Comparison | Methods, choices: Sequence[Choice], folder: Path, full: Trial | None
+) -> tuple[KeptView | None, str | None]:
+    from headwise_lab.report.kept_views import Wanted, kept_view
+
+    wanted = Wanted(title=table.title, slug=table.slug, choices=choices, source=folder, unpruned=full)
+    return kept_view(wanted, folder / "figures")
+
+
+def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> Trial | None:
+    """The same model without pruning, where exactly one such trial was run."""
     model = next(trial.model for _, _, cell in comparison.cells() for trial in cell.trials)
     full = [
         trial
         for trial in trials
         if trial.name("token_pruning") == "none" and (trial.benchmark, trial.model) == (comparison.benchmark, model)
     ]
-    return (full[0].value, full[0].se or 0.0) if len(full) == 1 else None
+    return full[0] if len(full) == 1 else None
 
 
 def _write_tables(content: Content, folder: Path) -> list[Path]:

@@ -8,100 +8,27 @@ same budget, in study B with ``last_token``: FastV as published. Its control is 
 from __future__ import annotations
 
 import math
-import statistics as plain
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from headwise_lab.report.statistics import LEVEL, Difference, holm, mean_and_error, paired
+from headwise_lab.report.cells import BASELINE, CONTROL, Cell, Row
+from headwise_lab.report.judging import judge
+from headwise_lab.report.matching import Curve
+from headwise_lab.report.paired_tests import PairedTest
+from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 
-BASELINE = "sum (all heads)"
-CONTROL = "random (control)"
-
-
-@attrs.frozen(eq=False)
-class Cell:
-    """One strategy at one budget and head count; several seeds of the same strategy are pooled.
-
-    ``value`` and ``se`` in the benchmark's scale over ``n`` units. ``against_baseline`` and ``against_control`` are
-    paired. ``adjusted`` is the Holm-adjusted probability of the difference to the baseline.
-    """
-
-    trials: tuple[Trial, ...]
-    value: float
-    se: float
-    n: int
-    units: Mapping[Any, float]
-    role: str = "strategy"
-    against_baseline: Difference | None = None
-    against_control: Difference | None = None
-    adjusted: float | None = None
-    best: bool = False
-
-    @property
-    def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference`` against the baseline; empty where nothing can be compared."""
-        if self.role == "baseline" or self.against_baseline is None:
-            return ""
-        if not self.against_baseline.clear:
-            return "no difference"
-        return "better" if self.against_baseline.value > 0 else "worse"
-
-    @property
-    def recommended(self) -> bool:
-        """Better than all heads after Holm's correction, and better than as many heads drawn at random."""
-        return (
-            self.role == "strategy"
-            and self.verdict == "better"
-            and self.adjusted is not None
-            and self.adjusted <= LEVEL
-            and self.against_control is not None
-            and self.against_control.clear
-            and self.against_control.value > 0
-        )
-
-
-@attrs.frozen(eq=False)
-class Row:
-    """One budget and head rule: column name -> cell."""
-
-    budget: str
-    heads: str
-    processed: float
-    cells: Mapping[str, Cell]
-
-    @property
-    def mean_heads(self) -> float | None:
-        """Heads kept on average over the row's own trials; the baseline, shown in every row, does not count."""
-        own = [trial for cell in self.cells.values() for trial in cell.trials if trial.heads == self.heads]
-        means = [mean for trial in own if (mean := trial.number("heads", "mean")) is not None]
-        return plain.fmean(means) if means else None
-
-    @property
-    def all_heads(self) -> float:
-        """Heads the model has; 0 where no record says."""
-        return max(
-            (trial.number("heads", "of") or 0 for cell in self.cells.values() for trial in cell.trials), default=0
-        )
-
-    @property
-    def head_label(self) -> str:
-        """``all``, the fixed count, or the name of the rule and the mean number of heads it kept."""
-        if self.heads == "all" or self.heads.isdigit() or self.mean_heads is None:
-            return self.heads
-        return f"{self.heads.partition(':')[0]} ({self.mean_heads:.1f})"
-
-    @property
-    def best(self) -> tuple[str, ...]:
-        """Columns with the best printed value, more than one where they tie."""
-        return tuple(name for name, cell in self.cells.items() if cell.best)
+__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "Row", "compare", "slugs"]
 
 
 @attrs.frozen(eq=False)
 class Comparison:
-    """One table: its title, what goes across, its columns in order (baseline and control first) and its rows."""
+    """One table: its title, what goes across, its columns in order (baseline and control first) and its rows.
+
+    All its differences to baseline and control are one family: their probabilities are corrected together.
+    """
 
     title: str
     slug: str
@@ -124,6 +51,11 @@ class Comparison:
         """Every filled cell with its row and column, row by row in column order."""
         return ((row, name, row.cells[name]) for row in self.rows for name in self.columns if name in row.cells)
 
+    def family(self) -> list[PairedTest]:
+        """Every comparison of the table."""
+        pairs = (pair for _, _, cell in self.cells() for pair in (cell.against_baseline, cell.against_control))
+        return [pair for pair in pairs if pair is not None]
+
     def peak(self) -> list[tuple[Row, str, Cell]]:
         """The best configurations: the cells with the highest printed value."""
         filled = list(self.cells())
@@ -133,24 +65,34 @@ class Comparison:
 
 def compare(trials: Sequence[Trial]) -> list[Comparison]:
     """All comparisons the trials allow, by benchmark; trials that select no heads are not part of any."""
+    questions = Questions.of(trials)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in filter(lambda trial: trial.selects_heads, trials):
         axis = "query_selection" if trial.record.get("study") == "b" else "head_scoring"
         fixed = "" if axis == "query_selection" else trial.text("query_selection")
         key = (axis, trial.benchmark, trial.model, trial.text("token_pruning"), trial.setting, fixed)
-        groups.setdefault(key, []).append(trial)
+        groups.setdefault((*key, questions.number(trial)), []).append(trial)
     laid_out = [
         (key, scorer, members)
         for key, group in sorted(groups.items(), key=lambda item: item[0])
         for scorer, members in (_by_scorer(group) if key[0] == "query_selection" else [("", group)])
     ]
-    headings = [(axis, *rest, scorer) for (axis, *rest), scorer, _ in laid_out]
-    titles = _titles(headings)
-    names = slugs(titles)
+    titles = _titles([(*key[:-1], scorer, questions.label(members[0])) for key, scorer, members in laid_out])
     return [
-        _comparison(title, slug, key[0], members)
-        for title, slug, (key, _, members) in zip(titles, names, laid_out, strict=True)
+        _comparison(members, questions, _unpruned(members[0], trials, questions), title=title, slug=slug, axis=key[0])
+        for title, slug, (key, _, members) in zip(titles, slugs(titles), laid_out, strict=True)
     ]
+
+
+def _unpruned(trial: Trial, trials: Sequence[Trial], questions: Questions) -> Trial | None:
+    """The same model without pruning on the same questions, all its seeds as one."""
+    key = trial.benchmark, trial.model, questions.number(trial)
+    full = [
+        other
+        for other in trials
+        if other.name("token_pruning") == "none" and (other.benchmark, other.model, questions.number(other)) == key
+    ]
+    return questions.pooled(full) if full else None
 
 
 def _by_scorer(group: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
@@ -169,9 +111,10 @@ def _titles(headings: Sequence[tuple[Any, ...]]) -> list[str]:
     """The benchmark, and of everything else only what tells the tables apart."""
     varies = [len(set(values) - {"", ()}) > 1 for values in zip(*headings, strict=True)]
     titles = []
-    for axis, benchmark, model, pruning, setting, query, scorer in headings:
+    for axis, benchmark, model, pruning, setting, query, scorer, asked in headings:
         extra = ["query strategies"] if axis == "query_selection" and varies[0] else []
         parts = [(2, model), (3, pruning), (4, " ".join("=".join(pair) for pair in setting)), (5, query), (6, scorer)]
+        parts += [(7, asked)]
         extra += [part for index, part in parts if varies[index] and part]
         titles.append(", ".join([benchmark, *extra]))
     return titles
@@ -189,20 +132,21 @@ def slugs(titles: Sequence[str]) -> list[str]:
     return found
 
 
-def _comparison(title: str, slug: str, axis: str, trials: Sequence[Trial]) -> Comparison:
+def _comparison(
+    trials: Sequence[Trial], questions: Questions, unpruned: Trial | None, *, title: str, slug: str, axis: str
+) -> Comparison:
     names = _column_names(axis, trials)
-    budgets = sorted({trial.budget: trial for trial in trials}.values(), key=lambda trial: -trial.processed)
+    at: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: -trial.processed):
+        at.setdefault(trial.budget, []).append(trial)
+    baselines = [[trial for trial in members if names[trial.id] == BASELINE] for members in at.values()]
+    curve = Curve.of([questions.pooled(members) for members in baselines if members], unpruned)
     digits = 1 if max(abs(trial.value) for trial in trials) > 200 else 2
-    rows = [
-        row
-        for budget in budgets
-        for row in _rows_at(budget, [trial for trial in trials if trial.budget == budget.budget], names)
-    ]
+    rows = [row for members in at.values() for row in _rows_at(members, names, questions)]
     columns = (BASELINE, CONTROL, *sorted(set(names.values()) - {BASELINE, CONTROL}))
-    judged = _judge(rows, digits)
     first = trials[0]
     metric = str(first.record["metric"].get("name") or "score")
-    return Comparison(title, slug, first.benchmark, metric, axis, digits, columns, tuple(judged))
+    return Comparison(title, slug, first.benchmark, metric, axis, digits, columns, tuple(judge(rows, curve, digits)))
 
 
 def _column_names(axis: str, trials: Sequence[Trial]) -> dict[str, str]:
@@ -223,7 +167,7 @@ def _column_names(axis: str, trials: Sequence[Trial]) -> dict[str, str]:
     return names
 
 
-def _rows_at(budget: Trial, trials: Sequence[Trial], names: Mapping[str, str]) -> list[Row]:
+def _rows_at(trials: Sequence[Trial], names: Mapping[str, str], questions: Questions) -> list[Row]:
     """The rows of one budget; the baseline, which has no head count of its own, stands in each."""
     columns: dict[str, dict[str, list[Trial]]] = {}
     for trial in trials:
@@ -233,8 +177,14 @@ def _rows_at(budget: Trial, trials: Sequence[Trial], names: Mapping[str, str]) -
     if baseline:
         columns = columns or {"all": {}}
         columns = {heads: {BASELINE: baseline, **cells} for heads, cells in columns.items()}
+    first = trials[0]
     return [
-        Row(budget.budget, heads, budget.processed, {name: _pool(name, cell) for name, cell in columns[heads].items()})
+        Row(
+            budget=first.budget,
+            heads=heads,
+            processed=first.processed,
+            cells={name: _cell(name, cell, questions) for name, cell in columns[heads].items()},
+        )
         for heads in sorted(columns, key=_head_order)
     ]
 
@@ -245,64 +195,18 @@ def _head_order(heads: str) -> tuple[int, float, str]:
     return (1, -int(heads), "") if heads.isdigit() else (2, 0, heads)
 
 
-def _pool(name: str, trials: Sequence[Trial]) -> Cell:
-    """One cell from its trials: the record's own figures where there is one, else the mean over seeds, by unit."""
+def _cell(name: str, trials: Sequence[Trial], questions: Questions) -> Cell:
+    """One cell from its trials: the record's own figures where there is one, else those of all units."""
     role = {BASELINE: "baseline", CONTROL: "control"}.get(name, "strategy")
-    scores: dict[Any, list[float]] = {}
-    for trial in trials:
-        for unit, score in (trial.units or {}).items():
-            scores.setdefault((trial.record.get("seed"), unit), []).append(score)
-    units = {unit: plain.fmean(values) for unit, values in scores.items()}
-    if len(trials) == 1 or not all(trial.units for trial in trials):
-        first = trials[-1]
-        se = math.nan if first.se is None else first.se
-        return Cell((first,), first.value, se, int(first.record["n"]), dict(units) if first.units else {}, role)
-    mean, error = mean_and_error(list(units.values()))
-    return Cell(tuple(trials), mean, error, len(units), units, role)
-
-
-def _judge(rows: Sequence[Row], digits: int) -> list[Row]:
-    """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons."""
-    rows = [attrs.evolve(row, cells=_paired_cells(row, _control_for(row, rows), digits)) for row in rows]
-    compared = [
-        (index, name, cell.against_baseline.probability)
-        for index, row in enumerate(rows)
-        for name, cell in row.cells.items()
-        if cell.role == "strategy" and cell.against_baseline is not None
-    ]
-    adjusted = holm([probability for _, _, probability in compared])
-    for (index, name, _), value in zip(compared, adjusted, strict=True):
-        cells = dict(rows[index].cells)
-        cells[name] = attrs.evolve(cells[name], adjusted=value)
-        rows[index] = attrs.evolve(rows[index], cells=cells)
-    return rows
-
-
-def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
-    """Random heads in the row itself; where a rule counts heads, those nearest in number, at most an eighth off."""
-    if CONTROL in row.cells or row.mean_heads is None:
-        return row.cells.get(CONTROL)
-    near = [
-        (abs(other.mean_heads - row.mean_heads), other.cells[CONTROL])
-        for other in rows
-        if other.budget == row.budget and CONTROL in other.cells and other.mean_heads is not None
-    ]
-    distance, control = min(near, key=lambda pair: pair[0], default=(math.inf, None))
-    return control if distance <= row.all_heads / 8 else None
-
-
-def _paired_cells(row: Row, control: Cell | None, digits: int) -> dict[str, Cell]:
-    top = max(round(cell.value, digits) for cell in row.cells.values())
-
-    def against(cell: Cell, reference: Cell | None) -> Difference | None:
-        return None if reference is None or cell.role == reference.role else paired(cell.units, reference.units)
-
-    return {
-        name: attrs.evolve(
-            cell,
-            best=len(row.cells) > 1 and round(cell.value, digits) == top,
-            against_baseline=against(cell, row.cells.get(BASELINE)),
-            against_control=against(cell, control),
-        )
-        for name, cell in row.cells.items()
-    }
+    one = questions.pooled(trials)
+    seeds = int(one.record.get("seeds") or 1)
+    several = len(trials) > 1 and "seeds" in one.record
+    return Cell(
+        trials=tuple(trials) if several else (trials[-1],),
+        value=one.value,
+        se=math.nan if one.se is None else one.se,
+        n=len(one.units or {}) if several else int(one.record["n"]),
+        units=one.units or {},
+        role=role,
+        seeds=seeds,
+    )

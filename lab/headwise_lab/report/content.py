@@ -11,13 +11,17 @@ import attrs
 from headwise_lab.records import compares_methods, has_result, is_kv, read_records
 from headwise_lab.report import tables, verdicts
 from headwise_lab.report.comparison import Comparison, compare
+from headwise_lab.report.efficiency import efficiency
+from headwise_lab.report.failures import count_attempts, failures
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid
-from headwise_lab.report.methods_section import MethodsPart, gather_methods
+from headwise_lab.report.methods_section import MethodsPart, MethodsSection, gather_methods
+from headwise_lab.report.references import references
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
 
 if TYPE_CHECKING:
     from headwise_lab.kv.section import KvPart
+    from headwise_lab.report.kept_views import KeptView
 
 
 @attrs.frozen(eq=False)
@@ -30,6 +34,7 @@ class Section:
     wins: Grid
     overlap: Grid | None
     figures: tuple[Figure, ...] = ()
+    kept: KeptView | None = None
 
     @property
     def verdicts(self) -> list[str]:
@@ -58,6 +63,7 @@ class Content:
     records: Grid
     warnings: tuple[str, ...]
     kv: KvPart
+    raw: tuple[Mapping[str, Any], ...] = ()
     methods: MethodsPart = attrs.field(factory=MethodsPart)
     method: str = verdicts.METHOD
 
@@ -88,9 +94,9 @@ class Content:
     @property
     def figures(self) -> list[Figure]:
         """Every figure that was drawn."""
+        drawn: list[Section | MethodsSection] = [*self.sections, *self.methods.sections]
         return [
-            *(figure for section in self.sections for figure in section.figures),
-            *(figure for section in self.methods.sections for figure in section.figures),
+            *(figure for section in drawn for figure in pictures(section)),
             *(figure for part in self.kv.sections for figure in part.figures),
         ]
 
@@ -105,6 +111,11 @@ class Content:
         return [*own, *([self.total_wins] if self.total_wins else []), *self.methods.grids(), *self.others]
 
 
+def pictures(section: Section | MethodsSection) -> list[Figure]:
+    """The figures of a section, its overlays last."""
+    return [*section.figures, *([section.kept.figure] if section.kept else [])]
+
+
 def gather(folder: Path, title: str | None = None) -> Content:
     """Read an output folder; raises DataError where there is nothing to report on."""
     from headwise_lab.kv.section import gather_kv  # kv builds on the report's statistics and tables
@@ -117,9 +128,9 @@ def gather(folder: Path, title: str | None = None) -> Content:
     sections = tuple(_section(comparison) for comparison in comparisons)
     total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins") if len(sections) > 1 else None
     others = (
-        tables.references(of_heads),
-        tables.efficiency(of_heads) if of_heads else None,
-        tables.failures(raw),
+        references(of_heads),
+        efficiency(of_heads) if of_heads else None,
+        failures(raw, count_attempts(folder)),
     )
     return Content(
         title=title or f"Headwise report: {folder.resolve().name}",
@@ -130,6 +141,7 @@ def gather(folder: Path, title: str | None = None) -> Content:
         records=tables.records(trials),
         warnings=(*warnings, *told, *kv.warnings),
         kv=kv,
+        raw=tuple(raw),
         methods=gather_methods(trials, raw),
     )
 

@@ -16,10 +16,10 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.kv.baseline import interpolation_error, left_out, place
 from headwise_lab.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
 from headwise_lab.report.context_claims import context_claims
 from headwise_lab.report.context_tables import ContextRow, ContextTable, context_tables
+from headwise_lab.report.interpolation import interpolation_error, left_out, place
 from headwise_lab.report.score_tables import read_text
 
 _TOKENS = re.compile(r"(?:评估\s*tokens|evaluated tokens|tokens evaluated)\s*[:：]\s*(\d+)", re.IGNORECASE)

@@ -36,16 +36,42 @@ _DPI = 130
 
 @attrs.frozen
 class Figure:
-    """A picture on disk, its caption, and the slug of the table it belongs to."""
+    """A picture on disk, its caption, and the slug of the table it belongs to.
+
+    ``path`` is the PNG; the same picture lies beside it as SVG, letters drawn as shapes, and as PDF, fonts embedded.
+    ``budget`` and ``heads`` are given where a picture shows one of them alone.
+    """
 
     path: Path
     caption: str
     table: str
+    budget: str = ""
+    heads: str = ""
+
+    @property
+    def svg(self) -> Path:
+        """The SVG."""
+        return self.path.with_suffix(".svg")
+
+    @property
+    def pdf(self) -> Path:
+        """The PDF."""
+        return self.path.with_suffix(".pdf")
 
 
 def save(canvas: Canvas, path: Path) -> None:
     """Write a PNG; no time stamp inside, so equal records give equal files."""
     canvas.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
+
+
+def save_all(canvas: Canvas, path: Path) -> None:
+    """Write the PNG ``path`` and the same as SVG and PDF beside it; equal records give equal files here, too."""
+    save(canvas, path)
+    canvas.set_layout_engine("none")  # what the first file found is kept: layout takes longer than drawing
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "headwise", "pdf.fonttype": 42}):
+        canvas.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None, "Creator": None})
+        nobody = {"CreationDate": None, "Creator": None, "Producer": None}
+        canvas.savefig(path.with_suffix(".pdf"), facecolor="white", metadata=nobody)
 
 
 def new_canvas(width: float, height: float) -> Canvas:
@@ -97,7 +123,7 @@ def _lines(comparison: Comparison, unpruned: tuple[float, float] | None, path: P
         panel.grid(axis="y", color="#e4e7eb", linewidth=0.7)
     panels[0].set_ylabel(comparison.metric)
     _legend(canvas, panels)
-    save(canvas, path)
+    save_all(canvas, path)
 
 
 def _dodge(index: int, count: int, comparison: Comparison) -> float:
@@ -164,7 +190,7 @@ def _dots(comparison: Comparison, unpruned: tuple[float, float] | None, path: Pa
     panel.set_xlabel(comparison.metric)
     panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
     _legend(canvas, [panel])
-    save(canvas, path)
+    save_all(canvas, path)
 
 
 def _baseline_dot(panel: Any, comparison: Comparison, names: Sequence[str]) -> None:
@@ -207,8 +233,8 @@ def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
         bar.set_label("difference to all heads", fontsize=8)
         bar.outline.set_visible(False)
         path = folder / f"{comparison.slug}-differences.png"
-        save(canvas, path)
-    caption = f"{comparison.title}: difference to all heads. Pale cells with grey figures are under two paired SE."
+        save_all(canvas, path)
+    caption = f"{comparison.title}: difference to all heads. Pale cells with grey figures are no difference."
     return Figure(path, caption, comparison.slug)
 
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import attrs
 
+from headwise_lab.report.latex import latex, latex_text
+
+__all__ = ["SIGNS", "Grid", "Mark", "comma_separated", "grid_csv", "latex", "latex_text", "markdown", "markdown_text"]
+
 SIGNS = {"same": "≈", "better": "↑", "worse": "↓"}
 """How a verdict is written where there is no colour."""
 
@@ -18,7 +22,11 @@ class Mark:
     """A table cell: its text and how it is set.
 
     ``verdict`` is ``same``, ``better``, ``worse`` or empty; ``note`` is a second line, ``hint`` everything else there
-    is to say and ``anchor`` the record it comes from.
+    is to say and ``anchor`` the record it comes from. ``records`` are all of them where there are several. A number
+    without any comes from those of the first mark of its row that has some. ``data`` are facts about a number by name
+    as plain values (see ``facts``): value, se, n, units, seeds, benchmark, method, budget, processed, heads,
+    strategies, command, record; of its paired difference reference, difference, difference_se, low, high, pairs, test,
+    p, adjusted_p, family, verdict; a second difference has to_unpruned_ or to_random_ before them. Only what there is.
     """
 
     text: str
@@ -28,17 +36,25 @@ class Mark:
     hint: str = ""
     anchor: str = ""
     recommended: bool = False
+    records: tuple[str, ...] = ()
+    data: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every record the mark comes from."""
+        return self.records or ((self.anchor,) if self.anchor else ())
 
 
 @attrs.frozen
 class Grid:
-    """A titled table of marks."""
+    """A titled table of marks; ``long`` are the rows of its CSV file where they say more than what is shown."""
 
     title: str
     slug: str
     header: tuple[str, ...]
     rows: tuple[tuple[Mark, ...], ...]
     caption: str = ""
+    long: tuple[Mapping[str, Any], ...] = attrs.field(default=(), hash=False)
 
     @classmethod
     def of(
@@ -73,43 +89,6 @@ def markdown_text(text: str) -> str:
     return text
 
 
-def latex(grid: Grid) -> str:
-    """A booktabs table to \\input; figures that do not differ from the baseline are grey."""
-    columns = "ll" + "r" * (len(grid.header) - 2)
-    body = [" & ".join(map(latex_text, grid.header)), *(" & ".join(map(_latex_cell, row)) for row in grid.rows)]
-    head, *rows = (line + r" \\" for line in body)
-    lines = [
-        "% needs \\usepackage{booktabs,xcolor}",
-        f"% {latex_text(grid.title)}",
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
-        head,
-        "\\midrule",
-        *rows,
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_cell(mark: Mark) -> str:
-    text = latex_text(mark.text)
-    text = f"\\textbf{{{text}}}" if mark.bold else text
-    text = f"\\textcolor{{gray}}{{{text}}}" if mark.verdict == "same" else text
-    return f"{text}$^\\star$" if mark.recommended else text
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≈": r"$\approx$", "\n": " ",
-}  # fmt: skip
-
-
-def latex_text(text: str) -> str:
-    """Text with everything LaTeX would read as a command escaped."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
 def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV of plain rows; what a row lacks is left empty."""
     buffer = io.StringIO()
@@ -120,7 +99,9 @@ def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def grid_csv(grid: Grid) -> str:
-    """CSV of a grid's texts."""
+    """CSV of a grid: its long rows where it has some, else its texts."""
+    if grid.long:
+        return comma_separated(list(dict.fromkeys(key for row in grid.long for key in row)), grid.long)
     return comma_separated(
         grid.header, [dict(zip(grid.header, (mark.text for mark in row), strict=True)) for row in grid.rows]
     )

@@ -1,27 +1,161 @@
-"""The report as one HTML page that needs nothing beside itself: style inside, pictures embedded."""
+"""The report as one HTML page that needs nothing beside itself: style and script inside, pictures embedded.
+
+Templates and the plain files they carry lie in ``templates``. By its Content-Security-Policy the page forbids itself
+every request, and every script but the one it was made with.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import attrs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
-from headwise_lab.report.content import Content
+from headwise_lab.report.content import Content, Section
+from headwise_lab.report.facets import Facets, of_record, union
+from headwise_lab.report.figures import Figure
+from headwise_lab.report.grid import Grid
+from headwise_lab.report.methods_section import MethodsSection
+from headwise_lab.report.page_records import Book
+from headwise_lab.report.page_tables import PageTable, page_table
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
+LARGEST = 80_000
+"""Bytes up to which a figure is embedded as lines even where its PNG is smaller."""
+
+NOWHERE = Facets()
+
+_PATH = re.compile(r'\b(?:d|x|y)="[^"]*"')
+_FRACTION = re.compile(r"\d+\.\d{2,}")
+
+
+@attrs.frozen(eq=False, slots=False)
+class Page:
+    """What the templates ask for: title, records, contents, and tables with what they are filtered by."""
+
+    title: str
+    book: Book
+    contents: Sequence[tuple[str, str]]
+    warnings: Sequence[str] = ()
+    findings: Sequence[tuple[str, Facets]] = ()
+
+    @cached_property
+    def style(self) -> str:
+        """The style sheet."""
+        return (TEMPLATES / "page.css").read_text(encoding="utf-8")
+
+    @cached_property
+    def script(self) -> str:
+        """All scripts in one scope of their own."""
+        parts = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+        return f'\n"use strict";\n(() => {{\n{parts}}})();\n'
+
+    @property
+    def digest(self) -> str:
+        """The script's hash, by which a browser knows it from any other."""
+        return f"sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode('ascii')}"
+
+    @cached_property
+    def options(self) -> dict[str, list[str]]:
+        """Kind of filter -> its values; models only where there are several."""
+        known = union(self.book.facets.values())
+        kinds = ["benchmark", "budget", "heads", *(["model"] if len(known.model) > 1 else [])]
+        return {kind: sorted(getattr(known, kind), key=_natural if kind in ("budget", "heads") else None)
+                for kind in kinds}  # fmt: skip
+
+    @staticmethod
+    def named(kind: str, value: str) -> str:
+        """A value as the list of a filter shows it."""
+        return f"{value} heads" if kind == "heads" and (value.isdigit() or value == "all") else value
+
+    def table(self, grid: Grid, around: Facets = NOWHERE, *, entries: bool = False, wide: bool = False) -> PageTable:
+        """A table; ``around``: what the section is about, ``entries``: its rows are what links to records lead to."""
+        return page_table(grid, self.book, around, entries=entries, wide=wide)
+
+    def around(self, section: Any) -> Facets:
+        """Benchmarks and models that a section is about."""
+        known = union(map(of_record, _records(section)))
+        return Facets(benchmark=known.benchmark, model=known.model)
+
+    def about(self, sentence: str, section: Any) -> Facets:
+        """What a sentence on a section is about: its benchmark and model, and the budgets it names."""
+        around = self.around(section)
+        named = [
+            budget for budget in self.options["budget"] if re.search(rf"(?<!\w){re.escape(budget)}(?![\w.])", sentence)
+        ]
+        return attrs.evolve(around, budget=tuple(named))
+
+
+def _natural(value: str) -> list[Any]:
+    """Sorts words first by letters, and the numbers in them by size, the largest first."""
+    return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
+
+
+def _records(section: Any) -> list[Mapping[str, Any]]:
+    if isinstance(section, Section):
+        return [trial.record for _, _, cell in section.comparison.cells() for trial in cell.trials]
+    if isinstance(section, MethodsSection):
+        return [result.trial.record for result in section.methods.results.values()] if section.methods else []
+    return [run.record for run in section.judged.runs]
 
 
 def html_page(content: Content) -> str:
     """The whole page, from ``templates/report.html.j2``; everything from the records is escaped."""
+    page = Page(content.title, Book.of(content.raw), _contents(content), content.warnings)
+    sections: list[Any] = [*content.sections, *content.methods.sections, *content.kv.sections]
+    findings = [(line, page.about(line, section)) for section in sections for line in section.verdicts]
+    return render("report.html.j2", attrs.evolve(page, findings=findings), content=content)
+
+
+def _contents(content: Content) -> list[tuple[str, str]]:
+    parts = [(section.comparison.slug, section.comparison.title) for section in content.sections]
+    parts += [(part.slug, part.title) for part in content.methods.sections]
+    parts += [(part.slug, part.title) for part in content.kv.sections]
+    parts += [(grid.slug, grid.title) for grid in content.others]
+    return [("findings", "Findings"), *parts, ("reading", "How to read this"), ("records", "Records")]
+
+
+def render(name: str, page: Page, **more: Any) -> str:
+    """A template with its page; everything is escaped but the style and the script that come with this package."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["embedded"] = _embedded
-    return environment.get_template("report.html.j2").render(content=content)
+    filters: dict[str, Callable[..., str]] = {"embedded": embedded, "light": light}
+    environment.filters.update(filters)
+    return environment.get_template(name).render(page=page, **more)
 
 
-def _embedded(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode('ascii')}"
+def embedded(figure: Figure) -> str:
+    """A figure as a data URI: its lines, or its pixels where lines are many and pixels fewer."""
+    pixels = figure.path.read_bytes()
+    lines = _rounded(figure.svg.read_text(encoding="utf-8")).encode() if figure.svg.is_file() else b""
+    if lines and len(lines) <= max(LARGEST, len(pixels)):
+        return f"data:image/svg+xml;base64,{base64.b64encode(lines).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(pixels).decode('ascii')}"
+
+
+def _rounded(svg: str) -> str:
+    """The same lines to a tenth of a pixel, without comments: half as long."""
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    return _PATH.sub(lambda path: _FRACTION.sub(lambda number: f"{float(number[0]):.1f}", path[0]), svg)
+
+
+def light(figure: Figure) -> str:
+    """A figure full of pictures as a small data URI, for readers without scripts."""
+    content = io.BytesIO()
+    with Image.open(figure.path) as opened:
+        opened.convert("RGB").save(content, "WEBP", quality=75, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

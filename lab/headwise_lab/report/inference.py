@@ -1,19 +1,20 @@
-"""What a paired difference is worth: bootstrap intervals, McNemar's exact test, and corrections over a table.
+"""What a paired difference is worth: bootstrap intervals, exact and permutation tests, and corrections over a table.
 
-Everything here is deterministic: resamples come from a fixed seed, do not depend on the order of the units, and are
-mirrored where left and right change places.
+The arithmetic is scipy's. Everything here is deterministic: resamples come from a fixed seed, do not depend on the
+order of the units, and are mirrored where left and right change places.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest, false_discovery_control, skew
 
 from headwise_lab.report.statistics import FEWEST, paired
 
@@ -21,9 +22,9 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 20_061
 
-_FEW_VALUES = 64  # so many distinct values are drawn by their counts, which is the same and much faster
+_EACH = 8  # units per distinct value from which on drawing by counts is faster, which is the same otherwise
 _AT_ONCE = 4_000_000  # numbers drawn in one piece: 32 MB
-_NORMAL = NormalDist()
+_SLACK = 1e-9  # as a share of the largest value: sums that differ by less are equal
 
 Values = NDArray[np.float64]
 
@@ -33,8 +34,8 @@ class Comparison:
     """Left minus right over the ``n`` units that both have, in the units of the scores.
 
     ``se`` is that of the paired difference, ``low`` and ``high`` end its confidence interval, both NaN below ten units.
-    ``p_bootstrap`` is two-sided, 1 below ten units. ``p_mcnemar`` and ``discordant``, how many units only left and only
-    right got right, are None where scores are not binary.
+    ``p_bootstrap`` and ``p_permutation`` are two-sided, 1 below ten units. ``p_mcnemar`` and ``discordant``, how many
+    units only left and only right got right, are None where scores are not binary.
     """
 
     n: int
@@ -45,15 +46,21 @@ class Comparison:
     p_bootstrap: float
     p_mcnemar: float | None = None
     discordant: tuple[int, int] | None = None
+    p_permutation: float = 1.0
 
     @property
     def probability(self) -> float:
-        """The exact test's where there is one, else the bootstrap's."""
-        return self.p_bootstrap if self.p_mcnemar is None else self.p_mcnemar
+        """The exact test's where there is one, else that of the permutations, which is the same for other scores."""
+        return self.p_permutation if self.p_mcnemar is None else self.p_mcnemar
 
 
 def compare(
-    left: Mapping[Any, float], right: Mapping[Any, float], *, resamples: int = RESAMPLES, seed: int = SEED
+    left: Mapping[Any, float],
+    right: Mapping[Any, float],
+    *,
+    allowance: float = 0.0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Comparison | None:
     """Compare two trials unit by unit; None where they share no unit.
 
@@ -63,48 +70,91 @@ def compare(
     Interval: BCa bootstrap (Efron 1987, "Better bootstrap confidence intervals"), seeded. ``p_bootstrap``: resampled
     differences moved to 0, and the share of them at least as large as what was found, (b + 1) / (B + 1) (Efron and
     Tibshirani 1993, section 16.4; Davison and Hinkley 1997, section 4.2). ``p_mcnemar``: where every score is nought or
-    one and the same full mark, the exact binomial test on the units that changed (McNemar 1947).
+    one and the same full mark, the exact binomial test on the units that changed (McNemar 1947). ``p_permutation``: the
+    share of differences at least as large where left and right change places at random within every unit (Fisher 1935,
+    "The Design of Experiments", section 21), of which McNemar's test is the case of binary scores; it keeps its level
+    in the tails, which a correction over a table reads, where the bootstrap's is a little too small.
+
+    ``allowance``: by so much the difference may be off beside chance, such as by an interpolation. The interval is
+    longer by it at both ends, and the probability is that of what is left of the difference.
     """
     found = paired(left, right)
     if found is None:
         return None
     shared = [key for key in left if key in right]
-    values = np.array([left[key] - right[key] for key in shared], dtype=np.float64)
-    low, high, probability = math.nan, math.nan, 1.0
+    values = _tidy(np.array([left[key] - right[key] for key in shared], dtype=np.float64))
+    low, high, probability, permuted = math.nan, math.nan, 1.0, 1.0
     if found.n >= FEWEST:
         drawn = resampled_means(values, resamples, seed)
         low, high = interval(values, drawn)
-        probability = bootstrap_probability(values, drawn)
-    changed = _discordant([left[key] for key in shared], [right[key] for key in shared])
+        probability = bootstrap_probability(values, drawn, allowance)
+    changed = None if allowance else _discordant([left[key] for key in shared], [right[key] for key in shared])
     exact = None if changed is None else mcnemar(*changed)
-    return Comparison(found.n, found.value, found.se, low, high, probability, exact, changed)
+    if found.n >= FEWEST:
+        permuted = permutation_probability(values, allowance, resamples, seed) if exact is None else exact
+    ends = low - allowance, high + allowance
+    return Comparison(found.n, found.value, found.se, *ends, probability, exact, changed, permuted)
+
+
+def _tidy(values: Values) -> Values:
+    """Differences that are equal but for their last digits made equal, so that few distinct ones stay few."""
+    largest = float(np.abs(values).max())
+    return np.round(values / largest, 12) * largest if largest else values
 
 
 def interval(values: Values, drawn: Values, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """BCa interval of the mean of values, by their resampled means; both ends are the mean where all are equal."""
-    mean, away = _mean(values), values - _mean(values)
-    squares = math.fsum(away**2)
-    if squares <= (1e-12 * float(np.abs(values).max(initial=0.0))) ** 2 * len(values):
+    """BCa interval of the mean of values, by their resampled means; both ends are the mean where all are equal.
+
+    ``scipy.stats.bootstrap`` gives the same for the same resamples. Its jackknife leaves out every value in turn, which
+    takes n * n steps; for a mean the acceleration is the skewness over 6 sqrt n (Efron 1987, section 5).
+    """
+    mean, n = _mean(values), len(values)
+    slack = _slack(values)
+    if float(np.abs(values - mean).max()) <= 1e-3 * slack:
         return mean, mean
-    below = (np.count_nonzero(drawn < mean) + np.count_nonzero(drawn <= mean)) / 2
-    bias = _NORMAL.inv_cdf(min(max(below, 0.5), len(drawn) - 0.5) / len(drawn))
-    acceleration = math.fsum(away**3) / (6 * squares**1.5)  # the jackknife's, in closed form for a mean
-
-    def level(z: float) -> float:
-        moved = bias + z
-        return _NORMAL.cdf(bias + moved / (1 - acceleration * moved))
-
-    z = _NORMAL.inv_cdf((1 + confidence) / 2)
-    low, high = np.quantile(drawn, [level(-z), level(z)])
+    below = (np.count_nonzero(drawn < mean - slack) + np.count_nonzero(drawn <= mean + slack)) / 2
+    bias = ndtri(min(max(below, 0.5), len(drawn) - 0.5) / len(drawn))
+    acceleration = skew(np.sort(values)) / (6 * math.sqrt(n))
+    moved = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    low, high = np.quantile(drawn, ndtr(bias + moved / (1 - acceleration * moved)))
     return float(low), float(high)
 
 
-def bootstrap_probability(values: Values, drawn: Values) -> float:
-    """Two-sided probability of a mean this far from 0, were the true one 0, by resampled means."""
+def bootstrap_probability(values: Values, drawn: Values, allowance: float = 0.0) -> float:
+    """Two-sided probability of a mean this far from 0, were the true one 0, by resampled means.
+
+    ``allowance``: so much of the mean may be an error of another kind, and is taken off it towards 0.
+    """
     mean = _mean(values)
-    slack = 1e-9 * float(np.abs(values).max(initial=0.0))  # equal sums may differ in the last digit
-    as_far = np.count_nonzero(np.abs(drawn - mean) >= abs(mean) - slack)
+    beyond = max(0.0, abs(mean) - allowance)
+    as_far = np.count_nonzero(np.abs(drawn - mean) >= beyond - _slack(values))
     return float((as_far + 1) / (len(drawn) + 1))
+
+
+def permutation_probability(
+    values: Values, allowance: float = 0.0, resamples: int = RESAMPLES, seed: int = SEED
+) -> float:
+    """Two-sided probability of a mean this far from 0 where every value might as well have the other sign.
+
+    ``allowance``: so much of the mean may be an error of another kind, and is taken off every value.
+    """
+    mean = _mean(values)
+    beyond = max(0.0, abs(mean) - allowance)
+    sizes, counts = np.unique(np.abs(_tidy(values - math.copysign(abs(mean) - beyond, mean))), return_counts=True)
+    generator, n = np.random.default_rng(seed), len(values)
+    if len(sizes) * _EACH <= n:
+        sums = (2 * generator.binomial(counts, 0.5, size=(resamples, len(counts))) - counts) @ sizes
+    else:
+        rows, every = max(1, _AT_ONCE // n), np.repeat(sizes, counts)
+        pieces = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+        signs = (generator.integers(2, size=(piece, n), dtype=np.int8) for piece in pieces)
+        sums = np.concatenate([(2.0 * sign - 1.0) @ every for sign in signs])
+    as_far = np.count_nonzero(np.abs(sums) / n >= beyond - _slack(values))
+    return float((as_far + 1) / (resamples + 1))
+
+
+def _slack(values: Values) -> float:
+    return _SLACK * float(np.abs(values).max(initial=0.0))
 
 
 def resampled_means(values: Values, resamples: int = RESAMPLES, seed: int = SEED) -> Values:
@@ -114,7 +164,7 @@ def resampled_means(values: Values, resamples: int = RESAMPLES, seed: int = SEED
     ordered = np.sort(sign * values)
     distinct, counts = np.unique(ordered, return_counts=True)
     n = len(ordered)
-    if len(distinct) <= _FEW_VALUES:
+    if len(distinct) * _EACH <= n:
         drawn = generator.multinomial(n, counts / n, size=resamples)
         return np.asarray(sign * (drawn * distinct).sum(axis=1) / n)
     rows = max(1, _AT_ONCE // n)
@@ -129,20 +179,17 @@ def _mean(values: Values) -> float:
 def _discordant(left: Sequence[float], right: Sequence[float]) -> tuple[int, int] | None:
     """Units only left and only right got right; None where scores are not all nought or the full mark."""
     marks = {*left, *right} - {0.0}
-    if len(marks) > 1 or any(mark < 0 for mark in marks):
+    full = max(marks, default=0.0)
+    if any(mark <= 0 or full - mark > _SLACK * full for mark in marks):
         return None
-    pairs = list(zip(left, right, strict=True))
+    pairs = [(bool(ours), bool(theirs)) for ours, theirs in zip(left, right, strict=True)]
     return sum(ours > theirs for ours, theirs in pairs), sum(ours < theirs for ours, theirs in pairs)
 
 
 def mcnemar(only_left: int, only_right: int) -> float:
     """Exact two-sided probability that units which changed, changed as one-sidedly by the toss of a fair coin."""
     n = only_left + only_right
-    ways = math.lgamma(n + 1) - n * math.log(2)
-    tail = math.fsum(
-        math.exp(ways - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(min(only_left, only_right) + 1)
-    )
-    return min(1.0, 2 * tail)
+    return float(binomtest(only_left, n).pvalue) if n else 1.0
 
 
 def benjamini_hochberg(probabilities: Sequence[float]) -> list[float]:
@@ -150,10 +197,4 @@ def benjamini_hochberg(probabilities: Sequence[float]) -> list[float]:
 
     For a table that is searched; ``statistics.holm`` is for one that claims.
     """
-    order = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
-    adjusted = [1.0] * len(probabilities)
-    running = 1.0
-    for rank, index in enumerate(order):
-        running = min(running, probabilities[index] * len(order) / (len(order) - rank))
-        adjusted[index] = running
-    return adjusted
+    return [float(value) for value in false_discovery_control(probabilities)] if probabilities else []

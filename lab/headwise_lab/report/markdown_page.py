@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headwise_lab.report.content import Content, Section
+from headwise_lab.report.content import Content, Section, pictures
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid, markdown, markdown_text
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from headwise_lab.kv.section import KvSection
     from headwise_lab.report.methods_section import MethodsSection
 
-LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (each by two paired SE), ★ recommended, - not measured."
-METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (each by two paired SE), - not run."
+LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (p adjusted over the table), ★ recommended, - not measured."
+METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (p adjusted over the table), - not run."
 KV_LEGEND = "≈ indistinguishable, ↑ better, ↓ worse, - nothing to compare with."
 
 
@@ -59,8 +59,8 @@ def _section(section: Section) -> list[str]:
     blocks = [
         f"## {markdown_text(section.scores.title)}",
         markdown(section.scores),
-        f"{section.scores.caption}. {LEGEND}",
-        *(_figure(figure) for figure in section.figures),
+        f"{section.scores.caption.rstrip('.')}. {LEGEND}",
+        *(_figure(figure) for figure in pictures(section)),
         _grid("Difference to all heads, paired ± SE", section.differences),
         "### Wins",
         _wins(section),
@@ -76,7 +76,7 @@ def _methods_section(part: MethodsSection) -> list[str]:
         markdown(part.main),
         part.main.caption,
         METHODS_LEGEND if part.methods else "",
-        *(_figure(figure) for figure in part.figures),
+        *(_figure(figure) for figure in pictures(part)),
         *(f"{_grid(markdown_text(grid.title), grid)}\n\n{grid.caption}".rstrip() for grid in part.others),
     ]
 

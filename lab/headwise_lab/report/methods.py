@@ -1,7 +1,7 @@
 """Whole methods side by side on one benchmark: each held against FastV at the same budget and the unpruned model.
 
-Methods differ in everything, so what they are called by is the recipe. Budgets are what was asked for; what a method
-made of one stands in its own record.
+Methods differ in everything, so what they are called by is the recipe. Budgets are what was asked for, and told apart
+by processed average where methods made different things of one; only equal averages are held against each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import attrs
 
 from headwise_lab.records import compares_methods
 from headwise_lab.report.comparison import slugs
-from headwise_lab.report.statistics import LEVEL, Difference, holm, paired
+from headwise_lab.report.matching import Curve, given, same_budget
+from headwise_lab.report.paired_tests import BETTER, SAME, WORSE, PairedTest, corrected, paired_test
+from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 
 REFERENCE = "fastv"
@@ -25,29 +27,39 @@ CONTROLS = ("random", "random-layer-2", "uniform", "uniform-layer-2", "pooling")
 
 @attrs.frozen(eq=False)
 class Result:
-    """One method at one budget; differences are paired, ``adjusted`` is the Holm-adjusted probability of the first."""
+    """One method at one budget: ``trial`` is all its ``trials`` as one, which differ in their seeds alone.
+
+    Differences are paired, that to the reference at an equal budget, and corrected for all comparisons of the table.
+    """
 
     name: str
     budget: str
     trial: Trial
-    to_reference: Difference | None = None
-    to_unpruned: Difference | None = None
-    adjusted: float | None = None
+    to_reference: PairedTest | None = None
+    to_unpruned: PairedTest | None = None
     best: bool = False
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def adjusted(self) -> float | None:
+        """Adjusted probability of the difference to the reference."""
+        return self.to_reference.adjusted if self.to_reference else None
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``same`` against the reference by two standard errors; empty without pairs."""
-        if self.to_reference is None:
-            return ""
-        if not self.to_reference.clear:
-            return "same"
-        return "better" if self.to_reference.value > 0 else "worse"
+        """``better``, ``worse`` or ``same`` against the reference; empty where nothing can be compared."""
+        told = self.to_reference.verdict if self.to_reference else ""
+        return "same" if told == SAME else told
 
     @property
     def certain(self) -> bool:
-        """Whether the verdict stays after Holm's correction over all comparisons of the table."""
-        return self.verdict in ("better", "worse") and self.adjusted is not None and self.adjusted <= LEVEL
+        """Whether it is better or worse than the reference."""
+        return self.verdict in (BETTER, WORSE)
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The records its figures come from."""
+        return tuple(trial.id for trial in self.trials) or (self.trial.id,)
 
 
 @attrs.frozen(eq=False)
@@ -69,6 +81,11 @@ class Methods:
         """Results at one budget, in the order of the methods."""
         return [self.results[name, budget] for name in self.names if (name, budget) in self.results]
 
+    def family(self) -> list[PairedTest]:
+        """Every comparison of the table; they are corrected together."""
+        pairs = (pair for result in self.results.values() for pair in (result.to_reference, result.to_unpruned))
+        return [pair for pair in pairs if pair is not None]
+
     def of(self, name: str) -> list[Result]:
         """One method's results, in the order of the budgets."""
         return [self.results[name, budget] for budget in self.budgets if (name, budget) in self.results]
@@ -76,40 +93,43 @@ class Methods:
 
 def compare_methods(trials: Sequence[Trial], raw: Sequence[Mapping[str, Any]]) -> list[Methods]:
     """One comparison per benchmark, model and set of questions; ``raw`` are all records, refused ones included."""
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
-    for trial in filter(lambda trial: compares_methods(trial.record), trials):
-        key = (trial.benchmark, trial.model, str(trial.record.get("questions") or ""))
-        groups.setdefault(key, []).append(trial)
+    ours = [trial for trial in trials if compares_methods(trial.record)]
     refused = [Trial(record) for record in raw if compares_methods(record) and record.get("refused")]
-    titles = _titles(list(groups))
+    questions = Questions.of([*ours, *refused])
+
+    def key(trial: Trial) -> tuple[str, str, int]:
+        return trial.benchmark, trial.model, questions.number(trial)
+
+    groups: dict[tuple[str, str, int], list[Trial]] = {}
+    for trial in ours:
+        groups.setdefault(key(trial), []).append(trial)
+    titles = _titles(list(groups), [questions.label(members[0]) for members in groups.values()])
     return [
-        _methods(title, slug, members, [trial for trial in refused if _key(trial) == key])
-        for (key, members), title, slug in zip(groups.items(), titles, slugs(titles), strict=True)
+        _methods(title, slug, questions, members, [trial for trial in refused if key(trial) == found])
+        for (found, members), title, slug in zip(groups.items(), titles, slugs(titles), strict=True)
     ]
 
 
-def _key(trial: Trial) -> tuple[str, str, str]:
-    return trial.benchmark, trial.model, str(trial.record.get("questions") or "")
-
-
-def _titles(keys: Sequence[tuple[str, str, str]]) -> list[str]:
+def _titles(keys: Sequence[tuple[str, str, int]], labels: Sequence[str]) -> list[str]:
     """The benchmark, and of model and questions what tells the tables apart."""
     several = len({model for _, model, _ in keys}) > 1
-    titles = []
-    for benchmark, model, questions in keys:
-        asked = {other[2] for other in keys if other[:2] == (benchmark, model)}
-        extra = [model] * several + [f"questions {questions[:8]}"] * (len(asked) > 1)
-        titles.append(", ".join(["Methods", benchmark, *extra]))
-    return titles
+    return [
+        ", ".join(["Methods", benchmark, *([model] * several), *filter(None, [label])])
+        for (benchmark, model, _), label in zip(keys, labels, strict=True)
+    ]
 
 
-def _methods(title: str, slug: str, trials: Sequence[Trial], refused: Sequence[Trial]) -> Methods:
-    unpruned = next((trial for trial in trials if trial.name("token_pruning") == "none"), None)
-    pruned = [trial for trial in trials if trial.name("token_pruning") != "none"]
-    names = _names([*pruned, *refused])
+def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[Trial]) -> Methods:
+    whole = [trial for trial in trials if trial.name("token_pruning") == "none"]
+    unpruned = questions.pooled(whole) if whole else None
+    pruned = sorted((trial for trial in trials if trial not in whole), key=lambda trial: -trial.processed)
+    names, budgets = _names([*pruned, *refused]), _budgets(pruned)
+    members: dict[tuple[str, str], list[Trial]] = {}
+    for trial in pruned:
+        members.setdefault((names[trial.id], budgets[trial.id]), []).append(trial)
     results = {
-        (names[trial.id], given(trial)): Result(names[trial.id], given(trial), trial)
-        for trial in sorted(pruned, key=lambda trial: -trial.processed)
+        (name, budget): Result(name, budget, questions.pooled(found), trials=tuple(found))
+        for (name, budget), found in members.items()
     }
     first = trials[0]
     digits = 0 if max(abs(trial.value) for trial in trials) > 200 else 1
@@ -127,9 +147,20 @@ def _methods(title: str, slug: str, trials: Sequence[Trial], refused: Sequence[T
     )
 
 
-def given(trial: Trial) -> str:
-    """The budget as it was asked for: ``tokens 48``."""
-    return str(trial.record["budget"].get("given") or "everything").replace("=", " ")
+def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
+    """Record -> its budget, with the processed average where methods made unequal things of what was asked for."""
+    found: dict[str, str] = {}
+    for asked in dict.fromkeys(map(given, trials)):
+        rest = [trial for trial in trials if given(trial) == asked]
+        groups: list[tuple[float, list[Trial]]] = []
+        while rest:
+            middle = next((trial for trial in rest if trial.record.get("recipe") == REFERENCE), rest[0])
+            groups.append((middle.processed, [trial for trial in rest if same_budget(trial, middle)]))
+            rest = [trial for trial in rest if not same_budget(trial, middle)]
+        for processed, group in groups:
+            extra = f" ({processed:.1f})" if len(groups) > 1 else ""
+            found |= {trial.id: asked + extra for trial in group}
+    return found
 
 
 def _names(trials: Iterable[Trial]) -> dict[str, str]:
@@ -163,28 +194,37 @@ def _ordered(results: Mapping[tuple[str, str], Result]) -> tuple[str, ...]:
 def _judged(
     results: Mapping[tuple[str, str], Result], unpruned: Trial | None, digits: int
 ) -> dict[tuple[str, str], Result]:
-    """Pairs, Holm's correction over the whole table, and the best figure of every budget."""
+    """Pairs, the correction over the whole table, and the best figure of every budget."""
     tops: dict[str, float] = {}
     for result in results.values():
         value = round(result.trial.value, digits)
         tops[result.budget] = max(tops.get(result.budget, value), value)
-    paired_up = [
-        attrs.evolve(
+    curve = Curve.of([result.trial for result in results.values() if result.name == REFERENCE], unpruned)
+    pairs = [
+        pair
+        for result in results.values()
+        for pair in (_to_reference(result, curve), _to_unpruned(result.trial, unpruned))
+    ]
+    adjusted = iter(corrected(pairs))
+    return {
+        key: attrs.evolve(
             result,
-            to_reference=_difference(result.trial, results.get((REFERENCE, result.budget)), result.name),
-            to_unpruned=_pairs(result.trial, unpruned),
+            to_reference=next(adjusted),
+            to_unpruned=next(adjusted),
             best=round(result.trial.value, digits) == tops[result.budget],
         )
-        for result in results.values()
-    ]
-    adjusted = iter(holm([one.to_reference.probability for one in paired_up if one.to_reference]))
-    judged = [attrs.evolve(one, adjusted=next(adjusted)) if one.to_reference else one for one in paired_up]
-    return {(one.name, one.budget): one for one in judged}
+        for key, result in results.items()
+    }
 
 
-def _difference(trial: Trial, reference: Result | None, name: str) -> Difference | None:
-    return None if reference is None or name == REFERENCE else _pairs(trial, reference.trial)
+def _to_reference(result: Result, curve: Curve) -> PairedTest | None:
+    found = None if result.name == REFERENCE else curve.at(result.trial)
+    if found is None or not result.trial.units:
+        return None
+    return paired_test(result.trial.units, found.units, allowance=found.allowance, between=found.between)
 
 
-def _pairs(trial: Trial, other: Trial | None) -> Difference | None:
-    return paired(trial.units, other.units) if other is not None and trial.units and other.units else None
+def _to_unpruned(trial: Trial, unpruned: Trial | None) -> PairedTest | None:
+    if unpruned is None or not (trial.units and unpruned.units):
+        return None
+    return paired_test(trial.units, unpruned.units)

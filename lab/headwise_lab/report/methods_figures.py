@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import matplotlib
 
-from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, save
+from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods_tables import order, shares
 
@@ -118,7 +118,7 @@ def _plot(
         panel.set_ylabel(label)
         panel.grid(color="#e4e7eb", linewidth=0.7)
         canvas.legend(loc="outside right upper", fontsize=8)
-        save(canvas, path)
+        save_all(canvas, path)
 
 
 def _method(panel: Any, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:

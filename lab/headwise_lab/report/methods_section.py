@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,18 +12,17 @@ from headwise_lab.report import methods_tables as tables
 from headwise_lab.report.figures import Figure
 from headwise_lab.report.grid import Grid
 from headwise_lab.report.methods import REFERENCE, Methods, Result, compare_methods
-from headwise_lab.report.statistics import CLEAR, FEWEST
 from headwise_lab.report.trials import Trial
-from headwise_lab.report.verdicts import signed
+from headwise_lab.report.verdicts import PAIRED, RULE, signed
+
+if TYPE_CHECKING:
+    from headwise_lab.report.kept_views import KeptView
 
 METHOD = (
-    f"Methods run as their recipes say, at the same processed average. Differences to fastv and to the unpruned model"
-    f" are paired: the same questions, with the standard error of the mean difference. Below {CLEAR:g} standard errors"
-    f" (or with fewer than {FEWEST} pairs) a difference is called no difference and set in grey. What the findings call"
-    f" better or worse than fastv stays so at {CLEAR:g} standard errors after Holm's correction over all methods and"
-    f" budgets of a table. Prefill is timed with the vision tower, in turns with the unpruned model on the same"
-    f" batches, because methods that prune before the language model do their work between the two. Scores are those of"
-    f" this model, so they need not rank methods as a larger model would."
+    f"Methods run as their recipes say, each held against {REFERENCE} at the same processed average and against the"
+    f" unpruned model. {PAIRED} {RULE} Prefill is timed with the vision tower, in turns with the unpruned model on the"
+    f" same batches, because methods that prune before the language model do their work between the two. Scores are"
+    f" those of this model, so they need not rank methods as a larger model would."
 )
 """How to read the comparison, in one paragraph."""
 
@@ -38,6 +37,7 @@ class MethodsSection:
     others: tuple[Grid, ...] = ()
     methods: Methods | None = None
     figures: tuple[Figure, ...] = ()
+    kept: KeptView | None = None
 
     @property
     def verdicts(self) -> list[str]:
@@ -96,7 +96,7 @@ def _sentences(methods: Methods, budget: str) -> list[str]:
     where = f"{methods.title}, {budget}"
     results = [result for result in methods.at(budget) if result.name != REFERENCE]
     told = []
-    if any(result.to_reference for result in results):
+    if results and any(name == REFERENCE for name, _ in methods.results):
         told.append(f"{where}: {_against_reference(results)}.")
     close = [result.name for result in methods.at(budget) if result.to_unpruned and not result.to_unpruned.clear]
     if close:
@@ -105,16 +105,21 @@ def _sentences(methods: Methods, budget: str) -> list[str]:
 
 
 def _against_reference(results: Sequence[Result]) -> str:
-    """What is certainly better and worse, the largest difference first, and how much is left open."""
+    """What is better and what is worse, the largest difference first, and how much is left open."""
     better, worse = (_listed(results, verdict) for verdict in ("better", "worse"))
-    open_ones = sum(not result.certain for result in results)
-    return f"better than {REFERENCE}: {better}; worse: {worse}; {open_ones} of {len(results)} cannot be told from it"
+    open_ones = sum(result.verdict == "same" for result in results)
+    alone = [result.name for result in results if not result.verdict]
+    told = [
+        f"better than {REFERENCE}: {better}; worse: {worse}; {open_ones} of {len(results)} cannot be told from it"
+    ] * (len(alone) < len(results))
+    told += [f"not compared, for want of {REFERENCE} at their budget: {', '.join(alone)}"] * bool(alone)
+    return "; ".join(told)
 
 
 def _listed(results: Sequence[Result], verdict: str) -> str:
     found = [
         (-abs(gap.value), f"{result.name} ({signed(gap, 1)})")
         for result in results
-        if result.certain and result.verdict == verdict and (gap := result.to_reference)
+        if result.verdict == verdict and (gap := result.to_reference)
     ]
     return ", ".join(text for _, text in sorted(found)) or "none"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 
+from headwise_lab.report import facts
+from headwise_lab.report.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks
+from headwise_lab.report.facts import signed
 from headwise_lab.report.grid import Grid, Mark
 from headwise_lab.report.methods import CONTROLS, REFERENCE, Methods, Result
-from headwise_lab.report.tables import MISSING, number
+from headwise_lab.report.paired_tests import family_sentence
+from headwise_lab.report.tables import MISSING, flat, number
 from headwise_lab.report.trials import Trial
-from headwise_lab.report.verdicts import signed
 
 UNPRUNED = "unpruned"
 
@@ -21,17 +25,20 @@ def scores(methods: Methods) -> Grid:
     rows: list[list[str | Mark]] = []
     if methods.unpruned is not None:
         trial = methods.unpruned
-        score = Mark(_score(trial, methods.digits), hint=_hint(trial), anchor=trial.id)
+        score = Mark(_score(trial, methods.digits), hint=_hint(trial), anchor=trial.id,
+                     data=facts.figure([trial], method=UNPRUNED))  # fmt: skip
         rows.append([UNPRUNED, MISSING, *[score] * len(methods.budgets)])
     for name in methods.names:
         marks = [_mark(methods.results.get((name, budget)), methods.digits) for budget in methods.budgets]
         rows.append([name, _stages(methods.of(name)[0].trial), *marks])
     caption = (
         f"{methods.metric} ± SE, in the benchmark's scale; small print: paired difference to fastv at the same budget."
-        " Budgets are visual tokens processed per layer on average, or kept. Bold: best of its column."
-    )
+        f" Budgets are visual tokens processed per layer on average, or kept. Bold: best of its column."
+        f" {family_sentence(methods.family())}"
+    ).strip()
     header = ["Method", "Before layer", *methods.budgets]
-    return Grid.of(f"{methods.title}: scores", methods.slug, header, rows, caption)
+    grid = Grid.of(f"{methods.title}: scores", methods.slug, header, rows, caption)
+    return attrs.evolve(grid, long=tuple(long_rows(methods)))
 
 
 def _mark(result: Result | None, digits: int) -> Mark:
@@ -43,9 +50,30 @@ def _mark(result: Result | None, digits: int) -> Mark:
         bold=result.best,
         verdict=result.verdict,
         note=note,
-        hint=_hint(result.trial),
+        hint=_describe(result),
         anchor=result.trial.id,
+        records=result.records,
+        data=_data(result),
     )
+
+
+def _data(result: Result) -> dict[str, Any]:
+    """Everything about a result by name."""
+    return {
+        **facts.figure(result.trials or [result.trial], result.trial, method=result.name, best=result.best),
+        "budget": result.budget,
+        **facts.difference(result.to_reference, REFERENCE),
+        **facts.difference(result.to_unpruned, UNPRUNED, "to_unpruned_"),
+    }
+
+
+def long_rows(methods: Methods) -> list[dict[str, Any]]:
+    """One flat row per result and record: figures, pairs, verdict and every field of the record."""
+    judged = [(_data(result), trial) for result in methods.results.values() for trial in result.trials]
+    whole = methods.unpruned
+    rows = [({**facts.figure([whole], method=UNPRUNED)}, whole)] if whole else []
+    return [{**{f"shown.{key}": value for key, value in told.items() if key not in ("strategies", "command")},
+             **flat(trial.record)} for told, trial in [*rows, *judged]]  # fmt: skip
 
 
 def _score(trial: Trial, digits: int) -> str:
@@ -53,7 +81,22 @@ def _score(trial: Trial, digits: int) -> str:
 
 
 def _hint(trial: Trial) -> str:
-    return "\n".join(filter(None, [f"n={trial.record['n']}", trial.strategies, str(trial.record.get("command") or "")]))
+    return "\n".join(filter(None, [_count(trial), trial.strategies, str(trial.record.get("command") or "")]))
+
+
+def _count(trial: Trial) -> str:
+    seeds = trial.record.get("seeds") or 1
+    return f"n={trial.record['n']}" + (f", {seeds} seeds" if seeds > 1 else "")
+
+
+def _describe(result: Result) -> str:
+    """Everything about a result in a few lines: n, SE, differences, strategy text and commands."""
+    trial = result.trial
+    lines = [f"{_count(trial)}, SE {number(trial.se)}", *facts.sentences(result.to_reference, REFERENCE)]
+    lines += facts.sentences(result.to_unpruned, "the unpruned model")
+    lines += dict.fromkeys(one.strategies for one in result.trials)
+    lines += dict.fromkeys(str(one.record.get("command") or "") for one in result.trials)
+    return "\n".join(filter(None, lines))
 
 
 def _stages(trial: Trial) -> str:
@@ -66,67 +109,70 @@ def differences(methods: Methods) -> Grid:
     rows: list[list[str | Mark]] = [
         [
             result.budget,
-            name,
-            Mark(signed(result.to_reference), verdict=result.verdict),
-            number(result.adjusted, 4),
+            Mark(name, anchor=result.trial.id, records=result.records),
+            Mark(signed(result.to_reference), verdict=result.verdict, data=_data(result)),
+            *facts.certainty(result.to_reference),
             signed(result.to_unpruned),
+            *facts.certainty(result.to_unpruned),
+            str(result.to_reference.n if result.to_reference else result.to_unpruned.n if result.to_unpruned else 0),
         ]
         for budget in methods.budgets
         for name in methods.names
         for result in [methods.results.get((name, budget))]
         if result is not None
     ]
-    header = ["Budget", "Method", "To fastv ± SE", "Holm-adjusted p", "To unpruned ± SE"]
-    return Grid.of(f"{methods.title}: paired differences", f"{methods.slug}-differences", header, rows)
+    header = ["Budget", "Method", "To fastv ± SE", "95 % interval", "p", "Adjusted p"]
+    header += ["To unpruned ± SE", "95 % interval, unpruned", "p, unpruned", "Adjusted p, unpruned", "Pairs"]
+    title = f"{methods.title}: paired differences"
+    return Grid.of(title, f"{methods.slug}-differences", header, rows, family_sentence(methods.family()))
 
 
 def costs(methods: Methods) -> Grid:
-    """What every method made of every budget, and what that took."""
-    unpruned = [] if methods.unpruned is None else [_cost(MISSING, UNPRUNED, methods.unpruned, methods.unpruned)]
-    rows = [
-        _cost(result.budget, result.name, result.trial, methods.unpruned)
+    """What every method made of every budget, and what that took; a row per machine it was measured on."""
+    whole = methods.unpruned
+    rows = [_cost(MISSING, UNPRUNED, [whole], whole)] if whole else []
+    rows += [
+        _cost(result.budget, result.name, group, whole)
         for budget in methods.budgets
         for result in methods.at(budget)
+        for group in by_machine(result.trials or [result.trial])
     ]
-    header = ["Budget", "Method", "Stages", "Processed", "As reported", "FLOPs share", "KV bytes", "Prefill ms"]
-    header += ["Prefill share", "Decode tokens/s"]
+    header = ["Budget", "Method", "Stages", "Processed", "As reported", *COST_HEADER]
     caption = (
         "Stages: layer:tokens left before it. Processed: visual tokens per layer on average; as reported: by the"
-        " method's own way of counting, where it differs. FLOPs share: prefill of visual and text tokens against the"
-        " unpruned model. Prefill ms: one question, vision tower included. Prefill share: against the unpruned model,"
-        " timed in turns on the same batches; times are medians."
+        " method's own way of counting, where it differs; only processed averages are compared. FLOPs share: planned"
+        f" prefill of visual and text tokens against the unpruned model. {COST_CAPTION}"
     )
-    return Grid.of(f"{methods.title}: costs", f"{methods.slug}-costs", header, unpruned + rows, caption)
+    return Grid.of(f"{methods.title}: costs", f"{methods.slug}-costs", header, rows, caption)
 
 
-def _cost(budget: str, name: str, trial: Trial, unpruned: Trial | None) -> list[str | Mark]:
+def _cost(budget: str, name: str, group: Sequence[Trial], unpruned: Trial | None) -> list[str | Mark]:
+    trial = group[-1]
     flops = trial.number("cost", "flops_total")
     whole = unpruned.number("cost", "flops_total") if unpruned else None
     stages = [f"{stage.get('layer')}:{stage.get('keep')}" for stage in trial.record.get("stages") or ()]
     return [
         budget,
-        name,
+        Mark(name, anchor=trial.id, records=tuple(one.id for one in group)),
         " ".join(stages) or MISSING,
         number(trial.processed, 1),
         number(trial.number("budget", "reported"), 1),
-        number(flops / whole, 3) if flops and whole else MISSING,
-        number(trial.number("cost", "kv_bytes"), 0),
-        number(trial.number("cost", "prefill_ms")),
-        number(trial.number("cost", "prefill_share"), 3),
-        number(trial.number("cost", "decode_tokens_per_s"), 1),
+        *cost_marks(group, flops / whole if flops and whole else None),
     ]
 
 
 def kept_tokens(methods: Methods) -> Grid | None:
     """How well the tokens that stay cover what is asked about, and how different they are; None without figures."""
-    rows = []
+    rows: list[list[str | Mark]] = []
     for budget in methods.budgets:
         for result in methods.at(budget):
             figures = [result.trial.number("overlap", key) for key in ("recall", "precision", "lift")]
             diversity = result.trial.record.get("diversity")
             figures.append(float(diversity) if isinstance(diversity, int | float) else None)
             if any(figure is not None for figure in figures):
-                rows.append([budget, result.name, *map(number, figures)])
+                rows.append(
+                    [budget, Mark(result.name, anchor=result.trial.id, records=result.records), *map(number, figures)]
+                )
     if not rows:
         return None
     caption = (
@@ -204,7 +250,9 @@ def overview(compared: Sequence[Methods]) -> Grid | None:
                 row += [MISSING, MISSING]
             else:
                 top = round(share.value, 1) == round(tops[budget], 1)
-                row += [Mark(f"{share.value:.1f} ± {share.se:.1f}", bold=top), number(share.prefill, 2)]
+                of = tuple(record for one in compared for record in one.results[name, budget].records)
+                row += [Mark(f"{share.value:.1f} ± {share.se:.1f}", bold=top, records=of)]
+                row += [Mark(number(share.prefill, 2), records=of)]
         rows.append(row)
     header = ["Method", "Before layer", *(text for budget in budgets for text in (budget, "prefill"))]
     names = ", ".join(one.benchmark for one in compared)

@@ -24,12 +24,13 @@ from headwise_lab.report.trials import Trial, benchmark_of, load_units
 class Pair:
     """Trials that were asked to do the same, one per seed on each side, and the difference right - left.
 
-    ``key`` is what they were matched by, ``apart`` the other fields they differ in, field -> (left, right). ``left``
-    and ``right`` are means with standard errors over the shared units. ``adjusted`` is Holm's over the whole table.
+    ``key`` is what they were matched by, ``apart`` the other fields they differ in, field -> (left, right); ``records``
+    are those of the left and of the right side. ``left`` and ``right`` are means with standard errors over the shared
+    units. ``adjusted`` is Holm's over the whole table.
     """
 
     key: Mapping[str, str]
-    ids: tuple[tuple[str, ...], ...]
+    records: tuple[tuple[Mapping[str, Any], ...], ...]
     metric: str
     lower_is_better: bool
     apart: Mapping[str, tuple[str, str]]
@@ -37,6 +38,11 @@ class Pair:
     right: tuple[float, float]
     comparison: Comparison
     adjusted: float = 1.0
+
+    @property
+    def ids(self) -> tuple[tuple[str, ...], ...]:
+        """Ids of the records of both sides."""
+        return tuple(tuple(str(record["id"]) for record in side) for side in self.records)
 
     @property
     def verdict(self) -> str:
@@ -138,7 +144,7 @@ def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple
     first, other = couples[0]
     return Pair(
         key=dict(key),
-        ids=tuple(zip(*((str(one["id"]), str(two["id"])) for one, two in couples), strict=True)),
+        records=tuple(zip(*couples, strict=True)),
         metric="loss in nats" if is_kv(first) else str(first["metric"].get("name") or "score"),
         lower_is_better=is_kv(first),
         apart={name: values for name, values in apart(first, other).items() if name not in dict(key)},

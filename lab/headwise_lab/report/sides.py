@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
+from headwise_lab.places import place
 from headwise_lab.records import has_result, is_kv, read_records
 
 BY = ("model", "benchmark", "strategies", "settings", "budget")
@@ -20,28 +21,42 @@ GROUPS = ("strategies", "settings", "versions")
 
 @attrs.frozen(eq=False)
 class Side:
-    """One side: its folder, what the user called it, and its finished trials; ``single`` where one was named."""
+    """One side: its folder, what the user called it, and its finished trials; ``single`` where one was named.
+
+    ``failed``: records of trials without a result, unless one trial was named.
+    """
 
     folder: Path
     called: str
     records: tuple[Mapping[str, Any], ...]
     single: bool
     warnings: tuple[str, ...] = ()
+    failed: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def of(cls, text: str) -> Side:
         """``DIR``, or ``DIR:ID`` for one trial by its id or the beginning of it; raises DataError for neither."""
-        folder, identity = Path(text), ""
-        if not folder.exists() and ":" in text:
-            name, _, identity = text.rpartition(":")
-            folder = Path(name)
+        return cls.read(*named(text), text)
+
+    @classmethod
+    def read(cls, folder: Path, identity: str, called: str) -> Side:
+        """The trials of a local folder whose id begins with ``identity``, which may be empty; errors as of ``of``."""
         records, warnings = read_records(folder)
         done = tuple(record for record in records if has_result(record) and record["id"].startswith(identity))
         if not done or (identity and len(done) > 1):
             found = f"{len(done)} finished trials" if done else "no finished trial"
             what = f" whose id begins with {identity}" if identity else ""
             raise DataError(f"{folder} holds {found}{what}; give DIR, or DIR:ID with the id of one trial")
-        return cls(folder, text, done, bool(identity), tuple(f"{folder}: {warning}" for warning in warnings))
+        failed = () if identity else tuple(record for record in records if not has_result(record))
+        return cls(folder, called, done, bool(identity), tuple(f"{folder}: {warning}" for warning in warnings), failed)
+
+
+def named(text: str) -> tuple[Path, str]:
+    """Folder or URL of ``DIR`` or ``DIR:ID``, and the id, which is empty where none is given."""
+    before, _, identity = text.rpartition(":")
+    if "://" in text:
+        return (place(text), "") if "/" in identity else (place(before), identity)
+    return (Path(text), "") if Path(text).exists() or not before else (Path(before), identity)
 
 
 def fields(record: Mapping[str, Any]) -> dict[str, str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import statistics as plain
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.budget import prefill_flops
-from headwise.geometry import SHAPES
-from headwise_lab.report.comparison import Cell, Comparison, Row
+from headwise_lab.report import facts
+from headwise_lab.report.comparison import BASELINE, CONTROL, Cell, Comparison, Row
+from headwise_lab.report.facts import signed
 from headwise_lab.report.grid import Grid, Mark
-from headwise_lab.report.statistics import paired
+from headwise_lab.report.paired_tests import SAME, PairedTest, family_sentence
 from headwise_lab.report.trials import Trial
-from headwise_lab.report.verdicts import signed
 
 MISSING = "-"
 
@@ -31,122 +29,103 @@ def scores(comparison: Comparison) -> Grid:
     for row in comparison.rows:
         budget: str | Mark = Mark(row.budget, bold=True) if row.budget != previous else ""
         previous = row.budget
-        marks = [_score(row.cells.get(name), comparison.digits) for name in comparison.columns]
+        marks = [_score(row, name, comparison.digits) for name in comparison.columns]
         rows.append([budget, row.head_label, *marks])
-    caption = f"{comparison.metric}, in the benchmark's scale"
+    told = family_sentence(comparison.family())
+    caption = f"{comparison.metric}, in the benchmark's scale" + (f". {told}" if told else "")
     return Grid.of(
         f"{comparison.title} results", comparison.slug, ["Token", "Head", *comparison.columns], rows, caption
     )
 
 
-def _score(cell: Cell | None, digits: int) -> Mark:
+def _score(row: Row, name: str, digits: int) -> Mark:
+    cell = row.cells.get(name)
     if cell is None:
         return Mark(MISSING)
     return Mark(
         text=number(cell.value, digits),
         bold=cell.best,
-        verdict={"no difference": "same"}.get(cell.verdict, cell.verdict),
+        verdict=_sign(cell.verdict),
         note="" if cell.role == "baseline" else signed(cell.against_baseline, digits),
         hint=describe(cell),
         anchor=cell.trials[-1].id,
         recommended=cell.recommended,
+        records=tuple(trial.id for trial in cell.trials),
+        data=_data(row, name, cell),
     )
+
+
+def _sign(verdict: str) -> str:
+    return {SAME: "same"}.get(verdict, verdict)
+
+
+def _data(row: Row, name: str, cell: Cell) -> dict[str, Any]:
+    """Everything about a cell by name."""
+    shown = {"value": cell.value, "se": cell.se, "n": cell.n, "units": len(cell.units) or None, "seeds": cell.seeds}
+    where = {"method": name, "heads": row.head_label, "budget": row.budget, "best": cell.best}
+    return {
+        **facts.figure(cell.trials),
+        **facts.known(shown | where),
+        **facts.difference(cell.against_baseline, BASELINE),
+        **facts.difference(cell.against_control, CONTROL, "to_random_"),
+    }
 
 
 def describe(cell: Cell) -> str:
     """Everything about a cell in a few lines: n, SE, differences, strategy text and command."""
-    lines = [f"n={cell.n}, SE {number(cell.se)}"]
-    if cell.against_baseline is not None:
-        lines.append(
-            f"{signed(cell.against_baseline)} against all heads ({cell.against_baseline.n} pairs): {cell.verdict}"
-        )
-    if cell.adjusted is not None:
-        lines.append(f"Holm-adjusted p {cell.adjusted:.2g}")
-    if cell.against_control is not None:
-        lines.append(f"{signed(cell.against_control)} against random heads")
+    seeds = f", {cell.seeds} seeds" if cell.seeds > 1 else ""
+    lines = [f"n={cell.n}, SE {number(cell.se)}{seeds}"]
+    lines += facts.sentences(cell.against_baseline, "all heads")
+    lines += facts.sentences(cell.against_control, "random heads")
     for trial in cell.trials:
         lines += [trial.strategies, str(trial.record.get("command") or "")]
     return "\n".join(filter(None, lines))
 
 
 def differences(comparison: Comparison) -> Grid:
-    """Paired differences to all heads, with their standard errors."""
+    """Paired differences to all heads and to random ones: interval, p by itself and p after the correction."""
+    controlled = any(cell.against_control for _, _, cell in comparison.cells())
     rows: list[list[str | Mark]] = [
-        [row.budget, row.head_label, *(_difference(row.cells.get(name)) for name in comparison.columns[1:])]
-        for row in comparison.rows
+        [row.budget, row.head_label, name, *_differences(row, name, cell, controlled=controlled)]
+        for row, name, cell in comparison.cells()
+        if cell.role != "baseline"
     ]
-    header = ["Token", "Head", *comparison.columns[1:]]
-    return Grid.of(f"{comparison.title}: difference to all heads", f"{comparison.slug}-differences", header, rows)
+    header = ["Token", "Head", "Strategy", "To all heads ± SE", "95 % interval", "p", "Adjusted p"]
+    header += ["To random heads ± SE", "95 % interval, random", "p, random", "Adjusted p, random"] * controlled
+    caption = family_sentence(comparison.family())
+    title = f"{comparison.title}: difference to all heads"
+    return Grid.of(title, f"{comparison.slug}-differences", [*header, "Pairs", "Verdict"], rows, caption)
 
 
-def _difference(cell: Cell | None) -> Mark:
-    if cell is None or cell.role == "baseline":
-        return Mark(MISSING)
-    verdict = {"no difference": "same"}.get(cell.verdict, cell.verdict)
-    return Mark(signed(cell.against_baseline), verdict=verdict, hint=describe(cell), recommended=cell.recommended)
-
-
-def efficiency(trials: Sequence[Trial]) -> Grid:
-    """What each budget costs: one row per model, token pruning and budget, medians over its trials."""
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault((trial.model, trial.text("token_pruning"), trial.budget), []).append(trial)
-    several = len({model for model, _, _ in groups}) > 1
-    rows: list[list[str | Mark]] = []
-    for (model, pruning, budget), group in sorted(groups.items(), key=lambda item: -item[1][0].processed):
-        kept = group[0].number("budget", "kept")
-        rows.append([
-            f"{pruning}, {model}" if several else pruning,
-            budget,
-            number(group[0].processed, 1),
-            number(kept, 0),
-            _percent(_flops_share(group, trials)),
-            number(_median(group, "kv_bytes"), 0),
-            number(_median(group, "prefill_ms")),
-            number(_median(group, "decode_tokens_per_s"), 1),
-            str(len(group)),
-        ])  # fmt: skip
-    header = ["Token pruning", "Budget", "Processed", "Kept", "FLOPs share", "KV bytes", "Prefill ms"]
-    header += ["Decode tokens/s", "Trials"]
-    caption = (
-        "Processed: average visual tokens per decoder layer. FLOPs share: prefill over the visual tokens alone, against"
-        " the unpruned model. Times are medians over the trials, measured where they ran."
+def _differences(row: Row, name: str, cell: Cell, *, controlled: bool) -> list[str | Mark]:
+    base, control = cell.against_baseline, cell.against_control
+    shown = Mark(
+        signed(base),
+        verdict=_sign(cell.verdict),
+        hint=describe(cell),
+        recommended=cell.recommended,
+        records=tuple(trial.id for trial in cell.trials),
+        data=_data(row, name, cell),
     )
-    return Grid.of("Efficiency", "efficiency", header, rows, caption)
-
-
-def _median(trials: Sequence[Trial], key: str) -> float | None:
-    values = [value for trial in trials if (value := trial.number("cost", key)) is not None]
-    return plain.median(values) if values else None
-
-
-def _percent(share: float | None) -> str:
-    return MISSING if share is None else f"{100 * share:.1f}%"
-
-
-def _flops_share(group: Sequence[Trial], trials: Sequence[Trial]) -> float | None:
-    """Visual FLOPs over those of the unpruned model: a trial of it, else the shape known by the model's name."""
-    ours = _median(group, "flops_visual")
-    if ours is None:
-        return None
-    model, formula = group[0].record.get("model"), str((group[0].record.get("cost") or {}).get("flops_formula"))
-    full = [trial for trial in trials if trial.model == group[0].model and trial.name("token_pruning") == "none"]
-    unpruned = _median(full, "flops_visual")
-    if unpruned is None and model in SHAPES and formula in ("gated", "fastv"):
-        geometry = SHAPES[model]
-        unpruned = prefill_flops(geometry, [geometry.visual_tokens] * geometry.layers, formula=formula)
-    return ours / unpruned if unpruned else None
+    to_control: list[str | Mark] = [Mark(signed(control), verdict=_sign(control.verdict) if control else "")]
+    return [
+        shown,
+        *facts.certainty(base),
+        *([*to_control, *facts.certainty(control)] if controlled else []),
+        str(base.n) if base else MISSING,
+        cell.verdict or MISSING,
+    ]
 
 
 def overlap(comparison: Comparison) -> Grid | None:
     """How well the kept tokens cover what the question is about; None where no trial has boxes."""
-    rows = []
+    rows: list[list[str | Mark]] = []
     for row, name, cell in comparison.cells():
         trial = cell.trials[-1]
         figures = [trial.number("overlap", key) for key in ("recall", "precision", "iou", "lift")]
         figures += [trial.number("attention", "concentration"), diversity(trial)]
         if any(figure is not None for figure in figures):
-            rows.append([row.budget, row.head_label, name, *map(number, figures)])
+            rows.append([row.budget, row.head_label, Mark(name, anchor=trial.id), *map(number, figures)])
     if not rows:
         return None
     header = ["Token", "Head", "Strategy", "Recall", "Precision", "IoU", "Lift", "Concentration", "Diversity"]
@@ -163,70 +142,10 @@ def diversity(trial: Trial) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def references(trials: Sequence[Trial]) -> Grid | None:
-    """The unpruned model and rules that read no attention, held against all heads at the same budget."""
-    free = [trial for trial in trials if not trial.selects_heads]
-    if not free:
-        return None
-    rows: list[list[str | Mark]] = []
-    for trial in sorted(free, key=lambda trial: (trial.benchmark, -trial.processed, trial.text("token_pruning"))):
-        baseline = _same_budget(trial, trials)
-        difference = paired(trial.units, baseline.units) if baseline and trial.units and baseline.units else None
-        label = "unpruned" if trial.name("token_pruning") == "none" else trial.text("token_pruning")
-        verdict = "" if difference is None else ("same" if not difference.clear else _direction(difference.value))
-        rows.append([
-            trial.benchmark,
-            label,
-            trial.budget,
-            Mark(f"{number(trial.value)} ± {number(trial.se)}", hint=trial.strategies, anchor=trial.id),
-            Mark(signed(difference), verdict=verdict),
-        ])  # fmt: skip
-    header = ["Benchmark", "Rule", "Budget", "Score ± SE", "Difference to all heads"]
-    return Grid.of("Without head selection", "references", header, rows)
-
-
-def _direction(value: float) -> str:
-    return "better" if value > 0 else "worse"
-
-
-def _same_budget(trial: Trial, trials: Sequence[Trial]) -> Trial | None:
-    """The all-heads baseline that keeps as many tokens, or any for the unpruned model where there is just one."""
-    same = [
-        other
-        for other in trials
-        if other.selects_heads
-        and other.is_baseline
-        and other.name("query_selection") == "last_token"
-        and (other.benchmark, other.model) == (trial.benchmark, trial.model)
-        and other.record.get("seed") == trial.record.get("seed")
-        and other.setting == trial.setting
-    ]
-    if trial.name("token_pruning") != "none":
-        same = [other for other in same if other.record["budget"].get("given") == trial.record["budget"].get("given")]
-    return same[0] if len(same) == 1 else None
-
-
 def wins(counted: Mapping[str, tuple[int, int]], title: str, slug: str) -> Grid:
     """Rows each strategy is best in, ties counted for each, and rows it alone is best in."""
     rows = [[name, str(best), str(sole)] for name, (best, sole) in counted.items()]
     return Grid.of(title, slug, ["Strategy", "Wins", "Sole wins"], rows)
-
-
-def failures(records: Sequence[Mapping[str, Any]]) -> Grid | None:
-    """Trials that ended in an error."""
-    failed = [record for record in records if record.get("error")]
-    if not failed:
-        return None
-    rows = [
-        [str(record["id"]), " ".join(_texts(record)), str(record.get("error")), str(record.get("command") or MISSING)]
-        for record in failed
-    ]
-    return Grid.of("Failures", "failures", ["Record", "Strategies", "Error", "Command"], rows)
-
-
-def _texts(record: Mapping[str, Any]) -> list[str]:
-    strategies = record.get("strategies")
-    return [f"{hook}={text}" for hook, text in strategies.items()] if isinstance(strategies, dict) else [MISSING]
 
 
 def records(trials: Sequence[Trial]) -> Grid:
@@ -274,16 +193,34 @@ def _facts(row: Row, name: str, cell: Cell) -> dict[str, Any]:
         "value": cell.value,
         "se": cell.se,
         "units": cell.n,
+        "seeds": cell.seeds,
         "best": cell.best,
         "difference": base and base.value,
         "difference_se": base and base.se,
         "pairs": base and base.n,
         "verdict": cell.verdict,
-        "holm_p": cell.adjusted,
+        **_tested(base),
         "difference_to_random": control and control.value,
         "difference_to_random_se": control and control.se,
+        **_tested(control, "_to_random"),
         "recommended": cell.recommended,
     }
+
+
+def _tested(found: PairedTest | None, ending: str = "") -> dict[str, Any]:
+    """The columns that say how sure a difference is; the same ones whether or not there is one."""
+    told = {
+        "difference_low": found and found.low,
+        "difference_high": found and found.high,
+        "test": found and found.test,
+        "p": found and found.p,
+        "adjusted_p": found and found.adjusted,
+        "family": found and found.family,
+        "left_out": found and sum(found.left_out),
+        "interpolated_between": found and " and ".join(found.between),
+        "interpolation_error": found and found.allowance,
+    }
+    return {f"{key}{ending}": value for key, value in told.items()}
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

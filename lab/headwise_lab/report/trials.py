@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 from headwise.errors import DataError, HeadwiseError
 from headwise.registry import installed, load, only
 from headwise.text import StrategyText
-from headwise_lab.records import is_number, read_outcomes
+from headwise_lab.records import has_outcomes, is_number, read_outcomes
 
 _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count": "all", "token_pruning": "none"}
 
@@ -120,7 +121,7 @@ def load_units(trial: Trial, folder: Path, benchmark: Any = None) -> str | None:
     try:
         outcomes = read_outcomes(folder, trial.id)
     except DataError as error:
-        if (folder / "outcomes" / f"{trial.id}.jsonl").exists():
+        if has_outcomes(folder, trial.id):
             raise
         return f"Record {trial.id} is compared with nothing: {error}."
     if not outcomes:
@@ -157,7 +158,9 @@ def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]], benchmark:
         groups.setdefault(str(outcome.get("unit") or outcome["id"]), []).append(float(outcome["score"]))
     means = {unit: sum(scores) / len(scores) for unit, scores in groups.items()}
     overall = sum(means.values()) / len(means)
-    return means, trial.value / overall if overall else 100.0
+    ratio = trial.value / overall if overall else 100.0
+    # a record that rounds its figure must not have a scale of its own: then nothing would be right or wrong any more
+    return means, next((scale for scale in (1.0, 100.0) if math.isclose(ratio, scale, rel_tol=1e-3)), ratio)
 
 
 def benchmark_of(name: str) -> Any:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headwise_lab.report.comparison import BASELINE, CONTROL, Cell, Comparison, Row
-from headwise_lab.report.statistics import CLEAR, FEWEST, Difference
+from headwise_lab.report.comparison import CONTROL, Cell, Comparison, Row
+from headwise_lab.report.facts import signed
+from headwise_lab.report.inference import CONFIDENCE
+from headwise_lab.report.matching import TOLERANCE
+from headwise_lab.report.paired_tests import BETTER, LEVEL, WORSE
+from headwise_lab.report.statistics import FEWEST
+
+__all__ = ["METHOD", "PAIRED", "RULE", "recommendations", "signed", "total_wins"]
 
 MOST_NAMED = 5
 """Strategies a sentence names before it counts the rest."""
@@ -19,13 +25,13 @@ def recommendations(comparison: Comparison) -> list[str]:
 
 
 def _harm(comparison: Comparison, budget: str) -> str:
-    """What is worse than all heads by two standard errors, worst first; nothing where nothing is."""
+    """What is worse than all heads, worst first; nothing where nothing is."""
     worse = [
         (cell.against_baseline.value, f"{name} with {row.head_label} heads ({signed(cell.against_baseline)})")
         for row in comparison.rows
         if row.budget == budget
         for name, cell in row.cells.items()
-        if cell.verdict == "worse" and cell.against_baseline is not None
+        if cell.verdict == WORSE and cell.against_baseline is not None
     ]
     told = [text for _, text in sorted(worse)]
     if not told:
@@ -37,12 +43,13 @@ def _harm(comparison: Comparison, budget: str) -> str:
 def _at_budget(comparison: Comparison, budget: str) -> str:
     rows = [row for row in comparison.rows if row.budget == budget]
     where = f"{comparison.title}, {budget}"
-    if not any(BASELINE in row.cells for row in rows):
-        return f"{where}: there is no run of `sum` over all heads to compare with, so nothing is recommended."
     entries = [(row, name, cell) for row in rows for name, cell in row.cells.items() if cell.role == "strategy"]
+    paired = any(cell.against_baseline for _, _, cell in entries)
+    if not (paired or any(cell.role == "baseline" for row in rows for cell in row.cells.values())):
+        return f"{where}: `sum` over all heads was run neither here nor on both sides of it, so nothing is recommended."
     if not entries:
         return f"{where}: only the baseline was run, so nothing is compared."
-    if all(cell.against_baseline is None for _, _, cell in entries):
+    if not paired:
         return f"{where}: the outcomes needed for pairs are missing, so nothing is recommended."
     carried = [entry for entry in entries if entry[2].recommended]
     if carried:
@@ -64,24 +71,18 @@ def _reason(row: Row, name: str, cell: Cell) -> str:
 
 def _near_miss(rows: Sequence[Row], entries: Sequence[tuple[Row, str, Cell]]) -> str:
     """Why a strategy that looks better is not recommended: the correction, or the random control."""
-    better = [cell for _, _, cell in entries if cell.verdict == "better"]
-    if not better:
-        return ""
-    if not any(CONTROL in row.cells for row in rows):
+    better = [cell for _, _, cell in entries if cell.verdict == BETTER]
+    seem = [cell for _, _, cell in entries if cell.against_baseline and cell.against_baseline.seems == BETTER]
+    if better and not any(CONTROL in row.cells for row in rows):
         return f" as far as can be said: {len(better)} looked better, but no random-heads control was run"
-    if all(cell.against_control is None for cell in better):
+    if better and all(cell.against_control is None for cell in better):
         return f" as far as can be said: {len(better)} looked better, but no random control keeps about as many heads"
+    if not seem:
+        return ""
     return (
         f" once the table's comparisons are corrected for and random heads are beaten too"
-        f" ({len(better)} of {len(entries)} looked better by {CLEAR:g} SE alone)"
+        f" ({len(seem)} of {len(entries)} looked better by themselves, p at most {LEVEL:g})"
     )
-
-
-def signed(difference: Difference | None, digits: int = 2) -> str:
-    """``+1.20 ± 0.35``, or ``-`` where there is nothing to compare."""
-    if difference is None:
-        return "-"
-    return f"{difference.value:+.{digits}f} ± {difference.se:.{digits}f}"
 
 
 def total_wins(comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
@@ -94,13 +95,32 @@ def total_wins(comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
     return dict(sorted(totals.items(), key=lambda item: (-item[1][0], -item[1][1], item[0])))
 
 
+RULE = (
+    f"A difference is called better or worse where its p, adjusted by Benjamini and Hochberg's method over all paired"
+    f" comparisons of its table, is at most {LEVEL:g}: of what a table calls a difference, one in {1 / LEVEL:.0f} is"
+    f" expected to be none. All else, and whatever has fewer than {FEWEST} pairs, is called no difference and set in"
+    f" grey."
+)
+"""When a difference is called one; everything a report says of one follows this."""
+
+PAIRED = (
+    f"Differences are paired over the questions both sides were asked, pooled over seeds, and given with their standard"
+    f" error and a {CONFIDENCE:.0%} interval (BCa bootstrap over units, 10 000 resamples, fixed seed). p is that of"
+    f" McNemar's exact test where every unit is right or wrong, else that of a permutation test (10 000 times, the two"
+    f" sides change places at random within every unit)."
+    f" Only equal budgets are compared: visual tokens processed per layer, averages at most {TOLERANCE:g} apart. Where"
+    f" the reference was not run at a budget, it is interpolated question by question between its two neighbouring"
+    f" budgets, linearly in log2 of the processed average, with the unpruned model as the largest budget (marked ~);"
+    f" the interval is longer, and p larger, by the error that leaving out neighbouring budgets shows; where nothing"
+    f" shows it, nothing is called better or worse. Differences to the unpruned model, and they alone, are across"
+    f" budgets: they are what pruning costs."
+)
+"""How differences are made."""
+
 METHOD = (
-    f"Differences are paired: the same questions, strategy minus `sum` over all heads, with the standard error of the"
-    f" mean difference. Below {CLEAR:g} standard errors (or with fewer than {FEWEST} pairs) a difference is called no"
-    f" difference and set in grey. A strategy is recommended only where its gain over all heads stays at {CLEAR:g}"
-    f" standard errors after Holm's correction over all comparisons of its table, and where it also beats as many heads"
-    f" drawn at random by {CLEAR:g} standard errors. Bold marks the best figure of a row as printed; ties are all"
-    f" bold and count as a win for each. A best figure picked from many is biased upwards, so a win by itself is no"
-    f" evidence."
+    f"Strategies are held against `sum` over all heads. {PAIRED} {RULE} A strategy is recommended only where it is"
+    f" better than all heads and also better than as many heads drawn at random. Bold marks the best figure of a row as"
+    f" printed; ties are all bold and count as a win for each. A best figure picked from many is biased upwards, so a"
+    f" win by itself is no evidence."
 )
 """How to read the report, in one paragraph."""

@@ -1,0 +1,114 @@
+"""Trials that differ in their questions alone: which of them belong together, and several of them as one.
+
+A synthetic benchmark has other questions for every seed, so seeds are more units of one trial. Another limit or other
+files give the same seed other questions; those are another table, as some may be in both.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from headwise_lab.records import is_number
+from headwise_lab.report.statistics import mean_and_error
+from headwise_lab.report.trials import Trial
+
+
+@attrs.frozen(eq=False)
+class Questions:
+    """What trials were asked, by the digests in their records.
+
+    ``seeds``: digest -> the lowest seed that gave it; questions from files are the same for every seed. ``sets``:
+    (benchmark, limit, digest) -> the set of questions that a seed's belong to.
+    """
+
+    seeds: Mapping[tuple[str, str], int]
+    sets: Mapping[tuple[str, Any, str], int]
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial]) -> Questions:
+        """Those of all trials that may be held against each other."""
+        members = list(trials)
+        seeds: dict[tuple[str, str], int] = {}
+        for trial in members:
+            key = trial.benchmark, _digest(trial)
+            seeds[key] = min(seeds.get(key, _seed(trial)), _seed(trial))
+        asked: dict[tuple[str, Any, int], dict[str, int]] = {}
+        kinds: dict[str, dict[tuple[Any, int], int]] = {}
+        sets = {}
+        for trial in members:
+            digest, limit = _digest(trial), trial.record.get("limit")
+            same_seed = asked.setdefault((trial.benchmark, limit, seeds[trial.benchmark, digest]), {})
+            kind = limit, same_seed.setdefault(digest, len(same_seed))
+            known = kinds.setdefault(trial.benchmark, {})
+            sets[trial.benchmark, limit, digest] = known.setdefault(kind, len(known))
+        return cls(seeds, sets)
+
+    def seed(self, trial: Trial) -> int:
+        """What tells the units of a trial from equally named ones of other questions."""
+        digest = _digest(trial)
+        return self.seeds[trial.benchmark, digest] if digest else _seed(trial)
+
+    def number(self, trial: Trial) -> int:
+        """The set of questions a trial belongs to, counted from 0 within its benchmark."""
+        return self.sets[trial.benchmark, trial.record.get("limit"), _digest(trial)]
+
+    def label(self, trial: Trial) -> str:
+        """What tells the questions of a table from others of its benchmark; empty where all were asked the same."""
+        several = len({number for (benchmark, _, _), number in self.sets.items() if benchmark == trial.benchmark}) > 1
+        return f"questions {_digest(trial)[:8] or 'unknown'}" if several else ""
+
+    def pooled(self, trials: Sequence[Trial]) -> Trial:
+        """Several trials of one strategy as one, its units known by (seed, unit); units asked twice are averaged.
+
+        Where one of them has no outcomes, it is the last of them alone. Costs are medians, other figures means.
+        """
+        if len(trials) > 1 and all(trial.units for trial in trials):
+            units = self._units(trials)
+            return Trial(_merged(trials, units, len({self.seed(trial) for trial in trials})), units)
+        last = trials[-1]
+        return Trial(last.record, self._units([last]) or None)
+
+    def _units(self, trials: Sequence[Trial]) -> dict[Any, float]:
+        scores: dict[Any, list[float]] = {}
+        for trial in trials:
+            for unit, score in (trial.units or {}).items():
+                scores.setdefault((self.seed(trial), unit), []).append(score)
+        return {unit: statistics.fmean(values) for unit, values in scores.items()}
+
+
+def _digest(trial: Trial) -> str:
+    return str(trial.record.get("questions") or "")
+
+
+def _seed(trial: Trial) -> int:
+    return int(trial.record.get("seed") or 0)
+
+
+def _merged(trials: Sequence[Trial], units: Mapping[Any, float], seeds: int) -> dict[str, Any]:
+    """The last record with the figures of all."""
+    records = [trial.record for trial in trials]
+    value, error = mean_and_error(list(units.values()))
+    asked = {(record.get("questions") or record.get("seed"), record["n"]) for record in records}
+    return {
+        **records[-1],
+        "n": sum(n for _, n in asked),
+        "units": len(units),
+        "seeds": seeds,
+        "metric": {**records[-1]["metric"], "value": value, "se": error},
+        "cost": _each([record.get("cost") for record in records], statistics.median),
+        "overlap": _each([record.get("overlap") for record in records], statistics.fmean),
+        "attention": _each([record.get("attention") for record in records], statistics.fmean),
+        "heads": _each([record.get("heads") for record in records], statistics.fmean),
+        "diversity": _each([{"": record.get("diversity")} for record in records], statistics.fmean)[""],
+    }
+
+
+def _each(groups: Sequence[Mapping[str, Any] | None], middle: Any) -> dict[str, Any]:
+    """Key by key the middle of all numbers; what is no number is that of the last."""
+    told: dict[str, Any] = {key: value for group in groups if group for key, value in group.items()}
+    numbers = {key: [group[key] for group in groups if group and is_number(group.get(key))] for key in told}
+    return told | {key: middle(found) for key, found in numbers.items() if found}

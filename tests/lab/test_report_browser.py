@@ -1,0 +1,327 @@
+"""The pages as a reader meets them: opened from a file in a browser that has no network to reach."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.lab.fake_records import fake_record, study_a, write_folder
+
+from headwise.cli import main
+from headwise_lab.report import build
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1300,1000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two benchmarks, two budgets, two head counts, a failed trial and a refused one."""
+    path = tmp_path_factory.mktemp("study")
+    write_folder(path, study_a(("first", "second"), n=20))
+    broken = {key: value for key, value in fake_record("broken", 2, benchmark="first").items() if key != "metric"}
+    refused = {**fake_record("vast", 4, benchmark="second"), "refused": "keep=500 cannot be met"}
+    with (path / "results.jsonl").open("a") as stream:
+        stream.write(json.dumps({**broken, "error": "Traceback\nContractError: broken"}) + "\n")
+        stream.write(json.dumps(refused) + "\n")
+    build(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(folder, tmp_path_factory) -> Path:
+    """A comparison page: the second folder does better at 16 tokens, with another version."""
+    other = tmp_path_factory.mktemp("other")
+    trials = study_a(("first", "second"), n=20)
+    changed = [
+        ({**record, "versions": {"headwise": "0.2.0"}}, ability + 0.3 * (record["budget"]["kept"] == 16))
+        for record, ability in trials
+    ]
+    write_folder(other, changed)
+    out = tmp_path_factory.mktemp("compared") / "both"
+    assert main(["report", str(folder), str(other), "--out", str(out)]) == 0
+    return out
+
+
+class Reader:
+    """What a reader does with a page, and sees of it."""
+
+    def __init__(self, browser, page: Path, state: str = "") -> None:
+        self.browser, self.page = browser, page
+        self.logs: dict[str, list] = {"browser": [], "performance": []}
+        self.listen()  # what an earlier page said is not this one's
+        self.logs = {"browser": [], "performance": []}
+        browser.get("about:blank")
+        browser.get(page.as_uri() + state)
+
+    def listen(self) -> None:
+        for kind, told in self.logs.items():
+            told.extend(self.browser.get_log(kind))
+
+    def run(self, script: str, *given):
+        return self.browser.execute_script(script, *given)
+
+    def texts(self, selector: str) -> list[str]:
+        """Texts of the elements that are to be seen, or would be if scrolled to."""
+        return self.run(
+            "return [...document.querySelectorAll(arguments[0])].filter((one) => one.checkVisibility())"
+            ".map((one) => one.textContent.trim())",
+            selector,
+        )
+
+    def set(self, field: str, value: str) -> None:
+        self.run(
+            "const field = document.querySelector('.filters').elements[arguments[0]]; field.value = arguments[1];"
+            "field.dispatchEvent(new Event('input', { bubbles: true }))",
+            field,
+            value,
+        )
+
+    def click(self, selector: str) -> None:
+        from selenium.webdriver.common.by import By
+
+        found = self.browser.find_element(By.CSS_SELECTOR, selector)
+        self.run("arguments[0].scrollIntoView({ block: 'center', behavior: 'instant' })", found)
+        found.click()
+
+    def count(self) -> tuple[int, int]:
+        """Rows shown and rows there are, as the page tells."""
+        (told,) = self.texts(".filters output")
+        words = told.split()
+        return int(words[0]), int(words[2])
+
+    def state(self) -> str:
+        return self.run("return location.hash")
+
+    def labels(self, section: str) -> list[tuple[str, str]]:
+        """Budget and heads of the rows of a section's first table."""
+        rows = f"#{section} .block:first-of-type tbody tr"
+        found = self.texts(f"{rows} td:nth-child(1)"), self.texts(f"{rows} td:nth-child(2)")
+        return list(zip(*found, strict=True))
+
+
+@pytest.fixture
+def reader(browser, folder) -> Reader:
+    return Reader(browser, folder / "report.html")
+
+
+def record_of(folder: Path, **wanted: object) -> dict:
+    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    return next(
+        record for record in lines
+        if record["benchmark"] == wanted["benchmark"] and record["budget"]["given"] == wanted["budget"]
+        and record["strategies"]["head_scoring"] == wanted["scoring"]
+        and record["strategies"]["head_count"] == wanted["heads"]
+    )  # fmt: skip
+
+
+def test_tables_figures_and_failures_are_there_and_nothing_is_asked_for(reader, folder):
+    assert reader.labels("first") == [("keep 48 (64.0)", "4"), ("keep 48 (64.0)", "2"), ("keep 16 (37.3)", "4"),
+                                      ("keep 16 (37.3)", "2")]  # fmt: skip
+    shown, of = reader.count()
+    assert shown == of == len(reader.run("return [...document.querySelectorAll('table.filtered tbody tr')]"))
+    decoded = "return Promise.all([...document.images].map((one) => one.decode().then(() => one.naturalWidth)))"
+    assert len(reader.run(decoded)) == 4
+    assert min(reader.run(decoded)) > 100
+    assert all(reader.run("return [...document.querySelectorAll('figure img')].map((one) => one.alt.length > 20)"))
+    failures = reader.texts("#failures td")
+    assert "ContractError: broken" in failures
+    assert "keep=500 cannot be met" in failures
+    reader.click("#first a.figure")
+    reader.listen()
+    assert reader.logs["browser"] == []
+    asked = [json.loads(line["message"])["message"] for line in reader.logs["performance"]]
+    addresses = {told["params"]["request"]["url"] for told in asked if told["method"] == "Network.requestWillBeSent"}
+    assert reader.page.as_uri() in addresses
+    outside = {address for address in addresses if not address.startswith(("file:", "data:", "about:"))}
+    assert outside == set()
+
+
+def test_filters_hide_what_does_not_match_and_clearing_shows_it_again(reader):
+    everything = reader.count()
+    reader.set("benchmark", "second")
+    assert reader.texts("main h2")[:2] == ["Findings", "second"]
+    assert "first" not in reader.texts(".contents a")
+    assert all(text.startswith("second") for text in reader.texts("#findings .findings li"))
+    reader.set("budget", "keep 16")
+    reader.set("heads", "4")
+    assert reader.labels("second") == [("keep 16 (37.3)", "4")]
+    assert all("keep 16" in text for text in reader.texts("#findings .findings li"))
+    offered = "return [...document.querySelectorAll('#second .setting option')].filter((one) => !one.disabled)"
+    assert reader.run(f"{offered}.map((one) => one.textContent)") == ["keep 16 (37.3) with 4 heads"]
+    assert set(reader.texts("#records tbody td:nth-child(2)")) == {"second"}
+    shown, of = reader.count()
+    assert 0 < shown < of == everything[1]
+    reader.click(".filters [name=clear]")
+    assert reader.count() == everything
+    assert reader.state() == ""
+
+
+def test_a_search_leaves_the_strategies_that_match(reader):
+    reader.set("strategy", "SHARP")
+    assert reader.texts("#first .block:first-of-type th") == ["Token", "Head", "sharp"]
+    commands = reader.texts("#records tbody td:nth-child(3)")
+    assert len(commands) == 8
+    assert all("head_scoring=sharp" in text for text in commands)
+    reader.set("strategy", "no such thing")
+    assert reader.count()[0] == 0
+    assert reader.texts(".none") == ["No row matches these filters."]
+
+
+def test_a_filtered_view_is_restored_from_its_address(browser, folder, reader):
+    reader.set("benchmark", "first")
+    reader.set("budget", "keep 48")
+    reader.set("strategy", "dull")
+    state, count = reader.state(), reader.count()
+    again = Reader(browser, folder / "report.html", state)
+    assert (again.count(), again.state()) == (count, state)
+    assert again.run("return document.querySelector('.filters').elements.benchmark.value") == "first"
+    assert again.labels("first") == [("keep 48 (64.0)", "4"), ("keep 48 (64.0)", "2")]
+    unknown = Reader(browser, folder / "report.html", "#benchmark=gone&heads=77")
+    assert unknown.count()[0] == unknown.count()[1]
+
+
+def test_a_number_opens_its_n_error_difference_strategies_and_command(reader, folder):
+    record = record_of(folder, benchmark="first", budget="keep=16", scoring="sharp", heads="fixed:heads=4")
+    reader.click(f"#first .block:first-of-type a[href='#r-{record['id']}']")
+    facts = dict(zip(reader.texts("#facts dt"), reader.texts("#facts dd"), strict=True))
+    value, se = record["metric"]["value"], record["metric"]["se"]
+    assert reader.texts("#facts .value")[0].startswith(f"{value:.2f}")
+    assert facts["Figure"] == f"{value:.2f} ± {se:.4g} (SE)"
+    assert facts["n"] == "20 questions of first"
+    assert "head_scoring=sharp" in facts["Strategies"].splitlines()
+    assert facts["Command"].startswith("headwise run --strategy sharp")
+    assert facts["Where"] == "headwise 0.1.0, torch 2.13.0, cpu, a made-up CPU"
+    assert (facts["Record"], facts["Seed"]) == (record["id"], "0")
+    assert " to " in facts["95% interval"]
+    assert reader.texts("#facts .copy") == ["Copy"]
+
+
+def test_details_open_and_close_from_the_keyboard(reader):
+    from selenium.webdriver.common.keys import Keys
+
+    reader.run("document.querySelector('#first a.figure').focus()")
+    reader.browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert reader.texts("#facts h4")
+    reader.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert reader.texts("#facts h4") == []
+    assert reader.run("return document.activeElement === document.querySelector('#first a.figure')")
+
+
+def test_a_header_sorts_its_table_up_down_and_back(reader):
+    column = "#records tbody td:nth-child(5)"
+    before = reader.texts(column)
+    numbers = [float(text.split()[0]) for text in before]
+    header = "#records th:nth-child(5) button"
+    for direction, wanted in (("ascending", sorted(numbers)), ("descending", sorted(numbers, reverse=True))):
+        reader.click(header)
+        assert [float(text.split()[0]) for text in reader.texts(column)] == wanted
+        assert reader.run("return document.querySelector('#records th:nth-child(5)').ariaSort") == direction
+    reader.click(header)
+    assert reader.texts(column) == before
+
+
+def panels(reader: Reader, root: str = "#kept-first") -> list[dict]:
+    """What every panel shows: strategy, tokens kept, boxes, the picture and the text below."""
+    return reader.run(
+        "return [...document.querySelectorAll(arguments[0] + ' .panel')].map((panel) => ({"
+        "name: panel.dataset.strategy, kept: panel.querySelector('.cells').getAttribute('d').split('z').length - 1,"
+        "cells: panel.querySelector('.cells').getAttribute('d'), boxes: panel.querySelectorAll('.box').length,"
+        "picture: panel.querySelector('image').getAttribute('href'),"
+        "told: panel.querySelector('figcaption').textContent }))",
+        root,
+    )
+
+
+def test_overlays_lay_what_each_strategy_kept_over_the_picture(reader, folder):
+    record = record_of(folder, benchmark="first", budget="keep=16", scoring="sharp", heads="fixed:heads=4")
+    reader.set("budget", "keep 16")
+    reader.set("heads", "4")
+    shown = panels(reader)
+    assert [panel["name"] for panel in shown] == ["sum (all heads)", "random (control)", "sharp"]
+    assert [panel["kept"] for panel in shown] == [16, 16, 16]
+    assert all(panel["boxes"] == 1 and panel["picture"].startswith("data:image/webp") for panel in shown)
+    assert len({panel["cells"] for panel in shown}) == 3
+    from headwise_lab.records import read_outcomes
+
+    data = reader.run("return JSON.parse(document.querySelector('#kept-first script').textContent)")
+    asked = data["questions"][0]["id"]
+    (outcome,) = [one for one in read_outcomes(folder, record["id"]) if one["id"] == asked]
+    size = 100 / 12
+    corners = [tuple(map(float, part.split("h")[0].split())) for part in shown[2]["cells"].split("M")[1:]]
+    assert sorted(round(y / size) * 12 + round(x / size) for x, y in corners) == outcome["kept"]
+    sign = "✓" if outcome["score"] else "✗"
+    assert f"{sign} {outcome['prediction']}" in shown[2]["told"]
+    assert len(data["pictures"]) == len(set(data["pictures"])) == 5
+
+
+def test_overlays_follow_the_question_and_the_strategies_chosen(browser, reader, folder):
+    first = panels(reader)
+    reader.click("#kept-first .after")
+    second = panels(reader)
+    assert [panel["name"] for panel in second] == [panel["name"] for panel in first]
+    assert [panel["cells"] for panel in second] != [panel["cells"] for panel in first]
+    assert second[0]["picture"] != first[0]["picture"]
+    reader.click("#kept-first .chip:has([value='dull'])")
+    assert [panel["name"] for panel in panels(reader)] == ["sum (all heads)", "random (control)", "sharp", "dull"]
+    free = "return document.querySelectorAll('#kept-first .chip input:not(:checked):not(:disabled)').length"
+    assert reader.run(free) == 0  # four at once
+    reader.click("#kept-first .chip:has([value='sharp'])")
+    shown = panels(reader)
+    assert [panel["name"] for panel in shown] == ["sum (all heads)", "random (control)", "dull"]
+    assert panels(Reader(browser, folder / "report.html", reader.state())) == shown
+
+
+def test_the_page_shows_everything_without_scripts(browser, folder):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        reader = Reader(browser, folder / "report.html")
+        assert len(reader.texts("#first .block:first-of-type tbody tr")) == 4
+        assert len(reader.texts("#records tbody tr")) == 42
+        assert reader.texts(".filters") == []
+        assert reader.run("return document.querySelectorAll('noscript img').length") == 2
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_comparison_page_filters_opens_and_overlays_likewise(browser, compared):
+    reader = Reader(browser, compared / "report.html")
+    assert reader.texts("h1") == ["Side by side"]
+    everything = reader.count()
+    reader.set("benchmark", "second")
+    reader.set("budget", "keep 16")
+    assert set(reader.texts("#side-by-side tbody td:nth-child(1)")) == {"second"}
+    assert 0 < reader.count()[0] < everything[0]
+    reader.click("#side-by-side tbody tr:not([hidden]) td:nth-last-child(6) a.figure")
+    facts = dict(zip(reader.texts("#facts dt"), reader.texts("#facts dd"), strict=True))
+    assert facts["To A"].endswith("(20 pairs)")
+    assert "McNemar" in facts["p"]
+    assert [text[0] for text in reader.texts("#facts h5")] == ["A", "B"]
+    reader.run("document.querySelector('#facts').hidePopover()")
+    shown = panels(reader, "#kept-side-by-side-second")
+    assert [panel["name"] for panel in shown] == ["A", "B"]
+    reader.listen()
+    assert reader.logs["browser"] == []

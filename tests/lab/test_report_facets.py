@@ -1,0 +1,127 @@
+"""What rows, columns and sentences are filtered by, and which records their numbers lead to."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tests.lab.fake_records import fake_record
+
+from headwise.errors import DataError
+from headwise_lab.inputs import squared
+from headwise_lab.report.facets import NO_CHOICE, Facets, of_columns, of_record, of_rows, plain, union
+from headwise_lab.report.grid import Grid, Mark
+from headwise_lab.report.kept_views import bits
+from headwise_lab.report.page_records import Book
+from headwise_lab.report.page_tables import page_table
+from headwise_lab.report.squares import square
+
+
+def book(*records: dict) -> Book:
+    return Book.of(records)
+
+
+@pytest.mark.parametrize(
+    ("record", "heads"),
+    [
+        (fake_record(), "all"),
+        (fake_record("sharp", 4), "4"),
+        (fake_record("sharp", "score_gap:at_least=2"), "score_gap"),
+        (fake_record(pruning="random:seed=0"), NO_CHOICE),
+        ({**fake_record("sharp", 4), "error": "no"}, "4"),
+    ],
+)
+def test_a_record_is_of_its_benchmark_budget_heads_and_model(record, heads):
+    assert Facets(("made-up",), ("keep 16",), (heads,), ("demo-llava",)) == of_record(record)
+
+
+def test_rows_are_of_their_labels_else_of_the_records_their_numbers_come_from():
+    base, sharp = fake_record(), fake_record("sharp", 4)
+    known = book(base, sharp).facets
+    grid = Grid.of(
+        "T", "t", ["Token", "Head", "a", "b"],
+        [
+            [Mark("keep 16 (37.3)", bold=True), "4", Mark("1", anchor=base["id"]), Mark("2", anchor=sharp["id"])],
+            ["", "-", Mark("3", anchor=sharp["id"]), "-"],
+            ["", "", "-", "-"],
+        ],
+    )  # fmt: skip
+    around = Facets(benchmark=("made-up",), model=("demo-llava",))
+    found = of_rows(grid, known, around)
+    assert [one.budget for one in found] == [("keep 16",)] * 3
+    assert [one.heads for one in found] == [("4",), ("4",), ()]
+    assert {one.benchmark for one in found} == {("made-up",)}
+
+
+def test_columns_named_by_a_budget_are_of_it_and_so_is_what_follows():
+    known = book(fake_record(keep=16), fake_record(keep=48)).facets
+    grid = Grid.of("T", "t", ["Method", "Before layer", "keep 48", "prefill", "keep 16", "prefill"], [])
+    assert of_columns(grid, known) == ["", "", "keep 48", "keep 48", "keep 16", "keep 16"]
+
+
+@given(st.lists(st.builds(Facets, *[st.lists(st.sampled_from("abc"), max_size=3).map(tuple)] * 4), max_size=4))
+def test_a_union_holds_every_value_once(several):
+    joined = union(several)
+    for kind in ("benchmark", "budget", "heads", "model"):
+        values = [value for one in several for value in getattr(one, kind)]
+        assert set(getattr(joined, kind)) == set(values)
+        assert len(getattr(joined, kind)) == len(set(values))
+
+
+@pytest.mark.parametrize(
+    ("label", "value"), [("keep 16 (37.3)", "keep 16"), ("tokens=48", "tokens 48"), ("knee:x=1", "knee"), ("4", "4")]
+)
+def test_labels_are_filtered_by_without_options_and_means(label, value):
+    assert value == plain(label)
+
+
+def test_numbers_without_records_of_their_own_take_those_of_their_row():
+    base, sharp = fake_record(), fake_record("sharp", 4)
+    grid = Grid.of(
+        "T", "t", ["Budget", "Method", "A", "B", "C"],
+        [["keep 16", Mark("x", anchor=base["id"]), "1.5", Mark("+2 ± 1", records=(base["id"], sharp["id"])), "-"]],
+    )  # fmt: skip
+    (row,) = page_table(grid, book(base, sharp), Facets()).rows
+    assert [cell.linked for cell in row.cells] == ["", "", base["id"], sharp["id"], ""]
+    assert [cell.records for cell in row.cells][2:4] == ["", f"{base['id']} {sharp['id']}"]
+    assert row.records == base["id"]
+
+
+def test_a_label_that_repeats_is_filled_in_so_that_rows_may_be_sorted():
+    grid = Grid.of("T", "t", ["Token", "Head"], [["keep 16", "4"], ["", "2"], ["keep 8", "4"]])
+    rows = page_table(grid, book(fake_record()), Facets()).rows
+    assert [(row.cells[0].mark.text, row.cells[0].again) for row in rows] == [
+        ("keep 16", False),
+        ("keep 16", True),
+        ("keep 8", False),
+    ]
+
+
+@given(st.integers(1, 24).flatmap(lambda side: st.tuples(st.just(side), st.sets(st.integers(0, side * side - 1)))))
+def test_kept_tokens_travel_as_bits(drawn):
+    side, kept = drawn
+    text = bits(sorted(kept), side * side)
+    found = [8 * place + bit for place, byte in enumerate(base64.b64decode(text)) for bit in range(8)
+             if byte & (128 >> bit)]  # fmt: skip
+    assert found == sorted(kept)
+
+
+def test_a_picture_is_its_centre_and_boxes_are_shares_of_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    shown = square(tmp_path / "wide.png", [(10, 0, 30, 20), (0, 0, 60, 40)])
+    assert np.array_equal(np.asarray(shown.image), pixels[:, 10:50])
+    assert shown.shares == [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
+    assert shown.data_uri().startswith("data:image/webp;base64,")
+    whole = square(tmp_path / "wide.png", [(10, 0, 30, 20)], padded=True)
+    assert np.array_equal(np.asarray(whole.image)[10:50], pixels)
+    assert np.asarray(whole.image)[[9, 50], :].reshape(-1, 3).tolist() == [[122, 116, 104]] * 120
+    assert whole.boxes == ((10, 10, 30, 30),)
+    assert squared([(10, 0, 30, 20)], (60, 40)) == (list(whole.boxes), whole.image.size)  # as recall is counted
+    (tmp_path / "none.png").write_text("no picture")
+    with pytest.raises(DataError, match="is not an image that can be read"):
+        square(tmp_path / "none.png", [])
