@@ -151,7 +151,7 @@ def test_a_gain_that_does_not_survive_the_correction_is_not_recommended():
     many = [trial_of(fake_record(f"s{index}", 4), gain(0)) for index in range(12)]
     crowded = compare([base, control, trial_of(fake_record("first", 4), gain(8)), *many])[0]
     cell = crowded.rows[0].cells["first"]
-    assert 2 / 2**8 == pytest.approx(cell.against_baseline.p)
+    assert pytest.approx(cell.against_baseline.p) == 2 / 2**8
     assert 27 / 2 * cell.against_baseline.p == pytest.approx(cell.adjusted)  # p of 2 comparisons among 27
     assert (cell.against_baseline.seems, cell.verdict, cell.recommended) == ("better", "no difference", False)
     assert "(1 of 13 looked better by themselves, p at most 0.05)" in recommendations(crowded)[0]

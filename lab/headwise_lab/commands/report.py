@@ -61,7 +61,7 @@ def report(
 
     One folder gets report.html, report.md, tables/ and figures/ beside its records. Of several, trials are matched by
     what they were asked to do and compared question by question: difference to the first with its standard error, a
-    bootstrap interval, an exact test where answers are right or wrong, and Holm's correction over the table;
+    bootstrap interval, an exact or permutation test, and Holm's correction over the table;
     `--by benchmark,budget` compares folders whose strategies differ. Tables to recount are either scores by token
     budget and head count, or perplexity against effective context.
     """

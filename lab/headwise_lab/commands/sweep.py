@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from headwise_lab.commands.options import Data
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part, Plan
@@ -28,8 +29,10 @@ def sweep(
     executor: Annotated[
         str,
         typer.Option(
-            help="What runs the trials: local (processes of this machine), ray (a cluster), slurm (jobs), or another"
-            " that is installed."
+            metavar="NAME[:option=value,...]",
+            help="What runs the trials: local (processes of this machine), ray (address=, cpus=), slurm (partition=,"
+            " time=MINUTES, gpus=, cpus=, mem=GB, gres=, account=, qos=, constraint=, spool=FOLDER), or another that is"
+            " installed.",
         ),
     ] = "local",
     workers: Annotated[
@@ -45,7 +48,7 @@ def sweep(
     retries: Annotated[int, typer.Option(min=0, help="Times that a failed trial is tried again.")] = 1,
     model: Annotated[list[str] | None, typer.Option(help="Models instead of the file's; repeat.")] = None,
     benchmark: Annotated[list[str] | None, typer.Option(help="Benchmarks instead of the file's; repeat.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with the benchmarks' files, as in `headwise run`.")] = None,
+    data: Data = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions asked of each benchmark.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda (all GPUs), cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
@@ -69,7 +72,7 @@ def sweep(
     given = {
         "models": model,
         "benchmarks": benchmark,
-        "data": None if data is None else str(data),
+        "data": data,
         "limit": limit,
         "device": device,
         "dtype": dtype,

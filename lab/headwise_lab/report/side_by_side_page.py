@@ -18,8 +18,8 @@ from headwise_lab.report.statistics import LEVEL
 
 METHOD = (
     f"Figures are means over the questions both sides share, ± SE; the difference is paired, with its {CONFIDENCE:.0%}"
-    " interval (BCa bootstrap). p is McNemar's exact test where answers are right or wrong, else the bootstrap's; Holm"
-    f" corrects it over the table. A difference is called one where that is at most {LEVEL:.3f}."
+    " interval (BCa bootstrap). p is McNemar's exact test where answers are right or wrong, else that of sign flips;"
+    f" Holm corrects it over the table. A difference is called one where that is at most {LEVEL:.3f}."
 )
 _STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 _FIGURES = 8  # columns behind the labels
@@ -94,7 +94,8 @@ def _facts(pair: Pair) -> dict[str, Any]:
     return known({
         "reference": "A", "difference": found.difference, "difference_se": found.se, "low": found.low,
         "high": found.high, "pairs": found.n, "p": found.probability, "adjusted_p": pair.adjusted,
-        "test": "bootstrap" if found.p_mcnemar is None else "McNemar's exact test", "family": "the table (Holm)",
+        "test": "sign-flip permutation" if found.p_mcnemar is None else "McNemar's exact test",
+        "family": "the table (Holm)",
         "verdict": pair.verdict,
     })  # fmt: skip
 
