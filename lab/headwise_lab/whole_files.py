@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headwise.errors import DataError
+
+_HIDDEN = ".part"
+ABANDONED = 3600.0
+"""Seconds after which nobody is still writing a hidden file; the clocks of two machines may differ by minutes."""
 
 
 def put(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -16,7 +21,7 @@ def put(path: Path, content: bytes, *, durable: bool = True) -> None:
 
     ``durable``: it is on disk when this returns, also if the machine stops.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_HIDDEN)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -28,6 +33,14 @@ def put(path: Path, content: bytes, *, durable: bool = True) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what a ``put`` that was killed left in a folder long ago; what may still be written stays."""
+    for path in folder.glob(f".*{_HIDDEN}"):
+        with suppress(OSError):  # moved into place meanwhile, or somebody else's
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def free(paths: Sequence[Path], *, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import attrs
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from headwise_lab.kv.needle import NEW_TOKENS, Answer, Grid, ask, batches, find_
 from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, Passkeys
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models_io import load_language_model
+from headwise_lab.places import at_hand, place
 from headwise_lab.records import read_outcomes
 from headwise_lab.store import Store
 
@@ -145,10 +147,10 @@ def test_a_passkey_counts_where_it_stands_in_the_answer(loaded, prompts):
 def test_an_answer_ends_where_the_model_ends_it(loaded, prompts, monkeypatch):
     (said,) = ask(loaded, eviction_recipe("none"), prompts[:1])
     ids = loaded.tokenizer(said.text, add_special_tokens=False)["input_ids"]
-    for place in (0, 2):
-        monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", ids[place])
+    for end in (0, 2):
+        monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", ids[end])
         (stopped,) = ask(loaded, eviction_recipe("none"), prompts[:1])
-        assert stopped.text == loaded.tokenizer.decode(ids[: ids.index(ids[place])])
+        assert stopped.text == loaded.tokenizer.decode(ids[: ids.index(ids[end])])
 
 
 def test_batches_hold_one_length_each_and_leave_nothing_out(loaded):
@@ -237,6 +239,21 @@ def test_the_command_prints_records_pairs_and_heat_maps(folder, capsys, tmp_path
     monkeypatch.setattr(needle_module, "ask", None)
     assert needle(folder, *typed) == 0
     assert capsys.readouterr().out == told.out
+
+
+def test_behind_a_url_are_the_records_and_heat_maps_and_nothing_is_run_again(folder, capsys, monkeypatch):
+    typed = [*CHOSEN, "--json", "--out", "memory://needle/out"]
+    assert needle(folder, *typed) == 0
+    told = capsys.readouterr()
+    monkeypatch.setattr(needle_module, "ask", None)
+    assert needle(folder, *typed) == 0
+    assert capsys.readouterr().out == told.out
+    with at_hand(place("memory://needle/out")) as copy:
+        assert [record["id"] for record in json.loads(told.out)] == list(Store.look(copy).records)
+        pictures = sorted(path.name for path in (copy / "figures").iterdir())
+    assert [name.partition("-")[2].rpartition("-")[0] for name in pictures] == ["none", "streaming"]
+    assert all(f"heat map: memory://needle/out/figures/{name}\n" in told.err for name in pictures)
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_the_command_of_a_record_makes_it_again(folder, capsys):

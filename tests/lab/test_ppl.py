@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import attrs
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -264,6 +265,17 @@ def test_what_is_stored_is_not_run_again(folder, words, capsys, tmp_path, monkey
     monkeypatch.setattr(measure, "read_text", None)
     assert ppl(folder, words, *typed) == 0
     assert capsys.readouterr().out == before
+
+
+def test_what_is_stored_behind_a_url_is_not_run_again(folder, words, capsys, monkeypatch):
+    typed = [*strategies("none", "window:window=6"), "--json", "--out", "memory://ppl/out"]
+    assert ppl(folder, words, *typed) == 0
+    before = capsys.readouterr()
+    assert "stored in memory://ppl/out\n" in before.err
+    monkeypatch.setattr(measure, "measure_text", lambda *_, **__: pytest.fail("it was run again"))
+    assert ppl(folder, words, *typed) == 0
+    assert capsys.readouterr().out == before.out
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_the_table_says_what_differs_and_what_to_mind(folder, words, capsys, monkeypatch):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import pytest
-from tests.lab.fake_sweep import trials
+from tests.lab.fake_kills import ANSWER, REQUEST, Sweeps
+from tests.lab.fake_sweep import result, trials
 
 from headwise import DataError
 from headwise.cli import main
@@ -98,6 +100,23 @@ def test_status_tells_of_a_sweep_behind_a_url(url, capsys):
     assert not is_locked(folder)
     assert main(["status", url]) == 0
     assert "Fake: 4 trials, 2 done, 2 waiting; not running" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_killed_around_its_requests_ends_as_if_it_were_not(url, tmp_path):
+    listed, killed = trials(8), -signal.SIGKILL
+    with Sweeps("s3fs") as sweeps:
+        for die in ((REQUEST, 1), (ANSWER, 1), (REQUEST, 6), (ANSWER, 4), (ANSWER, 5)):
+            assert sweeps.run(tmp_path, len(listed), out=url, die=die) == killed
+        found = len(Store.look(place(url)).records)
+        assert sweeps.run(tmp_path, len(listed), out=url) == 0
+    store = Store.open(place(url), "sweep")
+    assert store.warnings == ()
+    assert 2 <= found < len(listed)
+    assert dict(store.records) == {trial.id: {**result(trial)[0], "attempt": 1} for trial in listed}
+    with at_hand(place(url)) as copy:
+        assert len((copy / "results.jsonl").read_bytes().splitlines()) == len(listed)
+        assert all(read_outcomes(copy, trial.id) == result(trial)[1] for trial in listed)
+    assert not is_locked(place(url))
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence_and_is_not_made(server):

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from threading import Thread
 
+import pytest
 from tests.lab import fake_writer
 
 from headwise_lab.files import LOCK
@@ -19,6 +20,12 @@ from headwise_lab.store import Store
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["headwise_lab.files", "headwise_lab.store", "pyarrow.parquet"])
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """The processes find ``tests`` also where pytest was not started as a module."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
 
 
 def writer(folder: Path, name: str, count: int):

@@ -203,6 +203,7 @@ def test_a_job_that_slurm_starts_once_more_owns_up_and_goes_on(spool, monkeypatc
     settling.start()
     slurm_job.serve(str(spool.folder), "job1")
     assert spool.has_left("job1")
+    settling.join()
     assert found.pop(name).error == "WorkerDied: Slurm ended the job in the middle of the trial"
     assert {o.record["id"] for o in found.values()} == {trial.id for trial in trials(40)} - {lost.id}
 

@@ -36,8 +36,10 @@ def needle(
     device: Device = "cpu",
     attention: Attention = "sdpa",
     out: Annotated[
-        Path | None,
-        typer.Option(help="Also store records, answers and heat maps here; what is here already is not run again."),
+        str | None,
+        typer.Option(
+            help="Also store records, answers and heat maps in this folder or URL; what is there is not run again."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
 ) -> None:
@@ -53,14 +55,15 @@ def needle(
     from headwise_lab.kv.passkey import Passkeys
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models_io import load_language_model
+    from headwise_lab.places import place
     from headwise_lab.store import Store
 
-    known = HeadProfile.load(profile) if profile else None
+    known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
     prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
-    store = Store.open(out, "needle") if out is not None else None
+    store = Store.open(to, "needle") if to is not None else None
     for warning in store.warnings if store else ():
         typer.echo(f"warning: {warning}", err=True)
     measured = _measure(loaded, recipes, prompts, grid, batch=batch, profile=profile, store=store)
@@ -92,14 +95,13 @@ def _measure(
     from headwise_lab.kv.console import progress_bars
     from headwise_lab.kv.measure import strategy_text
     from headwise_lab.kv.needle import find_passkeys, identity
-    from headwise_lab.records import read_outcomes
 
     measured: list[Measured] = []
     with progress_bars() as bar:
         for recipe in recipes:
             name = identity(loaded, recipe, prompts)
             if store is not None and store.done(name):
-                measured.append((dict(store.records[name]), read_outcomes(store.folder, name)))
+                measured.append((dict(store.records[name]), store.outcomes(name)))
                 continue
             advance = bar(strategy_text(recipe), len(prompts))
             measured.append(
@@ -186,6 +188,9 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
 
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     from headwise_lab.kv.heat_map import draw
+    from headwise_lab.places import at_hand
 
-    for record in records:
-        typer.echo(f"heat map: {draw(record, folder / 'figures')}", err=True)
+    with at_hand(folder, writes=True) as local:
+        drawn = [draw(record, local / "figures") for record in records]
+    for path in drawn:
+        typer.echo(f"heat map: {folder / 'figures' / path.name}", err=True)

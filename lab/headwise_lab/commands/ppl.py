@@ -42,7 +42,8 @@ def ppl(
         int | None, typer.Option(min=1, help="Tokens read at once; changes memory and time, no figure. [default: 512]")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also store records and losses here; what is here already is not run again.")
+        str | None,
+        typer.Option(help="Also store records and losses in this folder or URL; what is there is not run again."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
 ) -> None:
@@ -58,13 +59,14 @@ def ppl(
     from headwise_lab.kv.recipes import planned
     from headwise_lab.kv.texts import tokens_of
     from headwise_lab.models_io import load_language_model
+    from headwise_lab.places import place
     from headwise_lab.store import Store
 
-    known = HeadProfile.load(profile) if profile else None
+    known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
     asked = tokens_of(loaded.tokenizer, text, tokens)
-    store = Store.open(out, "ppl") if out is not None else None
+    store = Store.open(to, "ppl") if to is not None else None
     for warning in [*(store.warnings if store else ()), *_warnings(loaded, tokens)]:
         typer.echo(f"warning: {warning}", err=True)
     measured = _measure(loaded, asked, recipes, store=store, profile=profile, chunk=chunk)
@@ -93,14 +95,13 @@ def _measure(
     """Record and outcomes of every recipe, run or from the store."""
     from headwise_lab.kv.console import progress_bars
     from headwise_lab.kv.measure import command_line, identity, measure_text, strategy_text
-    from headwise_lab.records import read_outcomes
 
     measured: list[Measured] = []
     with progress_bars() as bar:
         for recipe in recipes:
             name = identity(loaded, text, recipe)
             if store is not None and store.done(name):
-                measured.append((dict(store.records[name]), read_outcomes(store.folder, name)))
+                measured.append((dict(store.records[name]), store.outcomes(name)))
                 continue
             advance = bar(strategy_text(recipe), len(text.ids))
             command = command_line(loaded, text, recipe, profile=profile, chunk=chunk)
