@@ -23,6 +23,9 @@ from headwise_adapters.probe import Call, Probe, probe_of
 ROOM = 2**31
 """Bytes that are held on a CPU; beyond them everything is computed again."""
 
+EYES = ("vision_tower", "multi_modal_projector")
+"""Parts of a model that see pictures and nothing else, where it has them under these names."""
+
 GPU_SHARE = 1 / 3
 """Of the memory that is free on a GPU when the first batch comes."""
 
@@ -40,14 +43,16 @@ class _Passed:
 class Prefix:
     """Remembers a model's vision tower and first layers by a key that the caller gives each batch.
 
-    ``room``: bytes that may be held; None leaves it to the device.
+    ``room``: bytes that may be held; None leaves it to the device. ``held``: those that are.
     """
 
     def __init__(self, model: nn.Module, decoder: Decoder, room: int | None = None) -> None:
-        self._tower: Any = getattr(getattr(model, "model", None), "vision_tower", None)
+        inner: Any = getattr(model, "model", None)
+        self._eyes = [part for name in EYES if (part := getattr(inner, name, None)) is not None]
         self._decoder = decoder
         self._features: dict[Hashable, Any] = {}
         self._passed: dict[tuple[Hashable, int], _Passed] = {}
+        self.held = 0
         self._room = _room(model) if room is None else room
 
     @contextmanager
@@ -59,8 +64,8 @@ class Prefix:
         very same tensors, with a new cache that nothing is evicted from.
         """
         with ExitStack() as stack:
-            if tower and self._tower is not None:
-                stack.enter_context(_instead(self._tower, self._look(key, self._tower.forward)))
+            for part in self._eyes if tower else ():
+                stack.enter_context(_instead(part, self._look((key, id(part)), part.forward)))
             for number in range(layers):
                 layer: Any = self._decoder.layers[number]
                 stack.enter_context(_instead(layer, self._pass(key, number, layer)))
@@ -110,8 +115,8 @@ class Prefix:
         """Whether there is room for what was found; then it is taken."""
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors(found)}
         size = sum(storage.nbytes() for storage in storages.values())
-        fits = size <= self._room
-        self._room -= size if fits else 0
+        fits = self.held + size <= self._room
+        self.held += size if fits else 0
         return fits
 
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -48,12 +49,18 @@ def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) ->
 
 @torch.inference_mode()
 def timed(
-    loaded: Loaded, inputs: Inputs, batches: int, attached: Callable[[], AbstractContextManager[Attachment]]
+    loaded: Loaded,
+    inputs: Inputs,
+    batches: int,
+    attached: Callable[[], AbstractContextManager[Attachment]],
+    *,
+    in_turns: bool = True,
 ) -> dict[str, float | None]:
     """Prefill, decode and selection times over the first ``batches`` batches, after the model has warmed up.
 
-    ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed in turns with
-    it, batch by batch, so that whatever else the machine is doing meets both.
+    ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed ``in_turns``
+    with it, batch by batch, so that whatever else the machine is doing meets both; else once for all trials that share
+    ``inputs``.
 
     ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, over its rows.
     ``prefill_share``: median of that time over the unpruned model's, ``prefill_unpruned_ms``.
@@ -69,7 +76,9 @@ def timed(
             with choices_timed(loaded.model, loaded.device, attachment.pipeline) as choices:
                 whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
             alone = _seconds(loaded, prefill, loaded.model, tensors)
-        plain = _seconds(loaded, prefill, loaded.model, tensors)
+        plain = None if in_turns else _plain.setdefault(inputs, {}).get(batch.first)
+        if plain is None:
+            plain = _plain.setdefault(inputs, {})[batch.first] = _seconds(loaded, prefill, loaded.model, tensors)
         prefills.append(1000 * alone / rows)
         unpruned.append(1000 * plain / rows)
         shares.append(alone / plain)
@@ -80,6 +89,10 @@ def timed(
     found = {"prefill_ms": prefills, "prefill_unpruned_ms": unpruned, "prefill_share": shares}
     found |= {"selection_ms": selections, "selection_share": parts, "decode_tokens_per_s": rates}
     return {key: median(values) if values else None for key, values in found.items()}
+
+
+_plain: WeakKeyDictionary[Inputs, dict[int, float]] = WeakKeyDictionary()
+"""Seconds that the model as it is took for the batches that begin with a question."""
 
 
 def prefill(model: Any, tensors: Any) -> Any:

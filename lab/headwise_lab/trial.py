@@ -50,6 +50,7 @@ class Setting:
     study: str | None = None
     data: str | Path | None = None
     timed_batches: int = TIMED_BATCHES
+    timed_in_turns: bool = True
 
 
 @attrs.frozen(eq=False)
@@ -118,7 +119,13 @@ def run_trial(
             answers += ask(inputs, batch, recorder, shared)
             lengths += batch.text
             advance(len(batch.visual))
-    times = timed(loaded, inputs, setting.timed_batches, lambda: attach(loaded.model, setting.recipe))
+    times = timed(
+        loaded,
+        inputs,
+        setting.timed_batches,
+        lambda: attach(loaded.model, setting.recipe),
+        in_turns=setting.timed_in_turns,
+    )
     overlaps = [
         None if truth is None else overlap(answer.kept, truth)
         for answer, truth in zip(answers, inputs.truths, strict=True)

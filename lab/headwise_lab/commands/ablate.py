@@ -37,7 +37,8 @@ BELONG_TO = {
 """Options that mean something in some studies only."""
 
 KV_TOKENS = 1000
-TIMED_BATCHES = {"a": 1, "b": 1, "methods": 5}  # the figure of the last is about time
+ROUGHLY = {"timed_batches": 1, "timed_in_turns": False}  # as in the sweep files of studies a and b
+PRECISELY = {"timed_batches": 5}  # the figure of study methods is about time
 TITLES = {"a": "Study A", "b": "Study B", "methods": "Published methods", "kv": "Study KV"}
 OPTIONS = {"models": "model", "recipes": "recipe", "seeds": "seed", "query_selection": "strategies", "name": "text"}
 """Keys of sweep files whose options have another name; ``head_scoring`` depends on the study."""
@@ -171,14 +172,14 @@ def _compared(
 ) -> dict[str, Any]:
     """What studies a, b and methods compare, as keys of a sweep file."""
     if study == "methods":
-        return {"recipes": recipe or ["*"], "timed_batches": TIMED_BATCHES[study]}
+        return {"recipes": recipe or ["*"], **PRECISELY}
     grid: dict[str, Any] = {"heads": heads or []}
     if study == "a":
         grid["head_scoring"] = strategies or ["*"]
     else:
         grid |= {"head_scoring": [scorer], "query_selection": strategies or ["*"]}
         grid |= {} if heads else {"head_shares": [0.5]}
-    return {"grids": [grid], "timed_batches": TIMED_BATCHES[study]}
+    return {"grids": [grid], **ROUGHLY}
 
 
 def _budgets(tokens: list[float] | None, keep: list[int] | None) -> dict[str, Any]:

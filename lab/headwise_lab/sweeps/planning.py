@@ -55,6 +55,7 @@ def terms_of(sweep: SweepFile) -> Terms:
         limit=sweep.limit,
         batch=sweep.batch,
         timed_batches=sweep.timed_batches,
+        timed_in_turns=sweep.timed_in_turns,
         dtype=sweep.dtype,
         device=sweep.device,
         attention=sweep.attention,
@@ -97,6 +98,7 @@ def setting_of(trial: Trial, terms: Terms, recipe: Recipe) -> Setting:
         study=terms.study,
         data=Path(terms.data) if terms.data else None,
         timed_batches=terms.timed_batches,
+        timed_in_turns=terms.timed_in_turns,
     )
 
 

@@ -111,6 +111,7 @@ class SweepFile:
     ``title`` heads the report; ``study`` says which layout of the report the trials belong to. ``unpruned`` adds the
     model as it is, ``baseline`` FastV at every budget (for grids: ``sum`` over all heads at each token pruning), and
     ``control`` random heads, as many, for every grid. ``data`` is as in ``headwise run``, relative to the file.
+    ``timed_in_turns``: the unpruned model is timed beside every trial, or else once for those that share inputs.
 
     Study kv is models x strategies on one ``text``; in ``kv_eviction``, ``"*"`` stands for the cases of the study.
     """
@@ -125,6 +126,7 @@ class SweepFile:
     limit: int | None = attrs.field(default=None, validator=single(at_least(1)))
     batch: int = attrs.field(default=16, validator=single(at_least(1)))
     timed_batches: int = attrs.field(default=3, validator=single(at_least(1)))
+    timed_in_turns: bool = True
     dtype: str = attrs.field(default="float32", validator=one_of(DTYPES))
     device: str = "cpu"
     attention: str = attrs.field(default="sdpa", validator=one_of(ATTENTIONS))

@@ -76,6 +76,7 @@ class Terms:
     limit: int | None = None
     batch: int = 16
     timed_batches: int = 3
+    timed_in_turns: bool = True
     dtype: str = "float32"
     device: str = "cpu"
     attention: str = "sdpa"
