@@ -7,6 +7,7 @@ import gc
 import json
 import platform
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from headwise.attachment import attach
 from headwise.recipe import Recipe
-from headwise_lab import choosing, costs, flops, memory
+from headwise_lab import choosing, costs, flops, measure, memory
 from headwise_lab.choosing import Stopwatch, choices_timed, each_choice
 from headwise_lab.commands.run import describe
 from headwise_lab.costs import watched
@@ -175,6 +176,23 @@ def test_nothing_is_watched_where_nothing_is_timed(tiny, toy, monkeypatch):
     record, _ = run_trial(Setting(recipe=Recipe.of(), timed_batches=0), Inputs(tiny, toy, toy.questions[:2], 2))
     assert record["cost"]["prefill_ms"] is None
     assert "flops_counted" not in record["cost"]
+
+
+def test_the_unpruned_model_is_timed_in_turns_or_once_for_all_that_share_their_questions(unlike, monkeypatch):
+    ran, real = [], measure.prefill
+    monkeypatch.setattr(measure, "prefill", lambda model, tensors: ran.append(1) or real(model, tensors))
+    times = [timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=keep), in_turns=False) for keep in (30, 12)]
+    assert len(ran) == 2 + 1
+    assert times[0]["prefill_unpruned_ms"] == times[1]["prefill_unpruned_ms"]
+    assert times[1]["prefill_share"] == pytest.approx(times[1]["prefill_ms"] / times[1]["prefill_unpruned_ms"])
+    timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=12))
+    assert len(ran) == 2 + 1 + 2
+
+
+def test_what_is_held_for_other_trials_is_no_memory_of_this_one(unlike, monkeypatch):
+    monkeypatch.setattr(unlike.prefix, "held", 2**20)
+    monkeypatch.setattr(costs, "peak_of", lambda device: nullcontext(memory.Peak(5 * 2**20, 2**20, "cuda allocator")))
+    assert watched(unlike, on(unlike))["peak_bytes"] == 4 * 2**20
 
 
 class Chooser:

@@ -158,8 +158,8 @@ def test_a_strategy_that_looks_inside_the_tower_sees_it_work_on_every_batch(tiny
     finally:
         inner.remove()
     _, fresh = trial(tiny, toy, "vispruner", keep=12)
-    # Two batches are answered; one is timed: a prefill, one with it, and new tokens; it is counted, its memory watched.
-    assert len(looks) == 2 + 3 + 2
+    # Two batches are answered; one is timed: a prefill, one without the recipe, and new tokens; and one is counted.
+    assert len(looks) == 2 + 3 + 1
     assert again == fresh
     assert len({tuple(outcome["kept"]) for outcome in fresh}) == len(toy.questions)
 

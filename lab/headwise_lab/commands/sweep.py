@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from headwise_lab.commands.options import Data
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part, Plan
-    from headwise_lab.sweeps.schema import SweepFile
 
 
 def sweep(
@@ -63,8 +62,9 @@ def sweep(
     from rich.console import Console
 
     from headwise.errors import DataError
-    from headwise_lab.commands.sweeping import carry_out, plans_of, tell
+    from headwise_lab.commands.sweeping import carry_out, overridden, plans_of, tell
     from headwise_lab.sweeps.executor import executor as executor_called
+    from headwise_lab.sweeps.reading import read
 
     if out is None and not dry_run:
         raise DataError("a sweep needs --out DIR, or --plan to look at its trials only")
@@ -77,7 +77,7 @@ def sweep(
         "device": device,
         "dtype": dtype,
     }
-    found = _read(file, {key: value for key, value in given.items() if value})
+    found = overridden(read(file), {key: value for key, value in given.items() if value})
     console = Console(stderr=True)
     if dry_run or out is None:
         plans = plans_of(found, None)
@@ -107,22 +107,6 @@ def _part(given: str | None) -> Part | None:
     if not 1 <= part[0] <= part[1]:
         raise DataError(f"--part {given} is no part; give I/N with I from 1 to N, such as 2/3 for the second of three")
     return part
-
-
-def _read(file: str, given: dict[str, Any]) -> SweepFile:
-    """The file with what the command line says instead, judged as the file's own values are."""
-    import attrs
-
-    from headwise.errors import DataError
-    from headwise_lab.sweeps.reading import read
-    from headwise_lab.sweeps.values import WrongValue
-
-    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    found = read(file)
-    try:
-        return attrs.evolve(found, **told)
-    except WrongValue as error:
-        raise DataError(f"--{error.path.partition('[')[0].removesuffix('s')}: {error.problem}") from error
 
 
 def _show(plans: Sequence[Plan], part: Part | None) -> None:

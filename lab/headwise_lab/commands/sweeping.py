@@ -1,10 +1,10 @@
-"""What ``sweep``, ``ablate`` and ``demo`` share: a locked folder, plans that are run in it, and their report."""
+"""What commands that run many trials share: options that override a file, a locked folder, plans that are run in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from headwise_lab.sweeps.executor import Executor
     from headwise_lab.sweeps.plan import Part, Plan
     from headwise_lab.sweeps.schema import SweepFile
+    from headwise_lab.tuning.schema import SpaceFile
+
+File = TypeVar("File", bound="SweepFile | SpaceFile")
 
 
 def carry_out(
@@ -53,6 +56,24 @@ def carry_out(
             return
         order = Order(title=heading, plans=made, store=store, executor=runs or Local(0), retries=retries, part=part)
         finish(store, run(order, Display(console, mine)), heading, console)
+
+
+def overridden(found: File, given: dict[str, Any]) -> File:
+    """A file with what the command line says instead, judged as the file's own values are.
+
+    Raises DataError that names the option where a value is not allowed.
+    """
+    import attrs
+
+    from headwise.errors import DataError
+    from headwise_lab.sweeps.values import WrongValue
+
+    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    try:
+        return attrs.evolve(found, **told)
+    except WrongValue as error:
+        name = error.path.partition("[")[0].removesuffix("s").replace("_", "-")
+        raise DataError(f"--{name}: {error.problem}") from error
 
 
 def plans_of(sweep: SweepFile, folder: Path | None, may_refuse: type[HeadwiseError] | None = None) -> Sequence[Plan]:

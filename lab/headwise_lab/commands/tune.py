@@ -47,14 +47,16 @@ def tune(
     """
     from rich.console import Console
 
+    from headwise_lab.commands.sweeping import overridden
     from headwise_lab.tuning.progress import Progress
+    from headwise_lab.tuning.reading import read
     from headwise_lab.tuning.running import Wanted
     from headwise_lab.tuning.running import tune as run
 
     given = {"model": model, "benchmarks": benchmark, "data": data, "limit": limit, "held_out": held_out}
     given |= {"seed": seed, "batch": batch, "device": device, "dtype": dtype}
     _check(sampler, cost)
-    file = _read(space, {key: value for key, value in given.items() if value is not None})
+    file = overridden(read(space), {key: value for key, value in given.items() if value is not None})
     console, folder = Console(stderr=True), _folder(out)
     wanted = Wanted(
         out=folder,
@@ -91,23 +93,6 @@ def _check(sampler: str, cost: str) -> None:
     for name, value, known in (("sampler", sampler, SAMPLERS), ("cost", cost, COSTS)):
         if value not in known:
             raise DataError(f"--{name} {value!r} is not one of {', '.join(known)}")
-
-
-def _read(space: str, given: dict[str, Any]) -> SpaceFile:
-    """The file with what the command line says instead, judged as the file's own values are."""
-    import attrs
-
-    from headwise.errors import DataError
-    from headwise_lab.sweeps.values import WrongValue
-    from headwise_lab.tuning.reading import read
-
-    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    found = read(space)
-    try:
-        return attrs.evolve(found, **told)
-    except WrongValue as error:
-        name = error.path.partition("[")[0].removesuffix("s").replace("_", "-")
-        raise DataError(f"--{name}: {error.problem}") from error
 
 
 def _command(space: str, file: SpaceFile, chosen: dict[str, Any]) -> str:
