@@ -15,12 +15,15 @@ class RayError(Exception):
 
 
 class FakeRay:
-    """A cluster with room for so many actors; the others wait until one is killed."""
+    """A cluster with room for so many actors; the others wait until one is killed.
+
+    ``stillborn``: numbers of actors, in the order they are asked for, that die before they begin.
+    """
 
     exceptions = SimpleNamespace(RayError=RayError)
 
-    def __init__(self, room: int) -> None:
-        self.room, self.actors, self.died = room, [], set()
+    def __init__(self, room: int, stillborn: tuple[int, ...] = ()) -> None:
+        self.room, self.stillborn, self.actors, self.died = room, stillborn, [], set()
 
     @contextmanager
     def joined(self, _address) -> Iterator[FakeRay]:
@@ -47,6 +50,8 @@ class FakeRay:
     def _hire(self, served):
         actor = _Actor(served, self.died)
         self.actors.append(actor)
+        if len(self.actors) in self.stillborn:
+            actor.die()
         self._seat()
         return actor
 
@@ -67,6 +72,9 @@ class _Actor:
     def _call(self, method, arguments):
         call = Future()
         self._calls.append(call)
+        if not self.alive:
+            self.die()
+            return call
         threading.Thread(target=self._run, args=(call, method, arguments), daemon=True).start()
         return call
 

@@ -96,6 +96,22 @@ def test_an_actor_that_dies_costs_one_attempt_and_one_that_finds_no_room_holds_n
     assert len(ray.actors) == 3
 
 
+@pytest.mark.parametrize(("grace", "attempts"), [(60, []), (0, [("0000", 1)])])
+def test_an_actor_that_never_begins_costs_an_attempt_only_where_none_has_begun_for_long(
+    tmp_path, monkeypatch, grace, attempts
+):
+    ray = FakeRay(1, stillborn=(1,))
+    monkeypatch.setattr("headwise_lab.sweeps.ray_joining.joined", ray.joined)
+    monkeypatch.setattr("headwise_lab.sweeps.ray_cluster.GRACE", grace)
+    monkeypatch.setattr("headwise_lab.sweeps.ray_cluster.PAUSE", 0)
+    monkeypatch.setattr("headwise_lab.sweeps.executor.find_spec", lambda _: True)
+    tally = swept(tmp_path, trials(3), executor=RayCluster(workers=1))
+    assert (tally.ran, tally.failed) == (3, 0)
+    failed = [(record["id"], record["attempt"]) for record in told(tmp_path / "out") if "error" in record]
+    assert failed == attempts
+    assert len(ray.actors) == 2
+
+
 def test_progress_comes_while_a_trial_runs_and_counts_every_question_once(tmp_path, monkeypatch):
     monkeypatch.setattr("headwise_lab.sweeps.ray_joining.joined", FakeRay(2).joined)
     monkeypatch.setattr("headwise_lab.sweeps.ray_actor.PAUSE", 0.05)

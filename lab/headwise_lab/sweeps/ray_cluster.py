@@ -7,6 +7,7 @@ Models and data must be found at the same paths on every machine; what is missin
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from textwrap import shorten
@@ -22,6 +23,10 @@ from headwise_lab.sweeps.trials import Trial, Work, plain
 
 PATIENCE = 600.0
 """Seconds that all workers may wait for room; machines that a cluster adds by itself take minutes to come."""
+
+
+GRACE, PAUSE = 60.0, 1.0
+"""Seconds for which workers may fail to begin, as Ray may still ask a machine that has died, and between tries."""
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +97,7 @@ class Crew:
         self._ray, self._actor, self._desk, self._asked = ray, hire, desk, asked
         self._workers: list[_Worker] = []
         self._calls: dict[Any, tuple[_Worker, Callable[[_Worker, Any], None]]] = {}
+        self._failing: float | None = None  # since when no worker that was hired has begun
 
     def run(self, count: int) -> None:
         """Keep so many workers busy until no trial waits and none runs."""
@@ -128,6 +134,7 @@ class Crew:
 
     def _arrive(self, worker: _Worker, _: None) -> None:
         """A worker has found room: only now is a trial its own, so that none waits with it."""
+        self._failing = None
         self._give(worker, None)
         if self._desk.has(worker):
             self._call(worker, "answered", self._advance, 0)
@@ -154,14 +161,27 @@ class Crew:
         self._give(worker, self._desk.end(worker, Outcome(**told["ended"])))
 
     def _bury(self, worker: _Worker, error: Exception) -> None:
-        """A worker has died: its trial has failed, or the next one if it never had any, and another takes its place."""
+        """A worker has died: its trial has failed, and another takes its place.
+
+        One that never began costs nothing, unless none has begun for a while: then the next trial fails with it, so
+        that a cluster where nothing can begin comes to an end.
+        """
         self._dismiss(worker)
-        if not self._desk.has(worker):
+        if not self._desk.has(worker) and self._in_vain():
             self._desk.start(worker)
         if self._desk.has(worker):
             self._desk.end(worker, Outcome(error=cause(error)))
         if self._desk.waiting:
             self._hire()
+
+    def _in_vain(self) -> bool:
+        """Whether workers have failed to begin for too long; waits a little before the next is tried where not."""
+        now = time.monotonic()
+        self._failing = now if self._failing is None else self._failing
+        if now - self._failing >= GRACE:
+            return True
+        time.sleep(PAUSE)
+        return False
 
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
