@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from pathlib import Path
 
 import attrs
 import pytest
@@ -365,3 +367,11 @@ def test_a_model_of_another_size_is_planned_by_its_own_counts():
         "head_count=fixed:heads=2",
         "head_count=fixed:heads=1",
     ]
+
+
+def test_the_sweep_file_of_the_readme_is_one():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```toml\n(title = .+?)```", readme, re.DOTALL)[1]
+    found = structured(tomllib.loads(example), "README.md")
+    assert found.budgets.tokens == (192, 128, 64)
+    assert found.grids[0].heads == (8, 16)
