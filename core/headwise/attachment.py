@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import attrs
 
 from headwise.errors import ModelError
-from headwise.eviction import EvictionPlan, WindowPlan
+from headwise.eviction import EvictionPlan
 from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
@@ -71,7 +71,7 @@ def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> I
     plan = pipeline.plan(adapter.geometry)
     eviction = pipeline.eviction(adapter.geometry)
     with ExitStack() as stack:
-        if not (isinstance(eviction, WindowPlan) and eviction.keeps_everything):
+        if not eviction.keeps_everything:
             stack.enter_context(adapter.evicting(pipeline, eviction))
         stack.enter_context(adapter.pruning(pipeline, plan))
         yield Attachment(pipeline, plan, eviction)

@@ -187,6 +187,11 @@ class ScorePlan:
         if self.shares is not None and self.shares.min() <= 0:
             raise BudgetError(f"a layer share of {self.shares.min():g} is impossible; give numbers above 0")
 
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether no entry is ever evicted: never, as a budget is one for texts of any length."""
+        return False
+
     def per_layer(self, seen: int) -> Integers:
         """Entries kept per KV head of each layer after ``seen`` tokens, (layers,); protected ones always are.
 

@@ -21,7 +21,6 @@ import attrs
 import torch
 
 from headwise.attachment import Attachment, attach
-from headwise.eviction import WindowPlan
 from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
@@ -224,10 +223,9 @@ def shared_by(attached: Attachment) -> Shared:
 
     The tower is run where a strategy watches it from the inside. The unpruned model runs whole: it comes once.
     """
-    stages, eviction = attached.plan.stages, attached.eviction
-    evicts = not (isinstance(eviction, WindowPlan) and eviction.keeps_everything)
+    stages = attached.plan.stages
     return Shared(
-        layers=0 if evicts or not stages else stages[0].layer,
+        layers=stages[0].layer if stages and attached.eviction.keeps_everything else 0,
         tower=not any(reads in stage.reads for stage in stages for reads in INSIDE_THE_TOWER),
     )
 

@@ -18,12 +18,6 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.fixture
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture
 def batch(tools):
     """Three padded prompts with one image each."""
     rows = [tools["prompt"](count, "image", 5, seed=count) for count in (3, 1, 6)]

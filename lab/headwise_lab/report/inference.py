@@ -195,6 +195,6 @@ def mcnemar(only_left: int, only_right: int) -> float:
 def benjamini_hochberg(probabilities: Sequence[float]) -> list[float]:
     """Adjusted probabilities that bound the share of false discoveries, in the order given (Benjamini, Hochberg 1995).
 
-    For a table that is searched; ``statistics.holm`` is for one that claims.
+    For the tables of a report; ``statistics.holm`` is stricter, and serves tables with a few claims.
     """
     return [float(value) for value in false_discovery_control(probabilities)] if probabilities else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -96,7 +95,7 @@ def setting_of(trial: Trial, terms: Terms, recipe: Recipe) -> Setting:
         seed=trial.seed,
         limit=terms.limit,
         study=terms.study,
-        data=Path(terms.data) if terms.data else None,
+        data=terms.data,
         timed_batches=terms.timed_batches,
         timed_in_turns=terms.timed_in_turns,
     )
@@ -105,8 +104,7 @@ def setting_of(trial: Trial, terms: Terms, recipe: Recipe) -> Setting:
 def inputs_for(loaded: Loaded, name: str, seed: int, terms: Terms) -> Inputs:
     """A benchmark's questions for a model."""
     found = benchmark(name)
-    data = Path(terms.data) if terms.data else None
-    return Inputs(loaded, found, questions_of(found, data=data, limit=terms.limit, seed=seed), terms.batch)
+    return Inputs(loaded, found, questions_of(found, data=terms.data, limit=terms.limit, seed=seed), terms.batch)
 
 
 def _seeds(sweep: SweepFile, name: str) -> Sequence[int]:
