@@ -1,0 +1,34 @@
+"""Every sentence with which a situation may be refused, and when: anything else that raises is a fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import attrs
+from tests.situations.situation import Situation
+
+
+@attrs.frozen
+class Refusal:
+    """A ``sentence`` (a regular expression) that is said only ``when`` a situation is of its kind."""
+
+    sentence: str
+    when: Callable[[Situation], bool]
+
+
+REFUSALS = (
+    Refusal(
+        "a cache evicts KV entries and prunes no visual token", lambda s: s.cache == "headwise" and bool(s.pruning)
+    ),
+    Refusal("positions=compact counts tokens along one axis", lambda s: s.family == "qwen2_5_vl"),
+    Refusal("positions=relative moves sinks along the text", lambda s: s.family == "qwen2_5_vl"),
+    Refusal("StaticCache", lambda s: s.cache == "static"),
+    Refusal("cannot be rolled back", lambda s: s.mode == "lookup" and bool(s.eviction)),
+)
+
+
+def allowed(situation: Situation, error: Exception) -> bool:
+    """Whether this refusal is on the list for this situation."""
+    told = str(error)
+    return "\n" not in told and any(re.search(one.sentence, told) and one.when(situation) for one in REFUSALS)
