@@ -91,10 +91,25 @@ def played(situation: Situation) -> list[list[Row]]:
             stack.enter_context(headwise.attach(model, Recipe.of("window:window=3")))
         if situation.cache != "headwise":
             stack.enter_context(headwise.attach(model, recipe_of(situation), observers=[recorder]))
+        model = stack.enter_context(_touched(model, situation))
         if not situation.threads:
             return [_play(model, situation, recorder)]
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda _: _play(model, situation, recorder), range(2)))
+
+
+@contextmanager
+def _touched(model, situation: Situation) -> Iterator[torch.nn.Module]:
+    """The model as somebody leaves it inside the block, or a copy of it."""
+    if situation.touch == "deepcopy":
+        yield copy.deepcopy(model)
+        return
+    if situation.touch == "switch":
+        model.set_attn_implementation("sdpa" if situation.attention == "eager" else "eager")
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(situation.attention)
 
 
 @contextmanager
@@ -161,6 +176,8 @@ def _walk(model, situation: Situation, recorder: Recorder, prompts: list[Prompt]
     generator = torch.Generator().manual_seed(situation.seed)
     for _ in range(situation.steps):
         _say(model, situation, recorder, rows, reading, torch.randint(5, 58, (len(rows), 1), generator=generator))
+    if situation.touch == "crop":
+        _roll_back(model, situation, recorder, rows, reading)
     if situation.second:
         if situation.cache == "copied":
             reading.cache = copy.deepcopy(reading.cache)
@@ -171,6 +188,17 @@ def _walk(model, situation: Situation, recorder: Recorder, prompts: list[Prompt]
         _read(model, situation, recorder, rows, reading, batch(more, "left"))
         _say(model, situation, recorder, rows, reading, torch.randint(5, 58, (len(rows), 1), generator=generator))
     return _told(rows, recorder)
+
+
+def _roll_back(model, situation, recorder, rows: list[Row], reading: _Reading) -> None:
+    """Takes the last word back and says it again."""
+    reading.cache.crop(-1)
+    reading.mask = reading.mask[:, :-1]
+    words = torch.stack([row.ids[-1:] for row in rows])
+    for row in rows:
+        row.ids = row.ids[:-1]
+        row.forwards.pop()
+    _say(model, situation, recorder, rows, reading, words)
 
 
 def _told(rows: list[Row], recorder: Recorder) -> list[Row]:
@@ -216,10 +244,17 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
     arguments = {**_cast(piece, situation.dtype), "attention_mask": reading.mask}
     if situation.family != "qwen2_5_vl":
         places = (reading.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -piece["input_ids"].shape[1] :]
-        arguments["position_ids"] = places
+        arguments["position_ids"] = places % 5 if situation.touch == "packed" else places
     if reading.cache is not None:
         arguments["past_key_values"] = reading.cache
+    if situation.touch in ("hidden", "attentions"):
+        arguments["output_hidden_states" if situation.touch == "hidden" else "output_attentions"] = True
+    if situation.touch == "embeds":
+        arguments = _merged(model, arguments)
+    if situation.touch == "mask4":
+        arguments["attention_mask"] = _four_axes(reading.mask, piece["input_ids"].shape[1], situation.dtype)
     output = model(**arguments, use_cache=situation.cache != "none")
+    _check_extras(output, piece["input_ids"], situation, model.config.get_text_config())
     reading.cache = output.past_key_values
     for number, row in enumerate(rows):
         real = piece["attention_mask"][number].bool()
@@ -228,6 +263,40 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
         row.forwards.append((first + count, piece["input_ids"].shape[1]))
         for place, scores in enumerate(output.logits[number][real]):
             row.logits[first + place] = scores.float()
+
+
+def _merged(model, arguments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Embeddings with the images' features in them, as somebody would make them who has them already."""
+    ids = arguments.pop("input_ids")
+    states = model.get_input_embeddings()(ids)
+    images = {
+        name: arguments.pop(name) for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in arguments
+    }
+    arguments.pop("mm_token_type_ids", None)
+    if images:
+        features = torch.cat(list(model.get_image_features(**images, return_dict=True).pooler_output))
+        states = states.masked_scatter((ids == IMAGE).unsqueeze(-1), features.to(states.dtype))
+    return {**arguments, "inputs_embeds": states}
+
+
+def _four_axes(mask: Tensor, new: int, dtype: torch.dtype) -> Tensor:
+    """The causal mask (b, 1, new, total) of rows with padding, to be added."""
+    total = mask.shape[1]
+    number = torch.arange(total)
+    seen = (number[None, :] <= number[total - new :, None])[None] & (mask[:, None, :] == 1)
+    seen = seen | (number[None, :] == number[total - new :, None])[None]
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _check_extras(output, ids: Tensor, situation: Situation, config) -> None:
+    """Hidden states and attention maps are those of all tokens of all layers."""
+    layers, length = config.num_hidden_layers, ids.shape[1]
+    if situation.touch == "hidden":
+        assert len(output.hidden_states) == layers + 1, "hidden states of some layers are missing"
+        assert {states.shape[1] for states in output.hidden_states} == {length}, "hidden states have several lengths"
+    if situation.touch == "attentions" and situation.attention == "eager":
+        assert len(output.attentions) == layers, "attention maps of some layers are missing"
+        assert {maps.shape[2] for maps in output.attentions} == {length}, "attention maps have several lengths"
 
 
 def _say(model, situation, recorder, rows: list[Row], reading: _Reading, words: Tensor) -> None:

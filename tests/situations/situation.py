@@ -22,6 +22,10 @@ EVICTION = (
 MERGING = ("tome", "visionzip")  # what they make of tokens is not what the stock model makes of them
 MODES = ("forward", "greedy", "sample", "beams", "returns", "streamer", "lookup")
 CACHES = ("default", "default", "own", "headwise", "headwise", "none", "copied", "copied", "static")
+TOUCHES = ("", "", "", "", "hidden", "attentions", "switch", "embeds", "mask4", "packed", "crop", "deepcopy")
+"""What else somebody does: asks for hidden states or attention maps, changes the attention implementation, hands over
+embeddings, a mask with four axes or several texts in a row, rolls the cache back, or goes on with a copy of the model."""
+
 WORDS = st.integers(1, 9)
 
 
@@ -47,6 +51,7 @@ class Situation:
     checkpointing: bool = False
     threads: bool = False
     nested: bool = False
+    touch: str = ""
     seed: int = 0
 
     @property
@@ -112,5 +117,6 @@ def situations(draw: st.DrawFn) -> Situation:
         checkpointing=training and draw(st.booleans()),
         threads=not training and draw(st.integers(0, 4)) == 0,
         nested=draw(st.integers(0, 4)) == 0,
+        touch=draw(st.sampled_from(TOUCHES)) if walks and not training else "",
         seed=draw(st.integers(0, 10**6)),
     )

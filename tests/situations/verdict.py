@@ -23,12 +23,17 @@ ERROR = {torch.float32: 2e-4, torch.bfloat16: 0.12, torch.float16: 0.02}
 
 def judge(situation: Situation) -> str:
     """``right`` or ``refused``; anything else fails."""
+    return "refused" if refusal_of(situation) else "right"
+
+
+def refusal_of(situation: Situation) -> str | None:
+    """The sentence with which a situation is refused; None where all that came out of it is right."""
     try:
         threads = played(situation)
     except headwise.HeadwiseError as error:
         if not allowed(situation, error):
             raise AssertionError(f"refused, but not by a sentence on the list: {error}") from error
-        return "refused"
+        return str(error)
     except Exception:
         assume(not _stock_fails(situation))
         raise
@@ -37,7 +42,7 @@ def judge(situation: Situation) -> str:
             _check_learning(situation, rows)
         for row in rows if not situation.training else ():
             _check_row(situation, row)
-    return "right"
+    return None
 
 
 def _stock_fails(situation: Situation) -> bool:
@@ -53,8 +58,10 @@ def _stock_fails(situation: Situation) -> bool:
     return False
 
 
-def _rules(situation: Situation, row: Row) -> Rules | None:
+def _rules(situation: Situation, row: Row) -> Rules | None:  # noqa: PLR0911 - a table of cases
     """What the recipe takes from this row; None where only the slow references of the strategy itself can tell."""
+    if situation.touch == "deepcopy":  # a copy is a stock model
+        return Rules(sliding=situation.reads.window)
     if situation.pruning.startswith(MERGING):
         return None
     for layers in row.kept.values():
@@ -68,13 +75,18 @@ def _rules(situation: Situation, row: Row) -> Rules | None:
         sinks = re.search(r"sinks=(\d+)", situation.eviction)
         return Rules(**found, window=int(window[1]), sinks=int(sinks[1]) if sinks else 0)
     if situation.eviction.startswith("knorm"):
-        unknown = situation.family == "gpt_neox" or any(row.gone.values()) or situation.mode == "lookup"
-        if unknown or not situation.attends_exactly:
-            return None
-        budget, every = re.search(r"budget=(\d+)", situation.eviction), re.search(r"every=(\d+)", situation.eviction)
-        events = _evictions(row, int(every[1]) if every else 16)
-        return Rules(**found, budget=int(budget[1]), evictions=events)
+        return _scored(situation, row, found)
     return None if situation.eviction else Rules(**found)
+
+
+def _scored(situation: Situation, row: Row, found: dict[str, object]) -> Rules | None:
+    """Rules for keys that leave by their length."""
+    unknown = situation.family == "gpt_neox" or any(row.gone.values()) or situation.mode == "lookup"
+    if unknown or not situation.attends_exactly:
+        return None
+    budget, every = re.search(r"budget=(\d+)", situation.eviction), re.search(r"every=(\d+)", situation.eviction)
+    events = _evictions(row, int(every[1]) if every else 16)
+    return Rules(**found, budget=int(budget[1]), evictions=events)
 
 
 def _evictions(row: Row, every: int) -> list[int]:
