@@ -24,7 +24,7 @@ MODES = ("forward", "greedy", "sample", "beams", "returns", "streamer", "lookup"
 CACHES = ("default", "default", "own", "headwise", "headwise", "none", "copied", "copied", "static")
 TOUCHES = ("", "", "", "", "hidden", "attentions", "switch", "embeds", "mask4", "packed", "crop", "deepcopy")
 """What else somebody does: asks for hidden states or attention maps, changes the attention implementation, hands over
-embeddings, a mask with four axes or several texts in a row, rolls the cache back, or goes on with a copy of the model."""
+embeddings, a mask with four axes or several texts in a row, rolls the cache back, or goes on with a copied model."""
 
 WORDS = st.integers(1, 9)
 

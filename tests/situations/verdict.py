@@ -58,7 +58,7 @@ def _stock_fails(situation: Situation) -> bool:
     return False
 
 
-def _rules(situation: Situation, row: Row) -> Rules | None:  # noqa: PLR0911 - a table of cases
+def _rules(situation: Situation, row: Row) -> Rules | None:
     """What the recipe takes from this row; None where only the slow references of the strategy itself can tell."""
     if situation.touch == "deepcopy":  # a copy is a stock model
         return Rules(sliding=situation.reads.window)
