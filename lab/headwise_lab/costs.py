@@ -8,6 +8,12 @@ from headwise_lab.flops import Attached, counted_prefill, unpruned_prefill
 from headwise_lab.inputs import Inputs
 from headwise_lab.memory import peak_of
 
+WATCHED = (
+    *("flops_counted", "flops_counted_unpruned", "flops_counted_layers", "flops_counted_selection", "kv_bytes_stored"),
+    *("peak_bytes", "peak_grown_bytes", "peak_source"),
+)
+"""What ``watched`` gives."""
+
 
 def watched(inputs: Inputs, attached: Attached) -> dict[str, Any]:
     """One forward of the first batch; the unpruned model's comes once per ``inputs``.

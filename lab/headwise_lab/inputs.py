@@ -6,6 +6,7 @@ None of it depends on a recipe, so the trials of a study share one :class:`Input
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,7 +16,6 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from headwise.attachment import adapter_for
@@ -24,6 +24,8 @@ from headwise_adapters.prefix import Prefix
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.metrics.overlap import Box, Mask, token_mask
 from headwise_lab.models_io import DTYPES, Loaded
+from headwise_lab.pictures import size_of
+from headwise_lab.prompting import check_questions, encode
 
 SAMPLE = 64
 """Questions whose image features are held, to tell how diverse the kept tokens are."""
@@ -52,6 +54,7 @@ class Inputs:
         self.loaded, self.benchmark, self.questions, self.batch = loaded, benchmark, tuple(questions), batch
         self._batches: dict[int, Batch] = {}
         self._room = ROOM
+        self._checked = False
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -73,14 +76,34 @@ class Inputs:
             found.update(path.name.encode() + _content(path))
         return found.hexdigest()[:16]
 
+    def check(self) -> None:
+        """Look at every question and picture before the first is asked, once.
+
+        Raises DataError, which names question and picture, for what could not be shown or told to the model.
+        """
+        if not self._checked:
+            check_questions(self.loaded.processor, self.questions)
+            self._checked = True
+
+    def starts(self) -> range:
+        """The numbers of the first questions of all batches."""
+        return range(0, len(self), self.batch)
+
     def batches(self) -> Iterator[Batch]:
         """Every question once, in order."""
-        for first in range(0, len(self), self.batch):
-            yield self._batches.get(first) or self._made(first)
+        return map(self.batch_of, self.starts())
+
+    def batch_of(self, first: int) -> Batch:
+        """The batch that begins with a question."""
+        return self._batches.get(first) or self._made(first)
+
+    def encoded(self, questions: Sequence[Question]) -> Any:
+        """Tensors of some questions, as ``encode`` makes them."""
+        return encode(self.loaded.processor, questions)
 
     def _made(self, first: int) -> Batch:
         loaded, questions = self.loaded, self.questions[first : first + self.batch]
-        tensors = encode(loaded.processor, questions)
+        tensors = self.encoded(questions)
         images = tensors["input_ids"] == loaded.model.config.image_token_id
         visual = tuple(images.sum(dim=1).tolist())
         valid = tensors["attention_mask"].sum(dim=1).tolist()
@@ -98,9 +121,16 @@ class Inputs:
         return [self._truth(question, side, tokens) for question in self.questions]
 
     def _crop_side(self) -> int | None:
-        """Pixels per side of what the vision tower sees; None for a processor that does not crop as CLIP's does."""
+        """Pixels per side of what the vision tower sees; None for a processor that does not crop as CLIP's does.
+
+        CLIP's makes the shortest side as long as the square that it cuts out. One that cuts a picture into crops
+        (LLaVA-NeXT) shows several squares.
+        """
         images = self.loaded.processor.image_processor
         if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
+            return None
+        sides = {images.size.get("shortest_edge"), images.crop_size["height"], images.crop_size["width"]}
+        if len(sides) > 1 or getattr(images, "image_grid_pinpoints", None):
             return None
         return int(images.crop_size["height"])
 
@@ -116,22 +146,21 @@ class Inputs:
     def _truth(self, question: Question, side: int | None, tokens: int) -> Mask | None:
         if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
             return None
-        with Image.open(question.image) as picture:
-            size = picture.size
+        size = size_of(question.image)
         if self.pictures == "padded":
             return token_mask(*squared(question.boxes, size), tokens, side)
         return token_mask(question.boxes, size, tokens, side)
 
     @cached_property
-    def features(self) -> Tensor:
-        """Projected image features of the first questions, of length 1 each, float32 (SAMPLE at most, v, d)."""
+    def features(self) -> list[Tensor]:
+        """Projected image features of the first questions, SAMPLE at most: float32 (v, d) each, of length 1."""
         found: list[Tensor] = []
         for batch in self.batches():
             if batch.first >= SAMPLE:
                 break
             with self.prefix.remembered(batch.first):
-                found.append(image_features(self.loaded, batch))
-        return torch.cat(found)[:SAMPLE]
+                found += image_features(self.loaded, batch)
+        return found[:SAMPLE]
 
 
 def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tuple[int, int]]:
@@ -143,15 +172,22 @@ def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tup
 
 
 @torch.inference_mode()
-def image_features(loaded: Loaded, batch: Batch) -> Tensor:
-    """What the projector makes of each picture, every token scaled to length 1: float32 (b, v, d) on the CPU."""
-    features = loaded.model.get_image_features(pixel_values=batch.on(loaded)["pixel_values"])
+def image_features(loaded: Loaded, batch: Batch) -> list[Tensor]:
+    """What each row's visual tokens enter the language model as, scaled to length 1: float32 (v, d) on the CPU.
+
+    The model is asked with all that it wants to know about pictures, such as their sizes, and ``v`` is each row's own.
+    Raises DataError where what comes back does not fill the rows in order.
+    """
+    tensors, wanted = batch.on(loaded), inspect.signature(loaded.model.get_image_features).parameters
+    features = loaded.model.get_image_features(**{name: tensors[name] for name in tensors if name in wanted})
     features = getattr(features, "pooler_output", features)
-    rows = torch.stack(list(features)).float().cpu()
-    return torch.nn.functional.normalize(rows, dim=-1)
+    tokens = torch.cat([row.reshape(-1, row.shape[-1]) for row in features]).float().cpu()
+    if len(tokens) != sum(batch.visual):
+        raise DataError(f"the model has {len(tokens)} image features for {sum(batch.visual)} visual tokens")
+    return list(torch.split(torch.nn.functional.normalize(tokens, dim=-1), list(batch.visual)))
 
 
-def diversity(features: Tensor, kept: Sequence[Sequence[int]]) -> float | None:
+def diversity(features: Sequence[Tensor], kept: Sequence[Sequence[int]]) -> float | None:
     """1 - mean pairwise cosine of each row's kept tokens, averaged over rows; None where no row keeps two.
 
     Of k unit vectors with sum s, the mean over pairs is (|s|^2 - k) / (k (k - 1)).
@@ -165,42 +201,8 @@ def diversity(features: Tensor, kept: Sequence[Sequence[int]]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def encode(processor: Any, questions: Sequence[Question]) -> Any:
-    """Token ids, attention mask and pixel values of one batch, padded on the left."""
-    texts = [prompt(processor, question.text) for question in questions]
-    start = getattr(processor.tokenizer, "bos_token", None)
-    has_start = isinstance(start, str) and all(
-        text.startswith(start) for text in texts
-    )  # some templates write it themselves
-    return processor(
-        text=texts,
-        images=[picture(question) for question in questions],
-        return_tensors="pt",
-        padding=True,
-        add_special_tokens=not has_start,
-    )
-
-
-def prompt(processor: Any, text: str) -> str:
-    """A question with its picture in the model's chat template, or in that of LLaVA-1.5 where it has none."""
-    if not getattr(processor, "chat_template", None):
-        return f"USER: <image>\n{text} ASSISTANT:"
-    content = [{"type": "image"}, {"type": "text", "text": text}]
-    told: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return told
-
-
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"the picture {path} cannot be read: {error.strerror}") from error
-
-
-def picture(question: Question) -> Image.Image:
-    """The question's picture in RGB; raises DataError where it cannot be read."""
-    try:
-        with Image.open(question.image) as stored:
-            return stored.convert("RGB")
-    except OSError as error:
-        raise DataError(f"the picture {question.image} of question {question.id} cannot be read: {error}") from error

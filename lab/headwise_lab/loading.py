@@ -17,6 +17,7 @@ import torch
 from headwise.errors import HeadwiseError, ModelError
 from headwise.registry import installed, load, only
 from headwise_adapters.quiet import without_progress
+from headwise_lab.processors import processor_of
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""
@@ -58,11 +59,10 @@ def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, An
         with without_progress():
             model, processor, read = loader.load(folder, dtype, attention)
         return model, processor, digest(folder, read)
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     model = load_weights(folder, AutoModelForImageTextToText, dtype, attention)
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return model, processor, digest(folder)
+    return model, processor_of(folder), digest(folder)
 
 
 def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) -> Any:

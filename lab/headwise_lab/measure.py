@@ -29,6 +29,9 @@ from headwise_lab.models_io import DTYPES, Loaded
 STEPS = 8
 """New tokens of the timed ``generate``."""
 
+TIMES = ("prefill_ms", "prefill_unpruned_ms", "prefill_share", "selection_ms", "selection_share", "decode_tokens_per_s")
+"""What ``timed`` gives."""
+
 
 def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) -> dict[str, Any]:
     """Prefill multiply-adds and KV bytes of two plans, counted, with ``text`` tokens beside the visual ones.
@@ -86,9 +89,8 @@ def timed(
         parts.append(choices.seconds() / alone)
         if whole > alone:
             rates.append(rows * (STEPS - 1) / (whole - alone))
-    found = {"prefill_ms": prefills, "prefill_unpruned_ms": unpruned, "prefill_share": shares}
-    found |= {"selection_ms": selections, "selection_share": parts, "decode_tokens_per_s": rates}
-    return {key: median(values) if values else None for key, values in found.items()}
+    found = zip(TIMES, (prefills, unpruned, shares, selections, parts, rates), strict=True)
+    return {key: median(values) if values else None for key, values in found}
 
 
 _plain: WeakKeyDictionary[Inputs, dict[int, float]] = WeakKeyDictionary()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import attrs
 
 from headwise.errors import DataError
+from headwise_lab.answers import forget
 from headwise_lab.manifest import MANIFEST, kind_in, manifest
 from headwise_lab.outcomes import encode
 from headwise_lab.places import is_local, load
@@ -100,6 +101,8 @@ class Store:
             if content is not None:
                 self._kept.put_outcomes(record["id"], content)
             self._kept.add(line)
+        if has_result(record):
+            forget(self.folder, record["id"])
         self.records.pop(record["id"], None)
         self.records[record["id"]] = dict(record)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from headwise.attachment import attach
 from headwise.errors import DataError
-from headwise.registry import installed, load, only
+from headwise_lab.answering import answered
+from headwise_lab.answers import Answers, forget
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.benchmarks.submission import Submits
 from headwise_lab.inputs import Inputs
 from headwise_lab.places import is_local, send
-from headwise_lab.trial import Setting, ask, head_of_record, identity, shared_by
+from headwise_lab.trial import Setting, head_of_record, identity, observer
 from headwise_lab.whole_files import put
 
 FOLDER = "submissions"
@@ -25,7 +24,9 @@ def unanswered(questions: Sequence[Question]) -> bool:
     return not any(question.answers for question in questions)
 
 
-def submit(setting: Setting, inputs: Inputs, out: Path | None, advance: Callable[[int], None] = lambda _: None) -> Path:
+def submit(
+    setting: Setting, inputs: Inputs, out: Path | None = None, advance: Callable[[int], None] = lambda _: None
+) -> Path:
     """Have the model answer, and write the submission and what it was made with into ``out``; the submission's path.
 
     Raises DataError where there is no ``out``, or no submission can be made: before anything is asked.
@@ -35,10 +36,12 @@ def submit(setting: Setting, inputs: Inputs, out: Path | None, advance: Callable
         what = "give --out a folder for the submission" if isinstance(benchmark, Submits) else "it has no submission"
         raise DataError(f"only a server knows the answers of {benchmark.name}; {what}")
     benchmark.submission((), ())
-    said = _predictions(setting, inputs, advance)
-    path = keep(benchmark, inputs.questions, said, out, identity(setting, inputs))
+    name = identity(setting, inputs)
+    answers, _ = answered(setting.recipe, inputs, Answers(out, name), observer("recorder"), advance=advance)
+    path = keep(benchmark, inputs.questions, [answer.prediction for answer in answers], out, name)
     told = json.dumps(head_of_record(setting, inputs), indent=1, ensure_ascii=False)
     _write(out, path.with_suffix(".made.json").name, f"{told}\n".encode())
+    forget(out, name)
     return path
 
 
@@ -48,17 +51,6 @@ def keep(benchmark: Benchmark, questions: Sequence[Question], predictions: Seque
         raise DataError(f"{benchmark.name} has no submission; its answers are in its files")
     made = benchmark.submission(questions, predictions)
     return _write(out, f"{benchmark.name}-{name}{made.suffix}", made.content)
-
-
-def _predictions(setting: Setting, inputs: Inputs, advance: Callable[[int], None]) -> list[str]:
-    recorder: Any = load(only("observers", "recorder", installed("observers")))()
-    said: list[str] = []
-    with attach(inputs.loaded.model, setting.recipe, observers=[recorder]) as attached:
-        shared = shared_by(attached)
-        for batch in inputs.batches():
-            said += [answer.prediction for answer in ask(inputs, batch, recorder, shared)]
-            advance(len(batch.visual))
-    return said
 
 
 def _write(out: Path, name: str, content: bytes) -> Path:

@@ -13,6 +13,7 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,17 @@ from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import installed, load, only
-from headwise_lab.costs import watched
+from headwise_lab.answering import answered, new_tokens
+from headwise_lab.answers import Answer, Answers
+from headwise_lab.costs import WATCHED, watched
 from headwise_lab.data import pinned
-from headwise_lab.inputs import Batch, Inputs, diversity
-from headwise_lab.measure import counted, generate, hardware, mean_text, timed, versions
+from headwise_lab.inputs import Inputs, diversity
+from headwise_lab.loading import first_line
+from headwise_lab.measure import TIMES, counted, hardware, mean_text, timed, versions
 from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
 
 SCHEMA = 1
-NEW_TOKENS = 16  # benchmark answers are a word or a phrase
 TIMED_BATCHES = 3
-INSIDE_THE_TOWER = ("vision", "clip")
-"""What a stage reads that shows only while the vision tower runs."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -50,15 +51,6 @@ class Setting:
     data: str | Path | None = None
     timed_batches: int = TIMED_BATCHES
     timed_in_turns: bool = True
-
-
-@attrs.frozen(eq=False)
-class Answer:
-    """What the model said to one question, the visual tokens it kept, and what the recorder saw (None: no choice)."""
-
-    prediction: str
-    kept: list[int]
-    seen: Any
 
 
 def check(recipe: Recipe, geometry: Geometry) -> PruningPlan:
@@ -94,45 +86,32 @@ def identity(setting: Setting, inputs: Inputs) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def new_tokens(inputs: Inputs) -> int:
-    """How long an answer may be: what the benchmark says, or enough for a phrase."""
-    return int(getattr(inputs.benchmark, "new_tokens", NEW_TOKENS))
-
-
 def texts(recipe: Recipe) -> dict[str, str]:
     """Hook -> canonical strategy text."""
     return {hook: strategy.text for hook, strategy in recipe.strategies.items()}
 
 
 def run_trial(
-    setting: Setting, inputs: Inputs, advance: Callable[[int], None] = lambda _: None
+    setting: Setting,
+    inputs: Inputs,
+    out: Path | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run one trial; returns its record and one outcome per question. ``advance`` hears of every question answered."""
+    """Run one trial; returns its record and one outcome per question. ``advance`` hears of every question answered.
+
+    ``out``: the output folder, where answers stay until the record is written (:mod:`headwise_lab.answers`). What is
+    measured beside the answers never costs them: a figure that cannot be had is None, and ``unmeasured`` says why.
+    """
     loaded = inputs.loaded
-    recorder, timing = _observer("recorder"), _observer("timing")
-    with attach(loaded.model, setting.recipe, observers=[recorder, timing]) as attached:
-        lengths: list[int] = []
-        answers: list[Answer] = []
-        shared = shared_by(attached)
-        for batch in inputs.batches():
-            answers += ask(inputs, batch, recorder, shared)
-            lengths += batch.text
-            advance(len(batch.visual))
-    times = timed(
-        loaded,
-        inputs,
-        setting.timed_batches,
-        lambda: attach(loaded.model, setting.recipe),
-        in_turns=setting.timed_in_turns,
-    )
-    overlaps = [
-        None if truth is None else overlap(answer.kept, truth)
-        for answer, truth in zip(answers, inputs.truths, strict=True)
-    ]
+    recorder, timing = observer("recorder"), observer("timing")
+    kept = Answers(out, identity(setting, inputs))
+    answers, attached = answered(setting.recipe, inputs, kept, recorder, observers=[timing], advance=advance)
     scores = [
         inputs.benchmark.score(question, answer.prediction)
         for question, answer in zip(inputs.questions, answers, strict=True)
     ]
+    beside = Beside()
+    overlaps = beside.told("overlap", lambda: _overlaps(inputs, answers), [None] * len(answers))
     record = {
         **head_of_record(setting, inputs),
         "budget": _budget(setting.recipe, attached.plan),
@@ -141,20 +120,61 @@ def run_trial(
         ],
         "heads": _heads(answers, loaded.geometry.heads),
         **_quality(inputs, answers, scores),
-        "cost": {
-            **counted(attached.plan, attached.eviction, mean_text(lengths), loaded.dtype),
-            **times,
-            **(watched(inputs, lambda: attach(loaded.model, setting.recipe)) if setting.timed_batches else {}),
-            "batch": inputs.batch,
-        },
+        "cost": _cost(setting, inputs, answers, attached, beside),
         "overlap": mean_overlap(overlaps),
         "attention": _attention(answers),
         "pictures": inputs.pictures,
-        "diversity": diversity(inputs.features, [answer.kept for answer in answers]),
-        "notes": summary([answer.seen.notes for answer in answers if answer.seen is not None]),
+        "diversity": beside.told("diversity", lambda: diversity(inputs.features, [answer.kept for answer in answers])),
+        "notes": beside.told("notes", lambda: summary([answer.notes for answer in answers]), {}),
         "timing": {hook: told["ms"] for hook, told in timing.summary().items()},
+        **beside.record(),
     }
     return record, [_outcome(*row) for row in zip(inputs.questions, answers, scores, overlaps, strict=True)]
+
+
+class Beside:
+    """What is measured beside the answers: a failure is told, and raised to nobody."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, str] = {}
+
+    def told(self, name: str, measure: Callable[[], Any], otherwise: Any = None) -> Any:
+        """What ``measure`` gives; ``otherwise`` where it raises anything."""
+        try:
+            return measure()
+        except Exception as error:
+            self._failed[name] = f"{type(error).__name__}: {first_line(error)}"
+            return otherwise
+
+    def record(self) -> dict[str, Any]:
+        """Figure -> why it could not be measured, for the record; nothing where all could."""
+        return {"unmeasured": self._failed} if self._failed else {}
+
+
+def _overlaps(inputs: Inputs, answers: Sequence[Answer]) -> list[Overlap | None]:
+    """Kept tokens against boxes; None without boxes, and where a row's tokens are not those of one square picture."""
+    return [
+        None if truth is None or truth.size != answer.visual else overlap(answer.kept, truth)
+        for answer, truth in zip(answers, inputs.truths, strict=True)
+    ]
+
+
+def _cost(
+    setting: Setting, inputs: Inputs, answers: Sequence[Answer], attached: Attachment, beside: Beside
+) -> dict[str, Any]:
+    """What was planned, and what a clock and counters say."""
+
+    def again() -> AbstractContextManager[Attachment]:
+        return attach(inputs.loaded.model, setting.recipe)
+
+    text = mean_text([answer.text for answer in answers])
+    batches, turns = setting.timed_batches, setting.timed_in_turns
+    times = beside.told(
+        "times", lambda: timed(inputs.loaded, inputs, batches, again, in_turns=turns), dict.fromkeys(TIMES)
+    )
+    watch = beside.told("costs", lambda: watched(inputs, again), dict.fromkeys(WATCHED)) if batches else {}
+    planned = counted(attached.plan, attached.eviction, text, inputs.loaded.dtype)
+    return {**planned, **times, **watch, "batch": inputs.batch}
 
 
 def head_of_record(setting: Setting, inputs: Inputs) -> dict[str, Any]:
@@ -206,42 +226,9 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return [word for key, value in shown.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
-def _observer(name: str) -> Any:
+def observer(name: str) -> Any:
+    """A new one of the installed observers."""
     return load(only("observers", name, installed("observers")))()
-
-
-@attrs.frozen
-class Shared:
-    """What trials of other recipes compute just so: the first ``layers`` decoder layers, and the vision ``tower``."""
-
-    layers: int = 0
-    tower: bool = True
-
-
-def shared_by(attached: Attachment) -> Shared:
-    """What an attached recipe leaves as it is: the layers before its first stage, unless KV entries are evicted.
-
-    The tower is run where a strategy watches it from the inside. The unpruned model runs whole: it comes once.
-    """
-    stages = attached.plan.stages
-    return Shared(
-        layers=stages[0].layer if stages and attached.eviction.keeps_everything else 0,
-        tower=not any(reads in stage.reads for stage in stages for reads in INSIDE_THE_TOWER),
-    )
-
-
-@torch.inference_mode()
-def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) -> list[Answer]:
-    """The model's answers to one batch, and what was kept for each row."""
-    loaded = inputs.loaded
-    with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
-        ids = generate(loaded, batch.on(loaded), new_tokens(inputs))
-    predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    seen = recorder.take()
-    return [
-        Answer(prediction.strip(), seen[row].kept if row in seen else list(range(visual)), seen.get(row))
-        for row, (prediction, visual) in enumerate(zip(predictions, batch.visual, strict=True))
-    ]
 
 
 def _budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:
@@ -257,7 +244,7 @@ def _budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:
 
 def _heads(answers: Sequence[Answer], of: int) -> dict[str, Any]:
     """Heads kept per question; None where no plan asked for them."""
-    counts = [len(answer.seen.heads) for answer in answers if answer.seen is not None and answer.seen.heads]
+    counts = [len(answer.heads) for answer in answers if answer.heads]
     if not counts:
         return {"of": of, "mean": None, "sd": None}
     return {"of": of, "mean": statistics.fmean(counts), "sd": statistics.pstdev(counts)}
@@ -283,7 +270,7 @@ def _quality(inputs: Inputs, answers: Sequence[Answer], scores: Sequence[float])
 def _attention(answers: Sequence[Answer]) -> dict[str, float | None] | None:
     """How much of the image attention the kept tokens drew and how even the token scores were, over questions."""
     found = {
-        name: [value for answer in answers if (value := getattr(answer.seen, name, None)) is not None]
+        name: [value for answer in answers if (value := getattr(answer, name)) is not None]
         for name in ("concentration", "entropy")
     }
     if not any(found.values()):
@@ -317,6 +304,6 @@ def _outcome(question: Any, answer: Answer, score: float, found: Overlap | None)
         "score": score,
         "boxes": [list(box) for box in question.boxes],
         "kept": answer.kept,
-        "heads": [] if answer.seen is None else answer.seen.heads,
+        "heads": answer.heads,
         "recall": None if found is None else found.recall,
     }

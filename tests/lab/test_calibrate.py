@@ -16,7 +16,8 @@ from headwise.head_weights import HeadWeights
 from headwise_adapters.head_ablation import Ablation
 from headwise_lab.commands import calibrate as command_module
 from headwise_lab.heads.calibration import answered, calibrate, weights_of
-from headwise_lab.inputs import Inputs, encode
+from headwise_lab.inputs import Inputs
+from headwise_lab.prompting import encode
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def workplace(monkeypatch, tmp_path_factory):
     """Benchmarks are prepared once per test run, with few questions."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr("headwise_lab.data.COUNT", 30)
-    monkeypatch.setattr("headwise_lab.trial.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 
 from headwise import ModelError
 from headwise.cli import main
-from headwise_lab import models_io
-from headwise_lab import trial as trial_module
+from headwise_lab import answering, models_io
 from headwise_lab.commands import demo as demo_module
 from headwise_lab.places import at_hand, place
 from headwise_lab.records import read_outcomes, read_records
@@ -28,7 +27,7 @@ def workplace(monkeypatch, tmp_path_factory):
     """Benchmarks are prepared once per test run, with few questions, and answers are short."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr("headwise_lab.data.COUNT", 30)
-    monkeypatch.setattr(trial_module, "NEW_TOKENS", 2)
+    monkeypatch.setattr(answering, "NEW_TOKENS", 2)
 
 
 def run(tiny_folder, *words):

@@ -23,8 +23,8 @@ from headwise_lab.engines.arguments import Arguments, model_arguments, strategy_
 from headwise_lab.engines.asking import Asked, continuation, pictures_of, prompt
 from headwise_lab.engines.generating import Stopping, Wish, answers, batched, dictated
 from headwise_lab.engines.reading import Reader
-from headwise_lab.inputs import picture
 from headwise_lab.models_io import load_language_model
+from headwise_lab.prompting import picture
 
 WINDOW = "streaming:sinks=2,window=9"
 SCORED = ("snapkv:budget=12,recent=4,every=0", "h2o:budget=12,recent=4,every=4")

@@ -172,7 +172,7 @@ def test_watching_leaves_the_model_as_it_was(unlike):
 
 
 def test_nothing_is_watched_where_nothing_is_timed(tiny, toy, monkeypatch):
-    monkeypatch.setattr("headwise_lab.trial.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
     record, _ = run_trial(Setting(recipe=Recipe.of(), timed_batches=0), Inputs(tiny, toy, toy.questions[:2], 2))
     assert record["cost"]["prefill_ms"] is None
     assert "flops_counted" not in record["cost"]
@@ -356,7 +356,7 @@ def test_other_devices_tell_no_peak():
 
 
 def test_a_reader_sees_planned_and_counted_costs_and_a_question_mark_where_nothing_is_known(tiny, toy, monkeypatch):
-    monkeypatch.setattr("headwise_lab.trial.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
     monkeypatch.setattr(costs, "peak_of", lambda device: peak_of("mps"))
     setting = Setting(recipe=Recipe.of(*SHARP, keep=12), timed_batches=1)
     record, _ = run_trial(setting, Inputs(tiny, toy, [toy.questions[0], toy.questions[4]], 2))

@@ -220,7 +220,7 @@ def test_the_csv_modules_limit_is_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "mmbench_dev.tsv"
     rows = files.circular(1, "?", ["a", "b"], 0, image="A" * (before + 4))
     files.table(path, rows)
-    with pytest.raises(DataError, match=r"line 2: the picture is in no format that can be read$"):
+    with pytest.raises(DataError, match=r"line 2: the picture in this row is in no format that can be read$"):
         benchmark("mmbench").load(tmp_path, None)
     assert before == csv.field_size_limit()
 
@@ -282,7 +282,7 @@ FAULTS = [
     ("mmbench", TSV, swap("\tmade\t", "\t"), "line 2: expected 12 columns, found 11"),
     ("mmbench", TSV, swap("\t252\t", "\t253\t"), "line 9: 'image' names row '253', which holds no picture"),
     ("mmbench", TSV, swap("image_topic\tiVBOR", "image_topic\t!VBOR"), "line 2: the picture is not base64 text"),
-    ("mmbench", TSV, swap("iVBORw0K", "AAAAAAAA"), "line 2: the picture is in no format that can be read"),
+    ("mmbench", TSV, swap("iVBORw0K", "AAAAAAAA"), "line 2: the picture in this row is in no format that can be read"),
     ("mmbench", TSV, lambda text: text.partition("\n")[0], " holds no question"),
     ("mm-vet", "mm-vet.json", swap('"math"', '"maths"'), r"line \d+: 'capability' should list some of rec, ocr, know"),
     ("mm-vet", "mm-vet.json", swap('"v1_0.png"', '"v1_9.png"'), r"line \d+: the picture .*images/v1_9.png is missing"),

@@ -15,7 +15,7 @@ from tests.lab.official_files import WRITERS
 from headwise.cli import main
 from headwise.errors import DataError
 from headwise.recipe import Recipe
-from headwise_lab import trial as trial_module
+from headwise_lab import answering
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.inputs import Inputs
 from headwise_lab.places import at_hand, place
@@ -41,7 +41,7 @@ class Served(Toy):
 
 @pytest.fixture(autouse=True)
 def few_new_tokens(monkeypatch):
-    monkeypatch.setattr(trial_module, "NEW_TOKENS", 3)
+    monkeypatch.setattr(answering, "NEW_TOKENS", 3)
 
 
 def setting():
@@ -77,7 +77,7 @@ def test_what_made_a_submission_is_written_beside_it(tiny, tmp_path):
     [(True, None, "the answers of toy; give --out a folder for the"), (False, "out", "no sheet can be made")],
 )
 def test_what_cannot_end_well_is_refused_before_the_model_is_asked(sheet, out, complaint, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwise_lab.submitting.ask", lambda *_, **__: pytest.fail("the model was asked"))
+    monkeypatch.setattr("headwise_lab.answering.ask", lambda *_, **__: pytest.fail("the model was asked"))
     benchmark = Served(tmp_path, sheet=sheet)
     with pytest.raises(DataError, match=complaint):
         submit(setting(), Inputs(tiny, benchmark, benchmark.questions, 4), out and tmp_path / out)

@@ -308,7 +308,7 @@ def tallies(monkeypatch):
 
 
 def test_a_real_sweep_goes_on_where_its_store_was_cut_off_with_equal_metrics(tiny_file, tmp_path, tallies, monkeypatch):
-    monkeypatch.setattr("headwise_lab.trial.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
     monkeypatch.setattr("headwise_lab.measure.STEPS", 2)
     out = tmp_path / "out"
     line = ["sweep", str(tiny_file), "--out", str(out), "--workers", "0"]

@@ -431,7 +431,7 @@ def test_a_wrong_option_is_one_sentence(words, said, capsys, tmp_path):
 def test_a_strategy_that_raises_is_a_record_and_is_not_run_again_by_the_search(tiny, toy, tmp_path, monkeypatch):
     ran = []
 
-    def broken(setting, inputs, advance):
+    def broken(setting, inputs, out, advance):
         ran.append(setting)
         raise ZeroDivisionError("no heads")
 

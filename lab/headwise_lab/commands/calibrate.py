@@ -62,6 +62,7 @@ def calibrate(
     loaded = load_model(model, dtype=dtype, device=device, attention=attention)
     chosen = _numbers(layers, loaded.geometry.layers)
     inputs = Inputs(loaded, asked, _questions(asked, data, limit, seed), batch)
+    inputs.check()
     given = {"model": model, "benchmark": benchmark, "out": out, "limit": limit, "layers": layers, "seed": seed}
     given |= {"batch": batch, "data": pinned(data, asked), "dtype": dtype, "device": device, "attention": attention}
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]

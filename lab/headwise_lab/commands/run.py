@@ -73,15 +73,18 @@ def run(
     loaded = load_model(model, dtype=dtype, device=device, attention=attention)
     check(chosen, loaded.geometry)
     inputs = Inputs(loaded, asked, questions_of(asked, data=data, limit=limit, seed=seed), batch)
+    inputs.check()
     store = Store.open(folder, "run") if folder is not None else None
     for warning in store.warnings if store else ():
         typer.echo(f"warning: {warning}", err=True)
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose answers only a server knows
-        path = _with_progress(lambda given, asked, told: submit(given, asked, folder, told), setting, inputs)
+        path = _with_progress(submit, setting, inputs, folder)
         typer.echo(f"submission written: {path}")
         return
-    record, outcomes = _with_progress(run_trial, setting, inputs)
+    record, outcomes = _with_progress(run_trial, setting, inputs, folder)
+    for figure, reason in record.get("unmeasured", {}).items():
+        typer.echo(f"warning: {figure} could not be measured: {reason}", err=True)
     if store is not None:
         store.add(record, outcomes)
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
@@ -92,14 +95,14 @@ def run(
         typer.echo(f"answers to judge: {keep_answers(asked, inputs.questions, said, folder, record['id'])}", err=True)
 
 
-def _with_progress(run_trial: Any, setting: Any, inputs: Any) -> Any:
-    """Run with a bar on the error stream, which leaves the output to the record."""
+def _with_progress(run_trial: Any, setting: Any, inputs: Any, folder: Any) -> Any:
+    """Run with a bar on the error stream, which leaves the output to the record; answers stay in ``folder``."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(inputs.benchmark.name, total=len(inputs))
-        return run_trial(setting, inputs, lambda rows: progress.advance(task, rows))
+        return run_trial(setting, inputs, folder, lambda rows: progress.advance(task, rows))
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -26,9 +26,10 @@ from headwise.head_weights import HeadWeights
 from headwise.heads import Floats
 from headwise_adapters.head_ablation import Ablation, ablate
 from headwise_lab.benchmarks import Question
-from headwise_lab.inputs import Inputs, encode, prompt
+from headwise_lab.inputs import Inputs
 from headwise_lab.measure import versions
 from headwise_lab.models_io import DTYPES
+from headwise_lab.prompting import encode, prompt
 
 
 def calibrate(

@@ -53,13 +53,10 @@ def picture_bytes(cell: Any) -> bytes:
 
 def suffix_of(content: bytes) -> str:
     """The usual suffix of a picture's format; raises DataError where the bytes are no picture."""
-    from PIL import Image, UnidentifiedImageError
+    from headwise_lab.pictures import format_of
 
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return {"JPEG": ".jpg"}.get(str(picture.format), f".{str(picture.format).lower()}")
-    except UnidentifiedImageError:
-        raise DataError("a picture is in no format that can be read") from None
+    name = format_of(io.BytesIO(content), "in this row")
+    return {"JPEG": ".jpg"}.get(name, f".{name.lower()}")
 
 
 def plain(name: Any) -> str:

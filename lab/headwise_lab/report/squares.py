@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from headwise.errors import DataError
+from headwise_lab.pictures import rgb
 
 _LARGEST = 336  # pixels along an edge; what LLaVA-1.5 sees
 _SMALL = 160  # up to here every pixel is kept
@@ -51,9 +52,8 @@ class Square:
 def square(path: Path, boxes: Sequence[Sequence[float]], *, padded: bool = False) -> Square:
     """Cut the centre out of an image file, or put borders around it; raises DataError where it is no image."""
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+        image = rgb(path)
+    except DataError as error:
         raise DataError(f"{path} is not an image that can be read; restore it or run the trial again") from error
     edge = (max if padded else min)(image.size)
     # Borders are as wide as the processor makes them: of an odd number of pixels the larger part comes last.

@@ -84,6 +84,7 @@ def trials_on(
     outlooks = [_outlook(recipe, loaded, may_refuse) for recipe in built]
     for seed in seeds:
         inputs = inputs_for(loaded, name, seed, terms)
+        inputs.check()
         for case, recipe, outlook in zip(asked, built, outlooks, strict=True):
             yield _planned(_trial(case, recipe, outlook, inputs, seed), recipe, terms, inputs)
 

@@ -11,6 +11,7 @@ from headwise.recipe import Recipe
 from headwise_lab.inputs import Inputs
 from headwise_lab.measure import one_thread
 from headwise_lab.models_io import Loaded, LoadedLm, load_model
+from headwise_lab.places import place
 from headwise_lab.sweeps.planning import inputs_for, setting_of
 from headwise_lab.sweeps.trials import Terms, Trial
 from headwise_lab.trial import run_trial
@@ -32,7 +33,8 @@ class ModelRunner:
             *trial.strategies, name=trial.recipe, tokens=trial.tokens, keep=trial.keep, **self._terms.settings
         )
         with threads(self._terms):
-            return run_trial(setting_of(trial, self._terms, recipe), self._inputs_of(trial), advance)
+            setting, out = setting_of(trial, self._terms, recipe), self._terms.out
+            return run_trial(setting, self._inputs_of(trial), None if out is None else place(out), advance)
 
     def _inputs_of(self, trial: Trial) -> Inputs:
         if self._inputs is None or self._inputs[0] != trial.group:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import attrs
 
@@ -22,7 +23,7 @@ from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Event, Executor, Outcome, Started
 from headwise_lab.sweeps.folder import Progress, write_plan, write_progress
 from headwise_lab.sweeps.plan import Part, Plan, numbered
-from headwise_lab.sweeps.trials import Trial
+from headwise_lab.sweeps.trials import Trial, Work
 from headwise_lab.tally import Tally
 
 OFTEN, SELDOM = 0.5, 10.0
@@ -55,13 +56,19 @@ def run(order: Order, display: Display) -> Tally:
     with _sigterm_is_ctrl_c(), display:
         try:
             for plan, trials in conductor.missing():
-                order.executor.run(plan.work, trials, conductor.hear)
+                order.executor.run(_keeping(plan.work, order.store.folder), trials, conductor.hear)
         except KeyboardInterrupt:
             display.say(f"Stopped; finished trials are in {order.store.folder}, run the same line again to go on.")
             raise
         finally:
             conductor.note(running=False)
     return conductor.counts
+
+
+def _keeping(work: Work, folder: Path) -> Work:
+    """The work of a sweep whose answers stay in its folder until their trial is recorded."""
+    out = str(folder.absolute()) if is_local(folder) else None
+    return attrs.evolve(work, terms=attrs.evolve(work.terms, out=out))
 
 
 class _Conductor:

@@ -71,7 +71,10 @@ class Reading:
 
 @attrs.frozen(kw_only=True)
 class Terms:
-    """What holds for all trials of a plan. ``one_thread``: compute on one; ``reading``: where a text is read."""
+    """What holds for all trials of a plan. ``one_thread``: compute on one; ``reading``: where a text is read.
+
+    ``out``: the sweep's folder, where answers of unfinished trials stay, if a worker sees it; else they are asked anew.
+    """
 
     limit: int | None = None
     batch: int = 16
@@ -85,6 +88,7 @@ class Terms:
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     one_thread: bool = False
     reading: Reading | None = None
+    out: str | None = None
 
 
 @attrs.frozen(kw_only=True)

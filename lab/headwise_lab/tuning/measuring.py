@@ -53,6 +53,8 @@ class Bench:
     def of(cls, loaded: Loaded, parts: Sequence[Part], batch: int, **rest: Any) -> Bench:
         """A bench with the inputs of its parts."""
         inputs = [Inputs(loaded, part.benchmark, part.questions, batch) for part in parts]
+        for asked in inputs:
+            asked.check()
         return cls(loaded=loaded, parts=parts, inputs=inputs, **rest)
 
     def measure(self, recipe: Recipe, *, retry: bool = False) -> list[Record]:
@@ -87,7 +89,7 @@ class Bench:
     def _run(self, setting: Setting, part: Part, inputs: Inputs, told: Record) -> Record:
         told = {**told, "part": self.part}
         try:
-            record, outcomes = run_trial(setting, inputs, self.advance)
+            record, outcomes = run_trial(setting, inputs, self.store.folder, self.advance)
         except DataError:
             raise
         except (BudgetError, ModelError) as error:  # the model lacks what the method looks at

@@ -11,12 +11,12 @@ import secrets
 from pathlib import Path
 
 import attrs
-from PIL import Image, UnidentifiedImageError
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks.base import Question
 from headwise_lab.benchmarks.files import Entry, read_text
 from headwise_lab.benchmarks.official.reading import Row
+from headwise_lab.pictures import format_of
 
 FOLDER = "pictures"  # in headwise's cache
 
@@ -62,12 +62,12 @@ def unpacked(text: str, entry: Entry) -> Path:
     """A base64 picture as a file named after its content; raises DataError for what is none, or a full cache."""
     try:
         content = base64.b64decode(text, validate=True)
-        with Image.open(io.BytesIO(content)) as picture:
-            suffix = f".{str(picture.format).lower()}"
     except (binascii.Error, ValueError):
         raise entry.wrong("the picture is not base64 text") from None
-    except UnidentifiedImageError:
-        raise entry.wrong("the picture is in no format that can be read") from None
+    try:
+        suffix = f".{format_of(io.BytesIO(content), 'in this row').lower()}"
+    except DataError as error:
+        raise entry.wrong(str(error)) from error
     return _stored(content, suffix)
 
 
