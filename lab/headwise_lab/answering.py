@@ -12,9 +12,10 @@ from headwise.attachment import Attachment, attach
 from headwise.errors import DataError, HeadwiseError
 from headwise.recipe import Recipe
 from headwise_lab.answers import Answer, Answers
-from headwise_lab.inputs import Batch, Inputs
+from headwise_lab.inputs import Batch, Inputs, placed
 from headwise_lab.loading import first_line
 from headwise_lab.measure import generate
+from headwise_lab.prompting import encode
 
 NEW_TOKENS = 16  # benchmark answers are a word or a phrase
 INSIDE_THE_TOWER = ("vision", "clip")
@@ -102,10 +103,10 @@ def _answer(prediction: str, visual: int, text: int, seen: Any) -> Answer:
 
 def _named(inputs: Inputs, batch: Batch, error: Exception) -> DataError:
     """The questions that a model failed on: the first that fails alone as well, else all of the batch."""
-    questions = inputs.questions[batch.first : batch.first + len(batch.visual)]
+    loaded, questions = inputs.loaded, inputs.questions[batch.first : batch.first + len(batch.visual)]
     for question in questions if len(questions) > 1 else ():
         try:
-            generate(inputs.loaded, inputs.encoded([question]).on(inputs.loaded), 1)
+            generate(loaded, placed(encode(loaded.processor, [question]), loaded), 1)
         except HeadwiseError as refused:
             return DataError(str(refused))
         except Exception as alone:

@@ -51,7 +51,7 @@ def _mended(handle: int) -> bool:
     begin = content.rfind(b"\n") + 1
     try:
         json.loads(content[begin:])
-    except ValueError:
+    except (ValueError, RecursionError):
         os.ftruncate(handle, begin)
         os.fsync(handle)
         return True

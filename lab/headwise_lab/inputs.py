@@ -44,7 +44,12 @@ class Batch:
 
     def on(self, loaded: Loaded) -> Any:
         """The tensors where the model is and in its dtype."""
-        return self.tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+        return placed(self.tensors, loaded)
+
+
+def placed(tensors: Any, loaded: Loaded) -> Any:
+    """Tensors of a processor where the model is and in its dtype."""
+    return tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
 
 
 class Inputs:
@@ -97,13 +102,9 @@ class Inputs:
         """The batch that begins with a question."""
         return self._batches.get(first) or self._made(first)
 
-    def encoded(self, questions: Sequence[Question]) -> Any:
-        """Tensors of some questions, as ``encode`` makes them."""
-        return encode(self.loaded.processor, questions)
-
     def _made(self, first: int) -> Batch:
         loaded, questions = self.loaded, self.questions[first : first + self.batch]
-        tensors = self.encoded(questions)
+        tensors = encode(loaded.processor, questions)
         images = tensors["input_ids"] == loaded.model.config.image_token_id
         visual = tuple(images.sum(dim=1).tolist())
         valid = tensors["attention_mask"].sum(dim=1).tolist()

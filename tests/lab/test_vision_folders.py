@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import attrs
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 from tests.lab.vision_folders import FAMILIES, write
 
+from headwise import DataError
 from headwise.cli import main
 from headwise.recipe import Recipe
+from headwise_lab import answering
 from headwise_lab import trial as trial_module
 from headwise_lab.benchmarks.official.pope import Pope
 from headwise_lab.data import questions_of
@@ -160,6 +163,93 @@ def test_run_says_what_could_not_be_measured_and_prints_the_rest(folders, data, 
     told = capsys.readouterr()
     assert "warning: times could not be measured: OutOfMemoryError: too much" in told.err
     assert "(6 questions)" in told.out
+
+
+def faulty(data, tmp_path, change):
+    """A copy of the benchmark with a question changed: its row, or the bytes of its picture."""
+    copy = tmp_path / "faulty"
+    shutil.copytree(data, copy)
+    path = copy / "coco_pope_adversarial.json"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows[0], copy / "val2014" / rows[0]["image"])
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return copy
+
+
+def too_long(row, path):
+    Image.new("RGB", (2010, 10)).save(path)
+
+
+def marked(row, path):
+    row["text"] = "What does <image> show ?"
+
+
+def cut(row, path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+MARKED = "has <image> in its text, which the model takes for a picture; take it out"
+FAULTS = [
+    ("qwen2_5_vl", too_long, "2010 x 10 pixels) cannot be given to the model: absolute aspect ratio must be smaller"),
+    *((family, marked, MARKED) for family in FAMILIES),
+    *((family, cut, "cannot be read") for family in FAMILIES),
+]
+
+
+@pytest.mark.parametrize(("family", "change", "told"), FAULTS)
+def test_a_bad_question_is_named_before_any_is_asked(
+    family, change, told, folders, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(answering, "ask", lambda *_, **__: pytest.fail("the model was asked"))
+    copy, out = faulty(data, tmp_path, change), tmp_path / "out"
+    words = ["run", "--benchmark", "pope", "--model", str(folders[family]), "--data", str(copy), "--out", str(out)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("headwise: question adversarial/0")
+    assert str(copy / "val2014" / "adversarial0.png") in error
+    assert told in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_study_with_a_bad_picture_is_refused_when_it_is_planned(folders, data, tmp_path, capsys):
+    copy, out = faulty(data, tmp_path, cut), tmp_path / "out"
+    words = ["ablate", "--study", "a", "--benchmarks", "pope", "--model", str(folders["llava"]), "--keep", "4"]
+    assert main([*words, "--data", str(copy), "--out", str(out)]) == 2
+    assert "question adversarial/0: the picture" in capsys.readouterr().err
+    assert not list(out.glob("*.jsonl"))
+
+
+def test_a_processor_that_lacks_a_part_is_one_sentence(folders, data, tmp_path, capsys):
+    copy = shutil.copytree(folders["llava"], tmp_path / "no-patches")
+    path = copy / "processor_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in told.items() if key != "patch_size"}))
+    assert main(["run", "--model", str(copy), "--benchmark", "pope", "--data", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be given to the model: its LlavaProcessor says: " in error
+    assert error.count("\n") == 1
+
+
+def test_a_question_that_the_model_fails_on_is_named(loaded, data):
+    """It is the longest, so that it fails in a batch and alone, and the others fail beside it only."""
+    inputs = asked(loaded["llava"], data)
+    longest = attrs.evolve(inputs.questions[4], text=inputs.questions[4].text.replace("Is there", "Is there red red"))
+    most = encode(loaded["llava"].processor, [longest])["input_ids"].shape[1]
+
+    def short_of_room(_, __, given):
+        if given["inputs_embeds"].shape[1] >= most:
+            raise IndexError("index out of range in self")
+
+    inputs = Inputs(loaded["llava"], Pope(), [*inputs.questions[:3], longest], 4)
+    inner = loaded["llava"].model.model.language_model
+    hook = inner.register_forward_pre_hook(short_of_room, with_kwargs=True)
+    told = rf"^the model cannot answer question {longest.id} \(picture {longest.image}\): IndexError: index out"
+    try:
+        with pytest.raises(DataError, match=told):
+            run_trial(Setting(recipe=Recipe.of(), timed_batches=0), inputs)
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -26,9 +26,8 @@ from headwise.head_weights import HeadWeights
 from headwise.heads import Floats
 from headwise_adapters.head_ablation import Ablation, ablate
 from headwise_lab.benchmarks import Question
-from headwise_lab.inputs import Inputs
+from headwise_lab.inputs import Inputs, placed
 from headwise_lab.measure import versions
-from headwise_lab.models_io import DTYPES
 from headwise_lab.prompting import encode, prompt
 
 
@@ -51,7 +50,7 @@ def calibrate(
     for first in range(0, len(inputs), inputs.batch):
         questions = inputs.questions[first : first + inputs.batch]
         tensors, answer = answered(loaded.processor, questions)
-        tensors = tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+        tensors = placed(tensors, loaded)
         told = partial(advance, len(questions))
         parts.append(ablate(loaded.model, tensors, answer.to(loaded.device), layers, told))
     found = Ablation.joined(parts)
