@@ -79,14 +79,13 @@ def answered(
 def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) -> list[Answer]:
     """The model's answers to one batch, and what was kept for each row."""
     loaded = inputs.loaded
-    with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
-        try:
+    try:
+        with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
             ids = generate(loaded, batch.on(loaded), new_tokens(inputs))
-        except (HeadwiseError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            recorder.take()
-            raise _named(inputs, batch, error) from error
+    except (HeadwiseError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise _named(inputs, batch, error) from error
     predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
     seen = recorder.take()
     rows = zip(predictions, batch.visual, batch.text, strict=True)
