@@ -11,7 +11,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Equipment:
             module.config = asking
         self._hooks = [
             decoder.text.register_forward_pre_hook(self._enter, with_kwargs=True),
-            decoder.text.register_forward_hook(self._leave),
+            decoder.text.register_forward_hook(self._leave, with_kwargs=True, always_call=True),
         ]
         setattr(decoder.text, _EQUIPPED, self)
 
@@ -76,18 +76,54 @@ class Equipment:
             cache = _converted(cache, self.make_layers)
         if not _evicts(cache):
             return None
-        if isinstance(mask, Tensor) and mask.ndim == 4:
-            raise ModelError("a four-dimensional attention mask cannot be followed by a cache that evicts; give (b, n)")
-        kwargs = {**kwargs, "past_key_values": cache}
         source = args[0] if args else kwargs.get("input_ids")
         source = kwargs["inputs_embeds"] if source is None else source
-        if not self.drops_tokens and real_tokens(mask, source.shape[1]) is None and not _ever_padded(cache):
-            # Any mask with four axes is handed through, so none as long as the text is ever made.
+        self._check(cache, kwargs)
+        real = real_tokens(mask, source.shape[1])
+        for layer in cache.layers:
+            layer.expect(real)
+        kwargs = {**kwargs, "past_key_values": cache}
+        if not self.drops_tokens:
+            # The layers know the padding, and a mask with four axes is handed through: none is made of the whole text.
             kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
         return args, kwargs
 
-    def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+    def _check(self, cache: Any, kwargs: dict[str, Any]) -> None:
+        """Refuse what a cache that evicts cannot serve, before anything is computed."""
+        mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
+        if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
+            given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
+            raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
+        if text.training and getattr(text, "gradient_checkpointing", False):
+            raise ModelError(
+                "gradient checkpointing takes the cache from the layers, and KV eviction works in the cache; switch"
+                " checkpointing off first"
+            )
+        if self._serves_once and not cache.layers[0].shows_at_once:
+            raise ModelError(
+                "score-based eviction takes entries out of the cache after a forward, and without one (use_cache=False)"
+                " nothing would be evicted; use a cache"
+            )
+        if _wanted(kwargs, text.config, "output_attentions"):
+            raise ModelError(
+                "attention maps (output_attentions) are not made where KV entries are evicted; ask for them outside"
+            )
+        if len({layer.forwards for layer in cache.layers}) > 1:
+            raise ModelError("a forward with this cache was broken off halfway; start a new cache")
+
+    def _leave(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Without `use_cache` a cache serves one forward; handing it back would have the text read twice."""
+        cache = kwargs.get("past_key_values")
+        if not _evicts(cache):
+            return output
+        unanswered = [layer.end() for layer in cache.layers]
+        if output is None:  # an error is on its way
+            return output
+        if any(unanswered):
+            raise ModelError(
+                f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
+                " is not served"
+            )
         if self._serves_once:
             output.past_key_values = None
         return output
@@ -156,19 +192,41 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
     return make
 
 
+_UNDERSTOOD = frozenset(
+    ("scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
+     "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits")
+)  # fmt: skip
+"""What attention is called with that a layer knows already, or that changes nothing."""
+
+
 def _asking_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **kw: Any
 ) -> Any:
     layer: EvictingLayer | None = getattr(key, TAG, None)
     if layer is None:
+        if attention_mask is not None and attention_mask.shape == NO_MASK and key.shape[2] > 1:
+            raise ModelError(
+                f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
+                " layers that hand their keys to the cache"
+            )
         return cast(Any, module)._headwise_attention(module, query, key, value, attention_mask, **kw)
+    if kw.pop("dropout", 0.0):
+        raise ModelError(
+            "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
+            " call model.eval()"
+        )
+    strange = [name for name, given in kw.items() if given is not None and name not in _UNDERSTOOD]
+    if strange:
+        raise ModelError(
+            f"{type(module).__name__} computes attention with {strange[0]}, which caches that evict do not know; its"
+            " family is not served"
+        )
     out = layer.answer(
         New(
             query=query,
             key=key,
             value=value,
             scaling=float(kw.get("scaling") or query.shape[-1] ** -0.5),
-            real=real_tokens(attention_mask, query.shape[2]),
             positions=kw.get("position_ids"),
         )
     )
@@ -194,13 +252,14 @@ def _function_of(module: Any) -> Callable[..., Any]:
     return attend
 
 
-def _evicts(cache: Any) -> bool:
+def _evicts(cache: Any) -> TypeGuard[EvictingCache]:
     return bool(getattr(cache, "layers", None)) and isinstance(cache.layers[0], EvictingLayer)
 
 
-def _ever_padded(cache: Any) -> bool:
-    """Whether padding was ever read: a later mask must be made over the whole text then, to be cut right."""
-    return any(count != cache.layers[0].columns for count in cache.layers[0].counts)
+def _wanted(kwargs: dict[str, Any], config: Any, name: str) -> bool:
+    """Whether an output is asked for, in the call or else by the config."""
+    given = kwargs.get(name)
+    return bool(getattr(config, name, False) if given is None else given)
 
 
 def _converted(cache: Any, layers: Layers) -> Any:

@@ -18,6 +18,7 @@ from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.images import Picture, shared_out, whole
 from headwise_adapters.masks import Tokens, sliced
+from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
 _HELD = "_headwise_held"  # attribute of a KV cache: layer -> Tokens it holds
@@ -164,7 +165,15 @@ class Forward:
         keys, view = self._views[id(earlier)]
         if cache is not None:
             _tell(cache, layer, keys, self.past + self.length)
+            if self.tokens is not None and isinstance(cache.layers[layer], EvictingLayer):
+                cache.layers[layer].expect(self._real(self.tokens))
         return view
+
+    def _real(self, now: Tokens) -> Tensor | None:
+        """Which of the tokens left are neither padding nor mere filling, bool (b, n); None where all are."""
+        padding = torch.from_numpy(self._kinds == PADDING).to(self.device)
+        real = now.real & ~padding.gather(1, now.index)
+        return None if bool(real.all()) else real
 
     def _keys(self, earlier: Tokens | None, now: Tokens) -> Tokens:
         """What a layer holds after this forward."""

@@ -141,11 +141,14 @@ def logits(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _masked(values: Tensor, mask: Tensor | None, batch: Tensor, index: Tensor, past: int) -> Tensor:
-    """Logits (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given."""
+    """Logits (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given.
+
+    Under a cache that evicts, the keys are those of this forward, and the mask's last columns are theirs.
+    """
     keys = values.shape[-1]
     if mask is not None and mask.ndim == 4:
         rows = mask[batch] if mask.shape[0] > 1 else mask.expand(batch.numel(), -1, -1, -1)
-        rows = rows[..., :keys].gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, keys))
+        rows = rows[..., -keys:].gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, keys))
         return values.masked_fill(~rows, float("-inf")) if rows.dtype == torch.bool else values + rows.float()
     hidden = torch.arange(keys, device=values.device) > (index + past).unsqueeze(-1)
     if mask is not None:  # flash attention: one flag per key

@@ -1,7 +1,9 @@
 """A transformers cache whose layers hold what an eviction plan leaves, each KV head its own number of entries.
 
 A layer's ``update`` stores nothing: it hands the new keys on with a tag that leads the attention function back to the
-layer, which then attends over what it holds and evicts, having seen queries and keys together.
+layer, which then attends over what it holds and evicts, having seen queries and keys together. So a layer must be told
+of every forward by the decoder whose attention will ask it (``expect``), and refuses keys that come unannounced: from a
+model without our attention, from another model, or after a forward that was broken off.
 """
 
 from __future__ import annotations
@@ -55,11 +57,14 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     """What all layers that evict share: counting tokens, being tagged, beams, bytes.
 
     ``columns``: tokens the layer was given, padding included, which is what transformers takes for its length.
-    ``counts``: real tokens of each row, empty before the first.
+    ``counts``: real tokens of each row, empty before the first. ``forwards``: those that the layer took part in.
+    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are.
     """
 
     is_sliding = False
     is_croppable = False
+    shows_at_once = True
+    """Whether what the layer evicts is missing already in the forward that brought it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +73,9 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     def _begin(self) -> None:
         self.columns = 0
         self.counts: list[int] = []
-        self._waiting = False
+        self.forwards = 0
+        self.real: Tensor | None = None
+        self._expects = self._waiting = False
 
     @abstractmethod
     def attend(self, new: New) -> Tensor:
@@ -90,27 +97,44 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     def select_rows(self, index: Tensor) -> None:
         """Make the batch the rows ``index`` of what it is now."""
 
+    def expect(self, real: Tensor | None) -> None:
+        """A forward begins whose attention will ask this layer; ``real`` as above, cut to what the layer is given."""
+        self._expects, self._waiting, self.real = True, False, real
+
+    def end(self) -> bool:
+        """The forward is over; whether keys came that no attention asked for."""
+        unanswered = self._waiting
+        self._expects, self._waiting, self.real = False, False, None
+        return unanswered
+
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The new keys, tagged, and the new values; both are stored when the attention function comes asking."""
-        if self._waiting:
+        if not self._expects:
             raise ModelError(
-                "a cache of headwise was filled by an attention that does not ask it what is there; use the cache only"
-                " with the model it was made for"
+                "a cache that evicts was handed to a model whose attention does not ask it what is there; use it inside"
+                " the `with` block it was filled in, or make it with headwise.cache(model, recipe) for this very model"
             )
-        self.is_initialized = self._waiting = True
+        self._expects, self._waiting, self.is_initialized = False, True, True
         tagged = key_states.view_as(key_states)
         setattr(tagged, TAG, self)
         return tagged, value_states
 
     def answer(self, new: New) -> Tensor:
         """``attend``, counted."""
-        self._waiting = False
+        if self.real is not None and self.real.shape != (new.batch, new.length):
+            raise ModelError(
+                f"the attention mask tells of {tuple(self.real.shape)} new tokens (rows, tokens), and a layer was given"
+                f" {(new.batch, new.length)}; give a mask over all tokens, past ones included"
+            )
+        new = attrs.evolve(new, real=self.real)
         if not self.counts:
             self.counts = [0] * new.batch
         if len(self.counts) != new.batch:
             raise ModelError(f"a cache of {len(self.counts)} rows was given {new.batch}; start a new cache")
         out = self.attend(new)
+        self._waiting = False
         self.columns += new.length
+        self.forwards += 1
         return out
 
     def _count(self, new: New) -> None:
@@ -198,15 +222,8 @@ def _storage_bytes(tensors: Sequence[Tensor]) -> int:
 
 
 def real_tokens(mask: Tensor | None, queries: int) -> Tensor | None:
-    """Which of the new tokens are no padding, bool (b, queries), from any mask; None where all are.
-
-    The last query sees every real token up to itself, so its row of a four-dimensional mask tells.
-    """
-    if mask is None or mask.shape == NO_MASK:
+    """Which of the new tokens are no padding, bool (b, queries), from flags (b, all tokens); None where all are."""
+    if mask is None:
         return None
-    if mask.ndim == 4:
-        last = mask[:, 0, -1, -queries:]
-        real = last if last.dtype == torch.bool else last == 0
-    else:
-        real = mask[:, -queries:].bool()
+    real = mask[:, -queries:].bool()
     return None if bool(real.all()) else real

@@ -22,6 +22,8 @@ class ScoreLayer(EvictingLayer):
     ``sliding``: the model's own sliding window in this layer, beyond which nothing is visible.
     """
 
+    shows_at_once = False
+
     def __init__(
         self, plan: ScorePlan, layer: int, pipeline: Pipeline, rotary: Rotary | None, sliding: int | None = None
     ) -> None:

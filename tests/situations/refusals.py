@@ -17,6 +17,16 @@ class Refusal:
     when: Callable[[Situation], bool]
 
 
+def evicts(situation: Situation) -> bool:
+    """Whether KV entries leave, or the model's own window stands in for eviction."""
+    return bool(situation.eviction) or situation.reads.window is not None
+
+
+def scores(situation: Situation) -> bool:
+    """Whether entries leave by their scores."""
+    return bool(situation.eviction) and not situation.eviction.startswith(("window", "streaming"))
+
+
 REFUSALS = (
     Refusal(
         "a cache evicts KV entries and prunes no visual token", lambda s: s.cache == "headwise" and bool(s.pruning)
@@ -24,7 +34,13 @@ REFUSALS = (
     Refusal("positions=compact counts tokens along one axis", lambda s: s.family == "qwen2_5_vl"),
     Refusal("positions=relative moves sinks along the text", lambda s: s.family == "qwen2_5_vl"),
     Refusal("StaticCache", lambda s: s.cache == "static"),
-    Refusal("cannot be rolled back", lambda s: s.mode == "lookup" and bool(s.eviction)),
+    Refusal("cannot be rolled back", lambda s: (s.mode == "lookup" or s.touch == "crop") and evicts(s)),
+    Refusal(
+        "score-based eviction takes entries out of the cache", lambda s: scores(s) and (s.cache == "none" or s.training)
+    ),
+    Refusal("gradient checkpointing takes the cache", lambda s: s.checkpointing and evicts(s)),
+    Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
+    Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
 )
 
 

@@ -22,6 +22,11 @@ import headwise
 from headwise.recipe import Recipe
 
 
+def switch(model, how: str):
+    """Gradient checkpointing's switch, by the name that this transformers has for it."""
+    return getattr(model, f"activation_checkpointing_{how}", None) or getattr(model, f"gradient_checkpointing_{how}")
+
+
 @attrs.define(eq=False)
 class Row:
     """What one row read and said: ``ids`` (n,) without padding, ``logits`` by position, and its forwards.
@@ -116,14 +121,14 @@ def _touched(model, situation: Situation) -> Iterator[torch.nn.Module]:
 def _mode(model, situation: Situation) -> Iterator[None]:
     model.train(situation.training)
     if situation.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        switch(model, "enable")({"use_reentrant": False})
     try:
         yield
     finally:
         model.eval()
         model.zero_grad()
         if situation.checkpointing:
-            model.gradient_checkpointing_disable()
+            switch(model, "disable")()
 
 
 def _play(model, situation: Situation, recorder: Recorder) -> list[Row]:
