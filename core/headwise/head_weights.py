@@ -14,7 +14,9 @@ import numpy as np
 from headwise.errors import DataError
 from headwise.geometry import Geometry
 from headwise.heads import Floats
+from headwise.reading import json_of, text_of
 
+LARGEST = 2**28  # bytes
 _HINT = "make one with `headwise calibrate --out FILE`"
 
 
@@ -50,7 +52,11 @@ class HeadWeights:
     def load(cls, path: Path) -> HeadWeights:
         """Read what ``save`` wrote; raises DataError with the path and what is wrong."""
         try:
-            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            text = text_of(Path(path), largest=LARGEST)
+        except DataError as error:
+            raise DataError(f"head weights {error}; {_HINT}") from error
+        try:
+            content: dict[str, Any] = json_of(text, "it")
             shape = content["layers"], content["heads"]
             return cls(
                 model=content["model"],
@@ -58,8 +64,6 @@ class HeadWeights:
                 statistics={name: _floats(values, shape) for name, values in content["statistics"].items()},
                 source=content["source"],
             )
-        except OSError as error:
-            raise DataError(f"head weights {path} cannot be read ({error.strerror}); {_HINT}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not a file of head weights ({error}); {_HINT}") from error
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.geometry import Geometry
+from headwise.reading import json_of, text_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -20,6 +21,7 @@ Integers = npt.NDArray[np.int64]
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 """Windows at which a profile keeps the attention mass of each head."""
 
+LARGEST = 2**30  # bytes
 _HINT = "make one with `headwise classify-heads --out FILE`"
 
 
@@ -170,10 +172,12 @@ class HeadProfile:
     def load(cls, path: Path) -> HeadProfile:
         """Read what ``save`` wrote; raises DataError with the path and what is wrong."""
         try:
-            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"profile {path} cannot be read ({error.strerror}); {_HINT}") from error
-        except ValueError as error:
+            text = text_of(Path(path), largest=LARGEST)
+        except DataError as error:
+            raise DataError(f"profile {error}; {_HINT}") from error
+        try:
+            content: dict[str, Any] = json_of(text, "it")
+        except DataError as error:
             raise DataError(f"{path} is not a head profile ({error}); {_HINT}") from error
         return cls.from_plain(content, str(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,12 @@ from typing import Any
 
 import attrs
 
-from headwise.errors import ModelError
+from headwise.errors import DataError, ModelError
 from headwise.geometry import ANY_SIZE, SHAPES, Geometry, shape
 from headwise.original_llava import patches, recognises
+from headwise.reading import json_of, text_of
+
+LARGEST = 2**24  # bytes
 
 # A saved configuration leaves out what equals the default of its class in transformers; LLaVA-1.5-7B saves hardly
 # anything of its language model.
@@ -62,13 +64,9 @@ def read_geometry(path: Path) -> Geometry:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"{file} cannot be read ({error.strerror}); give a folder with a config.json or one of: {', '.join(SHAPES)}"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{file} is not JSON: {error}") from error
+        return json_of(text_of(file, largest=LARGEST), str(file))
+    except DataError as error:
+        raise ModelError(f"{error}; give a folder with a config.json or one of: {', '.join(SHAPES)}") from error
 
 
 def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:

@@ -405,9 +405,9 @@ def test_every_mistake_is_one_sentence_and_status_two(capsys, zebra, words, sent
     [
         (
             None,
-            "config.json cannot be read (No such file or directory); give a folder with a config.json or one of:",
+            "config.json is missing; give a folder with a config.json or one of:",
         ),
-        ("{", "config.json is not JSON: Expecting property name"),
+        ("{", "config.json, line 1: not JSON, Expecting property name"),
         ("[]", "config.json has no text_config; wanted the configuration of a LLaVA model"),
         ('{"text_config": {}}', "config.json has no vision_config; wanted the configuration of a LLaVA model"),
         (

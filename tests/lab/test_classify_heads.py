@@ -146,7 +146,7 @@ def test_strategies_that_ask_for_more_than_attention_are_not_run_on_halves(class
         (["--tokens", "9"], "a text of 9 tokens is too short for 8 segments of attention rows; give a longer one"),
         (["--tokens", "99999"], "99999 are wanted; give fewer or a longer text"),
         (["--strategy", "sensitivity:window=500"], "a text of 300 tokens never outgrows 4 sinks and a window of 500"),
-        (["--text", "/nowhere.txt"], "text /nowhere.txt cannot be read"),
+        (["--text", "/nowhere.txt"], "text /nowhere.txt is missing"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
     ],
 )

@@ -240,9 +240,9 @@ def test_a_strategy_that_breaks_costs_its_own_run_only(folder, text, few, tmp_pa
         (["--heads", "4"], "--heads belongs to study a and b and means nothing in study kv; leave it out"),
         (["--positions", "keep"], "--positions belongs to study a, b and methods"),
         (["--tokens", "5"], "study kv scores one text of a whole number of tokens; give one"),
-        (["--profile", "/nowhere.json"], "profile /nowhere.json cannot be read"),
+        (["--profile", "/nowhere.json"], "profile /nowhere.json is missing"),
         (["--scale", "0.01"], "see headwise ablate --help"),
-        (["--text", "/nowhere/at/all"], "text /nowhere/at/all cannot be read"),
+        (["--text", "/nowhere/at/all"], "text /nowhere/at/all is missing"),
         (["--model", "demo-llava"], "demo-llava"),
     ],
 )

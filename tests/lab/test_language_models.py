@@ -117,9 +117,9 @@ def test_texts_that_cannot_be_read_are_one_sentence(folder, tmp_path):
     (tmp_path / "latin").write_bytes("größer".encode("latin-1"))
     (tmp_path / "empty").write_text("")
     cases = [
-        (tmp_path / "nowhere", None, "cannot be read (No such file or directory); give a UTF-8 text file or one of"),
+        (tmp_path / "nowhere", None, "is missing; give a UTF-8 text file or one of"),
         (tmp_path, None, "cannot be read (Is a directory)"),
-        (tmp_path / "latin", None, "is not UTF-8 from byte 2 on"),
+        (tmp_path / "latin", None, "is not UTF-8 text: invalid start byte at byte 2"),
         (tmp_path / "empty", None, "text empty has 0 tokens and 2 are wanted"),
         (write_text(tmp_path, 1), 5000, f"text words.txt has {len(WORDS)} tokens and 5000 are wanted; give fewer"),
         (write_text(tmp_path, 1), 1, "1 tokens leave nothing to foretell"),

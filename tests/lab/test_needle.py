@@ -105,7 +105,7 @@ def test_what_makes_no_prompt_is_one_sentence(loaded, tmp_path):
     (tmp_path / "empty").write_text(" \n")
     with pytest.raises(DataError, match="holds no sentence"):
         Passkeys(loaded.tokenizer, str(tmp_path / "empty"))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="nowhere is missing"):
         Passkeys(loaded.tokenizer, str(tmp_path / "nowhere"))
 
 
@@ -293,7 +293,7 @@ def test_without_the_full_cache_the_table_says_what_is_not_known(folder, capsys)
         (["--lengths", ","], "is not a list of whole numbers"),
         (["--lengths", "64"], "64 tokens do not hold task, passkey and question"),
         (["--depths", "0"], "see headwise needle --help"),
-        (["--filler", "/nowhere.txt"], "cannot be read (No such file or directory)"),
+        (["--filler", "/nowhere.txt"], "is missing; give a UTF-8"),
         (["--strategy", "streeming"], "did you mean streaming"),
         (["--model", "/nowhere"], "there is no model folder /nowhere"),
     ],

@@ -161,7 +161,7 @@ def test_a_malformed_table_is_one_sentence_with_file_and_line(tmp_path, text, me
 
 
 def test_a_missing_file_and_scores_that_are_no_shares_are_data_errors(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is missing"):
         recount(tmp_path / "absent.md")
     with pytest.raises(DataError, match="not in percent"):
         recount(SEED, {"MME": 2374})

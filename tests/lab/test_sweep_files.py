@@ -106,7 +106,7 @@ def test_files_that_are_missing_or_no_toml_are_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"a\.toml is not TOML: Cannot overwrite a value"):
         read(str(tmp_path / "a.toml"))
     (tmp_path / "b.toml").write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"b\.toml cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"b\.toml is not UTF-8 text"):
         read(str(tmp_path / "b.toml"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
+from headwise.reading import json_of, text_of
 
 BOXES = "boxes.json"  # ours, beside the official files: question id -> boxes
 BETWEEN = re.compile(r"[\s,:]*")
@@ -56,37 +57,28 @@ class Entry:
     def picture(self, folder: Path, stem: str, suffixes: tuple[str, ...] = ("",)) -> Path:
         """The picture ``stem`` with the first of the suffixes that exists; raises DataError where none does."""
         for suffix in suffixes:
-            if (folder / f"{stem}{suffix}").is_file():
-                return folder / f"{stem}{suffix}"
+            try:
+                if (folder / f"{stem}{suffix}").is_file():
+                    return folder / f"{stem}{suffix}"
+            except (OSError, ValueError) as error:  # too long, or with a null byte
+                raise self.wrong(f"the picture {_short(stem)} has no name that a file can have") from error
         raise self.wrong(f"the picture {folder / f'{stem}{suffixes[0]}'} is missing")
-
-
-def read_text(path: Path) -> str:
-    """A whole UTF-8 file; raises DataError in one sentence where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """(line number, text) of every line that is not blank; only a line feed ends a line."""
-    return [(i, line) for i, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    return [(i, line) for i, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()]
 
 
 def json_lines(path: Path) -> list[Entry]:
     """The values of a file with one JSON value a line; blank lines are skipped."""
-    return [Entry(path, i, str(i), _parse(path, line, i)) for i, line in numbered_lines(path)]
+    return [Entry(path, i, str(i), json_of(line, str(path), first_line=i)) for i, line in numbered_lines(path)]
 
 
 def json_members(path: Path, inside: str | None = None) -> list[Entry]:
     """The members of a file's JSON object, or of the array or object under its key ``inside``, each with its line."""
-    text = read_text(path)
-    document = _parse(path, text, 1)
+    text = text_of(path)
+    document = json_of(text, str(path))
     at = len(text) - len(text.lstrip())
     if inside is not None:
         found = [start for key, _, start in _members(text, at) if key == inside] if isinstance(document, dict) else []
@@ -100,13 +92,6 @@ def json_members(path: Path, inside: str | None = None) -> list[Entry]:
         line, counted = line + text.count("\n", counted, start), start
         entries.append(Entry(path, line, key, value))
     return entries
-
-
-def _parse(path: Path, text: str, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {first_line + error.lineno - 1}: not JSON, {error.msg}") from error
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, Any, int]]:

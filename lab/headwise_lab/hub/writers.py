@@ -29,6 +29,7 @@ from headwise_lab.hub.official import members, picture_bytes, plain, save_pictur
 from headwise_lab.hub.source import Row, Source
 
 ASKED = ("question_id", "image_id", "question")
+MISSING = "nan"
 NEEDED = ("index", "question", "A", "B", "image")
 TABLE = (
     *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source"),
@@ -175,7 +176,21 @@ def mmbench(source: Source, folder: Path, limit: int | None, *, name: str) -> No
             content = picture_bytes(row["image"])
             first = shown.setdefault(hashlib.sha256(content).hexdigest(), row["index"])
             row["image"] = base64.b64encode(content).decode() if first == row["index"] else first
-            writer.writerow(["" if row[column] is None else row[column] for column in header])
+            empty = {*_left_out(row), *(column for column in header if row[column] is None)}
+            writer.writerow(["" if column in empty else row[column] for column in header])
+
+
+def _left_out(row: Row) -> list[str]:
+    """Cells at a row's end that the dataset spells nan: options a question does not have, and the hint.
+
+    As lmms-eval reads it. What stands before another option is text, and so is nan in MMBench's own files.
+    """
+    found = ["hint"] if row.get("hint") == MISSING else []
+    for letter in ("D", "C"):
+        if row.get(letter) not in (MISSING, None):
+            break
+        found.append(letter)
+    return [column for column in found if column in row]
 
 
 def mmvet(source: Source, folder: Path, limit: int | None) -> None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from headwise.errors import DataError
+from headwise.reading import text_of
 from headwise_lab.texts import TEXTS, shipped_text
 
+LARGEST = 2**30  # bytes: a text is made tokens as a whole
 FEWEST = 2  # tokens: one to read, one to foretell
 
 
@@ -38,7 +40,8 @@ def tokens_of(tokenizer: Any, source: str | Path, count: int | None = None) -> T
     """
     name, content = content_of(source)
     encoded = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
-    ids = [*beginning(tokenizer), *encoded]
+    begin = beginning(tokenizer)
+    ids = encoded if begin and encoded[:1] == begin else [*begin, *encoded]  # some texts bring it along
     wanted = FEWEST if count is None else count
     if wanted < FEWEST:
         raise DataError(f"{count} tokens leave nothing to foretell; give at least {FEWEST}")
@@ -60,9 +63,7 @@ def content_of(source: str | Path) -> tuple[str, str]:
     path = shipped_text(str(source)) if ours else Path(source).expanduser()
     hint = f"give a UTF-8 text file or one of the shipped texts: {', '.join(TEXTS)}"
     try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"text {path} is not UTF-8 from byte {error.start} on; {hint}") from error
-    except OSError as error:
-        raise DataError(f"text {path} cannot be read ({error.strerror or error}); {hint}") from error
+        content = text_of(path, largest=LARGEST)
+    except DataError as error:
+        raise DataError(f"text {error}; {hint}") from error
     return (str(source) if ours else path.name), content

@@ -14,7 +14,9 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import DataError
+from headwise.reading import text_of
 
+LARGEST = 2**28  # bytes
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*(?:评估结果|\bresults)\s*", re.IGNORECASE)
 _ANY_HEADING = re.compile(r"#{1,6}\s+\S.*")
 _FIGURE = re.compile(r"(-?\d+(?:\.\d+)?)\s*%?(?:\s*±\s*\S+)?")
@@ -70,9 +72,9 @@ class ScoreTable:
 def read_text(path: Path) -> str:
     """The text of a document; raises DataError where it cannot be read as UTF-8."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a text file ({error}); give a Markdown file with tables") from error
+        return text_of(Path(path), largest=LARGEST)
+    except DataError as error:
+        raise DataError(f"{error}; give a Markdown file with tables") from error
 
 
 def read_tables(text: str, source: str) -> list[ScoreTable]:

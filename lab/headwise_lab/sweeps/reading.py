@@ -15,11 +15,13 @@ from cattrs.gen import make_dict_structure_fn
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
+from headwise.reading import text_of
 from headwise_lab import data
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
 from headwise_lab.sweeps.values import WrongValue
 from headwise_lab.texts import TEXTS
 
+LARGEST = 2**24  # bytes
 FILES = files("headwise_lab.sweeps") / "files"
 
 T = TypeVar("T")
@@ -43,10 +45,12 @@ def read(given: str) -> SweepFile:
 def toml(path: Path) -> dict[str, Any]:
     """The table that a TOML file holds; raises DataError in one sentence."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text_of(path, largest=LARGEST))
+    except RecursionError as error:
+        raise DataError(f"{path} is TOML that is nested too deep") from error
+    except ValueError as error:  # also of whole numbers without end
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} is not TOML: {error}") from error
 
 

@@ -8,13 +8,16 @@ import csv
 import hashlib
 import io
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from headwise.errors import DataError
+from headwise.reading import text_of
 from headwise_lab.benchmarks.base import Question
-from headwise_lab.benchmarks.files import Entry, read_text
+from headwise_lab.benchmarks.files import Entry
 from headwise_lab.benchmarks.official.reading import Row
 from headwise_lab.pictures import format_of
 
@@ -34,7 +37,7 @@ class EmbeddedRow(Row):
 
 def table(path: Path) -> list[Entry]:
     """The rows of a tab-separated file as column -> cell; quoted cells may hold tabs and line feeds."""
-    text = read_text(path)
+    text = text_of(path)
     usual = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a picture is longer than csv allows
     try:
         return _rows(path, text)
@@ -47,15 +50,26 @@ def _rows(path: Path, text: str) -> list[Entry]:
     columns: list[str] = []
     entries: list[Entry] = []
     line = 1
-    for cells in reader:
+    for cells in _cells(reader, path):
         if not columns:
             columns = cells
+            again = next((name for name in columns if columns.count(name) > 1), None)
+            if again is not None:
+                raise DataError(f"{path}, line 1: the column {again!r} is there twice")
         elif len(cells) not in (0, len(columns)):
             raise DataError(f"{path}, line {line}: expected {len(columns)} columns, found {len(cells)}")
         elif cells:
             entries.append(Entry(path, line, cells[0], dict(zip(columns, cells, strict=True))))
         line = reader.line_num + 1
     return entries
+
+
+def _cells(reader: Any, path: Path) -> Iterator[list[str]]:
+    """The rows of a csv reader; raises DataError with the line where it can read no more."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def unpacked(text: str, entry: Entry) -> Path:

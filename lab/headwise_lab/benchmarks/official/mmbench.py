@@ -26,7 +26,6 @@ from headwise_lab.metrics.choices import option_letter
 LETTERS = "ABCD"
 PASS = 1_000_000  # from one pass of a question to the next
 REFERENCE = 64  # characters at most of a cell that names the row with the picture
-NOTHING = ("", "nan", "none")
 UNSENT = frozenset(("image", "hint", "category", "l2-category", "source", "comment"))  # as in LLaVA-1.5's script
 CHINESE_SUFFIX = "\n请直接回答选项字母。"
 
@@ -148,9 +147,8 @@ def _index(entry: Entry) -> str:
 
 
 def _cell(entry: Entry, column: str) -> str:
-    """A cell that need not be there; "" for what a table program writes into empty cells."""
-    cell = str(entry.value.get(column, ""))
-    return "" if cell.lower() in NOTHING else cell
+    """A cell that need not be there; whatever it says is text, also None and nan."""
+    return str(entry.value.get(column, ""))
 
 
 def _options(entry: Entry) -> tuple[str, ...]:

@@ -1,0 +1,84 @@
+"""Text and JSON from outside, read with limits: a value, or a sentence that says why there is none.
+
+Text is UTF-8, with or without a byte-order mark, or UTF-16 or UTF-32 with one. JSON may be nested as deep as Python's
+parser goes, its numbers are finite, and its texts are text: no half of a surrogate pair.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from headwise.errors import DataError
+
+LARGEST = 2**33  # bytes: more than the largest benchmark has in one file
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # one begins as UTF-16 does
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+"""Byte-order marks, and the encoding that each announces."""
+
+
+def text_of(path: Path, *, largest: int = LARGEST) -> str:
+    """The text of a file, every line ended by a line feed alone.
+
+    Raises DataError where it is no text, is larger than ``largest`` bytes, or can be read without end.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = b"" if stat.S_ISCHR(path.stat().st_mode) else stream.read(largest + 1)
+            endless = stat.S_ISCHR(path.stat().st_mode) and bool(stream.read(1))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise DataError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if endless or len(content) > largest:
+        raise DataError(f"{path} is too large to be read: more than {largest} bytes")
+    return decoded(content, str(path)).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(content: bytes, what: str) -> str:
+    """Bytes as text, without a byte-order mark; raises DataError, which says ``what``, where they are none."""
+    encoding = next((encoding for mark, encoding in MARKS if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        raise DataError(f"{what} is not {name} text: {error.reason} at byte {error.start}") from error
+
+
+def json_of(text: str, what: str, *, first_line: int = 1) -> Any:
+    """The value of a JSON text; raises DataError, which says ``what`` and the line, for what is no such value.
+
+    ``first_line``: the line of a file on which the text begins.
+    """
+    try:
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{what}, line {first_line + error.lineno - 1}: not JSON, {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{what}, line {first_line}: JSON that is nested too deep") from error
+    except ValueError as error:
+        raise DataError(f"{what}, line {first_line}: {error}") from error
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{what}, line {first_line}: a text has half of a surrogate pair") from error
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return value
