@@ -10,6 +10,7 @@ from torch import nn
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise_adapters.images import Pictures, Tower
+from headwise_adapters.patching import uncompiled
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -20,15 +21,25 @@ class Decoder:
     gets the KV cache.
     """
 
-    text: nn.Module
+    text: nn.Module = attrs.field(converter=uncompiled)
     layers: nn.ModuleList
     attention: str = "self_attn"
     cache: str = "past_key_values"
 
     def attention_of(self, layer: int) -> nn.Module:
         """The attention module of one decoder layer."""
-        module: nn.Module = getattr(self.layers[layer], self.attention)
+        module: nn.Module = uncompiled(getattr(self.layer(layer), self.attention))
         return module
+
+    def layer(self, layer: int) -> nn.Module:
+        """One decoder layer, by itself where it is compiled."""
+        module: nn.Module = uncompiled(self.layers[layer])
+        return module
+
+    def modules(self) -> list[nn.Module]:
+        """All that pruning and eviction touch."""
+        numbers = range(len(self.layers))
+        return [self.text, *map(self.layer, numbers), *map(self.attention_of, numbers)]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -38,7 +49,7 @@ class Anatomy(Decoder):
     ``pictures`` tells the images of a call of ``outer.get_image_features``.
     """
 
-    outer: nn.Module
+    outer: nn.Module = attrs.field(converter=uncompiled)
     tower: Tower
     image_token: int
     pictures: Pictures

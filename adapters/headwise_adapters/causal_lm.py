@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from headwise.errors import ModelError
@@ -13,6 +13,7 @@ from headwise.plan import PruningPlan
 from headwise_adapters.anatomy import Decoder, text_geometry
 from headwise_adapters.evicting import evicting, evicting_cache, layers_of
 from headwise_adapters.ragged_cache import EvictingCache
+from headwise_adapters.ruling import Block, attached
 
 
 class CausalLmAdapter:
@@ -33,16 +34,19 @@ class CausalLmAdapter:
         return Decoder(text=inner, layers=inner.layers)
 
     @contextmanager
-    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
-        """Nothing to prune: there are no visual tokens."""
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
+        """Evict inside the context; the model is as it was afterwards. There are no visual tokens to prune."""
         if plan.stages:
             raise ModelError(f"{type(self._model).__name__} has no visual tokens to prune; leave token_pruning out")
-        yield
-
-    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
-        """Evict inside the context; the model is as it was afterwards."""
-        return evicting(self.decoder, layers_of(self.decoder, pipeline, plan))
+        block = Block(text=self.decoder.text)
+        with ExitStack() as patches:
+            if not eviction.keeps_everything:
+                block.layers = layers_of(self.decoder, pipeline, eviction)
+                evicting(self._model, self.decoder, patches)
+            stack = patches.pop_all()
+        with attached(block, stack):
+            yield
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""
-        return evicting_cache(self.decoder, layers_of(self.decoder, pipeline, plan))
+        return evicting_cache(self._model, self.decoder, layers_of(self.decoder, pipeline, plan))

@@ -10,50 +10,49 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
-from headwise_adapters.probe import Probe, probing
+from headwise_adapters import patching
+from headwise_adapters.images import Look
+from headwise_adapters.probe import Call, probing
 
 
 class ClipSeen:
     """What one CLIP-like layer computed in the tower's last call (:class:`headwise_adapters.images.Seen`)."""
 
-    def __init__(self, probe: Probe, has_cls: bool, first: int) -> None:
+    def __init__(self, has_cls: bool, first: int) -> None:
         self.states: Tensor | None = None
-        self._probe, self._has_cls, self._first = probe, has_cls, first
+        self.call: Call | None = None
+        self._has_cls, self._first = has_cls, first
 
     def features(self) -> list[Tensor]:
         """(n, c) per picture."""
-        return list(self._states()[:, self._first :].unbind(0))
+        return list(_had(self.states)[:, self._first :].unbind(0))
 
     def saliency(self) -> list[Tensor]:
         """float32 (n,) per picture: the CLS row, or the mean of all rows, averaged over heads."""
-        states = self._states()
+        states = _had(self.states)
         pictures = torch.arange(len(states), device=states.device)
         columns = torch.arange(self._first, states.shape[1], device=states.device).expand(len(states), -1)
         if self._has_cls:
             cls = torch.zeros_like(columns[:, :1])
-            return list(self._probe.rows(pictures, cls, columns).mean(dim=(1, 2)).unbind(0))
-        # One picture at a time: all rows are needed, and those of a batch may not fit.
+            return list(_had(self.call).rows(pictures, cls, columns).mean(dim=(1, 2)).unbind(0))
+        call = _had(self.call)  # one picture at a time: all rows are needed, and those of a batch may not fit
         return [
-            self._probe.rows(pictures[i : i + 1], columns[i : i + 1], columns[i : i + 1])[0].mean(dim=(0, 1))
+            call.rows(pictures[i : i + 1], columns[i : i + 1], columns[i : i + 1])[0].mean(dim=(0, 1))
             for i in range(len(states))
         ]
 
     def keys(self) -> list[Tensor]:
         """(n, head_dim) per picture, averaged over heads."""
-        return list(self._probe.keys()[:, :, self._first :].mean(dim=1).unbind(0))
+        return list(_had(self.call).keys()[:, :, self._first :].mean(dim=1).unbind(0))
 
-    def forget(self) -> None:
-        """Let go of the remembered tensors."""
-        self.states = None
-        self._probe.forget()
 
-    def _states(self) -> Tensor:
-        if self.states is None:
-            raise ModelError(
-                "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
-                " let the model see pixel_values, inside the `with` block"
-            )
-        return self.states
+def _had(found: Any) -> Any:
+    if found is None:
+        raise ModelError(
+            "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
+            " let the model see pixel_values, inside the `with` block"
+        )
+    return found
 
 
 class ClipTower:
@@ -75,18 +74,24 @@ class ClipTower:
         self._name = type(tower).__name__
 
     @contextmanager
-    def watched(self) -> Iterator[ClipSeen]:
+    def watched(self) -> Iterator[Look]:
         """Remember what the layer computes; its attention implementation stays, and nothing is left behind."""
         if self._layer is None:
             raise ModelError(f"{self._name} has no encoder layer with attention that headwise could look at")
         with probing(self._layer.self_attn, causal=False) as probe:
-            seen = ClipSeen(probe, self._has_cls, self._first)
 
-            def remember(_: nn.Module, __: Any, output: Any) -> None:
-                seen.states = output if isinstance(output, Tensor) else output[0]
+            def watch(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                output = call(*args, **kwargs)
+                seen: ClipSeen | None = (patching.remembered() or {}).get(self)
+                if seen is not None:
+                    seen.states, seen.call = (output if isinstance(output, Tensor) else output[0]), probe.call
+                return output
 
-            handle = self._layer.register_forward_hook(remember)
-            try:
-                yield seen
-            finally:
-                handle.remove()
+            @contextmanager
+            def look() -> Iterator[ClipSeen]:
+                with patching.memory(within=True) as own:
+                    own[self] = seen = ClipSeen(self._has_cls, self._first)
+                    yield seen
+
+            with patching.around(self._layer, watch):
+                yield look

@@ -13,8 +13,9 @@ image are only kept consistent. Outputs have the length the caller put in; dropp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan, Stage
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.forward import Forward
@@ -29,25 +31,24 @@ from headwise_adapters.groups import groups
 from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
+from headwise_adapters.ruling import forward_of
 from headwise_adapters.watching import Watcher, watching
 
 _Kwargs = dict[str, Any]
 
 
-@contextmanager
-def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
-    """Prune ``anatomy``'s model by a plan; every hook and probe is gone afterwards, also after an exception."""
-    looked_at = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
-    with ExitStack() as stack:
-        watcher = stack.enter_context(watching(anatomy, tower=looked_at))
-        instruments = {stage.layer: _instruments(anatomy, stage, watcher, stack) for stage in plan.stages}
-        dropper = Dropper(anatomy, pipeline, plan, instruments, watcher)
-        for handle in dropper.hooks():
-            stack.callback(handle.remove)
-        yield
+def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+    """What prunes ``anatomy``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
+    looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
+    watcher = patches.enter_context(watching(anatomy, tower=looks))
+    instruments = {stage.layer: _instruments(anatomy, stage, looks, patches) for stage in plan.stages}
+    dropper = Dropper(anatomy, pipeline, plan, instruments, watcher)
+    for module, wrapper in dropper.wrappers():
+        patches.enter_context(patching.around(module, wrapper))
+    return dropper
 
 
-def _instruments(anatomy: Anatomy, stage: Stage, watcher: Watcher, stack: ExitStack) -> Instruments:
+def _instruments(anatomy: Anatomy, stage: Stage, looks: bool, stack: ExitStack) -> Instruments:
     """What the stage's evidence needs to have running before the stage comes."""
     reads = set(stage.reads)
     in_front = reads & {"attention", "unbiased", "keys", "unrotated"}
@@ -60,12 +61,12 @@ def _instruments(anatomy: Anatomy, stage: Stage, watcher: Watcher, stack: ExitSt
     return Instruments(
         probe=stack.enter_context(probing(module)) if module is not None and probed else None,
         unrotated=stack.enter_context(unrotated(module)) if module is not None and "unrotated" in reads else None,
-        seen=watcher.seen,
+        looks=looks,
     )
 
 
 class Dropper:
-    """The hooks of one attachment, and the forward they are in."""
+    """The wrappers of one attachment; the forward they are in is in their memory."""
 
     def __init__(
         self,
@@ -78,39 +79,39 @@ class Dropper:
         self._anatomy, self._pipeline, self._plan = anatomy, pipeline, plan
         self._instruments, self._watcher = instruments, watcher
         self._signature = inspect.signature(anatomy.outer.forward)
-        self._forward: Forward | None = None
 
-    def hooks(self) -> list[Any]:
-        """Register everything; returns the handles."""
-        anatomy, handles = self._anatomy, []
-        handles.append(anatomy.outer.register_forward_pre_hook(self._enter, with_kwargs=True))
-        handles.append(anatomy.outer.register_forward_hook(self._leave, always_call=True))
-        if self._pipeline.reads_embeddings:
-            handles.append(anatomy.text.register_forward_pre_hook(self._embed, with_kwargs=True))
-        handles.append(anatomy.text.register_forward_hook(self._restore_length))
+    def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
+        """What is to be wrapped around which module."""
+        yield self._anatomy.outer, self._outer
+        yield self._anatomy.text, self._text
         stages = {stage.layer: stage for stage in self._plan.stages}
-        for layer in range(self._plan.stages[0].layer, len(anatomy.layers)):
-            hook = self._layer_hook(layer, stages.get(layer))
-            handles.append(anatomy.layers[layer].register_forward_pre_hook(hook, with_kwargs=True))
-        return handles
+        for layer in range(self._plan.stages[0].layer, len(self._anatomy.layers)):
+            yield self._anatomy.layer(layer), partial(self._layer, layer, stages.get(layer))
 
-    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        self._forward = Forward.begin(self._anatomy, self._watcher, {**given, **given.get("kwargs", {})})
+    @property
+    def _forward(self) -> Forward | None:
+        """The forward that this thread is in, where this recipe rules it."""
+        return (patching.remembered() or {}).get(self)
 
-    def _leave(self, *_: object) -> None:
-        self._forward = None
-        for instruments in self._instruments.values():
-            instruments.forget()
+    def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        with forward_of(self._anatomy.text, self) as block:
+            if block is not None and block.dropper is self:
+                given = self._signature.bind_partial(*args, **kwargs).arguments
+                own = patching.remembered() or {}
+                own[self] = Forward.begin(self._anatomy, self._watcher, {**given, **given.get("kwargs", {})})
+            return call(*args, **kwargs)
 
-    def _embed(self, _: nn.Module, __: tuple[Any, ...], kwargs: _Kwargs) -> None:
-        if self._forward is not None and self._forward.has_images:
-            self._forward.embeddings = kwargs.get("inputs_embeds")
-
-    def _restore_length(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        """Put surviving hidden states back where their tokens stood, so that the caller's positions still hold."""
+    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         forward = self._forward
-        if forward is None or forward.tokens is None or not hasattr(output, "last_hidden_state"):
+        if forward is None:
+            return call(*args, **kwargs)
+        if self._pipeline.reads_embeddings and forward.has_images:
+            forward.embeddings = kwargs.get("inputs_embeds")
+        return self._restore_length(forward, call(*args, **kwargs))
+
+    def _restore_length(self, forward: Forward, output: Any) -> Any:
+        """Put surviving hidden states back where their tokens stood, so that the caller's positions still hold."""
+        if forward.tokens is None or not hasattr(output, "last_hidden_state"):
             return output
         short = output.last_hidden_state
         full = short.new_zeros(short.shape[0], forward.length, short.shape[2])
@@ -119,24 +120,22 @@ class Dropper:
         output.last_hidden_state = full.scatter(1, index, states)
         return output
 
-    def _layer_hook(self, layer: int, stage: Stage | None) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: _Kwargs) -> tuple[tuple[Any, ...], _Kwargs] | None:
-            forward = self._forward
-            if forward is None:
-                return None
-            cache = kwargs.get(self._anatomy.cache)
-            hidden = args[0] if args else kwargs["hidden_states"]
-            if stage is not None and forward.has_images:
-                hidden = self._drop(forward, stage, hidden, kwargs)
-            view = forward.view(layer, cache, kwargs, self._pipeline.recipe.positions == "compact", hidden)
-            if view is None:
-                return None
-            kwargs = {**kwargs, **view}
-            if args:
-                return (hidden, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": hidden}
-
-        return hook
+    def _layer(
+        self, layer: int, stage: Stage | None, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs
+    ) -> Any:
+        forward = self._forward
+        if forward is None:
+            return call(*args, **kwargs)
+        cache = kwargs.get(self._anatomy.cache)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if stage is not None and forward.has_images:
+            hidden = self._drop(forward, stage, hidden, kwargs)
+        view = forward.view(layer, cache, kwargs, self._pipeline.recipe.positions == "compact", hidden)
+        if view is None:
+            return call(*args, **kwargs)
+        if args:
+            return call(hidden, *args[1:], **{**kwargs, **view})
+        return call(**{**kwargs, **view, "hidden_states": hidden})
 
     def _drop(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Tensor:
         """Select, merge and gather; returns the hidden states of the tokens that stay."""

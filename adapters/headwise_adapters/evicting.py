@@ -1,95 +1,121 @@
 """Making a stock model ask its cache: attention functions, masks, and caches that `generate` brings.
 
-Attention modules get a copy of their config that names our attention function. New keys that carry the tag of an
-evicting layer are answered by that layer; all others by the function the model had. The model's own config is never
-touched, so masks and the vision tower stay as they are, and taking it off again is one assignment.
+The attention functions of a decoder are called through ours. New keys that carry the tag of an evicting layer are
+answered by that layer; all others by the function the model has.
 """
 
 from __future__ import annotations
 
-import copy
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeGuard, cast
+from weakref import WeakKeyDictionary, WeakSet, ref
 
+import attrs
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Decoder
 from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, New, real_tokens
 from headwise_adapters.rotary import Rotary
+from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.score_layer import ScoreLayer
 from headwise_adapters.window_layer import WindowLayer
-
-INTERFACE = "headwise_evict"
-_EQUIPPED = "_headwise_equipped"  # attribute of a decoder whose attention asks the cache
 
 Layers = Callable[[], list[EvictingLayer]]
 
 
 class Equipment:
-    """A decoder's attention modules, asking; goes when the last lease does.
+    """A decoder whose attention asks caches that evict, for as long as there are ``holders``.
 
-    ``make_layers``: while a recipe is attached, makes the layers of every cache that comes empty. ``drops_tokens``:
-    layers see fewer tokens than the model thinks, so they need the real masks.
+    Holders are the blocks that evict and whatever keeps a :class:`Hold`. The last one to go takes nothing off, for that
+    may happen in any thread, in the midst of anything: that is done by whoever comes next, the end of a forward, of a
+    block, or the beginning of another. Until then everything else is served as the stock model serves it.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, model: nn.Module, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.make_layers: Layers | None = None
-        self.drops_tokens = False
-        self.leases = 0
-        self._serves_once = False
-        self._configs = [cast(Any, decoder.attention_of(layer)).config for layer in range(len(decoder.layers))]
-        for layer, config in enumerate(self._configs):
-            module: Any = decoder.attention_of(layer)
-            module._headwise_attention = _function_of(module)
-            asking = copy.copy(config)
-            asking._attn_implementation_internal = INTERFACE
-            module.config = asking
-        self._hooks = [
-            decoder.text.register_forward_pre_hook(self._enter, with_kwargs=True),
-            decoder.text.register_forward_hook(self._leave, with_kwargs=True, always_call=True),
-        ]
-        setattr(decoder.text, _EQUIPPED, self)
+        self._holders: WeakSet[Hold] = WeakSet()
+        with ExitStack() as patches:
+            patches.enter_context(patching.eagerly(model, decoder.modules()))
+            patches.enter_context(patching.around(decoder.text, self._text))
+            for layer in range(len(decoder.layers)):
+                module = decoder.attention_of(layer)
+                patches.enter_context(patching.attending(module, _asking_attention, innermost=True))
+            self._patches = patches.pop_all()
 
-    def remove(self) -> None:
-        """Leave the decoder as it was."""
-        for hook in self._hooks:
-            hook.remove()
-        for layer, config in enumerate(self._configs):
-            module: Any = self._decoder.attention_of(layer)
-            module.config = config
-            del module._headwise_attention
-        delattr(self._decoder.text, _EQUIPPED)
+    @classmethod
+    def hold(cls, model: nn.Module, decoder: Decoder) -> Hold:
+        """Keep a decoder's attention asking."""
+        with _lock:
+            found = _equipped.get(decoder.text, lambda: None)()
+            if found is None:
+                found = cls(model, decoder)
+                _equipped[decoder.text] = ref(found)
+            hold = Hold(found)
+            found._holders.add(hold)
+            return hold
 
-    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        self._serves_once = cache is None and kwargs.get("use_cache") is False and self.make_layers is not None
-        if self.make_layers is not None:
-            cache = _converted(cache, self.make_layers)
+    def release(self, hold: Hold) -> None:
+        """Let one holder go, and take everything off if it was the last."""
+        with _lock:
+            self._holders.discard(hold)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Take everything off where nobody holds it any more."""
+        with _lock:
+            if not self._holders and _equipped.get(self._decoder.text, lambda: None)() is self:
+                del _equipped[self._decoder.text]
+                self._patches.close()
+
+    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            with forward_of(self._decoder.text, self) as block:
+                return self._served(block, call, args, kwargs)
+        finally:
+            self.tidy()
+
+    def _served(self, block: Block | None, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        cache, layers = kwargs.get("past_key_values"), None if block is None else block.layers
+        once = cache is None and kwargs.get("use_cache") is False and layers is not None
+        if layers is not None:
+            cache = _converted(cache, layers)
         if not _evicts(cache):
-            return None
+            return call(*args, **kwargs)
         source = args[0] if args else kwargs.get("input_ids")
         source = kwargs["inputs_embeds"] if source is None else source
-        self._check(cache, kwargs)
-        real = real_tokens(mask, source.shape[1])
+        self._check(cache, kwargs, once=once)
+        real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
         for layer in cache.layers:
             layer.expect(real)
         kwargs = {**kwargs, "past_key_values": cache}
-        if not self.drops_tokens:
+        if block is None or block.dropper is None:
             # The layers know the padding, and a mask with four axes is handed through: none is made of the whole text.
             kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
-        return args, kwargs
+        try:
+            output = call(*args, **kwargs)
+        finally:
+            unanswered = [layer.end() for layer in cache.layers]
+        if any(unanswered):
+            raise ModelError(
+                f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
+                " is not served"
+            )
+        if once:  # handing it back would have the text read twice
+            output.past_key_values = None
+        return output
 
-    def _check(self, cache: Any, kwargs: dict[str, Any]) -> None:
+    def _check(self, cache: EvictingCache, kwargs: dict[str, Any], *, once: bool) -> None:
         """Refuse what a cache that evicts cannot serve, before anything is computed."""
+        if cache.layers[0].text() is not self._decoder.text:
+            raise ModelError("this cache was made for another model; start with one that was made for this model")
         mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
@@ -99,7 +125,7 @@ class Equipment:
                 "gradient checkpointing takes the cache from the layers, and KV eviction works in the cache; switch"
                 " checkpointing off first"
             )
-        if self._serves_once and not cache.layers[0].shows_at_once:
+        if once and not cache.layers[0].shows_at_once:
             raise ModelError(
                 "score-based eviction takes entries out of the cache after a forward, and without one (use_cache=False)"
                 " nothing would be evicted; use a cache"
@@ -111,69 +137,30 @@ class Equipment:
         if len({layer.forwards for layer in cache.layers}) > 1:
             raise ModelError("a forward with this cache was broken off halfway; start a new cache")
 
-    def _leave(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Without `use_cache` a cache serves one forward; handing it back would have the text read twice."""
-        cache = kwargs.get("past_key_values")
-        if not _evicts(cache):
-            return output
-        unanswered = [layer.end() for layer in cache.layers]
-        if output is None:  # an error is on its way
-            return output
-        if any(unanswered):
-            raise ModelError(
-                f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
-                " is not served"
-            )
-        if self._serves_once:
-            output.past_key_values = None
-        return output
+
+_lock = threading.RLock()
+_equipped: WeakKeyDictionary[nn.Module, ref[Equipment]] = WeakKeyDictionary()
 
 
-class Lease:
-    """Keeps a decoder equipped for as long as it lives; copies share it."""
+@attrs.frozen(eq=False)
+class Hold:
+    """Keeps a decoder's attention asking for as long as it lives; copies of what holds it share it."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        found = getattr(decoder.text, _EQUIPPED, None)
-        self.equipment: Equipment = found or Equipment(decoder)
-        self.equipment.leases += 1
-        self._open = True
+    equipment: Equipment
 
-    def close(self) -> None:
-        """Give it back; the last one takes the equipment off."""
-        if self._open:
-            self._open = False
-            self.equipment.leases -= 1
-            if not self.equipment.leases:
-                self.equipment.remove()
-
-    def __deepcopy__(self, _: object) -> Lease:
-        """A copied cache holds the same lease."""
+    def __deepcopy__(self, _: object) -> Hold:
         return self
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.close()
+
+def evicting(model: nn.Module, decoder: Decoder, patches: ExitStack) -> None:
+    """Have a decoder's attention ask caches until ``patches`` go."""
+    hold = Equipment.hold(model, decoder)
+    patches.callback(hold.equipment.release, hold)
 
 
-@contextmanager
-def evicting(decoder: Decoder, layers: Layers, *, drops_tokens: bool = False) -> Iterator[None]:
-    """Give every empty cache that comes along layers that evict, inside the context."""
-    lease = Lease(decoder)
-    equipment = lease.equipment
-    try:
-        if equipment.make_layers is not None:
-            raise ModelError("this model is already attached to a recipe; leave that `with` block first")
-        equipment.make_layers, equipment.drops_tokens = layers, drops_tokens
-        yield
-    finally:
-        if equipment.make_layers is layers:
-            equipment.make_layers, equipment.drops_tokens = None, False
-        lease.close()
-
-
-def evicting_cache(decoder: Decoder, layers: Layers) -> EvictingCache:
+def evicting_cache(model: nn.Module, decoder: Decoder, layers: Layers) -> EvictingCache:
     """An empty cache that evicts; the decoder asks it for as long as it lives."""
-    return EvictingCache(layers(), Lease(decoder))
+    return EvictingCache(layers(), Equipment.hold(model, decoder))
 
 
 def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
@@ -182,40 +169,48 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.queries
     rotary = Rotary(cast(Any, decoder.text).rotary_emb) if needs_rotation else None
     layers, sliding = plan.geometry.layers, plan.geometry.sliding
+    strategy = pipeline.recipe.strategies.get("kv_eviction")
+    rule = "nothing" if strategy is None else strategy.text
 
     def make() -> list[EvictingLayer]:
+        made: list[EvictingLayer]
         if isinstance(plan, ScorePlan):
             bounds = sliding or (None,) * layers
-            return [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(bounds)]
-        return [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
+            made = [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(bounds)]
+        else:
+            made = [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
+        for one in made:
+            one.text, one.rule = ref(decoder.text), rule
+        return made
 
     return make
 
 
 _UNDERSTOOD = frozenset(
-    ("scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
+    ("attention_mask", "dropout",
+     "scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
      "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits")
 )  # fmt: skip
 """What attention is called with that a layer knows already, or that changes nothing."""
 
 
-def _asking_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **kw: Any
-) -> Any:
+def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    module: nn.Module = args[0]
+    query, key, value, mask = (*args[1:], kwargs.get("attention_mask"))[:4]
     layer: EvictingLayer | None = getattr(key, TAG, None)
     if layer is None:
-        if attention_mask is not None and attention_mask.shape == NO_MASK and key.shape[2] > 1:
+        if mask is not None and mask.shape == NO_MASK and key.shape[2] > 1:
             raise ModelError(
                 f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
                 " layers that hand their keys to the cache"
             )
-        return cast(Any, module)._headwise_attention(module, query, key, value, attention_mask, **kw)
-    if kw.pop("dropout", 0.0):
+        return function(*args, **kwargs)
+    if kwargs.get("dropout"):
         raise ModelError(
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
             " call model.eval()"
         )
-    strange = [name for name, given in kw.items() if given is not None and name not in _UNDERSTOOD]
+    strange = [name for name, given in kwargs.items() if given is not None and name not in _UNDERSTOOD]
     if strange:
         raise ModelError(
             f"{type(module).__name__} computes attention with {strange[0]}, which caches that evict do not know; its"
@@ -226,30 +221,11 @@ def _asking_attention(
             query=query,
             key=key,
             value=value,
-            scaling=float(kw.get("scaling") or query.shape[-1] ** -0.5),
-            positions=kw.get("position_ids"),
+            scaling=float(kwargs.get("scaling") or query.shape[-1] ** -0.5),
+            positions=kwargs.get("position_ids"),
         )
     )
     return out.transpose(1, 2).contiguous(), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(INTERFACE, _asking_attention)
-
-
-def _function_of(module: Any) -> Callable[..., Any]:
-    """The attention function a module would have called, under the config it expects to see."""
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    own = module.config
-
-    def attend(module: Any, *args: Any, **kw: Any) -> Any:
-        function = ALL_ATTENTION_FUNCTIONS.get_interface(own._attn_implementation, eager)
-        asking, module.config = module.config, own
-        try:
-            return function(module, *args, **kw)
-        finally:
-            module.config = asking
-
-    return attend
 
 
 def _evicts(cache: Any) -> TypeGuard[EvictingCache]:
@@ -267,6 +243,12 @@ def _converted(cache: Any, layers: Layers) -> Any:
     if cache is None:
         return EvictingCache(layers())
     if _evicts(cache):
+        made, held = layers()[0], cache.layers[0]
+        if made.rule != held.rule:
+            raise ModelError(
+                f"this cache evicts by {held.rule}, and the recipe that is attached here by {made.rule}; start with an"
+                " empty cache"
+            )
         return cache
     if type(cache) is not DynamicCache:
         raise ModelError(

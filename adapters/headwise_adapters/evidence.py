@@ -33,15 +33,9 @@ class Instruments:
 
     probe: Probe | None = None
     unrotated: Unrotated | None = None
-    seen: Seen | None = None
+    looks: bool = False
     clip: ClipRelevance = attrs.field(factory=ClipRelevance)
     known: dict[str, Any] = attrs.field(factory=dict)  # read from disk once: the CLIP model named, the tokenizer
-
-    def forget(self) -> None:
-        """Let go of everything remembered of the last forward."""
-        for instrument in (self.probe, self.unrotated):
-            if instrument is not None:
-                instrument.forget()
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -209,10 +203,10 @@ class StageEvidence:
 
     @property
     def _seen(self) -> Seen:
-        seen = self._scene.instruments.seen
-        if seen is None:
+        if not self._scene.instruments.looks:
             raise ModelError("a stage looks at the vision tower and does not say so; name vision or clip in its reads")
-        if self._scene.forward.call is None:
+        seen = None if self._scene.forward.call is None else self._scene.forward.call.seen
+        if seen is None:
             raise ModelError(
                 "the image features of this forward were made elsewhere, and this strategy looks at the vision tower;"
                 " give the model pixel_values inside the `with` block"

@@ -20,6 +20,7 @@ from headwise.attachment import adapter_for
 from headwise.errors import DataError, ModelError
 from headwise.heads import Floats
 from headwise.layout import IMAGE, Layout
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.head_statistics import reading
 from headwise_adapters.probe import Probe
@@ -93,14 +94,13 @@ class _Whole:
                 mass[layer] = asking.mass(probe)
 
         with ExitStack() as stack:
-            told = anatomy.text.register_forward_pre_hook(lambda _, __, given: call.update(given), with_kwargs=True)
-            stack.callback(told.remove)
+            stack.enter_context(_before(anatomy.text, lambda _, given: call.update(given)))
             for layer in layers:
 
-                def enter(_: nn.Module, given: tuple[Tensor, ...], layer: int = layer) -> None:
+                def enter(given: tuple[Any, ...], _: dict[str, Any], layer: int = layer) -> None:
                     entering[layer] = given[0]
 
-                stack.callback(anatomy.layers[layer].register_forward_pre_hook(enter).remove)
+                stack.enter_context(_before(anatomy.layer(layer), enter))
             stack.enter_context(reading(anatomy, read))
             hidden = anatomy.outer(**tensors, use_cache=False).last_hidden_state
         return cls(hidden, entering, call, np.stack([mass[layer] for layer in layers], axis=1))
@@ -157,26 +157,31 @@ def _without(attention: Any, head: int) -> Iterator[None]:
         raise ModelError(f"{type(attention).__name__} has no o_proj, in front of which a head could be left out")
     own = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
 
-    def zero(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
-        states = given[0].clone()
+    def zero(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        states = args[0].clone()
         states[..., own] = 0
-        return (states,)
+        return call(states, *args[1:], **kwargs)
 
-    hook = projection.register_forward_pre_hook(zero)
-    try:
+    with patching.around(projection, zero):
         yield
-    finally:
-        hook.remove()
+
+
+@contextmanager
+def _before(module: nn.Module, told: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
+    """Inside, ``told`` gets the arguments of every call of a module before it runs."""
+
+    def tell(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        told(args, kwargs)
+        return call(*args, **kwargs)
+
+    with patching.around(module, tell):
+        yield
 
 
 @contextmanager
 def _starting_at(anatomy: Anatomy, layer: int) -> Iterator[None]:
     """Inside, hidden states pass through the layers in front of ``layer`` as they are; none is renumbered."""
-    skipped: list[Any] = list(anatomy.layers[:layer])
-    for module in skipped:
-        module.forward = lambda hidden, *_, **__: hidden
-    try:
+    with ExitStack() as stack:
+        for number in range(layer):
+            stack.enter_context(patching.around(anatomy.layer(number), lambda _, args, __: args[0]))
         yield
-    finally:
-        for module in skipped:
-            del module.forward  # the method of the class shows again

@@ -26,6 +26,7 @@ from headwise.geometry import Geometry
 from headwise.heads import AttentionShares, Floats
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
+from headwise_adapters import patching
 from headwise_adapters.probe import Probe, probing
 from headwise_adapters.streaming import read_plan
 
@@ -228,11 +229,20 @@ def reading(decoder: Any, read: Callable[[int, Probe], None]) -> Iterator[None]:
             module = decoder.attention_of(layer)
             probe = stack.enter_context(probing(module))
 
-            def after(*_: Any, layer: int = layer, probe: Probe = probe) -> None:
+            def watch(
+                call: patching.Call,
+                args: tuple[Any, ...],
+                kwargs: dict[str, Any],
+                layer: int = layer,
+                probe: Probe = probe,
+            ) -> Any:
+                output = call(*args, **kwargs)
                 read(layer, probe)
                 probe.forget()
+                return output
 
-            stack.callback(module.register_forward_hook(after).remove)
+            stack.enter_context(patching.around(module, watch))
+        stack.enter_context(patching.memory())
         yield
 
 

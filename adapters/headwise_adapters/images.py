@@ -75,16 +75,16 @@ class Seen(Protocol):
         """(n, head_dim) each: keys of that layer, averaged over heads."""
         ...
 
-    def forget(self) -> None:
-        """Let go of what was seen."""
-        ...
+
+Look = Callable[[], AbstractContextManager[Seen]]
+"""Inside its context, what the tower computes in this thread or task is remembered."""
 
 
 class Tower(Protocol):
     """A vision tower that can be looked at."""
 
-    def watched(self) -> AbstractContextManager[Seen]:
-        """Remember, inside the context, what each call of the tower computes; attention stays as it is."""
+    def watched(self) -> AbstractContextManager[Look]:
+        """Inside the context the tower can be looked at; attention stays as it is."""
         ...
 
 

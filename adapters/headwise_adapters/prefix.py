@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Decoder
-from headwise_adapters.probe import Call, Probe, probe_of
+from headwise_adapters.probe import Call, Probe, probes_of
 
 ROOM = 2**31
 """Bytes that are held on a CPU; beyond them everything is computed again."""
@@ -65,10 +66,10 @@ class Prefix:
         """
         with ExitStack() as stack:
             for part in self._eyes if tower else ():
-                stack.enter_context(_instead(part, self._look((key, id(part)), part.forward)))
+                stack.enter_context(patching.method(part, "forward", partial(self._look, (key, id(part)))))
             for number in range(layers):
-                layer: Any = self._decoder.layers[number]
-                stack.enter_context(_instead(layer, self._pass(key, number, layer)))
+                layer = self._decoder.layers[number]
+                stack.enter_context(patching.method(layer, "forward", partial(self._pass, key, number, [])))
             yield
 
     def _look(self, key: Hashable, look: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,31 +84,29 @@ class Prefix:
 
         return look_once
 
-    def _pass(self, key: Hashable, number: int, layer: Any) -> Callable[..., Any]:
-        run, attention = layer.forward, self._decoder.attention_of(number)
-        first = True
+    def _pass(self, key: Hashable, number: int, seen: list[bool], run: Callable[..., Any]) -> Callable[..., Any]:
+        attention = self._decoder.attention_of(number)
 
         @wraps(run)
         def pass_once(*args: Any, **kwargs: Any) -> Any:
-            nonlocal first
             cache = kwargs.get(self._decoder.cache)
-            if not first or cache is None:
+            if seen or cache is None:
                 return run(*args, **kwargs)
-            first = False  # the prompt; what follows is decoding
+            seen.append(True)  # the prompt; what follows is decoding
             known = self._passed.get((key, number))
             if known is not None and _replayed(known, attention, cache, number):
                 return known.output
             output = run(*args, **kwargs)
-            self._keep((key, number), output, cache.layers[number], probe_of(attention))
+            self._keep((key, number), output, cache.layers[number], probes_of(attention))
             return output
 
         return pass_once
 
-    def _keep(self, place: tuple[Hashable, int], output: Any, held: Any, probe: Probe | None) -> None:
+    def _keep(self, place: tuple[Hashable, int], output: Any, held: Any, probes: list[Probe]) -> None:
         """Remember a layer; of one that is known already, what its attention was called with."""
         if held.keys.shape[-2] != _tensors(output)[0].shape[-2]:  # a cache of fixed length, or of a sliding window
             return
-        found = _Passed(output, held.keys, held.values, None if probe is None else probe.call)
+        found = _Passed(output, held.keys, held.values, probes[0].call if probes else None)
         if self._fits([found.call] if place in self._passed else [output, held.keys, held.values, found.call]):
             self._passed[place] = found
 
@@ -122,31 +121,13 @@ class Prefix:
 
 def _replayed(known: _Passed, attention: nn.Module, cache: Any, number: int) -> bool:
     """Leave everything as if the layer had run; False where somebody watches who would miss that it did not."""
-    probe = probe_of(attention)
-    if (probe is not None and known.call is None) or any(_watched(module) for module in attention.modules()):
+    probes = probes_of(attention)
+    if (probes and known.call is None) or any(patching.watched(module) for module in attention.modules()):
         return False
-    if probe is not None:
+    for probe in probes:
         probe.call = known.call
     cache.update(known.keys, known.values, number)
     return True
-
-
-def _watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-@contextmanager
-def _instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside, a module runs another forward; afterwards its own, be it the class's or one it was given."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def _room(model: nn.Module) -> int:

@@ -1,123 +1,110 @@
 """Attention rows of a few query tokens, without ``output_attentions``: SDPA or flash attention stays on.
 
 A probe remembers the queries and keys of one attention module's last call, and computes softmax rows from them only
-when asked: O(heads x rows x keys) memory, never length x length. It is installed on the module alone: the module gets
-a copy of its config that names our attention function, which remembers and then calls the function the model had.
-The model's own config is never touched, so masks are still made for the original function, the vision tower keeps
-its attention, and taking the probe off again is one assignment.
+when asked: O(heads x rows x keys) memory, never length x length. The attention function is the one that the module has.
 """
 
 from __future__ import annotations
 
-import copy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-INTERFACE = "headwise_probe"
-_SLOT = "_headwise_probe"  # attribute of a probed attention module
+from headwise_adapters import patching
 
-Call = tuple[Tensor, Tensor, Tensor | None, float]
-"""What an attention function was called with: queries, keys, mask and scaling."""
+
+class Call(NamedTuple):
+    """What an attention function was called with.
+
+    ``query`` (b, heads, n, d), ``key`` (b, kv_heads, past + n, d). ``causal``: whether a query sees no later key where
+    there is no mask that says so.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    scaling: float
+    causal: bool
+
+    def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
+        """Softmax attention over all keys, float32 (b, heads, q, v), cut to some columns.
+
+        ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions within the forward, negative where unused
+        (their attention is zero). ``columns`` (b, v): positions within the forward.
+        """
+        query, key, mask, scaling, causal = self
+        used = queries >= 0
+        index = queries.clamp_min(0)
+        values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
+        past = key.shape[2] - query.shape[2]
+        values = _masked(values, mask, batch, index, past) if causal or mask is not None else values
+        attention = values.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
+        wanted = (columns + past)[:, None, None, :].expand(*attention.shape[:3], -1)
+        return attention.gather(-1, wanted)
+
+    def keys(self) -> Tensor:
+        """The keys of the forward's own tokens, rotary positions included: (b, kv_heads, n, head_dim)."""
+        return self.key[:, :, self.key.shape[2] - self.query.shape[2] :]
 
 
 class Probe:
-    """Queries and keys of one attention module's last forward; ``rows`` turns them into attention.
+    """The last call of one attention module's function in this memory (:func:`headwise_adapters.patching.memory`)."""
 
-    ``causal``: whether a query sees no later key where the module was given no mask that says so. ``call``: what the
-    module's attention was last called with; to show the probe an earlier forward again, its call is put there.
-    """
-
-    def __init__(self, module: nn.Module, causal: bool = True) -> None:
-        self._own_config: Any = module.config
+    def __init__(self, causal: bool) -> None:
         self._causal = causal
-        self.call: Call | None = None
-        self._function = _function_of(module)
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kw: Any
-    ) -> Any:
-        """Remember the call and let the original function do it, under the config it expects to see."""
-        self.call = (query, key, mask, float(kw.get("scaling") or query.shape[-1] ** -0.5))
-        probing, module.config = module.config, self._own_config
-        try:
-            return self._function(module, query, key, value, mask, **kw)
-        finally:
-            module.config = probing
+    @property
+    def call(self) -> Call | None:
+        """What is remembered; to show the probe an earlier forward again, put its call here."""
+        found = patching.remembered()
+        return None if found is None else found.get(self)
+
+    @call.setter
+    def call(self, call: Call | None) -> None:
+        found = patching.remembered()
+        if found is not None:
+            found[self] = call
+
+    def attend(self, function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Remember the call and let the original function do it."""
+        _, query, key, _, mask = (*args, kwargs.get("attention_mask"))[:5]
+        self.call = Call(query, key, mask, float(kwargs.get("scaling") or query.shape[-1] ** -0.5), self._causal)
+        return function(*args, **kwargs)
 
     def forget(self) -> None:
         """Let go of the remembered tensors."""
         self.call = None
 
     def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
-        """Softmax attention over all keys, float32 (b, heads, q, v), cut to some columns.
-
-        ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions within the last forward, negative where
-        unused (their attention is zero). ``columns`` (b, v): positions within the last forward.
-        """
-        if self.call is None:
-            raise RuntimeError("a probe was read before its layer ran")
-        query, key, mask, scaling = self.call
-        used = queries >= 0
-        index = queries.clamp_min(0)
-        values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
-        past = key.shape[2] - query.shape[2]
-        values = _masked(values, mask, batch, index, past) if self._causal or mask is not None else values
-        attention = values.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
-        wanted = (columns + past)[:, None, None, :].expand(*attention.shape[:3], -1)
-        return attention.gather(-1, wanted)
+        """:meth:`Call.rows` of the last call."""
+        return self._last().rows(batch, queries, columns)
 
     def keys(self) -> Tensor:
-        """The keys of the last forward's own tokens, rotary positions included: (b, kv_heads, n, head_dim)."""
-        if self.call is None:
+        """:meth:`Call.keys` of the last call."""
+        return self._last().keys()
+
+    def _last(self) -> Call:
+        call = self.call
+        if call is None:
             raise RuntimeError("a probe was read before its layer ran")
-        query, key, _, _ = self.call
-        return key[:, :, key.shape[2] - query.shape[2] :]
+        return call
 
 
 @contextmanager
 def probing(module: nn.Module, causal: bool = True) -> Iterator[Probe]:
-    """Probe one attention module; on the way out it has the very config object it had before."""
-    probe = Probe(module, causal)
-    own = module.config
-    config = copy.copy(own)
-    cast(Any, config)._attn_implementation_internal = INTERFACE
-    setattr(module, _SLOT, probe)
-    module.config = config
-    try:
+    """Probe one attention module; its calls are remembered where there is a memory."""
+    probe = Probe(causal)
+    with patching.attending(module, probe.attend):
         yield probe
-    finally:
-        module.config = own
-        delattr(module, _SLOT)
 
 
-def probe_of(module: nn.Module) -> Probe | None:
-    """The probe on an attention module, where there is one."""
-    return getattr(module, _SLOT, None)
-
-
-def _probing_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **kw: Any
-) -> Any:
-    return getattr(module, _SLOT).attend(module, query, key, value, mask, **kw)
-
-
-ALL_ATTENTION_FUNCTIONS.register(INTERFACE, _probing_attention)
-
-
-def _function_of(module: nn.Module) -> Callable[..., Any]:
-    """The attention function a module would have called; eager ones live in their modeling file."""
-    modeling = sys.modules[type(module).__module__]
-    eager = getattr(modeling, "eager_attention_forward", None)
-    return cast(
-        Callable[..., Any],
-        ALL_ATTENTION_FUNCTIONS.get_interface(cast(Any, module.config)._attn_implementation, eager),
-    )
+def probes_of(module: nn.Module) -> list[Probe]:
+    """The probes on an attention module."""
+    owners = [getattr(wrapper, "__self__", None) for wrapper in patching.attentions_of(module)]
+    return [owner for owner in owners if isinstance(owner, Probe)]
 
 
 def _pick(states: Tensor, batch: Tensor) -> Tensor:

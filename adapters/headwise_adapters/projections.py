@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
+from headwise_adapters import patching
 from headwise_adapters.probe import logits
 
 
@@ -44,25 +46,25 @@ class Asked:
 
 
 class Unrotated:
-    """Queries and keys of a module's last forward as its projections gave them, before rotary positions."""
+    """Queries and keys of a module in this memory as its projections gave them, before rotary positions."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self._states: dict[str, Tensor] = {}
 
-    def remember(self, name: str, output: Tensor) -> None:
-        """What the projection called ``name`` gave, (b, n, heads * head_dim)."""
-        self._states[name] = output
-
-    def forget(self) -> None:
-        """Let go of the remembered tensors."""
-        self._states.clear()
+    def watch(self, name: str, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Remember what the projection called ``name`` gives, (b, n, heads * head_dim)."""
+        output = call(*args, **kwargs)
+        found = patching.remembered()
+        if found is not None:
+            found[self, name] = output
+        return output
 
     def rows(self, asked: Asked) -> Tensor:
         """Attention without rotary positions, float32 (b, h, q, v)."""
-        if not self._states:
+        states = patching.remembered() or {}
+        if (self, "q_proj") not in states:
             raise RuntimeError("a projection was read before its layer ran")
-        queries, keys = (self._states[name][asked.batch] for name in ("q_proj", "k_proj"))
+        queries, keys = (states[self, name][asked.batch] for name in ("q_proj", "k_proj"))
         query = _heads(self._module, "q_norm", _at(queries, asked.queries))
         return asked.rows(query, _heads(self._module, "k_norm", keys), self._module.scaling)
 
@@ -70,14 +72,10 @@ class Unrotated:
 @contextmanager
 def unrotated(module: nn.Module) -> Iterator[Unrotated]:
     """Watch a module's query and key projections; nothing is left behind."""
+    found = Unrotated(module)
     with ExitStack() as stack:
-        found = Unrotated(module)
         for name in ("q_proj", "k_proj"):
-
-            def hook(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-                found.remember(name, output)
-
-            stack.callback(_projection(module, name).register_forward_hook(hook).remove)
+            stack.enter_context(patching.around(_projection(module, name), partial(found.watch, name)))
         yield found
 
 

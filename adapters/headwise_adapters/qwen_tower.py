@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import wraps
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from headwise.errors import ModelError
+from headwise_adapters import patching
+from headwise_adapters.images import Look
 
 _LOGITS = 1 << 24  # attention computed at once, in numbers: 64 MiB
 _Kwargs = dict[str, Any]
@@ -31,20 +32,13 @@ class QwenSeen:
     def __init__(self, tower: Any, attention: Any) -> None:
         self._tower, self._attention = tower, attention
         self._merged = int(tower.spatial_merge_size) ** 2
-        self.elsewhere = False  # a video is being looked at
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of what was seen."""
         self._states: Tensor | None = None
         self._attended: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
         self._order: Tensor | None = None
         self._sizes: list[int] = []
 
-    def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
         """The tower starts: how many tokens each picture has, and where the windows put them."""
-        if self.elsewhere:
-            return
         grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
         tower, order = self._tower, kwargs.get("window_index")
         if order is None:
@@ -52,16 +46,14 @@ class QwenSeen:
         self._order = order
         self._sizes = (grid.prod(dim=-1) // self._merged).tolist()
 
-    def attend(self, _: nn.Module, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
+    def attend(self, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
         """The last block with full attention is given its input."""
-        if not self.elsewhere:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            self._attended = hidden.detach(), kwargs["cu_seqlens"], kwargs["position_embeddings"]
+        hidden = args[0] if args else kwargs["hidden_states"]
+        self._attended = hidden.detach(), kwargs["cu_seqlens"], kwargs["position_embeddings"]
 
-    def end(self, _: nn.Module, __: Any, output: Any) -> None:
+    def end(self, output: Tensor) -> None:
         """The last block is done."""
-        if not self.elsewhere:
-            self._states = output.detach()
+        self._states = output.detach()
 
     def features(self) -> list[Tensor]:
         """(n, 4 c) per picture: the last block's output, the patches of a token side by side."""
@@ -120,44 +112,47 @@ def _received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
 
 
 class QwenTower:
-    """The ``visual`` of ``outer``, whose ``get_video_features`` sends videos through the same tower."""
+    """The ``visual`` of ``outer``; videos go through the same tower, and nobody looks then."""
 
     def __init__(self, outer: Any) -> None:
-        self._outer, self._tower = outer, outer.visual
+        self._tower = outer.visual
 
     @contextmanager
-    def watched(self) -> Iterator[QwenSeen]:
+    def watched(self) -> Iterator[Look]:
         """Remember what calls for images compute; nothing is left behind."""
         blocks = self._tower.blocks
         full = [block.attn for number, block in enumerate(blocks) if number in self._tower.fullatt_block_indexes]
         if not full:
             raise ModelError("no block of this vision tower attends over whole pictures, so none can be looked at")
-        seen = QwenSeen(self._tower, full[-1])
-        with ExitStack() as stack:
-            for handle in (
-                self._tower.register_forward_pre_hook(seen.begin, with_kwargs=True),
-                full[-1].register_forward_pre_hook(seen.attend, with_kwargs=True),
-                blocks[-1].register_forward_hook(seen.end),
-            ):
-                stack.callback(handle.remove)
-            stack.enter_context(self._past_videos(seen))
-            yield seen
 
-    @contextmanager
-    def _past_videos(self, seen: QwenSeen) -> Iterator[None]:
-        """Look away while videos are turned into features."""
-        original = self._outer.get_video_features
+        @contextmanager
+        def look() -> Iterator[QwenSeen]:
+            with patching.memory(within=True) as own:
+                own[self] = seen = QwenSeen(self._tower, full[-1])
+                yield seen
 
-        @wraps(original)  # transformers reads signatures
-        def unseen(*args: Any, **kwargs: Any) -> Any:
-            seen.elsewhere = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                seen.elsewhere = False
+        with (
+            patching.around(self._tower, self._begin),
+            patching.around(full[-1], self._attend),
+            patching.around(blocks[-1], self._end),
+        ):
+            yield look
 
-        self._outer.get_video_features = unseen
-        try:
-            yield
-        finally:
-            del self._outer.get_video_features
+    def _seen(self) -> QwenSeen | None:
+        return (patching.remembered() or {}).get(self)
+
+    def _begin(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        if (seen := self._seen()) is not None:
+            seen.begin(args, kwargs)
+        return call(*args, **kwargs)
+
+    def _attend(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        if (seen := self._seen()) is not None:
+            seen.attend(args, kwargs)
+        return call(*args, **kwargs)
+
+    def _end(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        output = call(*args, **kwargs)
+        if (seen := self._seen()) is not None:
+            seen.end(output)
+        return output

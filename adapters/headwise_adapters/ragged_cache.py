@@ -9,14 +9,14 @@ model without our attention, from another model, or after a forward that was bro
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from headwise.errors import ModelError
@@ -58,8 +58,12 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 
     ``columns``: tokens the layer was given, padding included, which is what transformers takes for its length.
     ``counts``: real tokens of each row, empty before the first. ``forwards``: those that the layer took part in.
-    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are.
+    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are. ``text``: the
+    language model it was made for, ``rule``: the strategy it evicts by.
     """
+
+    text: Callable[[], nn.Module | None]
+    rule: str
 
     is_sliding = False
     is_croppable = False
@@ -190,9 +194,9 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 class EvictingCache(Cache):  # type: ignore[misc]
     """A KV cache that evicts; pass it as ``past_key_values``. It serves the one model it was made for."""
 
-    def __init__(self, layers: Sequence[EvictingLayer], lease: object = None) -> None:
+    def __init__(self, layers: Sequence[EvictingLayer], hold: object = None) -> None:
         super().__init__(layers=list(layers))
-        self._lease = lease  # keeps the model's attention asking for as long as this cache, or a copy of it, lives
+        self._hold = hold  # keeps the model's attention asking for as long as this cache, or a copy of it, lives
 
     def kv_bytes(self) -> int:
         """Bytes of all keys and values held, measured on their storages."""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy, text_geometry
 from headwise_adapters.dropping import dropping
 from headwise_adapters.evicting import Layers, evicting, evicting_cache, layers_of
 from headwise_adapters.images import Picture, Tower
 from headwise_adapters.ragged_cache import EvictingCache
-
-_ATTACHED = "_headwise_attached"
+from headwise_adapters.ruling import Block, attached
 
 
 class VisionLanguageAdapter(ABC):
@@ -66,32 +66,28 @@ class VisionLanguageAdapter(ABC):
         """The images of a call of ``get_image_features``, from its bound arguments, in the order of the prompts."""
 
     @contextmanager
-    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> Iterator[None]:
-        """Prune inside the context; the model is as it was afterwards."""
-        if getattr(self._model, _ATTACHED, False):
-            raise ModelError("this model is already attached to a recipe; leave that `with` block first")
-        if not plan.stages:
-            yield
-            return
-        if pipeline.recipe.positions == "compact" and not self.renumbers:
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
+        """Prune and evict inside the context; the model is as it was afterwards."""
+        if plan.stages and pipeline.recipe.positions == "compact" and not self.renumbers:
             raise ModelError(
                 f"positions=compact counts tokens along one axis, and positions of {type(self._model).__name__} have"
                 " three (time, height, width); use positions=keep"
             )
-        setattr(self._model, _ATTACHED, True)
-        try:
-            with dropping(self.anatomy, pipeline, plan):
-                yield
-        finally:
-            delattr(self._model, _ATTACHED)
-
-    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
-        """Evict inside the context, beside pruning or alone; the model is as it was afterwards."""
-        return evicting(self.decoder, self.layers(pipeline, plan), drops_tokens=True)
+        block = Block(text=self.decoder.text)
+        with ExitStack() as patches:
+            if not eviction.keeps_everything:
+                block.layers = self.layers(pipeline, eviction)
+                evicting(self._model, self.decoder, patches)
+            if plan.stages:
+                patches.enter_context(patching.eagerly(self._model, [self.inner, *self.decoder.modules()]))
+                block.dropper = dropping(self.anatomy, pipeline, plan, patches)
+            stack = patches.pop_all()
+        with attached(block, stack):
+            yield
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""
-        return evicting_cache(self.decoder, self.layers(pipeline, plan))
+        return evicting_cache(self._model, self.decoder, self.layers(pipeline, plan))
 
     def layers(self, pipeline: Pipeline, plan: EvictionPlan) -> Layers:
         """What makes the cache layers of a plan."""

@@ -1,53 +1,81 @@
 """What a model makes of its pictures, overheard: the calls of ``get_image_features`` and the tower's inner layers.
 
 `generate` makes the features before the first forward and hands on nothing else, so what tells images apart, and what
-the vision tower thought of them, has to be caught when the features are made.
+the vision tower thought of them, has to be caught when the features are made. It belongs to the thread or task that
+made them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
+from weakref import WeakSet
 
 import attrs
 import torch
 
+from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
-from headwise_adapters.images import Seen
+from headwise_adapters.images import Look, Seen
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Call:
-    """One call of ``get_image_features``: its bound arguments, and the output that the forward will be handed."""
+    """One call of ``get_image_features``: its bound arguments, the output that the forward will be handed, and what
+    the tower did in it where that is wanted (``seen``)."""
 
     arguments: dict[str, Any]
     output: Any
+    seen: Seen | None
+
+
+_last: ContextVar[Mapping[Watcher, Call]] = ContextVar("headwise_last_call", default=MappingProxyType({}))
 
 
 class Watcher:
-    """Remembers the last call, and what the tower did in it where that is wanted (``seen``).
+    """Remembers the last call of every thread or task.
 
     Until the next call: without a cache, `generate` hands the same features to every forward.
     """
 
-    def __init__(self, seen: Seen | None) -> None:
-        self.seen = seen
-        self.last: Call | None = None
+    def __init__(self, look: Look | None) -> None:
+        self._look = look
+        self._calls: WeakSet[Call] = WeakSet()
+        self._open = True
+
+    def watched(self, original: patching.Call) -> patching.Call:
+        """``get_image_features``, overheard."""
+        signature = inspect.signature(original)
+
+        @wraps(original)  # transformers reads signatures
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            with nullcontext() if self._look is None else self._look() as seen:
+                output = original(*args, **kwargs)
+            bound = signature.bind_partial(*args, **kwargs).arguments
+            call = Call({**bound, **bound.pop("kwargs", {})}, output, seen)
+            self._calls.add(call)
+            _last.set({watcher: found for watcher, found in _last.get().items() if watcher._open} | {self: call})
+            return output
+
+        return watch
 
     def call_for(self, features_given: Any) -> Call | None:
         """The call that made a forward's image features; None where they were made out of sight."""
-        if features_given is not None and (self.last is None or not _same(self.last.output, features_given)):
+        last = _last.get().get(self)
+        if features_given is not None and (last is None or not _same(last.output, features_given)):
             return None
-        return self.last
+        return last
 
     def forget(self) -> None:
-        """Let go of pixels and features."""
-        self.last = None
-        if self.seen is not None:
-            self.seen.forget()
+        """Let go of pixels and features, in every thread."""
+        self._open = False
+        for call in list(self._calls):
+            call.arguments, call.output, call.seen = {}, None, None
 
 
 def _same(made: Any, given: Any) -> bool:
@@ -63,22 +91,8 @@ def _same(made: Any, given: Any) -> bool:
 @contextmanager
 def watching(anatomy: Anatomy, *, tower: bool) -> Iterator[Watcher]:
     """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
-    outer: Any = anatomy.outer
     with ExitStack() as stack:
         watcher = Watcher(stack.enter_context(anatomy.tower.watched()) if tower else None)
-        original = outer.get_image_features
-        signature = inspect.signature(original)
-
-        @wraps(original)  # transformers reads signatures
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            output = original(*args, **kwargs)
-            bound = signature.bind_partial(*args, **kwargs).arguments
-            watcher.last = Call({**bound, **bound.pop("kwargs", {})}, output)
-            return output
-
-        outer.get_image_features = watched
-        stack.callback(delattr, outer, "get_image_features")  # the method of the class shows again
-        try:
-            yield watcher
-        finally:
-            watcher.forget()
+        stack.callback(watcher.forget)
+        stack.enter_context(patching.method(anatomy.outer, "get_image_features", watcher.watched))
+        yield watcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import attrs
@@ -22,12 +22,11 @@ class Adapter(Protocol):
 
     geometry: Geometry
 
-    def pruning(self, pipeline: Pipeline, plan: PruningPlan) -> AbstractContextManager[None]:
-        """Prune inside the context; leave the model exactly as it was on the way out, also after an exception."""
-        ...
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
+        """Prune, and evict KV entries, inside the context, whatever cache `generate` or the caller brings.
 
-    def evicting(self, pipeline: Pipeline, plan: EvictionPlan) -> AbstractContextManager[None]:
-        """Evict KV entries inside the context, whatever cache `generate` or the caller brings."""
+        Leave the model exactly as it was on the way out, also after an exception.
+        """
         ...
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> Any:
@@ -70,10 +69,7 @@ def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> I
     pipeline = Pipeline(recipe, observers)
     plan = pipeline.plan(adapter.geometry)
     eviction = pipeline.eviction(adapter.geometry)
-    with ExitStack() as stack:
-        if not eviction.keeps_everything:
-            stack.enter_context(adapter.evicting(pipeline, eviction))
-        stack.enter_context(adapter.pruning(pipeline, plan))
+    with adapter.attached(pipeline, plan, eviction):
         yield Attachment(pipeline, plan, eviction)
 
 

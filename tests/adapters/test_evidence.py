@@ -11,8 +11,8 @@ from transformers import LlavaForConditionalGeneration, SiglipVisionConfig
 
 from headwise import Pipeline, PruningPlan, Recipe, Stage
 from headwise.attachment import adapter_for
+from headwise.eviction import everything
 from headwise.plan import Merged
-from headwise_adapters.dropping import dropping
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 LAYER = 2
@@ -25,12 +25,17 @@ def _no_grad():
         yield
 
 
+def pruned(adapter, pipeline, stages):
+    """What prunes by some stages and keeps all entries."""
+    return adapter.attached(pipeline, PruningPlan(adapter.geometry, stages), everything(adapter.geometry))
+
+
 def run(model, inputs, select, *texts, layer=LAYER, keep=VISUAL - 1, reads=(), per_image=False, forward=None):
     """One forward with a single stage; what it gives."""
     adapter = adapter_for(model)
     stage = Stage(layer, keep, select, reads=reads, per_image=per_image)
     pipeline = Pipeline(Recipe.of(*texts))
-    with dropping(adapter.anatomy, pipeline, PruningPlan(adapter.geometry, (stage,))):
+    with pruned(adapter, pipeline, (stage,)):
         return (forward or model)(**inputs)
 
 
@@ -96,7 +101,7 @@ def test_own_attention_behind_an_earlier_stage_looks_at_what_is_left(model, tool
         Stage(3, 4, second, reads=("own",)),
     )
     adapter = adapter_for(model)
-    with dropping(adapter.anatomy, Pipeline(Recipe.of()), PruningPlan(adapter.geometry, stages)):
+    with pruned(adapter, Pipeline(Recipe.of()), stages):
         model(**inputs)
     gone = torch.tensor([4 + j for j in range(VISUAL) if j not in kept])
     expected = reference.masked_attention(model, inputs["input_ids"], inputs["pixel_values"], [(1, gone)], layer=3)
@@ -223,7 +228,7 @@ def test_merged_tokens_go_on_as_weighted_sums(model, inputs, layer, compact):
     adapter = adapter_for(model)
     stage = Stage(layer, 3, lambda e: Merged(places.flip(1), weights.flip(1)))
     recipe = Recipe.of(positions="compact" if compact else "keep")
-    with dropping(adapter.anatomy, Pipeline(recipe), PruningPlan(adapter.geometry, (stage,))):
+    with pruned(adapter, Pipeline(recipe), (stage,)):
         found = model(**inputs).logits
     gone = torch.tensor([4 + j for j in range(VISUAL) if j not in (2, 9, 14)])
     merges = {layer: (places[0] + 4, weights[0], torch.arange(IMAGE.start, IMAGE.stop))}

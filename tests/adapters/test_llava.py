@@ -60,16 +60,6 @@ def test_geometry_counts(model):
     assert (geometry.layers, geometry.heads, geometry.kv_heads, geometry.visual_tokens) == (4, 4, 2, 16)
 
 
-def test_attaching_twice_is_refused(model):
-    recipe = Recipe.of("fastv", keep=4)
-    with (
-        headwise.attach(model, recipe),
-        pytest.raises(headwise.ModelError, match="already attached"),
-        headwise.attach(model, recipe),
-    ):
-        pass
-
-
 def test_foreign_model_is_refused_with_the_families_there_are():
     config = GPTNeoXConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headwise_adapters.patching import memory
 from headwise_adapters.probe import probing
 
 
@@ -23,7 +24,7 @@ def test_rows_equal_eager_maps(tools, attention, kv_heads, padding):
     asked = [[28, -1, 20], [27, 26, -1]] if padding == "left" else [[22, -1, 20], [21, 23, -1]]
     queries = torch.tensor(asked)
     columns = torch.tensor([[9, 8, 12], [5, 6, 10]])
-    with probing(model.model.language_model.layers[2].self_attn) as probe:
+    with memory(), probing(model.model.language_model.layers[2].self_attn) as probe:
         model(**batch, pixel_values=images)
         found = probe.rows(torch.arange(2), queries, columns)
         alone = probe.rows(torch.tensor([1]), queries[1:], columns[1:])
@@ -40,7 +41,7 @@ def test_probe_costs_rows_not_maps(tools):
     """The largest tensor a probe makes has heads x rows x keys entries, not length x length."""
     model = tools["tiny_llava"]("sdpa")
     ids = tools["prompt"](200)
-    with probing(model.model.language_model.layers[1].self_attn) as probe:
+    with memory(), probing(model.model.language_model.layers[1].self_attn) as probe:
         model(input_ids=ids)
         largest = 0
 
@@ -61,11 +62,11 @@ def test_probe_costs_rows_not_maps(tools):
 
 def test_config_object_and_attributes_are_restored(tools, attention):
     module = tools["tiny_llava"](attention).model.language_model.layers[1].self_attn
-    before, own = dict(vars(module)), module.config
+    before, own, kind = dict(vars(module)), module.config, type(module)
     configs = []
 
     def fail_inside() -> None:
-        with probing(module):
+        with memory(), probing(module):
             configs.append(module.config)
             raise KeyError
 
@@ -73,4 +74,5 @@ def test_config_object_and_attributes_are_restored(tools, attention):
         fail_inside()
     assert configs[0] is not own
     assert module.config is own
+    assert type(module) is kind
     assert dict(vars(module)) == before

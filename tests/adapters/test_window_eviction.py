@@ -374,12 +374,6 @@ def test_what_cannot_be_done_is_said_in_a_sentence(model):
             headwise_layer.update(key, key)
     with pytest.raises(ModelError, match="cannot be rolled back"):
         cache.crop(-1)
-    with (
-        headwise.attach(model, recipe()),
-        pytest.raises(ModelError, match="already attached"),
-        headwise.attach(model, recipe()),
-    ):
-        pass
     with pytest.raises(DataError, match="at least two tokens"):
         read_plan(model, NO_STRATEGY, ragged(model), tokens(1))
     with pytest.raises(BudgetError, match="a chunk of 0 tokens"):

@@ -1,0 +1,304 @@
+"""The one way to change a module and to take it back: calls and attributes are seen through wrappers.
+
+A patched module becomes an instance of a subclass of its class with the same name, as FSDP does it. Nothing is written
+into the module: its attributes, its hooks and its config stay what they are, whoever changes them meanwhile, and a
+copy or a pickle of it is of the class that it had. Wrappers stand in tuples that are replaced and never changed, under
+a lock; so threads that are inside a call go on with what they began with. Taking the last one off gives the class back.
+
+Whatever wrappers need to remember belongs to one forward in one context, thus to one thread and one asyncio task:
+``memory()`` is where they keep it. Patched modules run eagerly, since no compiled graph could ask them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import nn
+from torch._dynamo import OptimizedModule
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from headwise.errors import ModelError
+
+Call = Callable[..., Any]
+Around = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
+"""A wrapper of calls: it is given the call that it wraps, positional and keyword arguments, and returns the output."""
+
+METHODS = ("forward", "get_image_features")
+"""Methods that can be wrapped, be they the class's or the instance's."""
+
+INTERFACE = "headwise"
+"""Under this name transformers finds the attention function that goes through wrappers."""
+
+
+@attrs.define(eq=False)
+class _Record:
+    """What is wrapped around one module of class ``stock``; of every kind, the last is outermost."""
+
+    stock: type[nn.Module]
+    calls: tuple[Around, ...] = ()
+    attentions: tuple[Around, ...] = ()
+    methods: dict[str, tuple[Callable[[Call], Call], ...]] = attrs.field(factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return not self.calls and not self.attentions and not any(self.methods.values())
+
+
+_lock = threading.RLock()
+_memory: ContextVar[dict[object, Any] | None] = ContextVar("headwise_memory", default=None)
+_attends: ContextVar[bool] = ContextVar("headwise_attends", default=False)  # inside an attention function
+
+
+@contextmanager
+def memory(*, within: bool = False) -> Iterator[dict[object, Any]]:
+    """What wrappers remember inside, by whose it is; it belongs to this context alone and is forgotten afterwards.
+
+    ``within``: what the memory around it holds can be read in it.
+    """
+    own: dict[object, Any] = {**(_memory.get() or {})} if within else {}
+    token = _memory.set(own)
+    try:
+        yield own
+    finally:
+        _memory.reset(token)
+
+
+def remembered() -> dict[object, Any] | None:
+    """The innermost memory of this context, None outside of any."""
+    return _memory.get()
+
+
+@contextmanager
+def around(module: nn.Module, wrapper: Around) -> Iterator[None]:
+    """Inside, calls of ``module`` go through ``wrapper``."""
+    with _lock:
+        record = _patched(module)
+        record.calls = (*record.calls, wrapper)
+    try:
+        yield
+    finally:
+        with _lock:
+            record.calls = _without(record.calls, wrapper)
+            _restored(module)
+
+
+@contextmanager
+def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> Iterator[None]:
+    """Inside, where there is a memory, the attention function of an attention module is called through ``wrapper``.
+
+    It is called with the module, query, key, value and mask. The function is the one that the module's config names
+    then.
+    """
+    with _lock:
+        record = _patched(module)
+        record.attentions = (wrapper, *record.attentions) if innermost else (*record.attentions, wrapper)
+    try:
+        yield
+    finally:
+        with _lock:
+            record.attentions = _without(record.attentions, wrapper)
+            _restored(module)
+
+
+@contextmanager
+def method(module: nn.Module, name: str, wrapper: Callable[[Call], Call]) -> Iterator[None]:
+    """Inside, method ``name`` of ``module``, one of ``METHODS``, is what ``wrapper`` makes of it."""
+    with _lock:
+        record = _patched(module)
+        record.methods = {**record.methods, name: (*record.methods.get(name, ()), wrapper)}
+    try:
+        yield
+    finally:
+        with _lock:
+            record.methods = {**record.methods, name: _without(record.methods[name], wrapper)}
+            _restored(module)
+
+
+@contextmanager
+def eagerly(root: nn.Module, modules: list[nn.Module]) -> Iterator[None]:
+    """Inside, no compiled graph runs in place of ``modules`` of ``root``, or of a module that contains one of them."""
+    wanted, found = {id(module) for module in modules}, {""}
+    for name, module in root.named_modules(remove_duplicate=False):
+        if id(module) in wanted:
+            parts = name.split(".")
+            found.update(".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    with ExitStack() as stack:
+        for name in sorted(found):
+            stack.enter_context(around(root.get_submodule(name), _as_it_is))
+        yield
+
+
+def attentions_of(module: nn.Module) -> tuple[Around, ...]:
+    """The wrappers of a module's attention function."""
+    record: _Record | None = getattr(type(module), _RECORD, None)
+    return () if record is None else record.attentions
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether hooks or wrappers see the calls of a module."""
+    record: _Record | None = getattr(type(module), _RECORD, None)
+    wrapped = record is not None and any(wrapper is not _as_it_is for wrapper in record.calls)
+    return bool(wrapped or module._forward_hooks or module._forward_pre_hooks)
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that ``torch.compile`` was given, or the module itself."""
+    while isinstance(module, OptimizedModule):
+        module = vars(module)["_modules"]["_orig_mod"]
+    return module
+
+
+def _as_it_is(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return call(*args, **kwargs)
+
+
+def _patched(module: nn.Module) -> _Record:
+    """The record of a module, whose class is changed where it is not; under the lock."""
+    if not hasattr(type(module), _RECORD):
+        _become(module, _patched_class(type(module)))
+    record: _Record = getattr(type(module), _RECORD)
+    return record
+
+
+def _restored(module: nn.Module) -> None:
+    """Give the class back once nothing is left; a class that somebody derived from ours meanwhile is left alone."""
+    record = vars(type(module)).get(_RECORD)
+    if record is not None and record.empty:
+        _become(module, record.stock)
+
+
+def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+    object.__setattr__(module, "__class__", kind)  # an OptimizedModule hands `setattr` on to what it compiles
+
+
+def _without(wrappers: tuple[Any, ...], wrapper: Any) -> tuple[Any, ...]:
+    """``wrappers`` but for the last that is ``wrapper``."""
+    last = max(place for place, found in enumerate(wrappers) if found is wrapper)
+    return wrappers[:last] + wrappers[last + 1 :]
+
+
+_RECORD = "_headwise_record"  # of a patched class: what is around its one instance
+
+
+def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of a module's class for that module alone, so that nothing but the module keeps wrappers alive."""
+    record = _Record(stock)
+
+    def called(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
+            raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
+        call: Call = partial(stock.__call__, self)
+        for wrapper in record.calls:
+            call = partial(_wrapped, wrapper, call)
+        return call(*args, **kwargs)
+
+    def reduced(self: nn.Module, protocol: Any) -> Any:
+        """Copies and pickles are of the stock class, and nobody wraps them."""
+        found: Any = stock.__reduce_ex__(self, protocol)
+        make, args, *rest = found
+        return (_unpatched(make), tuple(_unpatched(given) for given in args), *rest)
+
+    def replicated(self: nn.Module) -> Any:
+        raise ModelError("headwise cannot follow the replicas of DataParallel; run one process per device")
+
+    namespace = {
+        "__module__": stock.__module__,
+        "__qualname__": stock.__qualname__,
+        "__doc__": stock.__doc__,
+        "__call__": cast(Any, torch.compiler.disable)(called),
+        "__reduce_ex__": reduced,
+        "_replicate_for_data_parallel": replicated,
+        _RECORD: record,
+    }
+    made = type(stock.__name__, (stock,), namespace)
+    for name in (
+        *METHODS,
+        "config",
+        "_compiled_call_impl",
+    ):  # afterwards: transformers wraps `forward` of every new class of decoder layers
+        setattr(made, name, _Attribute(name, record))
+    return made
+
+
+def _unpatched(given: Any) -> Any:
+    return vars(given)[_RECORD].stock if isinstance(given, type) and _RECORD in vars(given) else given
+
+
+def _wrapped(wrapper: Around, call: Call, *args: Any, **kwargs: Any) -> Any:
+    return wrapper(call, args, kwargs)
+
+
+class _Attribute:
+    """An attribute of patched instances: theirs, or what is to be seen in its place. Writing it is as ever."""
+
+    def __init__(self, name: str, record: _Record) -> None:
+        self._name, self._record = name, record
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        if module is None:
+            return getattr(self._record.stock, self._name)
+        if self._name == "_compiled_call_impl":
+            return None
+        value = self._own(module)
+        if self._name == "config":
+            asked = self._record.attentions and _memory.get() is not None and not _attends.get()
+            return _Config(value) if asked else value
+        for wrapper in self._record.methods.get(self._name, ()):
+            value = wrapper(value)
+        return value
+
+    def __set__(self, module: Any, value: Any) -> None:
+        vars(module)[self._name] = value
+
+    def __delete__(self, module: Any) -> None:
+        if self._name not in vars(module):
+            raise AttributeError(self._name)
+        del vars(module)[self._name]
+
+    def _own(self, module: Any) -> Any:
+        """The module's own value, and what was compiled in place of what it was compiled to."""
+        if self._name == "forward" and isinstance(module, OptimizedModule):
+            return uncompiled(module)
+        if self._name in vars(module):
+            value = vars(module)[self._name]
+            return getattr(value, "_torchdynamo_orig_callable", value) if self._name == "forward" else value
+        found = getattr(self._record.stock, self._name)  # AttributeError: nn.Module looks among its children then
+        return found.__get__(module, type(module)) if hasattr(found, "__get__") else found
+
+
+class _Config:
+    """A config that names our attention function, and is the module's own in everything else."""
+
+    _attn_implementation = INTERFACE
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+
+def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The attention function of a module's own config, through the module's wrappers."""
+    record: _Record = getattr(type(module), _RECORD)
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    token = _attends.set(True)
+    try:
+        implementation = cast(Any, module.config)._attn_implementation
+        call: Call = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+        for wrapper in record.attentions:
+            call = partial(_wrapped, wrapper, call)
+        return call(module, *args, **kwargs)
+    finally:
+        _attends.reset(token)
+
+
+ALL_ATTENTION_FUNCTIONS.register(INTERFACE, _attend)
