@@ -6,10 +6,10 @@ import math
 
 
 def cosine(one, other):
-    """0 where a vector is zero; five digits, so that equal vectors tie."""
+    """0 where a vector is zero; fourteen digits, so that equal cosines tie."""
     lengths = math.sqrt(math.fsum(x * x for x in one) * math.fsum(y * y for y in other))
     dot = math.fsum(x * y for x, y in zip(one, other, strict=True))
-    return round(dot / lengths, 5) + 0.0 if lengths else 0.0
+    return round(dot / lengths, 14) + 0.0 if lengths else 0.0
 
 
 def important_tokens(saliency, keep, share):

@@ -10,9 +10,10 @@ from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence
+from headwise.similarity import cosines
 
 LEAST = 1e-6  # relevance of the least relevant token of an image, as published; a smaller spread is rounding
-DUPLICATE = 1e-5  # share of a token that the chosen ones do not explain, below which it is rounding in float32
+DUPLICATE = 1e-10  # share of a token that the chosen ones do not explain, below which it is rounding in float64
 
 
 @attrs.frozen(eq=False)
@@ -61,7 +62,7 @@ class CdPruner:
         weights = self._weights(evidence, unit)
         if evidence.keep == evidence.visual:  # the order does not matter, and would cost most of all
             return torch.arange(evidence.visual).expand(evidence.batch, -1)
-        return _greedy(unit @ unit.transpose(1, 2), weights, evidence.keep)
+        return _greedy(cosines(evidence.hidden()), weights, evidence.keep)
 
     def _weights(self, evidence: Evidence, unit: Tensor) -> Tensor:
         """What a token's relevance adds to log det K, log r^2: (b, v)."""
@@ -97,7 +98,7 @@ def _greedy(similarity: Tensor, weights: Tensor, keep: int) -> Tensor:
     batch, visual, _ = similarity.shape
     factors = similarity.new_zeros(batch, keep, visual)
     rest = similarity.diagonal(dim1=1, dim2=2).round().clamp_min(DUPLICATE)  # unit vectors: 1, or 0 if empty
-    weights, chosen = weights.clone(), []
+    weights, chosen = weights.to(similarity, copy=True), []
     for step in range(keep):
         best = (rest.log() + weights).argmax(dim=-1, keepdim=True)  # of equals, argmax takes the first
         chosen.append(best)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence
-
-SAME = 1e-6  # cosine distances below this are rounding: the tokens are duplicates
+from headwise.similarity import cosines, equals
 
 
 @attrs.frozen(eq=False)
@@ -46,9 +44,7 @@ def _scattered(evidence: Evidence) -> Tensor:
 
 def _distances(hidden: Tensor) -> Tensor:
     """Cosine distances (b, v, v), 0 between duplicates; a token of length 0 is at distance 1 from all others."""
-    unit = normalize(hidden.float(), dim=-1)
-    distances = 1 - unit @ unit.transpose(1, 2)
-    return distances.where(distances > SAME, 0.0)
+    return (1 - cosines(hidden)).clamp_min(0.0).masked_fill(equals(hidden), 0.0)
 
 
 def _row(matrix: Tensor, index: Tensor) -> Tensor:

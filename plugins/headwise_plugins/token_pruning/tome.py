@@ -5,12 +5,11 @@ from __future__ import annotations
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence, Merged
-
-_DIGITS = 5  # cosines are compared to five digits: float32 sums of equal tokens differ in the seventh
+from headwise.similarity import cosines
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +41,7 @@ class Tome:
     def _merged(self, evidence: Evidence) -> Merged:
         """Each remaining token is the mean of the tokens it stands for."""
         metric = evidence.vision_keys() if self.metric == "keys" else evidence.features()
-        tokens = _Tokens.of(metric.float())
+        tokens = _Tokens.of(metric)
         while (surplus := tokens.count - evidence.keep) > 0:
             tokens = tokens.matched(min(surplus, self.step or surplus, tokens.count // 2))
         members = one_hot(tokens.owner, tokens.count).mT.float()
@@ -53,12 +52,13 @@ class Tome:
 class _Tokens:
     """n tokens of each row between two rounds, and the v tokens that they stand for.
 
-    ``metric`` float32 (b, n, c): what similarity is computed from, added up over the tokens that each stands for; the
-    cosine does not tell a sum from a mean. ``place`` (b, n): where it stands. ``owner`` (b, v): which of the n stands
-    for each of the v.
+    ``total`` float64 (b, n, c): what similarity is computed from, added up over the tokens that each stands for, and
+    ``size`` (b, n, 1), how many those are; sums and means of equal tokens are exact, so that equals stay equal.
+    ``place`` (b, n): where it stands. ``owner`` (b, v): which of the n stands for each of the v.
     """
 
-    metric: Tensor
+    total: Tensor
+    size: Tensor
     place: Tensor
     owner: Tensor
 
@@ -66,7 +66,8 @@ class _Tokens:
     def of(cls, metric: Tensor) -> _Tokens:
         """Tokens before the first round: each stands for itself."""
         place = torch.arange(metric.shape[1], device=metric.device).expand(metric.shape[:2])
-        return cls(metric, place, place)
+        total = metric.to(torch.float32 if metric.device.type == "mps" else torch.float64)
+        return cls(total, torch.ones_like(total[..., :1]), place, place)
 
     @property
     def count(self) -> int:
@@ -75,12 +76,20 @@ class _Tokens:
 
     def matched(self, merging: int) -> _Tokens:
         """One round: ``merging`` of every second token, at most all that have a partner, merge into those between."""
-        partner, order = _pairs(self.metric)
+        partner, order = _pairs(self.total / self.size)
         gone, left = order[:, :merging], order[:, merging:]
-        every_second, between = self.metric[:, ::2], self.metric[:, 1::2]
-        into = one_hot(partner.gather(-1, gone), self.count // 2).mT.to(between)  # (b, n / 2, merging)
+        into = partner.gather(-1, gone)
+
+        def joined(values: Tensor) -> Tensor:
+            every_second, between = values[:, ::2], values[:, 1::2]
+            where = into.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+            return torch.cat(
+                (_take(every_second, left), between.scatter_add(1, where, _take(every_second, gone))), dim=1
+            )
+
         return _Tokens(
-            torch.cat((_take(every_second, left), between + into @ _take(every_second, gone)), dim=1),
+            joined(self.total),
+            joined(self.size),
             torch.cat((self.place[:, ::2].gather(-1, left), self.place[:, 1::2]), dim=-1),
             _renumbered(order, partner, merging, self.count).gather(-1, self.owner),
         )
@@ -88,9 +97,7 @@ class _Tokens:
 
 def _pairs(metric: Tensor) -> tuple[Tensor, Tensor]:
     """The most similar token between for every second one (b, ceil(n / 2)), and their order, most similar first."""
-    unit = normalize(metric, dim=-1)
-    similarity = (unit[:, ::2] @ unit[:, 1::2].mT).round(decimals=_DIGITS)
-    best, partner = similarity.max(dim=-1)  # the first of equals
+    best, partner = cosines(metric)[:, ::2, 1::2].max(dim=-1)  # the first of equals
     return partner, best.sort(dim=-1, descending=True, stable=True).indices
 
 

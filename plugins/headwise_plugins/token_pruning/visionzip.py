@@ -5,12 +5,11 @@ from __future__ import annotations
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence, Merged
-
-_DIGITS = 5  # cosines are compared to five digits: float32 sums of equal tokens differ in the seventh
+from headwise.similarity import cosines
 
 
 @attrs.frozen(eq=False)
@@ -70,11 +69,10 @@ def _spaced(rest: Tensor, count: int) -> Tensor:
 
 def _members(rest: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
     """Which token belongs to which target: 1 or 0, float32 (b, t, v); a target belongs to itself."""
-    unit = normalize(keys.float(), dim=-1)
-    unit_targets = unit.gather(1, targets.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
-    similarity = (unit @ unit_targets.mT).round(decimals=_DIGITS)
+    similarity = cosines(keys)
+    similarity = similarity.gather(2, targets.unsqueeze(1).expand(-1, keys.shape[1], -1))
     nearest = similarity.argmax(dim=-1)  # the first of equals
     own = torch.arange(targets.shape[-1], device=targets.device).expand_as(targets)
     belongs = one_hot(nearest.scatter(-1, targets, own), targets.shape[-1]).mT.float()
-    remaining = torch.zeros_like(unit[..., 0]).scatter(-1, rest, 1.0)
+    remaining = torch.zeros_like(belongs[:, 0]).scatter(-1, rest, 1.0)
     return belongs * remaining.unsqueeze(1)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.plan import Evidence
-
-_STEPS = 100_000  # cosines are compared to five digits: float32 sums of equal tokens differ in the seventh
+from headwise.similarity import cosines
 
 
 @attrs.frozen(eq=False)
@@ -47,8 +45,7 @@ def _unlike(left: Tensor, features: Tensor, keep: int, step: int) -> Tensor:
     """The ``keep`` of the positions ``left`` (b, n) whose features (b, v, c) are unlike each other's."""
     if keep == 0:
         return left[:, :0]
-    unit = normalize(features.float(), dim=-1)
-    similarity = (unit @ unit.mT).flatten(1)  # once: the rounds compare the same pairs again and again
+    similarity = cosines(features).flatten(1)  # once: the rounds compare the same pairs again and again
     while (surplus := left.shape[-1] - keep) > 0:
         left = _round(left, similarity, features.shape[1], min(step, surplus))
     return left
@@ -57,13 +54,14 @@ def _unlike(left: Tensor, features: Tensor, keep: int, step: int) -> Tensor:
 def _round(left: Tensor, similarity: Tensor, visual: int, leaving: int) -> Tensor:
     """Without ``leaving`` of every second position, or all of those if they are fewer.
 
-    The rest of them comes first, most similar first, then the positions between, as they were. ``similarity``: of all
-    pairs of tokens, (b, visual * visual).
+    The rest of them comes first, most similar first, then the positions between, as they were; of equals the higher
+    position leaves. ``similarity``: of all pairs of tokens, (b, visual * visual).
     """
     every_second, between = left[:, ::2], left[:, 1::2]
     pairs = (every_second * visual).unsqueeze(-1) + between.unsqueeze(1)
     closest = similarity.gather(-1, pairs.flatten(1)).view(pairs.shape).amax(dim=-1)
-    # one whole number ranks by cosine, then by position: of equals the higher position leaves
-    rank = (closest * _STEPS).round().long() * visual + every_second
-    order = rank.argsort(dim=-1, descending=True)[:, leaving:]
+    # By position, the last first, and then by cosine: a stable sort leaves equals in that order.
+    order = every_second.argsort(dim=-1, descending=True)
+    closeness = closest.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices
+    order = order.gather(-1, closeness)[:, leaving:]
     return torch.cat((every_second.gather(-1, order), between), dim=-1)
