@@ -14,7 +14,10 @@ from headwise.errors import DataError
 from headwise.reading import json_of, text_of
 
 BOXES = "boxes.json"  # ours, beside the official files: question id -> boxes
+DIGITS = 18  # of the largest number that is an id
 BETWEEN = re.compile(r"[\s,:]*")
+
+MOST_PIXELS = 10**9
 
 Box = tuple[float, float, float, float]
 
@@ -46,6 +49,13 @@ class Entry:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise self.wrong(f"{name!r} should be text, found {_short(value)}")
         return str(value)
+
+    def number(self, name: str) -> str:
+        """A field that is a whole number, 0 or more, as text."""
+        text = self.text(name)
+        if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+            raise self.wrong(f"{name!r} should be a whole number, found {_short(text)}")
+        return text
 
     def texts(self, name: str, count: int) -> tuple[str, ...]:
         """A field that is a list of exactly ``count`` texts."""
@@ -135,11 +145,16 @@ def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
 def _boxes(entry: Entry) -> tuple[Box, ...]:
     rows: list[Any] = entry.value if isinstance(entry.value, list) else [entry.value]
     for row in rows:
-        if not (isinstance(row, list) and len(row) == 4 and all(type(x) in (int, float) for x in row)):
+        if not (isinstance(row, list) and len(row) == 4 and all(map(_is_place, row))):
             raise entry.wrong(f"question {entry.key!r} should have a list of [x0, y0, x1, y1], found {_short(row)}")
         if not (row[0] < row[2] and row[1] < row[3]):
             raise entry.wrong(f"question {entry.key!r} has an empty box {row}; x0 < x1 and y0 < y1 are wanted")
     return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it can be a number of pixels."""
+    return type(value) in (int, float) and abs(value) < MOST_PIXELS
 
 
 def _short(value: object) -> str:

@@ -43,7 +43,7 @@ class MmBench(Official):
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order, all passes of a question together; DataError with file and line."""
         path = _file(folder, self.split, chinese=self.chinese)
-        entries = distinct(path, [(_index(entry), entry) for entry in table(path)])
+        entries = distinct(path, [(entry.number("index"), entry) for entry in table(path)])
         return whole_units([self._row(name, entries) for name in entries], limit)
 
     def _row(self, name: str, entries: dict[str, Entry]) -> EmbeddedRow:
@@ -137,13 +137,6 @@ def _file(folder: Path, split: str, *, chinese: bool) -> Path:
 def _is_of(path: Path, split: str, *, chinese: bool) -> bool:
     words = re.split(r"[^a-z0-9]+", path.name.lower())
     return {"mmbench", split} <= set(words) and ("cn" in words) == chinese
-
-
-def _index(entry: Entry) -> str:
-    index = entry.text("index")
-    if not index.isdecimal():
-        raise entry.wrong(f"'index' should be a whole number, found {index!r}")
-    return index
 
 
 def _cell(entry: Entry, column: str) -> str:

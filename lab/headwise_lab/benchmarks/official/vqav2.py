@@ -72,19 +72,12 @@ class Vqav2TestDev(SoftVqa):
 
 def _questions(folder: Path, split: str) -> dict[str, Entry]:
     path = place(folder, QUESTIONS.format(split))
-    return distinct(path, [(_number(entry, "question_id"), entry) for entry in json_members(path, "questions")])
-
-
-def _number(entry: Entry, field: str) -> str:
-    """A field that is a whole number, as text."""
-    text = entry.text(field)
-    if not text.isdecimal():
-        raise entry.wrong(f"{field!r} should be a whole number, found {text!r}")
-    return text
+    return distinct(path, [(entry.number("question_id"), entry) for entry in json_members(path, "questions")])
 
 
 def _asked(name: str, entry: Entry, images: Path, told: Entry | None = None) -> Question:
-    image = images / f"COCO_{images.name}_{int(_number(entry, 'image_id')):012d}"
+    number = int(entry.number("image_id"))
+    image = images / f"COCO_{images.name}_{number:012d}"
     answers, kind = ((), KIND) if told is None else (ten_answers(told), told.text("answer_type"))
     if told is not None and kind not in KINDS:
         raise told.wrong(f"'answer_type' should be one of {', '.join(KINDS)}, found {kind!r}")
