@@ -6,6 +6,8 @@ imported, because the others may need torch; the overview reads their one-line h
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, version
@@ -30,10 +32,20 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    _spell_out()
     try:
         status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
+        sys.stdout.flush()
     except HeadwiseError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read the output has had enough of it
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.filename is not None:  # a file's, and no fault of the output
+            raise
+        _drop_output()
+        return _fail(f"the output cannot be written to ({error.strerror or error})")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
@@ -44,6 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED:
         print("headwise: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
+
+
+def _spell_out() -> None:
+    """Letters that the output's encoding does not have are spelled out, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What was not written yet goes nowhere, so that Python does not try once more when it ends."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def application(words: Sequence[str]) -> typer.Typer:

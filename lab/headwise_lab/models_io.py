@@ -72,7 +72,7 @@ class LoadedLm:
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> Loaded:
     """Load the vision-language model called ``name``; raises ModelError in one sentence for what stands in the way."""
-    _check(dtype, attention)
+    _check(dtype, attention, device)
     folder = find(name)
     with speaking_for(name):
         model, processor, weights = load_pair(folder, DTYPES[dtype], attention)
@@ -88,7 +88,7 @@ def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu
     """Load the language model called ``name``; raises ModelError in one sentence for whatever stands in the way."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _check(dtype, attention)
+    _check(dtype, attention, device)
     folder = find(name)
     with speaking_for(name):
         model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
@@ -97,7 +97,9 @@ def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu
     return LoadedLm(geometry.name, name, model, tokenizer, geometry, digest(folder), dtype, attention, str(device))
 
 
-def _check(dtype: str, attention: str) -> None:
+def _check(dtype: str, attention: str, device: str) -> None:
+    if str(device).partition(":")[0] == "meta":
+        raise ModelError("device 'meta' holds no numbers, so nothing can be computed on it; give cpu or cuda")
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     if attention not in ATTENTIONS:

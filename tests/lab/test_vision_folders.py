@@ -153,6 +153,22 @@ def test_a_figure_that_cannot_be_measured_costs_no_answer(figure, loaded, data, 
     assert record["cost"].keys() == whole["cost"].keys()
 
 
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("meta", "device 'meta' holds no numbers"),
+        ("meta:0", "device 'meta' holds no numbers"),
+        ("bogus", "cannot be loaded"),
+    ],
+)
+def test_a_device_that_cannot_compute_is_one_sentence(device, told, folders, data, capsys):
+    words = ["run", "--model", str(folders["llava"]), "--benchmark", "pope", "--data", str(data), "--device", device]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
 def test_run_says_what_could_not_be_measured_and_prints_the_rest(folders, data, monkeypatch, capsys):
     def broken(*_, **__):
         raise torch.OutOfMemoryError("too much")
