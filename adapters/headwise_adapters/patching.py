@@ -200,10 +200,10 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
             call = partial(_wrapped, wrapper, call)
         return call(*args, **kwargs)
 
-    def reduced(self: nn.Module, protocol: Any) -> Any:
+    def reduced(self: nn.Module, protocol: int) -> Any:
         """Copies and pickles are of the stock class, and nobody wraps them."""
-        found: Any = stock.__reduce_ex__(self, protocol)
-        make, args, *rest = found
+        found: Any = stock.__reduce_ex__(self, min(protocol, 1))
+        make, args, *rest = found  # protocols from 2 on insist on the class of the instance
         return (_unpatched(make), tuple(_unpatched(given) for given in args), *rest)
 
     def replicated(self: nn.Module) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from headwise import ModelError, StrategyError
 from headwise.recipe import Recipe
+from headwise_adapters import patching
 from headwise_lab import answering, measure
 from headwise_lab import inputs as inputs_module
 from headwise_lab.inputs import Inputs, diversity
@@ -189,7 +190,7 @@ def test_nothing_watches_while_the_clock_runs(tiny, toy, monkeypatch):
     real = measure.generate
 
     def generate(loaded, *more):
-        watched.append(bool(loaded.model.model.language_model.layers[2]._forward_pre_hooks))
+        watched.append(patching.watched(loaded.model.model.language_model.layers[2]))
         return real(loaded, *more)
 
     monkeypatch.setattr(measure, "generate", generate)
