@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from pathlib import Path
 
 import duckdb
 import pyarrow.parquet
@@ -12,9 +13,11 @@ import pytest
 from tests.lab.fake_kv import kv_record
 from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
+from headwise import DataError
 from headwise.cli import main
 from headwise_lab.exporting import Table
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
+from headwise_lab.exporting.writers import targets
 from headwise_lab.records import outcomes_path, read_outcomes
 
 FORMATS = ("csv", "parquet", "duckdb")
@@ -258,3 +261,10 @@ def test_other_columns_are_of_the_kind_that_holds_all_their_values(values, kind)
     cells = [fit(value, kind) for value in finite]
     assert finite == [json.loads(cell) if kind == "text" and cell != "a" else cell for cell in cells]
     assert fit(float("nan"), kind) is None
+
+
+@pytest.mark.parametrize("to", ["parquet", "csv", "duckdb"])
+@pytest.mark.parametrize("out", ["/", ".", "..", "a/.."])
+def test_an_export_to_a_folder_without_a_name_is_one_sentence(out, to):
+    with pytest.raises(DataError, match=r"is a folder; give the name of a file$"):
+        targets(Path(out), to)

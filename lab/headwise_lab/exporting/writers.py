@@ -25,6 +25,8 @@ def targets(out: Path, to: str) -> list[Path]:
     """
     if to not in FORMATS:
         raise DataError(f"--to {to!r} is no format of an export; choose {', '.join(FORMATS)}")
+    if out.name in ("", ".."):
+        raise DataError(f"--out {out} is a folder; give the name of a file")
     for package in _NEEDED[to]:
         try:
             import_module(package)
