@@ -46,9 +46,11 @@ class Decoder:
 class Anatomy(Decoder):
     """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels.
 
-    ``pictures`` tells the images of a call of ``outer.get_image_features``.
+    ``head`` is the model that users call, which knows what of the output is read. ``pictures`` tells the images of a
+    call of ``outer.get_image_features``.
     """
 
+    head: nn.Module = attrs.field(converter=uncompiled)
     outer: nn.Module = attrs.field(converter=uncompiled)
     tower: Tower
     image_token: int

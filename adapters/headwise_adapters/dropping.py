@@ -79,9 +79,12 @@ class Dropper:
         self._anatomy, self._pipeline, self._plan = anatomy, pipeline, plan
         self._instruments, self._watcher = instruments, watcher
         self._signature = inspect.signature(anatomy.outer.forward)
+        self._asked = inspect.signature(anatomy.head.forward)
+        self._asking = object()  # in a forward's memory: what the model was called with
 
     def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
         """What is to be wrapped around which module."""
+        yield self._anatomy.head, self._head
         yield self._anatomy.outer, self._outer
         yield self._anatomy.text, self._text
         stages = {stage.layer: stage for stage in self._plan.stages}
@@ -93,12 +96,20 @@ class Dropper:
         """The forward that this thread is in, where this recipe rules it."""
         return (patching.remembered() or {}).get(self)
 
+    def _head(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        with forward_of(self._anatomy.text, self._asking) as block:
+            if block is not None and block.dropper is self:
+                given = self._asked.bind_partial(*args, **kwargs).arguments
+                (patching.remembered() or {})[self._asking] = {**given, **given.get("kwargs", {})}
+            return call(*args, **kwargs)
+
     def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         with forward_of(self._anatomy.text, self) as block:
             if block is not None and block.dropper is self:
                 given = self._signature.bind_partial(*args, **kwargs).arguments
                 own = patching.remembered() or {}
-                own[self] = Forward.begin(self._anatomy, self._watcher, {**given, **given.get("kwargs", {})})
+                asked = own.pop(self._asking, None) or {}
+                own[self] = Forward.begin(self._anatomy, self._watcher, {**asked, **given, **given.get("kwargs", {})})
             return call(*args, **kwargs)
 
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
@@ -150,6 +161,7 @@ class Dropper:
             share=self._plan.share,
         )
         outcomes = Outcomes(forward, stage)
+        forward.check(stage.layer, hidden)
         for group, keep in groups(forward, stage, self._plan.geometry):
             evidence = StageEvidence(scene, group, keep)
             outcomes.add(group, evidence, self._pipeline.select(stage, evidence))

@@ -18,7 +18,7 @@ from headwise.pipeline import Pipeline
 from headwise.plan import ATTENTION, HeadChoice, Stage
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.clip import ClipRelevance, find, questions, tokenizer_of
-from headwise_adapters.forward import Forward
+from headwise_adapters.forward import Forward, overflow
 from headwise_adapters.images import Piece, Seen
 from headwise_adapters.probe import Probe
 from headwise_adapters.projections import Asked, Unrotated, own_rows
@@ -82,6 +82,7 @@ class StageEvidence:
         self._scene, self._group = scene, group
         self._rows = torch.tensor(group.rows, device=scene.hidden.device)
         self.columns = torch.from_numpy(group.columns).to(scene.hidden.device)
+        self.read = scene.forward.read(group.rows, group.columns).to(scene.hidden.device)
 
     @property
     def batch(self) -> int:
@@ -116,6 +117,8 @@ class StageEvidence:
         queries = pipeline.queries(self._layout, embeddings)
         positions = torch.from_numpy(queries.positions).to(self.columns.device)
         rows = self._rows_of(kind, positions)
+        if not bool(torch.isfinite(rows).all()):
+            raise ModelError(overflow(f"attention for layer {self._scene.stage.layer}", self._scene.hidden.dtype))
         self.mean_attention = pipeline.attend(rows, queries)
         return self.mean_attention
 
@@ -132,8 +135,12 @@ class StageEvidence:
             assert instruments.unrotated is not None
             return instruments.unrotated.rows(asked)
         layer = scene.stage.layer
-        rotary = scene.forward.rotary(scene.kwargs)
+        rotary = self._rotary()
         return own_rows(scene.anatomy.layers[layer], scene.anatomy.attention_of(layer), scene.hidden, rotary, asked)
+
+    def _rotary(self) -> tuple[Tensor, Tensor]:
+        """Rotary tables of the tokens left, at the positions at which the layers around the stage run them."""
+        return self._scene.forward.rotary(self._scene.kwargs, self._scene.pipeline.recipe.positions == "compact")
 
     def _rotary_bias(self, queries: Tensor) -> Tensor:
         """What queries (b, q) would give the visual tokens by position alone: (b, q, v), 1 at distance 0.
@@ -141,7 +148,7 @@ class StageEvidence:
         The product of a query and a key of ones, each turned to its position (SparseVLM+, "gravity correction"); the
         published quotient can divide by nothing or change its sign, so small products count as ``LEAST_BIAS``.
         """
-        cos, sin = self._scene.forward.rotary(self._scene.kwargs)
+        cos, sin = self._rotary()
         half = cos.shape[-1] // 2
         ones = cos.float() + torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).float()
         ones = ones.expand(self._scene.hidden.shape[0], -1, -1)[self._rows]

@@ -21,6 +21,9 @@ from headwise_adapters.masks import Tokens, sliced
 from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
+UNSUPERVISED = -100
+"""The label of a token that a loss leaves out."""
+
 _HELD = "_headwise_held"  # attribute of a KV cache: layer -> Tokens it holds
 _Kwargs = dict[str, Any]
 Integers = npt.NDArray[np.int64]
@@ -61,6 +64,40 @@ class Forward:
             valid = mask[:, -length:].bool().cpu().numpy()
         layout = Layout.of(_image_tokens(anatomy, given, source), valid)
         return cls(anatomy, watcher, given, layout)
+
+    @cached_property
+    def _read(self) -> npt.NDArray[np.bool_]:
+        """Bool (b, length): tokens whose output the caller reads, which therefore may not be dropped.
+
+        The last of each row; those that ``logits_to_keep`` names; and where there are labels, those that say or predict
+        a supervised token.
+        """
+        real = self._kinds != PADDING
+        read: npt.NDArray[np.bool_] = real & (np.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
+        named = self._given.get("logits_to_keep")
+        if isinstance(named, Tensor):
+            read[:, named.cpu().numpy()] = True
+        elif named:
+            read[:, -int(named) :] = True
+        for name, ahead in (("labels", 0), ("labels", 1), ("shift_labels", 0)):
+            labels = self._given.get(name)
+            if isinstance(labels, Tensor) and labels.shape == read.shape:
+                supervised = labels.cpu().numpy() != UNSUPERVISED
+                read[:, : self.length - ahead] |= supervised[:, ahead:]
+        read &= real
+        return read
+
+    def read(self, rows: list[int], columns: Integers) -> Tensor:
+        """Which tokens at ``columns`` (rows, v), among those left, the caller reads: bool (rows, v)."""
+        if self.tokens is not None:
+            columns = np.take_along_axis(self.tokens.index[rows].cpu().numpy(), columns, axis=1)
+        return torch.from_numpy(np.take_along_axis(self._read[rows], columns, axis=1))
+
+    def check(self, layer: int, hidden: Tensor) -> None:
+        """Refuse to choose among hidden states (b, n, d) that are no numbers, whoever would choose."""
+        real = torch.from_numpy(self.layout.kinds != PADDING).to(hidden.device)
+        if not bool(torch.isfinite(hidden).all(dim=-1)[real].all()):
+            raise ModelError(overflow(f"hidden states in front of layer {layer}", hidden.dtype))
 
     def ids(self, row: int) -> list[int]:
         """Token ids of a row as they were put in, without padding."""
@@ -191,18 +228,38 @@ class Forward:
                 "position_ids": _ids(kwargs, now),
                 "position_embeddings": self.rotary(kwargs),
             }
-        gone_here = torch.from_numpy(np.cumsum(self._dropped, axis=1)).to(self.device).gather(1, now.index)
-        positions = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
-        positions = positions - gone_here - (keys.gone - now.gone)
+        positions = self._compact(kwargs, now, keys.gone - now.gone)
         rotary = cast(Any, self._anatomy.text).rotary_emb(hidden, position_ids=positions)
         return {"attention_mask": mask, "position_ids": positions, "position_embeddings": rotary}
 
-    def rotary(self, kwargs: _Kwargs) -> tuple[Tensor, Tensor]:
-        """Rotary tables (b, n, head_dim) of the tokens left, at their original positions."""
+    def _compact(self, kwargs: _Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
+        """Position ids (b, n) of the tokens left, counted without the visual tokens that are gone, ``before`` too."""
+        gone_here = torch.from_numpy(np.cumsum(self._dropped, axis=1)).to(self.device).gather(1, now.index)
+        positions: Tensor = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
+        return positions - gone_here - before
+
+    def rotary(self, kwargs: _Kwargs, compact: bool = False) -> tuple[Tensor, Tensor]:
+        """Rotary tables (b, n, head_dim) of the tokens left, at the positions at which layers run them now.
+
+        Where those are renumbered, up to a shift of a whole row by what earlier turns dropped, which no attention sees.
+        """
         cos, sin = kwargs["position_embeddings"]
+        if compact and self.tokens is not None:
+            positions = self._compact(kwargs, self.tokens, 0)
+            tables: tuple[Tensor, Tensor] = cast(Any, self._anatomy.text).rotary_emb(cos, position_ids=positions)
+            return tables
         if self.tokens is None:
             return cos, sin
         return _gathered(cos, self.tokens.index), _gathered(sin, self.tokens.index)
+
+
+def overflow(what: str, dtype: torch.dtype) -> str:
+    """What a model is told that computed no numbers."""
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"the model computed NaN or infinite {what} in {name}, before anything was dropped; load it in"
+        f" {'float32' if dtype == torch.bfloat16 else 'bfloat16 or float32'}, or look for broken weights or pictures"
+    )
 
 
 def _source(given: _Kwargs) -> Tensor:

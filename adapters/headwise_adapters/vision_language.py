@@ -45,6 +45,7 @@ class VisionLanguageAdapter(ABC):
         name = self.config.name_or_path or "this model"
         self.geometry = text_geometry(self.config.text_config, name, self.visual_tokens())
         self.decoder = self.anatomy = Anatomy(
+            head=model,
             outer=inner,
             text=inner.language_model,
             layers=inner.language_model.layers,

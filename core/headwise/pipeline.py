@@ -14,7 +14,7 @@ import pluggy
 import torch
 from torch import Tensor
 
-from headwise.errors import ContractError, DataError, StrategyError
+from headwise.errors import BudgetError, ContractError, DataError, StrategyError
 from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics, check_labels
@@ -180,21 +180,24 @@ class Pipeline:
 
     def select(self, stage: Stage, evidence: Evidence) -> Kept:
         """One stage's outcome: kept tokens, ascending, with the scores or the merging weights behind them."""
-        outcome = stage.select(evidence)
         who = _who(self.recipe.strategies["token_pruning"])
         batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
+        read: Tensor | None = getattr(evidence, "read", None)  # bool (b, v): tokens whose output somebody waits for
+        if read is not None:
+            _check_read(read, keep, stage.layer)
+        outcome = stage.select(evidence)
         if isinstance(outcome, Merged):
-            return _merged(outcome, batch, visual, keep, who)
+            return _merged(outcome, (batch, keep, visual), who, read)
         if not isinstance(outcome, Tensor):
             raise ContractError(f"{who} selected with {_kind(outcome)}; wanted token scores, kept positions or Merged")
         if outcome.is_floating_point():
             _check_tensor(outcome, (batch, visual), who, "token scores")
             if torch.isnan(outcome).any():
                 raise ContractError(f"{who} returned NaN token scores; wanted numbers")
-            return Kept(top(outcome, keep), scores=outcome)
+            return Kept(top(outcome, keep, read), scores=outcome)
         _check_tensor(outcome, (batch, keep), who, "kept positions")
         _check_positions(outcome, visual, who)
-        return Kept(outcome.sort(dim=-1).values)
+        return Kept(_with_read(outcome, read).sort(dim=-1).values)
 
     def observe(self, selection: Selection) -> None:
         """Show a stage's outcome to the observers."""
@@ -212,17 +215,46 @@ _WANTED = {
 assert set(_WANTED) == set(HOOKS)
 
 
-def top(scores: Tensor, keep: int) -> Tensor:
+def top(scores: Tensor, keep: int, read: Tensor | None = None) -> Tensor:
     """Positions of the ``keep`` highest scores, ascending; equal scores go to the lower position: (b, v) -> (b, keep).
 
-    A stable sort, because the order ``topk`` gives equal entries is undefined and differs between devices.
+    Those that are ``read``, bool (b, v), come before all others. A stable sort, because the order ``topk`` gives equal
+    entries is undefined and differs between devices.
     """
     order = scores.sort(dim=-1, descending=True, stable=True).indices
+    if read is not None:
+        first = read.to(order.device).gather(1, order).sort(dim=-1, descending=True, stable=True).indices
+        order = order.gather(1, first)
     return order[:, :keep].sort(dim=-1).values
 
 
-def _merged(outcome: Merged, batch: int, visual: int, keep: int, who: str) -> Kept:
-    """A merging outcome, checked, with its places in ascending order."""
+def _check_read(read: Tensor, keep: int, layer: int) -> None:
+    """Refuse a stage that would have to drop what the caller reads."""
+    most = int(read.sum(dim=-1).max())
+    if most > keep:
+        raise BudgetError(
+            f"{most} visual tokens of a prompt are read (its last token, what logits_to_keep names, or what labels"
+            f" supervise) and the stage before layer {layer} keeps {keep}; keep more, or read fewer: a text behind the"
+            " image, labels of -100 on it"
+        )
+
+
+def _with_read(positions: Tensor, read: Tensor | None) -> Tensor:
+    """Positions (b, keep), best first, in which tokens that are ``read`` take the places of the last that are not."""
+    if read is None:
+        return positions
+    positions = positions.clone()
+    for row, wanted in zip(positions, read.cpu(), strict=True):
+        missing = sorted(set(wanted.nonzero().flatten().tolist()) - set(row.tolist()))
+        free = [place for place in range(len(row) - 1, -1, -1) if not wanted[row[place]]]
+        for place, token in zip(free, missing, strict=False):
+            row[place] = token
+    return positions
+
+
+def _merged(outcome: Merged, shape: tuple[int, int, int], who: str, read: Tensor | None) -> Kept:
+    """A merging outcome of ``shape`` (batch, keep, visual), checked, with its places in ascending order."""
+    batch, keep, visual = shape
     _check_tensor(outcome.positions, (batch, keep), who, "places of merged tokens")
     _check_positions(outcome.positions, visual, who)
     _check_tensor(outcome.weights, (batch, keep, visual), who, "merging weights")
@@ -230,8 +262,11 @@ def _merged(outcome: Merged, batch: int, visual: int, keep: int, who: str) -> Ke
         raise ContractError(
             f"{who} returned merging weights that are not finite numbers; wanted float ({batch}, {keep}, {visual})"
         )
-    positions, order = outcome.positions.sort(dim=-1)
+    positions, order = _with_read(outcome.positions, read).sort(dim=-1)
     weights = outcome.weights.gather(1, order.unsqueeze(-1).expand(-1, -1, visual))
+    if read is not None:  # who is read stays as it is, whatever was to be merged into it
+        itself = torch.nn.functional.one_hot(positions.long(), visual).to(weights)
+        weights = torch.where(read.to(positions.device).gather(1, positions.long()).unsqueeze(-1), itself, weights)
     return Kept(positions, weights=weights)
 
 

@@ -211,7 +211,8 @@ class Stage:
     ``keep``: visual tokens left of one image's ``geometry.visual_tokens``, merged ones included; scaled where a row has
     more or fewer.
     ``select``: from evidence to token scores, float (b, v), to kept positions, integer (b, keep) in 0..v-1, or to
-    :class:`Merged`. Of equal scores the lower position stays.
+    :class:`Merged`. Of equal scores the lower position stays. Tokens whose output the caller reads (the last of a
+    prompt, supervised ones) always stay, as they are: of positions, given best first, they take the places of the last.
     ``reads``: what of ``READS`` it asks for. ``merged``: how many of ``keep`` are merged out of dropped tokens.
     ``per_image``: every image (of a prompt with several, or of one cut into crops) keeps its own share, and evidence
     has a row per image; tokens that belong to no image (newlines) stay.

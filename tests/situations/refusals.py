@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import attrs
+import torch
 from tests.situations.situation import Situation
 
 
@@ -40,6 +41,8 @@ REFUSALS = (
     ),
     Refusal("gradient checkpointing takes the cache", lambda s: s.checkpointing and evicts(s)),
     Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
+    Refusal("visual tokens of a prompt are read", lambda s: bool(s.pruning) and (s.training or s.keep <= 3)),
+    Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),
     Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
 )
 
