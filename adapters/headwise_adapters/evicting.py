@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicCache
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
-from headwise_adapters import patching
+from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Decoder
 from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, New, real_tokens
 from headwise_adapters.rotary import Rotary
@@ -117,6 +117,7 @@ class Equipment:
         if cache.layers[0].text() is not self._decoder.text:
             raise ModelError("this cache was made for another model; start with one that was made for this model")
         mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
+        served.call(text, kwargs, counted=once or cache.layers[0].moves)
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
             raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
@@ -168,6 +169,7 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
     plan = within(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.queries
     rotary = Rotary(cast(Any, decoder.text).rotary_emb) if needs_rotation else None
+    served.check(decoder, plan.geometry, rotary)
     layers, sliding = plan.geometry.layers, plan.geometry.sliding
     strategy = pipeline.recipe.strategies.get("kv_eviction")
     rule = "nothing" if strategy is None else strategy.text
@@ -180,18 +182,10 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
         else:
             made = [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
         for one in made:
-            one.text, one.rule = ref(decoder.text), rule
+            one.text, one.rule, one.moves = ref(decoder.text), rule, contiguous and rotary is not None
         return made
 
     return make
-
-
-_UNDERSTOOD = frozenset(
-    ("attention_mask", "dropout",
-     "scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
-     "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits")
-)  # fmt: skip
-"""What attention is called with that a layer knows already, or that changes nothing."""
 
 
 def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -210,12 +204,7 @@ def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: di
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
             " call model.eval()"
         )
-    strange = [name for name, given in kwargs.items() if given is not None and name not in _UNDERSTOOD]
-    if strange:
-        raise ModelError(
-            f"{type(module).__name__} computes attention with {strange[0]}, which caches that evict do not know; its"
-            " family is not served"
-        )
+    served.strange(module, kwargs)
     out = layer.answer(
         New(
             query=query,

@@ -65,6 +65,8 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     text: Callable[[], nn.Module | None]
     rule: str
 
+    moves = False
+    """Whether positions are moved by the number of tokens, which position ids have to count then."""
     is_sliding = False
     is_croppable = False
     shows_at_once = True

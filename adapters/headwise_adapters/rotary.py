@@ -25,6 +25,11 @@ class Rotary:
                 f"rotary embeddings of type {kind!r} change with the length of the text and cannot be moved;"
                 " use positions=original, without rerotate"
             )
+        if not isinstance(getattr(module, "inv_freq", None), Tensor):
+            raise ModelError(
+                f"{type(module).__name__} has several rotations, one for each type of layer, and keys cannot be moved"
+                " by them; use positions=original, without rerotate"
+            )
         self._module = module
         self._turns: dict[tuple[int, int, torch.device], Sequence[Tensor]] = {}
 
