@@ -8,6 +8,7 @@ model without our attention, from another model, or after a forward that was bro
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,8 +74,20 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     """Whether what the layer evicts is missing already in the forward that brought it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.is_initialized = False
         self._begin()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> EvictingLayer:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update({name: copy.deepcopy(state, memo) for name, state in self.__dict__.items()})
+        return twin
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        raise ModelError(
+            "a cache that evicts belongs to its model and its plan, and cannot be pickled or saved; save the token ids"
+            " and read them again"
+        )
 
     def _begin(self) -> None:
         self.columns = 0
@@ -92,6 +105,11 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         """The tensors that hold keys and values."""
 
     @abstractmethod
+    def stacked(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values held, (b, kv_heads, n, d) in the order of the text; None where rows or heads hold different
+        numbers of them."""
+
+    @abstractmethod
     def bookkeeping(self) -> list[Tensor]:
         """Whatever else the layer keeps in memory."""
 
@@ -102,6 +120,27 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     @abstractmethod
     def select_rows(self, index: Tensor) -> None:
         """Make the batch the rows ``index`` of what it is now."""
+
+    @property
+    def keys(self) -> Tensor | None:
+        """Keys held, (b, kv_heads, n, d), as transformers and its users read them; None before the first forward."""
+        return self._read_only()[0]
+
+    @property
+    def values(self) -> Tensor | None:
+        """Values held, as ``keys``."""
+        return self._read_only()[1]
+
+    def _read_only(self) -> tuple[Tensor | None, Tensor | None]:
+        if not self.counts:
+            return None, None
+        found = self.stacked()
+        if found is None:
+            raise ModelError(
+                "KV heads or rows of this layer hold different numbers of entries, so its keys and values are no one"
+                " tensor; cache.entries() counts them, and layer.held() gives them group by group"
+            )
+        return found
 
     def expect(self, real: Tensor | None) -> None:
         """A forward begins whose attention will ask this layer; ``real`` as above, cut to what the layer is given."""
@@ -162,6 +201,12 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """No maximum: the text may go on for ever."""
         return -1
+
+    def offload(self) -> None:
+        """Entries stay on the model's device."""
+        raise ModelError("a cache that evicts is not moved off its device; generate without offloading it")
+
+    prefetch = offload
 
     def reset(self) -> None:
         """Hold nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headwise.eviction import ScorePlan
+from headwise.eviction import UNBOUNDED, ScorePlan
 from headwise.pipeline import Pipeline
 from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
 from headwise_adapters.ragged_cache import EvictingLayer, New
@@ -47,7 +47,7 @@ class ScoreLayer(EvictingLayer):
         self._bins: list[Bin] = []
         self._asked: list[tuple[Tensor, Tensor]] = []  # last queries (b, heads, q, d), and their tokens (b, q)
         self._since = 0  # tokens decoded since the last eviction
-        self._has_padding = False  # whether padding is among the entries, as it is until the next eviction
+        self._has_padding = False  # whether padding is among the entries, as it is until the end of its forward
 
     def attend(self, new: New) -> Tensor:
         """Attention over everything held and the new tokens; then, when it is due, eviction."""
@@ -65,6 +65,7 @@ class ScoreLayer(EvictingLayer):
             out = self._over_bins(queries, tokens, new.scaling)
         self._remember(new.query, tokens)
         self._count(new)
+        self._forget()
         if self._due(new.length):
             self._evict(new.scaling)
         return out.flatten(1, 2)
@@ -106,7 +107,7 @@ class ScoreLayer(EvictingLayer):
 
     def _over_bin(self, found: Bin, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
         """Attention (m, r, q, d) of one bin's units, block by block of queries."""
-        keys, values = found.keys.unsqueeze(1), found.values.unsqueeze(1)
+        keys, values = self.placed(found).unsqueeze(1), found.values.unsqueeze(1)
         parts = []
         for start in range(0, query.shape[2], _BLOCK):
             q = query[:, None, :, start : start + _BLOCK]
@@ -122,7 +123,7 @@ class ScoreLayer(EvictingLayer):
 
     def _visible(self, found: Bin, asking: Tensor) -> Tensor | None:
         """Bool (m, 1, q, n), None where everything held is visible; padding asks in vain, and sees all."""
-        if asking.shape[1] == 1 and not self._has_padding and not self._hides(1):
+        if asking.shape[1] == 1 and not self._has_padding:
             return None
         asking, tokens = asking.unsqueeze(2), found.tokens.unsqueeze(1)
         visible = (tokens >= 0) & (tokens <= asking)
@@ -158,10 +159,18 @@ class ScoreLayer(EvictingLayer):
         self._since = 0
         return True
 
+    def _forget(self) -> None:
+        """Let go of what no token to come can see: padding, and what the model's own sliding window hides from it."""
+        if not self._has_padding and not self._hides(1):
+            return
+        full = self.whole()
+        first = torch.tensor(self.counts, device=full.tokens.device) + 1 - (self._sliding or UNBOUNDED)
+        seen = full.tokens >= first.clamp_min(0).repeat_interleave(self._kv_heads).unsqueeze(1)
+        if not bool(seen.all()):
+            self._bins = regrouped(full, seen)
+        self._has_padding = False
+
     def _evict(self, scaling: float) -> None:
-        if self._has_padding:
-            full = LayerEvidence(self, scaling).full
-            self._bins, self._has_padding = regrouped(full, full.tokens >= 0), False
         room = [int(self._plan.per_layer(count)[self._layer]) for count in self.counts]
         if all(held <= most for held, most in zip(self._most_held(), room, strict=True)):
             return
@@ -180,23 +189,55 @@ class ScoreLayer(EvictingLayer):
         return most
 
     def _close_gaps(self) -> None:
-        """Turn the keys kept so that they stand next to each other and the next query right behind them.
+        """Place the keys kept so that they stand next to each other and the next query right behind them.
 
         Rotary embeddings tell distances only, so this is the same as renumbering the entries 0, 1, 2, ... and the next
-        query after them (kvpress: KeyRerotation).
+        query after them (kvpress: KeyRerotation). Keys are held as they came and turned when they are asked
+        (``placed``): turning them again and again would round them again and again.
         """
-        assert self._rotary is not None
         counts = torch.tensor(self.counts, dtype=torch.int32, device=self._bins[0].places.device)
         for found in self._bins:
             size = found.places.shape[1]
             steps = torch.arange(size, 0, -1, dtype=torch.int32, device=counts.device)
-            wanted = counts[found.index // self._kv_heads].unsqueeze(1) - steps
-            found.keys = self._rotary.rotate(found.keys, wanted - found.places)
-            found.places = wanted
+            found.places = counts[found.index // self._kv_heads].unsqueeze(1) - steps
+
+    def whole(self) -> Bin:
+        """All entries as one bin, shorter units filled up at the end."""
+        bins, units = self._bins, len(self.counts) * self._kv_heads
+        fields = {name: rectangle(bins, units, name, filler) for name, filler in _FILLERS.items()}
+        received = None if bins[0].received is None else rectangle(bins, units, "received", 0.0)
+        index = torch.arange(units, device=fields["keys"].device)
+        return Bin(index=index, **fields, received=received, whole=True)
+
+    def placed(self, found: Bin) -> Tensor:
+        """Keys (m, n, d) of a bin, turned to where they stand."""
+        if not self._plan.rerotate:
+            return found.keys
+        assert self._rotary is not None
+        return self._rotary.rotate(found.keys, found.places - found.tokens)
+
+    def seen_next(self, length: int) -> Tensor:
+        """Entries that each of the next ``length`` tokens of the first row sees, itself included, float64 (length,)."""
+        count = self.counts[0] if self.counts else 0
+        asking = count + torch.arange(length, dtype=torch.float64)
+        reach = float(self._sliding or UNBOUNDED)
+        own = (asking - count + 1).clamp_max(reach)
+        parts = [found.tokens[found.index < self._kv_heads].flatten().cpu() for found in self._bins]
+        held = torch.cat(parts).sort().values.double() if parts else own[:0]
+        hidden = torch.searchsorted(held, asking - reach, right=True)
+        return own + (len(held) - hidden) / self._kv_heads
 
     def held(self) -> list[Tensor]:
         """Keys and values of every bin."""
         return [states for found in self._bins for states in (found.keys, found.values)]
+
+    def stacked(self) -> tuple[Tensor, Tensor] | None:
+        """Keys, turned to where they stand, and values."""
+        if not self._bins[0].whole:
+            return None
+        held = self.placed(self._bins[0]), self._bins[0].values
+        keys, values = (states.view(len(self.counts), self._kv_heads, *states.shape[1:]) for states in held)
+        return keys, values
 
     def bookkeeping(self) -> list[Tensor]:
         """Tokens and places of entries, attention received, and the queries remembered."""
@@ -214,7 +255,7 @@ class ScoreLayer(EvictingLayer):
 
     def select_rows(self, index: Tensor) -> None:
         """Make the batch the rows ``index`` of what it is now."""
-        full = LayerEvidence(self, 1.0).full
+        full = self.whole()
         rows = index.to(full.keys.device)
         units = (rows.unsqueeze(1) * self._kv_heads + torch.arange(self._kv_heads, device=rows.device)).flatten()
         filled = rectangle(self._bins, len(self.counts) * self._kv_heads, "tokens", -2) > -2
@@ -232,16 +273,11 @@ class LayerEvidence:
 
     def __init__(self, layer: ScoreLayer, scaling: float) -> None:
         self._owner, self._scaling, self.layer = layer, scaling, layer._layer
-        bins, batch = layer._bins, len(layer.counts)
-        units = batch * layer._kv_heads
-        fields = {name: rectangle(bins, units, name, filler) for name, filler in _FILLERS.items()}
-        received = None if bins[0].received is None else rectangle(bins, units, "received", 0.0)
-        index = torch.arange(units, device=fields["keys"].device)
-        self.full = Bin(index=index, **fields, received=received, whole=True)
-        self.shape = (batch, layer._kv_heads)
-        self.keys, self.values = self._by_row(self.full.keys), self._by_row(self.full.values)
+        self.full = layer.whole()
+        self.shape = (len(layer.counts), layer._kv_heads)
+        self.keys, self.values = self._by_row(layer.placed(self.full)), self._by_row(self.full.values)
         self.positions = self._by_row(self.full.tokens).long()
-        self.seen = torch.tensor(layer.counts, device=index.device)
+        self.seen = torch.tensor(layer.counts, device=self.full.index.device)
 
     def _by_row(self, states: Tensor) -> Tensor:
         """States (units, ...) as (b, kv_heads, ...)."""
@@ -281,11 +317,12 @@ class LayerEvidence:
 
     def unrotated(self) -> Tensor:
         """The keys with rotary embeddings undone, (b, k, n, head_dim)."""
-        return self.rotate(self.keys, -self._by_row(self.full.places))
+        return self.rotate(self._by_row(self.full.keys), -self._by_row(self.full.tokens))
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
         """``states`` (..., head_dim) with rotary embeddings for positions ``distance``."""
-        assert self._owner._rotary is not None
+        if self._owner._rotary is None:
+            raise ValueError("rotary embeddings were to be turned, and the plan does not say that it rotates")
         return self._owner._rotary.rotate(states, distance)
 
 

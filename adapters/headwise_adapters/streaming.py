@@ -113,7 +113,7 @@ def _rebased(cache: EvictingCache, plan: EvictionPlan, start: int, origin: int) 
         return 0
     longest = int((plan.sinks + plan.windows).max())
     distance = start - origin - longest
-    if start < longest or distance < REBASE:
+    if start < longest or distance < max(REBASE, longest):  # so an entry is turned, and rounded, once in its life
         return 0
     for layer in cache.layers:
         layer.rebase(distance)
@@ -127,4 +127,4 @@ def _visible(cache: EvictingCache, plan: EvictionPlan, start: int, length: int) 
         rooms, heads = np.unique(plan.sinks + plan.windows, return_counts=True)
         seen = np.minimum(start + order.numpy()[:, None], rooms)
         return torch.from_numpy(seen @ heads / heads.sum())
-    return float(cache.entries().mean()) + order if start else order
+    return torch.stack([layer.seen_next(length) for layer in cache.layers]).mean(dim=0)

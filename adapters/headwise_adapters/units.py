@@ -18,7 +18,8 @@ class Bin:
     """Units ``index`` int64 (m,) with n entries each.
 
     ``keys``, ``values`` (m, n, d); ``tokens`` int32 (m, n): which token of its row each entry is, -1 for padding;
-    ``places`` int32 (m, n): the position id its rotary embedding stands for; ``received`` float32 (m, r, n).
+    ``places`` int32 (m, n): the position id it is to stand at, while keys are held as they came;
+    ``received`` float32 (m, r, n).
     ``whole``: the bin holds all units in order, so that nothing needs to be picked.
     """
 

@@ -49,8 +49,10 @@ class _Group:
     def write(self, tokens: list[int], key: Tensor, value: Tensor) -> None:
         """One more token of each row, (b, heads, 1, d): into a new slot while there is room, then into its own."""
         if max(tokens) < self.room:
-            self.keys = torch.cat([self.keys, key.detach()], dim=2) if self.size else key.detach().clone()
-            self.values = torch.cat([self.values, value.detach()], dim=2) if self.size else value.detach().clone()
+            keys, values = key.detach(), value.detach()
+            held = self.size > 0  # asked once: what is held changes in between
+            self.keys = torch.cat([self.keys, keys], dim=2) if held else keys.clone()
+            self.values = torch.cat([self.values, values], dim=2) if held else values.clone()
             if min(tokens) == max(tokens):
                 return
         if self.keys.is_inference() and not torch.is_inference_mode_enabled():  # those may not be written any more
@@ -265,6 +267,17 @@ class WindowLayer(EvictingLayer):
     def held(self) -> list[Tensor]:
         """Keys and values of every group."""
         return [states for group in self._groups for states in (group.keys, group.values)]
+
+    def stacked(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of all groups, out of their slots."""
+        sizes = {group.size for group in self._groups}
+        if len(sizes) > 1 or min(self.counts) < max(sizes):
+            return None
+        before = torch.tensor(self.counts, device=self._groups[0].keys.device).unsqueeze(1)
+        orders = [group.tokens(before, group.size).argsort(dim=-1) for group in self._groups]
+        pairs = list(zip(self._groups, orders, strict=True))
+        keys = self._joined([_gathered(group.keys, order) for group, order in pairs])
+        return keys, self._joined([_gathered(group.values, order) for group, order in pairs])
 
     def bookkeeping(self) -> list[Tensor]:
         """Position ids of first tokens, where they are needed."""

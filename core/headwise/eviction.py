@@ -30,6 +30,11 @@ def _integers(values: object) -> Integers:
     return np.array(values, dtype=np.int64)
 
 
+def _bounded(values: object) -> Integers:
+    """Integers, those beyond ``UNBOUNDED`` as that, so that sums of them are integers, too."""
+    return _integers(np.minimum(np.array(values, dtype=object), UNBOUNDED))
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class WindowPlan:
     """Which entries a query sees, from positions alone: the first ``sinks`` and the last ``windows`` tokens.
@@ -40,8 +45,8 @@ class WindowPlan:
     """
 
     geometry: Geometry
-    sinks: Integers = attrs.field(converter=_integers)
-    windows: Integers = attrs.field(converter=_integers)
+    sinks: Integers = attrs.field(converter=_bounded)
+    windows: Integers = attrs.field(converter=_bounded)
     positions: str = attrs.field(default="original")
 
     def __attrs_post_init__(self) -> None:
@@ -155,8 +160,10 @@ class ScorePlan:
     for one budget, each keeping at least the share ``floor`` of its own; at most ``levels`` + 1 different counts arise
     in a layer, so that attention stays a few dense products. ``sinks`` first and ``recent`` last tokens stay, always.
     Eviction follows every forward of more than one token, and in decoding every ``every``-th token (0: never).
+    What the model's own sliding window hides from all tokens to come leaves at once, protected or not.
     ``queries``: how many last queries are remembered for ``attention`` and ``queries``. ``accumulates``: attention
     received is summed up. ``rerotate``: the keys kept are moved together, as if the evicted tokens had never been.
+    ``rotates``: the score asks for ``queries``, ``unrotated`` or ``rotate``, which some rotary embeddings do not allow.
     """
 
     geometry: Geometry
@@ -173,6 +180,7 @@ class ScorePlan:
     queries: int = 0
     accumulates: bool = False
     rerotate: bool = False
+    rotates: bool = False
 
     def __attrs_post_init__(self) -> None:
         check_budget(self.budget, self.ratio)
@@ -195,13 +203,16 @@ class ScorePlan:
     def per_layer(self, seen: int) -> Integers:
         """Entries kept per KV head of each layer after ``seen`` tokens, (layers,); protected ones always are.
 
-        They sum to the budget times layers, unless fewer tokens than that were read.
+        They sum to the budget times layers, unless layers have fewer tokens than that: those that were read, and that
+        the model's own sliding window leaves to the next one.
         """
         wanted = self.budget if self.budget is not None else int((self.ratio or 1) * seen + 1e-9)
-        protected = min(seen, max(1, self.sinks + self.recent))
-        mean = min(seen, max(protected, wanted))
         shares = np.ones(self.geometry.layers) if self.shares is None else self.shares
-        return protected + divided((mean - protected) * len(shares), shares, seen - protected)
+        bounds = self.geometry.sliding or (None,) * len(shares)
+        there = _integers([seen if bound is None else min(seen, bound - 1) for bound in bounds])
+        protected = np.minimum(there, max(1, self.sinks + self.recent))
+        total = min(int(there.sum()), max(int(protected.sum()), wanted * len(shares)))
+        return protected + divided(total - int(protected.sum()), shares, there - protected)
 
     def context(self, seen: int) -> float:
         """Entries kept per KV head after ``seen`` tokens, averaged over layers."""
@@ -241,8 +252,9 @@ def check_budget(budget: int | None, ratio: float | None) -> None:
         raise BudgetError(f"ratio={ratio:g} is not a share of the tokens to keep; give a number above 0, up to 1")
 
 
-def divided(total: int, shares: npt.NDArray[np.float64], most: int) -> Integers:
-    """``total`` entries in proportion to ``shares``, none above ``most``: what is beyond goes to the others."""
+def divided(total: int, shares: npt.NDArray[np.float64], most: int | Integers) -> Integers:
+    """``total`` entries in proportion to ``shares``, none above its ``most``: what is beyond goes to the others."""
+    most = np.broadcast_to(_integers(most), shares.shape)
     wanted, free = np.zeros(len(shares)), np.ones(len(shares), dtype=bool)
     while free.any():
         left = total - wanted[~free].sum()
@@ -250,7 +262,7 @@ def divided(total: int, shares: npt.NDArray[np.float64], most: int) -> Integers:
         above = free & (wanted > most)
         if not above.any():
             break
-        wanted[above], free = most, free & ~above
+        wanted[above], free = most[above], free & ~above
     counts = np.floor(wanted + 1e-9).astype(np.int64)
     order = np.argsort(counts - wanted, kind="stable")
     counts[order[: total - int(counts.sum())]] += 1

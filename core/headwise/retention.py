@@ -9,12 +9,13 @@ from headwise.eviction import ScorePlan
 
 
 def retained(scores: Tensor, positions: Tensor, seen: Tensor, plan: ScorePlan, layer: int) -> Tensor:
-    """Entries that stay: bool (b, kv_heads, n).
+    """Entries that stay: bool (b, kv_heads, n); what the model's own sliding window hides from all that comes does not.
 
     ``scores`` (b, kv_heads, n); ``positions`` int64 alike, -1 where empty; ``seen`` int64 (b,): tokens read so far.
     Of equal scores the earlier entry stays.
     """
-    filled = positions >= 0
+    sliding = plan.geometry.sliding[layer] if plan.geometry.sliding else None
+    filled = positions >= (0 if sliding is None else (seen - sliding + 1).clamp_min(0)[:, None, None])
     protected = (positions < plan.sinks) | (positions >= (seen - plan.recent)[:, None, None])
     scores = scores.float().clamp_min(torch.finfo(torch.float32).min)  # only empty entries are at minus infinity
     scores = scores.masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))

@@ -74,11 +74,13 @@ class FakeCacheEvidence:
 
     def unrotated(self) -> Tensor:
         """Keys without rotary embeddings (b, k, n, d)."""
+        self._may_rotate()
         return self._held(self._states[1])
 
     def queries(self, count: int) -> Tensor:
         """The last ``count`` queries without rotary embeddings, (b, heads, at most count, d)."""
         self._declared("queries", count)
+        self._may_rotate()
         asked = self._numbers(min(count, int(self.seen.max())))
         states = self._states[0].gather(
             2, asked.clamp_min(0)[:, None, :, None].expand(*self._states[0].shape[:2], -1, self.geometry.head_dim)
@@ -150,6 +152,9 @@ class FakeCacheEvidence:
     def _given(self, states: Tensor) -> Tensor:
         rounded = states.to(self.dtype)
         return rounded.float() if self.exact else rounded
+
+    def _may_rotate(self) -> None:
+        assert self.plan.rotates, "the score asks for states without rotary embeddings; say rotates=True in the plan"
 
     def _declared(self, what: str, count: int) -> None:
         declared = self.plan.queries

@@ -39,7 +39,7 @@ class ExpectedAttention:
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Remembers the last queries."""
-        return ScorePlan(geometry=geometry, score=self._expected, queries=self.queries, **common(self))
+        return ScorePlan(geometry=geometry, score=self._expected, queries=self.queries, rotates=True, **common(self))
 
     def _expected(self, evidence: CacheEvidence) -> Tensor:
         """(expected attention + epsilon) * value norm: (b, kv_heads, n)."""
