@@ -3,8 +3,7 @@
 What the crops show beyond the image's edges is cut off again, and a newline token ends each row of what is left. Which
 crop a token comes from is found by letting the model pack the numbers of the patches the way it packs their features.
 
-Budgets count the tokens of one picture, and scale with what an image has: of 576 a picture, ``tokens=64`` leaves a
-ninth of every image, however many crops it is cut into.
+Budgets are given for an image of as many pictures as it can become (2880 tokens), and scale with what an image has.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
+from headwise.geometry import most_pictures
 from headwise_adapters.images import Integers, Picture, Piece
 from headwise_adapters.llava import LlavaAdapter
 
@@ -26,6 +26,16 @@ class LlavaNextAdapter(LlavaAdapter):
     """An image is a picture of it all and its crops, each of them a piece; newlines belong to no piece."""
 
     stock = "LlavaNextForConditionalGeneration"
+
+    def visual_tokens(self) -> int:
+        """Of the image that is cut into the most crops, without newlines."""
+        pictures = most_pictures(self.config.image_grid_pinpoints, self.config.vision_config.image_size)
+        return pictures * self.of_a_picture
+
+    @property
+    def of_a_picture(self) -> int:
+        """Visual tokens of one crop, or of the small picture of it all."""
+        return super().visual_tokens()
 
     def pictures(self, call: Mapping[str, Any]) -> list[Picture]:
         """One per row of ``image_sizes``."""
@@ -42,7 +52,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _packed(self, counts: list[int], sizes: Any) -> list[Integers]:
         """For every token of each image, crop * tokens of a crop + patch, or -1 for a newline."""
-        visual = self.geometry.visual_tokens
+        visual = self.of_a_picture
         numbers = [torch.arange(count * visual, dtype=torch.float64).view(count, visual, 1) for count in counts]
         newline, strategy = torch.full((1,), _NEWLINE), self.config.vision_feature_select_strategy
         packed, _ = self.inner.pack_image_features(numbers, sizes, strategy, image_newline=newline)
@@ -50,7 +60,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _pieces(self, first: int, numbers: Integers) -> tuple[Piece, ...]:
         """The crops of one image, whose picture of it all is number ``first`` of the tower."""
-        visual = self.geometry.visual_tokens
+        visual = self.of_a_picture
         crops = np.where(numbers == _NEWLINE, -1, numbers // visual)
         found = ((int(crop), np.flatnonzero(crops == crop)) for crop in np.unique(crops) if crop >= 0)
         return tuple(

@@ -181,6 +181,12 @@ class WindowLayer(EvictingLayer):
             first = (tokens == 0).expand(new.batch, -1).int().argmax(dim=-1, keepdim=True)
             self._first = positions.gather(1, first)
         offset = positions - self._first
+        sinks = max(group.sinks for group in self._groups)
+        if self._rotary is not None and bool(((tokens >= 0) & (tokens < sinks) & (tokens != offset)).any()):
+            raise ModelError(
+                f"positions=relative counts from the first {sinks} tokens (sinks), and visual tokens were dropped among"
+                " them; use positions=original, or fewer sinks"
+            )
         return offset[:1] if alike else offset
 
     def _read(self, group: _Group, step: _Step, queries: Tensor, new: New) -> Tensor:
@@ -219,11 +225,11 @@ class WindowLayer(EvictingLayer):
     def _near(self, group: _Group, asking: Tensor, offset: Tensor, query: Tensor) -> Tensor:
         """Queries turned so that sinks are as near as they are within the cache.
 
-        Distances to the window are the same in the cache and in the text, those to the sinks are not: the query stands
-        at min(token, room - 1) in the cache.
+        Distances to the window are the same in the cache and in the text, and so are those to the sinks until something
+        is evicted; from then on the query stands at room - 1 in the cache.
         """
         assert self._rotary is not None
-        distance = asking.clamp(max=group.room - 1) - offset
+        distance = torch.where(asking < group.room, 0, group.room - 1 - offset)
         return self._rotary.rotate(query, distance[:, None, None, :])
 
     def _keep(self, group: _Group, step: _Step, key: Tensor, value: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from headwise.errors import ModelError
@@ -63,7 +65,7 @@ SHAPES = {
         _llava("llava-1.5-13b", 40, 40, 13824, 576),
         _llava("llava-next-7b", 32, 32, 11008, 2880),
         _llava("llava-next-13b", 40, 40, 13824, 2880),
-        _llava("llava-1.6-vicuna-7b", 32, 32, 11008, 576),
+        _llava("llava-1.6-vicuna-7b", 32, 32, 11008, 2880),
         _qwen_vl("qwen2.5-vl-3b", 36, 16, 2, 11008),
         _qwen_vl("qwen2.5-vl-7b", 28, 28, 4, 18944),
         Geometry(
@@ -79,9 +81,16 @@ SHAPES = {
 }  # fmt: skip
 """Shapes known by name, so that a budget can be planned without weights.
 
-A LLaVA-NeXT image is up to five pictures of 576 tokens. ``llava-next-*`` count the tokens of such an image, as papers
-do in their tables; ``llava-1.6-vicuna-7b`` counts those of one picture, as attaching does, from which budgets scale.
+An image that a model cuts into crops has the tokens of as many pictures as it can become, the small one of it all
+included (:func:`most_pictures`): a LLaVA-NeXT image 5 * 576 = 2880, as papers count in their tables. That is what a
+budget is given for, by name, by folder and attached: ``tokens=640`` is an average of 640 of 2880, and a smaller image
+gets its share.
 """
+
+
+def most_pictures(pinpoints: Sequence[Sequence[int]], side: int) -> int:
+    """Pictures of ``side`` pixels that an image becomes at most, cut to one of ``pinpoints`` (height, width): >= 1."""
+    return 1 + max((height // side) * (width // side) for height, width in pinpoints)
 
 
 def shape(name: str) -> Geometry:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError, ModelError
-from headwise.geometry import ANY_SIZE, SHAPES, Geometry, shape
+from headwise.geometry import ANY_SIZE, SHAPES, Geometry, most_pictures, shape
 from headwise.original_llava import patches, recognises
 from headwise.reading import json_of, text_of
 
@@ -95,11 +95,25 @@ def _sliding_windows(text: Mapping[str, Any]) -> tuple[int | None, ...]:
     return found if any(found) else ()
 
 
+_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""What transformers takes where a LLaVA-NeXT config names none."""
+
+
 def _visual_tokens(config: Mapping[str, Any], vision: Mapping[str, Any], file: Path) -> int:
-    """Patches of one picture, and the class token where the model keeps it; SigLIP has none."""
-    squares = (_count(vision, "image_size", file) // _count(vision, "patch_size", file)) ** 2
+    """Patches of one picture, and the class token where the model keeps it (SigLIP has none), times its pictures."""
+    side = _count(vision, "image_size", file)
+    squares = (side // _count(vision, "patch_size", file)) ** 2
     keeps_all = config.get("vision_feature_select_strategy") == "full"
-    return squares + (keeps_all and "siglip" not in str(vision.get("model_type")))
+    one = squares + (keeps_all and "siglip" not in str(vision.get("model_type")))
+    if config.get("model_type") != "llava_next":
+        return one
+    pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
+    try:
+        return one * most_pictures(pinpoints, side)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{file} gives image_grid_pinpoints={pinpoints!r:.80}; wanted pairs of height and width in pixels"
+        ) from error
 
 
 def _part(config: Any, key: str, defaults: Mapping[str, Mapping[str, Any]], file: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pluggy
 import torch
 from torch import Tensor
 
+from headwise.budget import Budget
 from headwise.errors import BudgetError, ContractError, DataError, StrategyError
 from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
 from headwise.geometry import Geometry
@@ -71,6 +72,9 @@ class Pipeline:
         plan, strategy = self._call("token_pruning", geometry=geometry, budget=self.recipe.budget)
         if not isinstance(plan, PruningPlan):
             raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['token_pruning']}")
+        if plan.geometry != geometry:
+            raise ContractError(f"{_who(strategy)} planned for {plan.geometry.name}; wanted {geometry.name}")
+        _check_spending(plan, self.recipe.budget, _who(strategy))
         return plan
 
     def eviction(self, geometry: Geometry) -> EvictionPlan:
@@ -285,6 +289,16 @@ def _who(strategy: Strategy) -> str:
 def _kind(value: object) -> str:
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _check_spending(plan: PruningPlan, budget: Budget, who: str) -> None:
+    """An average is met within a token, and ``keep`` exactly (:meth:`headwise.budget.Budget.staged`)."""
+    if budget.keep is not None and plan.kept != budget.keep:
+        raise ContractError(f"{who} was given {budget.text} and leaves {plan.kept} tokens after its last stage")
+    if budget.tokens is not None and abs(plan.average - budget.tokens) > 1:
+        raise ContractError(
+            f"{who} was given {budget.text} and plans an average of {plan.average:.4g} per layer; wanted within a token"
+        )
 
 
 def _check_tensor(value: object, shape: tuple[int, ...], who: str, what: str) -> None:

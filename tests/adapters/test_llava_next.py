@@ -9,6 +9,8 @@ from tests.adapters.vision_models import batch, next_prompt, tiny_next
 
 import headwise
 from headwise.attachment import adapter_for
+from headwise.geometry import shape
+from headwise.model_config import geometry_of
 from headwise.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_grad")
@@ -84,8 +86,20 @@ def test_crops_of_all_images_may_come_stacked(model):
         assert [piece.source for piece in one.pieces] == [piece.source for piece in other.pieces]
 
 
-def test_budgets_count_one_crop(model):
-    assert adapter_for(model).geometry.visual_tokens == CROP
+def test_budgets_count_the_image_with_the_most_crops_attached_by_folder_and_by_name(model, tmp_path):
+    assert adapter_for(model).geometry.visual_tokens == 5 * CROP
+    model.config.save_pretrained(tmp_path)
+    assert geometry_of(str(tmp_path)).visual_tokens == 5 * CROP
+    assert shape("llava-next-7b").visual_tokens == shape("llava-1.6-vicuna-7b").visual_tokens == 5 * 576
+
+
+@pytest.mark.parametrize(("size", "pictures"), [((16, 16), 2), ((32, 16), 3), ((48, 16), 4), ((32, 32), 5)])
+def test_an_average_of_a_share_is_that_share_of_every_image(model, size, pictures):
+    prompt, budget = next_prompt(model, 3, size, 5), 20  # of 80
+    (selection,) = kept_by(model, "token_pruning=uniform:layer=0", prompt.inputs, tokens=budget)
+    newlines = prompt.visual[0] - pictures * CROP
+    assert selection.kept.shape[1] == int(prompt.visual[0] * budget / 80 + 0.5)
+    assert newlines >= 0
 
 
 def kept_by(model, text, inputs, **options):
@@ -97,7 +111,7 @@ def kept_by(model, text, inputs, **options):
 
 def test_every_crop_keeps_its_own_share_and_newlines_stay(model):
     prompt = next_prompt(model, 3, (30, 20), 5)
-    (selection,) = kept_by(model, "visionzip", prompt.inputs, keep=4)
+    (selection,) = kept_by(model, "visionzip", prompt.inputs, keep=20)
     kept = set(selection.kept[0].tolist())
     (picture,) = adapter_for(model).pictures(prompt.images)
     shares = [len(kept & set(piece.tokens.tolist())) for piece in picture.pieces]
@@ -113,10 +127,10 @@ def test_what_crops_keep_does_not_depend_on_the_batch(model, text):
     together = batch(prompts, "left")
     together["position_ids"] = (together["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     rows = {
-        row: kept for of in kept_by(model, text, together, keep=4) for row, kept in zip(of.rows, of.kept, strict=True)
+        row: kept for of in kept_by(model, text, together, keep=20) for row, kept in zip(of.rows, of.kept, strict=True)
     }
     for row, prompt in enumerate(prompts):
-        (alone,) = kept_by(model, text, prompt.inputs, keep=4)
+        (alone,) = kept_by(model, text, prompt.inputs, keep=20)
         assert alone.kept[0].tolist() == rows[row].tolist()
 
 
@@ -159,5 +173,5 @@ def test_seeds_of_crops_do_not_depend_on_the_batch(model):
 @pytest.mark.parametrize("text", ["streaming:sinks=2,window=9", "snapkv:budget=9,every=1,queries=8"])
 def test_pruned_and_evicted_rows_of_a_batch_equal_single_rows(model, text):
     prompts = [next_prompt(model, 3, (16, 16), 5, seed=1), next_prompt(model, 2, (10, 11), 4, seed=2)]
-    recipe = Recipe.of("token_pruning=uniform:layer=2", text, keep=4)
+    recipe = Recipe.of("token_pruning=uniform:layer=2", text, keep=20)
     check_rows_of_a_batch_equal_single_rows(model, recipe, prompts)

@@ -411,3 +411,40 @@ def test_recipe_settings_are_checked(settings, message):
     with pytest.raises(HeadwiseError) as caught:
         Recipe(strategies={}, budget=Budget(), **settings)
     assert message == str(caught.value)
+
+
+@attrs.frozen
+class Spendthrift:
+    """Plans what it likes, whatever the budget is."""
+
+    keep: int | None
+
+    @hookimpl
+    def token_pruning(self, geometry):
+        stages = () if self.keep is None else (Stage(2, self.keep, lambda evidence: evidence.attention()),)
+        return PruningPlan(geometry, stages)
+
+
+@pytest.mark.parametrize(
+    ("keep", "budget", "message"),
+    [
+        (10, {"keep": 5}, "was given keep=5 and leaves 10 tokens after its last stage"),
+        (6, {"tokens": 39}, r"was given tokens=39 and plans an average of 41\.62 per layer; wanted within a token"),
+        (None, {"tokens": 39}, r"was given tokens=39 and plans an average of 576 per layer"),
+        (None, {"keep": 64}, "was given keep=64 and leaves 576 tokens"),
+    ],
+)
+def test_a_plan_that_ignores_its_budget_names_its_owner(keep, budget, message):
+    given = Strategy("token_pruning", "spendthrift", "somebody 1.0", Spendthrift(keep))
+    run = Pipeline(Recipe(strategies={"token_pruning": given}, budget=Budget(**budget)))
+    with pytest.raises(ContractError, match=f"spendthrift.*somebody 1.0.*{message}"):
+        run.plan(shape("llava-1.5-7b"))
+
+
+@pytest.mark.parametrize(
+    ("keep", "budget"), [(3, {"tokens": 38.8125}), (4, {"tokens": 39}), (5, {"keep": 5}), (None, {})]
+)
+def test_a_plan_within_its_budget_is_taken(keep, budget):
+    given = Strategy("token_pruning", "spendthrift", "somebody 1.0", Spendthrift(keep))
+    run = Pipeline(Recipe(strategies={"token_pruning": given}, budget=Budget(**budget)))
+    assert len(run.plan(shape("llava-1.5-7b")).stages) == (keep is not None)

@@ -204,7 +204,7 @@ def test_what_llava_next_on_mistral_leaves_out_is_mistrals(tmp_path):
     config = {"model_type": "llava_next", "text_config": text, "vision_config": vision}
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = geometry_of(str(tmp_path))
-    assert (found.layers, found.heads, found.kv_heads, found.visual_tokens, found.sliding) == (32, 32, 8, 576, ())
+    assert (found.layers, found.heads, found.kv_heads, found.visual_tokens, found.sliding) == (32, 32, 8, 2880, ())
 
 
 @pytest.mark.parametrize(("tower", "tokens"), [("siglip_vision_model", 729), ("clip_vision_model", 730)])
