@@ -14,7 +14,7 @@ from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
-from headwise.registry import installed, load, only
+from headwise.registry import built, installed, only
 
 
 class Adapter(Protocol):
@@ -51,7 +51,7 @@ def adapter_for(model: Any) -> Adapter:
         raise ModelError(
             f"no adapter for {type(model).__name__} (model_type {family!r}); supported: {', '.join(found) or 'none'}"
         )
-    adapter: Adapter = load(only("adapter", family, found))(model)
+    adapter: Adapter = built(only("adapter", family, found), model)
     return adapter
 
 

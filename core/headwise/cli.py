@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from headwise.errors import HeadwiseError
 from headwise.registry import installed, load, only
-from headwise.source import describe
+from headwise.source import describe_entry
 
 OWN = {
     name: (EntryPoint(name, f"headwise.commands.{name}:{name}", "headwise.command"),)
@@ -81,7 +81,7 @@ def application(words: Sequence[str]) -> typer.Typer:
         if name == wanted:
             app.command(name)(load(only("command", name, found)))
         else:
-            app.command(name, help=describe(entries[0].module, entries[0].attr).summary or "?")(_not_wanted)
+            app.command(name, help=describe_entry(entries[0]).summary or "?")(_not_wanted)
     return app
 
 

@@ -6,14 +6,17 @@ An *entry* is the key and value of one token in one KV head. What a query sees c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+from attrs import validators
 
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.numbers import counted, number, number_or_none
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +33,16 @@ def _integers(values: object) -> Integers:
     return np.array(values, dtype=np.int64)
 
 
-def _bounded(values: object) -> Integers:
-    """Integers, those beyond ``UNBOUNDED`` as that, so that sums of them are integers, too."""
-    return _integers(np.minimum(np.array(values, dtype=object), UNBOUNDED))
+def _counts(values: object) -> Integers:
+    """Whole numbers, those beyond ``UNBOUNDED`` as that, so that sums of them are whole numbers, too.
+
+    Raises ValueError for what would have to be rounded.
+    """
+    given = np.array(values, dtype=object)
+    wrong = [one for one in given.flat if isinstance(one, bool) or not isinstance(one, Integral)]
+    if wrong:
+        raise ValueError(f"sinks and windows are whole numbers, and {wrong[0]!r} is none")
+    return _integers(np.minimum(given, UNBOUNDED))
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -45,8 +55,8 @@ class WindowPlan:
     """
 
     geometry: Geometry
-    sinks: Integers = attrs.field(converter=_bounded)
-    windows: Integers = attrs.field(converter=_bounded)
+    sinks: Integers = attrs.field(converter=_counts)
+    windows: Integers = attrs.field(converter=_counts)
     positions: str = attrs.field(default="original")
 
     def __attrs_post_init__(self) -> None:
@@ -167,20 +177,20 @@ class ScorePlan:
     """
 
     geometry: Geometry
-    score: Score
-    budget: int | None = None
-    ratio: float | None = None
+    score: Score = attrs.field(validator=validators.is_callable())
+    budget: int | None = attrs.field(default=None, validator=validators.optional(counted(0)))
+    ratio: float | None = attrs.field(default=None, converter=number_or_none)
     shares: npt.NDArray[np.float64] | None = None
-    pooled: bool = False
-    floor: float = 0.2
-    levels: int = 8
-    sinks: int = 0
-    recent: int = 0
-    every: int = 16
-    queries: int = 0
-    accumulates: bool = False
-    rerotate: bool = False
-    rotates: bool = False
+    pooled: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    floor: float = attrs.field(default=0.2, converter=number, validator=[validators.ge(0), validators.le(1)])
+    levels: int = attrs.field(default=8, validator=counted(1))
+    sinks: int = attrs.field(default=0, validator=counted(0))
+    recent: int = attrs.field(default=0, validator=counted(0))
+    every: int = attrs.field(default=16, validator=counted(0))
+    queries: int = attrs.field(default=0, validator=counted(0))
+    accumulates: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    rerotate: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    rotates: bool = attrs.field(default=False, validator=validators.instance_of(bool))
 
     def __attrs_post_init__(self) -> None:
         check_budget(self.budget, self.ratio)
@@ -192,6 +202,8 @@ class ScorePlan:
             )
         if self.shares is not None and self.shares.shape != (self.geometry.layers,):
             raise BudgetError(f"layer shares of shape {self.shares.shape} do not fit {self.geometry.layers} layers")
+        if self.shares is not None and not np.isfinite(self.shares).all():
+            raise BudgetError("a layer share is not a finite number; give numbers above 0")
         if self.shares is not None and self.shares.min() <= 0:
             raise BudgetError(f"a layer share of {self.shares.min():g} is impossible; give numbers above 0")
 

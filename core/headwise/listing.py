@@ -10,8 +10,8 @@ import attrs
 from headwise.errors import StrategyError
 from headwise.hints import did_you_mean
 from headwise.hookspecs import HOOKS
-from headwise.registry import installed, only
-from headwise.source import Description, Option, describe
+from headwise.registry import distribution, installed, only, owner_of
+from headwise.source import Description, Option, describe_entry
 from headwise.text import StrategyText, show
 
 OTHER_KINDS = ("observers", "recipe", "adapter", "benchmark")
@@ -33,12 +33,12 @@ class Row:
     @property
     def distribution(self) -> str:
         """Who ships it."""
-        return self.entry.dist.name if self.entry.dist else "?"
+        return distribution(self.entry.dist)[0] if self.entry.dist else "?"
 
     @property
     def version(self) -> str:
         """The version of that distribution."""
-        return self.entry.dist.version if self.entry.dist else "?"
+        return (self.entry.dist and distribution(self.entry.dist)[1]) or "?"
 
     @property
     def options_text(self) -> str:
@@ -68,9 +68,9 @@ def rows(kind: str | None = None) -> list[Row]:
         return [row for each in (*HOOKS, "recipe") for row in rows(each)]
     check_kind(kind)
     return [
-        Row(kind, name, entry, len(entries) > 1, describe(entry.module, entry.attr))
+        Row(kind, name, entry, len(entries) > 1, describe_entry(entry))
         for name, entries in installed(kind).items()
-        for entry in sorted(entries, key=lambda entry: entry.dist.name if entry.dist else "")
+        for entry in sorted(entries, key=owner_of)
     ]
 
 

@@ -14,16 +14,6 @@ COMMON = ("budget", "ratio", "sinks", "recent", "every", "rerotate")
 DEFAULT_RATIO = 0.5
 
 
-def whole(value: str | int | None) -> int | None:
-    """A whole number, or None."""
-    return None if value is None else int(value)
-
-
-def number(value: str | float | None) -> float | None:
-    """A number, or None."""
-    return None if value is None else float(value)
-
-
 def _half(strategy: Any) -> float | None:
     return DEFAULT_RATIO if strategy.budget is None else None
 

@@ -14,6 +14,7 @@ import pluggy
 import torch
 from torch import Tensor
 
+from headwise.blame import blamed, owned
 from headwise.budget import Budget
 from headwise.errors import BudgetError, ContractError, DataError, StrategyError
 from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
@@ -34,6 +35,7 @@ class Pipeline:
 
     def __init__(self, recipe: Recipe, observers: Sequence[object] = ()) -> None:
         self.recipe = recipe
+        self._observers = f"an observer ({', '.join(map(_class_of, observers))})" if observers else ""
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Specs)
         try:
@@ -47,18 +49,27 @@ class Pipeline:
 
     def _register(self, strategy: Strategy) -> None:
         identity = f"{strategy.hook}={strategy.text}"
+        who = _who(strategy)
         try:
-            self._manager.register(strategy.plugin, name=identity)
-        except pluggy.PluginValidationError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise StrategyError(f"{_who(strategy)} does not fit its hook: {reason}") from error
+            with blamed(who):
+                self._manager.register(strategy.plugin, name=identity)
+        except ContractError as error:
+            if not isinstance(error.__cause__, pluggy.PluginValidationError):
+                raise
+            reason = str(error.__cause__).strip().splitlines()[-1]
+            raise StrategyError(f"{who} does not fit its hook: {reason}") from error
+        for caller in self._manager.get_hookcallers(strategy.plugin) or ():
+            for impl in caller.get_hookimpls():
+                if impl.plugin is strategy.plugin:
+                    impl.function = owned(impl.function, who)  # type: ignore[misc]  # before its first call
 
     def _call(self, hook: str, **arguments: Any) -> tuple[Any, Strategy]:
         """One hook's answer and the strategy that gave it; an exception of a strategy gets its owner's name."""
         if hook not in self.recipe.strategies:
             raise StrategyError(f"no {hook} strategy is named; add one with --strategy NAME")
         strategy = self.recipe.strategies[hook]
-        result = getattr(self._manager.hook, hook)(**arguments)
+        with blamed(self._observers or _who(strategy)):  # what a strategy raises has its name already
+            result = getattr(self._manager.hook, hook)(**arguments)
         if result is None:
             raise ContractError(f"{_who(strategy)} returned None; wanted {_WANTED[hook]}")
         return result, strategy
@@ -92,7 +103,9 @@ class Pipeline:
 
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""
-        scores, who = plan.score(evidence), _who(self.recipe.strategies["kv_eviction"])
+        who = _who(self.recipe.strategies["kv_eviction"])
+        with blamed(who):
+            scores = plan.score(evidence)
         _check_tensor(scores, tuple(evidence.positions.shape), who, "entry scores")
         if torch.isnan(scores).any():
             raise ContractError(f"{who} returned NaN entry scores; wanted numbers")
@@ -126,7 +139,8 @@ class Pipeline:
         """Weighted mean over queries: attention (b, h, q, v) -> (b, h, v)."""
         strategy = self.recipe.strategies["query_selection"]
         if callable(queries.weights):
-            weights = queries.weights(rows)
+            with blamed(_who(strategy)):
+                weights = queries.weights(rows)
             _check_tensor(weights, (rows.shape[0], rows.shape[2]), _who(strategy), "query weights")
             _check_weights(weights.detach().cpu().numpy(), queries.positions, _who(strategy))
             weights = weights.to(rows)
@@ -137,12 +151,15 @@ class Pipeline:
     def choose_heads(self, attention: Tensor, share: float, seeds: Callable[[], Tensor]) -> HeadChoice:
         """Score and count the heads of attention (b, h, v), and keep the best; ties go to the lower head index."""
         batch, heads, _ = attention.shape
-        target = getattr(self.recipe.strategies["head_count"].plugin, "target", None)
+        counter = self.recipe.strategies["head_count"]
+        with blamed(_who(counter)):
+            target = getattr(counter.plugin, "target", None)
+            wanted = target(heads) if target else None
         notes: dict[str, Sequence[Any]] = {}
         scores, scorer = self._call(
             "head_scoring",
             attention=self._without_sinks(attention),
-            target=target(heads) if target else None,
+            target=wanted,
             share=share,
             seeds=seeds() if self._reads("head_scoring", "seeds") else attention.new_empty(0, dtype=torch.int64),
             note=notes.__setitem__,
@@ -189,7 +206,8 @@ class Pipeline:
         read: Tensor | None = getattr(evidence, "read", None)  # bool (b, v): tokens whose output somebody waits for
         if read is not None:
             _check_read(read, keep, stage.layer)
-        outcome = stage.select(evidence)
+        with blamed(who):
+            outcome = stage.select(evidence)
         if isinstance(outcome, Merged):
             return _merged(outcome, (batch, keep, visual), who, read)
         if not isinstance(outcome, Tensor):
@@ -205,7 +223,8 @@ class Pipeline:
 
     def observe(self, selection: Selection) -> None:
         """Show a stage's outcome to the observers."""
-        self._manager.hook.selected(selection=selection)
+        with blamed(self._observers or "an observer"):
+            self._manager.hook.selected(selection=selection)
 
 
 _WANTED = {
@@ -280,6 +299,10 @@ def _best(scores: Tensor, counts: Tensor) -> Tensor:
     rank = order.argsort(dim=-1)
     kept = (rank < counts.to(scores.device).unsqueeze(-1)) & ~torch.isneginf(scores)
     return kept | ((rank == 0) & ~kept.any(dim=-1, keepdim=True))
+
+
+def _class_of(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _who(strategy: Strategy) -> str:

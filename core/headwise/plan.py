@@ -12,6 +12,7 @@ import numpy.typing as npt
 from headwise.budget import processed_per_layer
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.numbers import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -218,12 +219,12 @@ class Stage:
     has a row per image; tokens that belong to no image (newlines) stay.
     """
 
-    layer: int
-    keep: int
-    select: Callable[[Evidence], Tensor | Merged]
+    layer: int = attrs.field(validator=counted(0))
+    keep: int = attrs.field(validator=counted(0))
+    select: Callable[[Evidence], Tensor | Merged] = attrs.field(validator=attrs.validators.is_callable())
     reads: tuple[str, ...] = attrs.field(default=(), converter=_names, validator=_known)
-    merged: int = 0
-    per_image: bool = False
+    merged: int = attrs.field(default=0, validator=counted(0))
+    per_image: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
 
     @property
     def reads_attention(self) -> bool:

@@ -22,6 +22,9 @@ DEFAULTS = {
 """What serves a hook that no strategy is named for: together they prune nothing. Without a ``kv_eviction`` strategy
 the cache is stock."""
 
+OWN = "headwise"
+"""Whose strategies are meant by the names in recipes and defaults, should another distribution take one of them."""
+
 RECIPE_HOOKS = (*DEFAULTS, "kv_eviction")
 """Hooks that a recipe may name a strategy for; classifying heads is a job of its own."""
 
@@ -104,7 +107,7 @@ class Recipe:
         >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
         """
         preset = named_recipe(name) if name else Preset()
-        base = [resolve(text, RECIPE_HOOKS) for text in preset.strategies]
+        base = [resolve(text, RECIPE_HOOKS, prefer=OWN) for text in preset.strategies]
         settings = {**preset.settings, **{key: value for key, value in settings.items() if value is not None}}
         chosen: dict[str, Strategy] = {strategy.hook: strategy for strategy in base}
         given: dict[str, str] = {}
@@ -118,7 +121,7 @@ class Recipe:
             chosen[strategy.hook] = strategy
         for hook, text in DEFAULTS.items():
             if hook not in chosen:
-                chosen[hook] = resolve(f"{hook}={text}")
+                chosen[hook] = resolve(f"{hook}={text}", prefer=OWN)
         return cls(strategies=chosen, budget=Budget(tokens=tokens, keep=keep), name=name, **settings)
 
     @property

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 import attrs
 
+from headwise.blame import blamed, message
 from headwise.errors import StrategyError
 from headwise.hints import did_you_mean
 from headwise.hookspecs import HOOKS
@@ -37,23 +39,35 @@ class Strategy:
 
 def owner_of(entry: EntryPoint) -> str:
     """``distribution version`` of an entry point."""
-    return " ".join(_distribution(entry.dist)) if entry.dist else "an unknown distribution"
+    return " ".join(filter(None, distribution(entry.dist))) if entry.dist else "an unknown distribution"
 
 
 @functools.lru_cache(maxsize=64)
-def _distribution(found: Distribution) -> tuple[str, str]:
+def distribution(found: Distribution) -> tuple[str, str]:
     """Name and version, remembered because each look at them reads and parses the metadata file."""
-    return found.name, found.version
+    try:
+        return str(found.name or "a distribution without a name"), str(found.version or "")
+    except Exception:  # metadata that is no text, or is missing
+        return "a distribution without metadata", ""
 
 
 def load(entry: EntryPoint) -> Any:
     """Import what an entry point names; raises StrategyError naming the owner when that fails."""
     try:
         return entry.load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too: a module that ends the program would end ours
         raise StrategyError(
             f"{entry.name!r} from {owner_of(entry)} ({entry.value}) does not import: {_reason(error)}"
         ) from error
+
+
+def built(entry: EntryPoint, *arguments: Any) -> Any:
+    """Import what an entry point names and call it; raises StrategyError naming the owner when either fails."""
+    factory = load(entry)
+    with blamed(f"{entry.name!r} from {owner_of(entry)}"):
+        return factory(*arguments)
 
 
 def installed(group: str) -> dict[str, tuple[EntryPoint, ...]]:
@@ -65,21 +79,49 @@ def installed(group: str) -> dict[str, tuple[EntryPoint, ...]]:
 def _installed(group: str, _path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]]:
     """Remembered for one search path, because reading every distribution's metadata takes tens of milliseconds."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=f"headwise.{group}"):
-        found[entry.name] = (*found.get(entry.name, ()), entry)
+    for entry in _every(_path)[0]:
+        if entry.group == f"headwise.{group}":
+            found[entry.name] = (*found.get(entry.name, ()), entry)
     return dict(sorted(found.items()))
+
+
+@functools.lru_cache(maxsize=8)
+def _every(_path: tuple[str, ...]) -> tuple[tuple[EntryPoint, ...], tuple[str, ...]]:
+    """All entry points of headwise, and the distributions whose own cannot be read; those spoil nobody else's."""
+    entries: list[EntryPoint] = []
+    broken: list[str] = []
+    names: set[str] = set()
+    for found in distributions():
+        try:
+            if "headwise." not in (found.read_text("entry_points.txt") or ""):
+                continue
+            mine = [entry for entry in found.entry_points if entry.group.startswith("headwise.")]
+        except Exception:
+            broken.append(" ".join(filter(None, distribution(found))))
+            continue
+        name = re.sub(r"[-_.]+", "-", distribution(found)[0]).lower()
+        if name not in names:  # of two copies the first on the search path is the one that is imported
+            entries += mine
+            names.add(name)
+    return tuple(entries), tuple(dict.fromkeys(broken))
+
+
+def _unread() -> str:
+    """Which distributions may have had what was not found."""
+    broken = _every(tuple(sys.path))[1]
+    return f"; the entry points of {', '.join(broken)} cannot be read" if broken else ""
 
 
 def only(kind: str, name: str, found: Mapping[str, tuple[EntryPoint, ...]], owner: str | None = None) -> EntryPoint:
     """The one entry point called ``name`` (of distribution ``owner``); raises StrategyError for none or several."""
-    match = [entry for entry in found.get(name, ()) if owner in (None, entry.dist and _distribution(entry.dist)[0])]
+    match = [entry for entry in found.get(name, ()) if owner in (None, entry.dist and distribution(entry.dist)[0])]
     if len(match) == 1:
         return match[0]
     if match:
         owners = ", ".join(sorted(map(owner_of, match)))
         raise StrategyError(f"{kind} {name!r} is provided by {owners}; write OWNER/{name} or uninstall one")
     source = f" from {owner!r}" if owner else ""
-    raise StrategyError(f"unknown {kind} {name!r}{source}{did_you_mean(name, found) or _known(found)}")
+    raise StrategyError(f"unknown {kind} {name!r}{source}{did_you_mean(name, found) or _known(found)}{_unread()}")
 
 
 def configured(kind: str, text: str, entry: EntryPoint, **given: Any) -> Any:
@@ -92,7 +134,7 @@ def configured(kind: str, text: str, entry: EntryPoint, **given: Any) -> Any:
     who = f"{kind} {parsed.name!r} ({owner_of(entry)})"
     try:
         known = [name for name in inspect.signature(factory).parameters if name not in given]
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise StrategyError(f"{who}: {entry.value} is not a class or function, so it cannot be built") from error
     for key in parsed.options:
         if key not in known:
@@ -100,8 +142,12 @@ def configured(kind: str, text: str, entry: EntryPoint, **given: Any) -> Any:
             raise StrategyError(f"{who} has no option {key!r}{did_you_mean(key, known)}; {options}")
     try:
         return factory(**parsed.options, **given)
+    except KeyboardInterrupt:
+        raise
     except (TypeError, ValueError) as error:
         raise StrategyError(f"{who} refuses {text!r}: {_reason(error)}") from error
+    except BaseException as error:
+        raise StrategyError(f"{who} failed on {text!r}: {type(error).__name__}: {_reason(error)}") from error
 
 
 @attrs.frozen
@@ -122,10 +168,11 @@ class Registry:
         """The one entry point called ``name``; raises StrategyError for none or several."""
         return only(f"{self.hook} strategy", name, self.found, owner)
 
-    def build(self, text: str) -> Strategy:
+    def build(self, text: str, *, prefer: str | None = None) -> Strategy:
         """Import and configure the strategy a text names; raises StrategyError with everything one needs to know."""
         parsed = StrategyText.parse(text)
-        entry = self.find(parsed.name, parsed.owner)
+        owners = [entry.dist and distribution(entry.dist)[0] for entry in self.found.get(parsed.name, ())]
+        entry = self.find(parsed.name, parsed.owner or (prefer if prefer in owners else None))
         plugin = configured(f"{self.hook} strategy", text, entry)
         who = f"{self.hook} strategy {parsed.name!r} ({owner_of(entry)})"
         self._check_hook(plugin, who)
@@ -141,24 +188,28 @@ class Registry:
             raise StrategyError(f"{who} implements {what}; a {self.hook} strategy implements {self.hook} and no other")
 
 
-def resolve(text: str, hooks: Sequence[str] = HOOKS) -> Strategy:
-    """Build the strategy of a text, whichever of ``hooks`` it belongs to; a bare name must be unique among them."""
+def resolve(text: str, hooks: Sequence[str] = HOOKS, *, prefer: str | None = None) -> Strategy:
+    """Build the strategy of a text, whichever of ``hooks`` it belongs to; a bare name must be unique among them.
+
+    ``prefer``: the distribution whose strategy is meant by a name without owner that several provide.
+    """
     parsed = StrategyText.parse(text)
     if parsed.hook:
         registry = Registry.installed(parsed.hook)
         if parsed.hook not in hooks:
             raise StrategyError(f"{text!r} is a {parsed.hook} strategy; what is wanted here is {' or '.join(hooks)}")
-        return registry.build(text.strip().partition("=")[2])
+        return registry.build(text.strip().partition("=")[2], prefer=prefer)
     registries = [Registry.installed(hook) for hook in hooks]
     owning = [registry for registry in registries if parsed.name in registry.found]
     if len(owning) == 1:
-        return owning[0].build(text)
+        return owning[0].build(text, prefer=prefer)
     if owning:
         forms = " or ".join(f"{registry.hook}={parsed.name}" for registry in owning)
         raise StrategyError(f"strategy {parsed.name!r} exists for more than one hook; write {forms}")
     names = [name for registry in registries for name in registry.found]
     kind = f"{hooks[0]} strategy" if len(hooks) == 1 else "strategy"
-    raise StrategyError(f"unknown {kind} {parsed.name!r}{did_you_mean(parsed.name, names) or _list_command()}")
+    hint = did_you_mean(parsed.name, names) or _list_command()
+    raise StrategyError(f"unknown {kind} {parsed.name!r}{hint}{_unread()}")
 
 
 def spelled_out(text: str, strategy: Strategy) -> str:
@@ -169,11 +220,11 @@ def spelled_out(text: str, strategy: Strategy) -> str:
 
 def _reason(error: BaseException) -> str:
     """The error in one line; attrs puts the field and the validator behind the message, which nobody reads."""
-    message = str(error.args[0]) if error.args else str(error)
+    said = message(error)
     for told, wanted in _CONVERSIONS.items():
-        if message.startswith(told):
-            return f"{message.removeprefix(told)} is not {wanted}"
-    return message.splitlines()[0] if message else type(error).__name__
+        if said.startswith(told):
+            return f"{said.removeprefix(told)} is not {wanted}"
+    return said or type(error).__name__
 
 
 _CONVERSIONS = {

@@ -10,6 +10,7 @@ import ast
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,19 @@ def describe(module: str, attribute: str) -> Description:
     if path is None:
         return Description()
     try:
-        source = Source(ast.parse(path.read_text(encoding="utf-8")))
-    except (OSError, SyntaxError, ValueError):
+        source = Source(ast.parse(path.read_bytes()))
+        return Description(source.summary(attribute), source.options(attribute))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: brackets without end
         return Description()
-    return Description(source.summary(attribute), source.options(attribute))
+
+
+def describe_entry(entry: EntryPoint) -> Description:
+    """Describe what an entry point names; nothing is known where it is not of the form ``module:attribute``."""
+    try:
+        module, attribute = entry.module, entry.attr
+    except AttributeError:
+        return Description()
+    return describe(module, attribute)
 
 
 def find(module: str) -> Path | None:
@@ -53,7 +63,7 @@ def find(module: str) -> Path | None:
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
+    except Exception:  # whatever a finder of someone else raises
         return None
     if spec is None:
         return None

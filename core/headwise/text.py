@@ -12,6 +12,12 @@ import attrs
 
 from headwise.errors import StrategyError
 
+LONGEST = 4096
+"""Characters of a strategy text, paths of files in it included."""
+
+DEEPEST = 8
+"""Brackets within brackets."""
+
 
 @attrs.frozen
 class StrategyText:
@@ -25,6 +31,7 @@ class StrategyText:
     @classmethod
     def parse(cls, text: str) -> StrategyText:
         """Read ``[hook=][owner/]NAME[:option=value,...]``; raises StrategyError with the part that does not fit."""
+        _check_characters(text)
         head, colon, tail = text.strip().partition(":")
         hook, equals, name = head.rpartition("=")
         owner, slash, name = name.rpartition("/")
@@ -33,6 +40,15 @@ class StrategyText:
         if colon and not tail:
             raise StrategyError(f"strategy text {text!r} ends with ':'; write NAME:option=value or drop the colon")
         return cls(name.strip(), _options(text, tail), hook.strip() or None, owner.strip() or None)
+
+
+def _check_characters(text: str) -> None:
+    """Raise StrategyError for what no record and no terminal can hold, and for a text that is too long."""
+    if len(text) > LONGEST:
+        raise StrategyError(f"a strategy text of {len(text)} characters is too long; write at most {LONGEST}")
+    wrong = next((character for character in text if not (character.isprintable() or character == "\t")), None)
+    if wrong is not None:
+        raise StrategyError(f"strategy text {text!r} has the character {wrong!r}, which no name or option has")
 
 
 def _options(text: str, tail: str) -> dict[str, str]:
@@ -55,6 +71,8 @@ def _split(text: str, tail: str) -> list[str]:
         depth += (character == "[") - (character == "]")
         if depth < 0:
             break
+        if depth > DEEPEST:
+            raise StrategyError(f"strategy text {text!r} has brackets in more than {DEEPEST} brackets; nest it less")
         if character == "," and depth == 0:
             parts.append("")
         else:
@@ -89,6 +107,7 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     shown = str(value)
     return f"[{shown}]" if any(mark in shown for mark in ",[]") else shown

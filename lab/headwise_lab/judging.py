@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from headwise.blame import reason
 from headwise.errors import DataError, StrategyError
 from headwise.registry import installed, load, only, owner_of
 from headwise_lab.benchmarks.base import PERCENT, Question, mean
@@ -50,10 +51,10 @@ class Judge:
         who = f"judge {self.name!r} ({self.owner})"
         try:
             score = float(self.judging(question.text, answers_of(question)[0], prediction))
-        except DataError:
+        except (DataError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            raise StrategyError(f"{who} failed on question {question.id}: {error}") from error
+        except BaseException as error:  # SystemExit, too
+            raise StrategyError(f"{who} failed on question {question.id}: {reason(error)}") from error
         if not (math.isfinite(score) and 0 <= score <= 1):
             raise StrategyError(f"{who} gave question {question.id} a score of {score}, wanted 0 to 1")
         return score

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from headwise.errors import HeadwiseError, ModelError
-from headwise.registry import installed, load, only
+from headwise.registry import built, installed, only
 from headwise_adapters.quiet import without_progress
 from headwise_lab.processors import processor_of
 
@@ -48,7 +48,7 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     except (OSError, ValueError):
         return None  # transformers says what is wrong with it
     found = installed("checkpoint")
-    loaders: Iterator[Checkpoint] = (load(only("checkpoint layout", name, found))() for name in found)
+    loaders: Iterator[Checkpoint] = (built(only("checkpoint layout", name, found)) for name in found)
     return next((loader for loader in loaders if isinstance(config, Mapping) and loader.recognises(config)), None)
 
 

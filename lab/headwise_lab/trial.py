@@ -26,7 +26,7 @@ from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
-from headwise.registry import installed, load, only
+from headwise.registry import built, installed, only
 from headwise_lab.answering import answered, new_tokens
 from headwise_lab.answers import Answer, Answers
 from headwise_lab.costs import WATCHED, watched
@@ -228,7 +228,7 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 def observer(name: str) -> Any:
     """A new one of the installed observers."""
-    return load(only("observers", name, installed("observers")))()
+    return built(only("observers", name, installed("observers")))
 
 
 def _budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def test_fixed_names_the_heads_of_the_model_when_it_has_too_few():
         ("cumulative_contribution:low=5,high=4", "low=5 is above high=4"),
         ("median_of_three:low=5,high=4", "low=5 is above high=4"),
         ("median_of_three:low=0", "'low' must be >= 1: 0"),
-        ("score_gap:sd=nan", "'sd' must be >= 0: nan"),
+        ("score_gap:sd=nan", "'nan' is not a number"),
         ("cumulative_contribution:share=0", "'share' must be > 0: 0.0"),
     ],
 )

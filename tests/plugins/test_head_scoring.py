@@ -481,7 +481,7 @@ def test_random_prefers_no_head():
         ("top_k_sum:k=0", "'k' must be >= 1: 0"),
         ("top_k_sum:k=many", "'many' is not a whole number"),
         ("graph_based:threshold=1", "'threshold' must be < 1: 1.0"),
-        ("graph_based:threshold=nan", "'threshold' must be >= 0: nan"),
+        ("graph_based:threshold=nan", "'nan' is not a number"),
         ("graph_based:rounds=-1", "'rounds' must be >= 0: -1"),
         ("graph_based:relu=perhaps", "Cannot convert value to bool: 'perhaps'"),
         ("random:seed=-1", "'seed' must be >= 0: -1"),

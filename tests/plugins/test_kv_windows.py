@@ -352,9 +352,9 @@ def test_allocated_needs_attention_mass():
     )
 
 
-@pytest.mark.parametrize("budget", ["4", "4.5", "inf", "nan"])
+@pytest.mark.parametrize("budget", ["4", "4.5", "nan"])
 def test_allocated_refuses_a_budget_that_cannot_hold_its_sinks_and_the_query(budget):
-    with pytest.raises((BudgetError, StrategyError), match=f"budget={budget} .* at least budget=5|must be > 0"):
+    with pytest.raises((BudgetError, StrategyError), match=f"budget={budget} .* at least budget=5|is not a number"):
         resolve(f"allocated:budget={budget}")
 
 

@@ -87,7 +87,7 @@ def test_a_ratio_that_leaves_nothing_is_refused():
         (":ratios=0.5/0.25/0", "not falling shares"),
         (":ratios=0.5/0.6/0.1", "not falling shares"),
         (":ratios=1.5/0.6/0.1", "not falling shares"),
-        (":ratios=nan/nan/nan", "not falling shares"),
+        (":ratios=nan/nan/nan", "'nan' is not a number"),
         (":ratios=a/0.6/0.1", "'a' is not a number"),
         (":layers=16/8", "not ascending layers"),
         (":layers=0/8", "not ascending layers"),

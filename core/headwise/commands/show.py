@@ -14,7 +14,7 @@ from headwise.hookspecs import HOOKS
 from headwise.listing import locate
 from headwise.recipe import Preset
 from headwise.registry import load, owner_of
-from headwise.source import Option, describe
+from headwise.source import Option, describe_entry
 from headwise.text import show as as_typed
 
 
@@ -43,7 +43,7 @@ def _documentation(plugin: Any, entry: EntryPoint) -> str:
     """The docstring; of what has none, the string under its assignment, else what its module says."""
     if isinstance(plugin, type) or inspect.isfunction(plugin):
         return inspect.getdoc(plugin) or ""
-    summary = describe(entry.module, entry.attr).summary or ""
+    summary = describe_entry(entry).summary or ""
     of_module = inspect.getdoc(sys.modules[entry.module]) or ""
     return of_module if isinstance(plugin, Preset) and of_module.startswith(summary) else summary
 
@@ -75,7 +75,7 @@ def _options(plugin: Any, entry: EntryPoint) -> list[Option]:
         return []
     made_from = getattr(plugin, "func", plugin)
     fields = attrs.fields(made_from) if isinstance(made_from, type) and attrs.has(made_from) else ()
-    help = {option.name: option.help for option in describe(entry.module, entry.attr).options or ()}
+    help = {option.name: option.help for option in describe_entry(entry).options or ()}
     help |= {field.alias or field.name: field.metadata["help"] for field in fields if "help" in field.metadata}
     return [
         Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headwise.blame import reason
 from headwise.errors import StrategyError
 from headwise.registry import installed, load, only, owner_of
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
@@ -29,8 +30,10 @@ def benchmark(name: str) -> Benchmark:
     factory = load(entry)
     try:
         built = factory()
-    except Exception as error:
-        raise StrategyError(f"{who}: {entry.value} cannot be built without arguments: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
+        raise StrategyError(f"{who}: {entry.value} cannot be built without arguments: {reason(error)}") from error
     if not isinstance(built, Benchmark):
         raise StrategyError(f"{who}: {entry.value} lacks part of the benchmark contract, headwise_lab.benchmarks.base")
     return built

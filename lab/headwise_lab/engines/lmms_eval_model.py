@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from headwise.attachment import attach
 from headwise.errors import HeadwiseError
-from headwise.registry import installed, load, only
+from headwise.registry import built, installed, only
 from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
 from headwise_lab.engines.generating import Wish, answers, batched, dictated
@@ -46,7 +46,7 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
         self.loaded = load_model(asked.pretrained, dtype=asked.dtype, device=asked.device, attention=asked.attention)
         self.plan = check(self.recipe, self.loaded.geometry)
         self.batch_size = asked.batch_size
-        self._recorder = load(only("observers", "recorder", installed("observers")))()
+        self._recorder = built(only("observers", "recorder", installed("observers")))
 
     @property
     def device(self) -> torch.device:

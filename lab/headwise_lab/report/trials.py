@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError, HeadwiseError
-from headwise.registry import installed, load, only
+from headwise.registry import built, installed, only
 from headwise.text import StrategyText
 from headwise_lab.records import has_outcomes, is_number, read_outcomes
 
@@ -166,6 +166,6 @@ def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]], benchmark:
 def benchmark_of(name: str) -> Any:
     """The installed benchmark of that name, or None: a report can outlive the package that ran the benchmark."""
     try:
-        return load(only("benchmark", name, installed("benchmark")))()
+        return built(only("benchmark", name, installed("benchmark")))
     except HeadwiseError:
         return None

@@ -7,6 +7,7 @@ import numpy as np
 from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
+from headwise.numbers import number
 
 CLASSES = ("positional", "mixed", "gathering")
 
@@ -24,8 +25,8 @@ class Entropy:
     low entropy means a sink, a local head or a retrieval head alike. ``locality`` has none of these faults.
     """
 
-    low: float = attrs.field(default=0.4, converter=float, validator=[validators.ge(0), validators.le(1)])
-    high: float = attrs.field(default=0.7, converter=float, validator=[validators.ge(0), validators.le(1)])
+    low: float = attrs.field(default=0.4, converter=number, validator=[validators.ge(0), validators.le(1)])
+    high: float = attrs.field(default=0.7, converter=number, validator=[validators.ge(0), validators.le(1)])
 
     @high.validator
     def _in_order(self, _: object, high: float) -> None:

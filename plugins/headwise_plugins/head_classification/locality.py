@@ -10,6 +10,7 @@ from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
 from headwise.heads import AttentionShares, Floats
+from headwise.numbers import number, whole
 
 CLASSES = ("positional", "mixed", "gathering", "idle")
 
@@ -36,12 +37,12 @@ class Locality:
     which mean profiles do not hold; it is left out.
     """
 
-    window: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
-    low: float = attrs.field(default=LOW, converter=float, validator=[validators.ge(0), validators.le(1)])
-    high: float = attrs.field(default=HIGH, converter=float, validator=[validators.ge(0), validators.le(1)])
-    idle: float = attrs.field(default=0.9, converter=float, validator=[validators.ge(0), validators.le(1)])
-    min_se: float = attrs.field(default=0.02, converter=float, validator=validators.gt(0))
+    window: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
+    low: float = attrs.field(default=LOW, converter=number, validator=[validators.ge(0), validators.le(1)])
+    high: float = attrs.field(default=HIGH, converter=number, validator=[validators.ge(0), validators.le(1)])
+    idle: float = attrs.field(default=0.9, converter=number, validator=[validators.ge(0), validators.le(1)])
+    min_se: float = attrs.field(default=0.02, converter=number, validator=validators.gt(0))
 
     @high.validator
     def _in_order(self, _: object, high: float) -> None:

@@ -10,6 +10,7 @@ from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
 from headwise.heads import Floats
+from headwise.numbers import number
 
 
 @attrs.frozen(eq=False)
@@ -24,8 +25,8 @@ class Retrieval:
     Long-Context Factuality" (2024), count copied tokens of a needle instead, with the same threshold of 0.1.
     """
 
-    threshold: float = attrs.field(default=0.1, converter=float, validator=validators.ge(0))
-    min_se: float = attrs.field(default=0.02, converter=float, validator=validators.gt(0))
+    threshold: float = attrs.field(default=0.1, converter=number, validator=validators.ge(0))
+    min_se: float = attrs.field(default=0.02, converter=number, validator=validators.gt(0))
 
     @hookimpl
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels:

@@ -10,6 +10,7 @@ from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
 from headwise.heads import Floats
+from headwise.numbers import number, whole
 
 
 @attrs.frozen(eq=False)
@@ -21,9 +22,9 @@ class Sensitivity:
     answer. Statistics: ``rise`` and ``rise_se``. One pass over the text per KV head of every layer: for small models.
     """
 
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
-    window: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    threshold: float = attrs.field(default=0.001, converter=float, validator=validators.ge(0))
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
+    window: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    threshold: float = attrs.field(default=0.001, converter=number, validator=validators.ge(0))
 
     @hookimpl
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels:

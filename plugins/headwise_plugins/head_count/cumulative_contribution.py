@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import number, whole_or_none
 
 
 @attrs.frozen(eq=False)
@@ -22,16 +23,16 @@ class CumulativeContribution:
     """
 
     share: float = attrs.field(
-        default=0.85, converter=float, validator=[attrs.validators.gt(0), attrs.validators.le(1)]
+        default=0.85, converter=number, validator=[attrs.validators.gt(0), attrs.validators.le(1)]
     )
     low: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
     high: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 

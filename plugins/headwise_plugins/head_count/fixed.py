@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import StrategyError, hookimpl
+from headwise.numbers import number_or_none, whole_or_none
 
 
 @attrs.frozen(eq=False)
@@ -19,11 +20,11 @@ class Fixed:
 
     heads: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
     share: float | None = attrs.field(
-        converter=attrs.converters.optional(float),
+        converter=number_or_none,
         validator=attrs.validators.optional([attrs.validators.gt(0), attrs.validators.le(1)]),
     )
 

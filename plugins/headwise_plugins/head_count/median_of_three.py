@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import whole_or_none
+from headwise.recipe import OWN
 from headwise.registry import Registry
 
 RULES = ("score_gap", "quality_threshold", "cumulative_contribution")
@@ -27,12 +29,12 @@ class MedianOfThree:
 
     low: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
     high: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 
@@ -46,7 +48,7 @@ class MedianOfThree:
         limits = {"low": self.low, "high": self.high}
         options = ",".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
         registry = Registry.installed("head_count")
-        return tuple(registry.build(f"{rule}:{options}" if options else rule).plugin for rule in RULES)
+        return tuple(registry.build(f"{rule}:{options}" if options else rule, prefer=OWN).plugin for rule in RULES)
 
     @hookimpl
     def head_count(self, scores: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import number, whole_or_none
 
 
 @attrs.frozen(eq=False)
@@ -19,15 +20,15 @@ class QualityThreshold:
     (default 1 and the number of heads), and never exceeds the heads that are not vetoed.
     """
 
-    sd: float = attrs.field(default=0.3, converter=float, validator=attrs.validators.ge(0))
+    sd: float = attrs.field(default=0.3, converter=number, validator=attrs.validators.ge(0))
     low: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
     high: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import number, whole_or_none
 
 
 @attrs.frozen(eq=False)
@@ -20,15 +21,15 @@ class ScoreGap:
     ``high`` (default 1 and the number of heads), and never exceeds the heads that are not vetoed.
     """
 
-    sd: float = attrs.field(default=0.8, converter=float, validator=attrs.validators.ge(0))
+    sd: float = attrs.field(default=0.8, converter=number, validator=attrs.validators.ge(0))
     low: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
     high: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 

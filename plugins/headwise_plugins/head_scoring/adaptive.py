@@ -16,7 +16,7 @@ from torch import Tensor
 from headwise import hookimpl
 from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
-from headwise.recipe import Recipe
+from headwise.recipe import OWN, Recipe
 from headwise.registry import Registry
 
 _SLACK = 0.99  # a processed average misses its budget by rounding: 191.63 for 192, 127.6 for 128
@@ -84,7 +84,7 @@ class Adaptive:
         rule = f"median_of_three:low={low},high={high}"
         if (name, rule) not in self._pipelines:  # finding what is installed takes longer than scoring
             chosen = {"head_scoring": name, "head_count": rule}
-            strategies = {hook: Registry.installed(hook).build(text) for hook, text in chosen.items()}
+            strategies = {hook: Registry.installed(hook).build(text, prefer=OWN) for hook, text in chosen.items()}
             self._pipelines[name, rule] = Pipeline(Recipe(strategies=strategies))
         return self._pipelines[name, rule].choose_heads(attention, share, lambda: seeds)
 

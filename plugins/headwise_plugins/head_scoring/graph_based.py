@@ -12,6 +12,7 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import number, whole
 
 _ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
 
@@ -28,9 +29,9 @@ class GraphBased:
     """
 
     threshold: float = attrs.field(
-        default=0.1, converter=float, validator=validators.and_(validators.ge(0), validators.lt(1))
+        default=0.1, converter=number, validator=validators.and_(validators.ge(0), validators.lt(1))
     )
-    rounds: int = attrs.field(default=2, converter=int, validator=validators.ge(0))
+    rounds: int = attrs.field(default=2, converter=whole, validator=[validators.ge(0), validators.le(1000)])
     relu: bool = attrs.field(default=False, converter=converters.to_bool)
 
     @hookimpl

@@ -9,6 +9,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import seed as as_seed
 
 
 @attrs.frozen(eq=False)
@@ -19,7 +20,7 @@ class Random:
     follow heads when heads are reordered, and that equal heads score equally.
     """
 
-    seed: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    seed: int = attrs.field(default=0, converter=as_seed, validator=validators.ge(0))
 
     @hookimpl
     def head_scoring(self, attention: Tensor, seeds: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.numbers import whole
 
 
 @attrs.frozen(eq=False)
@@ -16,7 +17,7 @@ class TopKSum:
     ``k`` is at least 1; where the image has fewer tokens, all of them count.
     """
 
-    k: int = attrs.field(default=10, converter=int, validator=validators.ge(1))
+    k: int = attrs.field(default=10, converter=whole, validator=validators.ge(1))
 
     @hookimpl
     def head_scoring(self, attention: Tensor) -> Tensor:

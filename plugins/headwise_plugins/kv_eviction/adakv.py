@@ -6,6 +6,7 @@ import attrs
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, ScorePlan, StrategyError, hookimpl
+from headwise.numbers import number, whole
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import resolve, spelled_out
@@ -31,8 +32,8 @@ class AdaKV:
     """
 
     of: str = attrs.field(default="snapkv", converter=_spelled_out)
-    floor: float = attrs.field(default=0.2, converter=float, validator=[validators.ge(0), validators.le(1)])
-    levels: int = attrs.field(default=8, converter=int, validator=validators.ge(2))
+    floor: float = attrs.field(default=0.2, converter=number, validator=[validators.ge(0), validators.le(1)])
+    levels: int = attrs.field(default=8, converter=whole, validator=validators.ge(2))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> ScorePlan:

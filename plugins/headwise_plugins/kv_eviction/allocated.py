@@ -13,6 +13,7 @@ from attrs import validators
 from headwise import BudgetError, DataError, Geometry, HeadProfile, WindowPlan, hookimpl
 from headwise.eviction import POSITIONS
 from headwise.heads import required
+from headwise.numbers import number, whole
 
 _WHO = "kv_eviction strategy 'allocated'"
 
@@ -35,10 +36,10 @@ class Allocated:
     attention lost in place of the loss. Attention mass is not perplexity: compare with ``streaming`` and ``permuted``.
     """
 
-    budget: float = attrs.field(default=64, converter=float, validator=validators.gt(0))
-    floor: float = attrs.field(default=0.25, converter=float, validator=[validators.ge(0), validators.le(1)])
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
-    levels: int = attrs.field(default=8, converter=int, validator=validators.ge(2))
+    budget: float = attrs.field(default=64, converter=number, validator=validators.gt(0))
+    floor: float = attrs.field(default=0.25, converter=number, validator=[validators.ge(0), validators.le(1)])
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
+    levels: int = attrs.field(default=8, converter=whole, validator=validators.ge(2))
     positions: str = attrs.field(default="relative", validator=validators.in_(POSITIONS))
 
     def __attrs_post_init__(self) -> None:

@@ -9,7 +9,7 @@ from attrs import validators
 from headwise import Geometry, HeadProfile, WindowPlan, hookimpl
 from headwise.eviction import POSITIONS, heads_to_kv
 from headwise.heads import required
-from headwise.options import whole
+from headwise.numbers import number, whole, whole_or_none
 
 _WHO = "kv_eviction strategy 'confidence_windows'"
 
@@ -27,13 +27,15 @@ class ConfidenceWindows:
     ``locality`` is a probability and means the same for every class.
     """
 
-    threshold: float = attrs.field(default=0.6, converter=float, validator=[validators.ge(0), validators.le(1)])
-    base: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    positional: int = attrs.field(default=16, converter=int, validator=validators.ge(1))
-    mixed: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    gathering: int = attrs.field(default=256, converter=int, validator=validators.ge(1))
-    idle: int | None = attrs.field(default=None, converter=whole, validator=validators.optional(validators.ge(1)))
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
+    threshold: float = attrs.field(default=0.6, converter=number, validator=[validators.ge(0), validators.le(1)])
+    base: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    positional: int = attrs.field(default=16, converter=whole, validator=validators.ge(1))
+    mixed: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    gathering: int = attrs.field(default=256, converter=whole, validator=validators.ge(1))
+    idle: int | None = attrs.field(
+        default=None, converter=whole_or_none, validator=validators.optional(validators.ge(1))
+    )
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
     positions: str = attrs.field(default="relative", validator=validators.in_(POSITIONS))
 
     @hookimpl

@@ -8,7 +8,8 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.options import common, half_without_budget, number, one_limit, whole
+from headwise.numbers import number, number_or_none, whole, whole_or_none
+from headwise.options import common, half_without_budget, one_limit
 
 
 @attrs.frozen(eq=False)
@@ -26,15 +27,15 @@ class ExpectedAttention:
     of the prompt: the same where ``queries`` is as long as the prompt.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    budget: int | None = attrs.field(default=None, converter=whole_or_none)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
+    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
     rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-    queries: int = attrs.field(default=128, converter=int, validator=validators.ge(1))
-    future: int = attrs.field(default=512, converter=int, validator=validators.ge(1))
-    epsilon: float = attrs.field(default=0.0, converter=float, validator=validators.ge(0))
+    queries: int = attrs.field(default=128, converter=whole, validator=validators.ge(1))
+    future: int = attrs.field(default=512, converter=whole, validator=validators.ge(1))
+    epsilon: float = attrs.field(default=0.0, converter=number, validator=validators.ge(0))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:

@@ -9,7 +9,7 @@ from attrs import validators
 from headwise import Geometry, HeadProfile, WindowPlan, hookimpl
 from headwise.eviction import POSITIONS, heads_to_kv
 from headwise.heads import required
-from headwise.options import whole
+from headwise.numbers import whole, whole_or_none
 
 _WHO = "kv_eviction strategy 'head_windows'"
 _given = validators.optional(validators.ge(1))
@@ -29,15 +29,15 @@ class HeadWindows:
     entries, not with 64. To tell what classes contribute, compare with ``permuted`` windows, at equal context.
     """
 
-    positional: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    mixed: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    gathering: int = attrs.field(default=128, converter=int, validator=validators.ge(1))
-    idle: int | None = attrs.field(default=None, converter=whole, validator=_given)
-    retrieval: int | None = attrs.field(default=None, converter=whole, validator=_given)
-    other: int | None = attrs.field(default=None, converter=whole, validator=_given)
-    sensitive: int | None = attrs.field(default=None, converter=whole, validator=_given)
-    insensitive: int | None = attrs.field(default=None, converter=whole, validator=_given)
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
+    positional: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    mixed: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    gathering: int = attrs.field(default=128, converter=whole, validator=validators.ge(1))
+    idle: int | None = attrs.field(default=None, converter=whole_or_none, validator=_given)
+    retrieval: int | None = attrs.field(default=None, converter=whole_or_none, validator=_given)
+    other: int | None = attrs.field(default=None, converter=whole_or_none, validator=_given)
+    sensitive: int | None = attrs.field(default=None, converter=whole_or_none, validator=_given)
+    insensitive: int | None = attrs.field(default=None, converter=whole_or_none, validator=_given)
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
     positions: str = attrs.field(default="relative", validator=validators.in_(POSITIONS))
 
     @hookimpl

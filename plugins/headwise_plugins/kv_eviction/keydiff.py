@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.options import common, half_without_budget, number, one_limit, whole
+from headwise.numbers import number_or_none, whole, whole_or_none
+from headwise.options import common, half_without_budget, one_limit
 
 
 @attrs.frozen(eq=False)
@@ -21,11 +22,11 @@ class KeyDiff:
     that is what reading it in chunks does.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    budget: int | None = attrs.field(default=None, converter=whole_or_none)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
+    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
     rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
 
     @hookimpl

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, StrategyError, WindowPlan, hookimpl
+from headwise.numbers import seed as as_seed
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import resolve, spelled_out
@@ -29,7 +30,7 @@ class Permuted:
     """
 
     of: str = attrs.field(default="head_windows", converter=_spelled_out)
-    seed: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    seed: int = attrs.field(default=0, converter=as_seed, validator=validators.ge(0))
     within: str = attrs.field(default="model", validator=validators.in_(("model", "layer")))
 
     @hookimpl

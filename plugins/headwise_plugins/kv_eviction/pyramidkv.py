@@ -9,7 +9,8 @@ import numpy as np
 from attrs import converters, validators
 
 from headwise import Geometry, ScorePlan, hookimpl
-from headwise.options import half_without_budget, number, one_limit, queries_or_half, whole
+from headwise.numbers import number, number_or_none, whole, whole_or_none
+from headwise.options import half_without_budget, one_limit, queries_or_half
 from headwise.registry import Registry, load
 from headwise.text import chosen_options
 
@@ -24,16 +25,16 @@ class PyramidKV:
     every layer the same. The other options are those of ``snapkv``, whose scores these are.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
-    queries: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    kernel: int = attrs.field(default=5, converter=int, validator=validators.ge(1))
+    budget: int | None = attrs.field(default=None, converter=whole_or_none)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
+    queries: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    kernel: int = attrs.field(default=5, converter=whole, validator=validators.ge(1))
     pool: str = attrs.field(default="avg")
-    sinks: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    recent: int = attrs.field(default=queries_or_half, converter=int, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    recent: int = attrs.field(default=queries_or_half, converter=whole, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
     rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-    beta: float = attrs.field(default=20.0, converter=float, validator=validators.ge(1))
+    beta: float = attrs.field(default=20.0, converter=number, validator=validators.ge(1))
 
     def __attrs_post_init__(self) -> None:
         self._scores()  # what snapkv refuses is refused here and now

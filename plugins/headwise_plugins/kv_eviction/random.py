@@ -8,7 +8,9 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.options import common, half_without_budget, number, one_limit, whole
+from headwise.numbers import number_or_none, whole, whole_or_none
+from headwise.numbers import seed as as_seed
+from headwise.options import common, half_without_budget, one_limit
 
 _BITS = 0xFFFFFFFF
 _FACTOR = 0x045D9F3B  # odd and below 2^31, so that products of 32-bit numbers fit into int64
@@ -23,13 +25,13 @@ class Random:
     tokens always stay; in decoding, every ``every``-th token evicts; ``rerotate`` closes the gaps in the keys.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    budget: int | None = attrs.field(default=None, converter=whole_or_none)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
+    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
     rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-    seed: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
+    seed: int = attrs.field(default=0, converter=as_seed, validator=validators.ge(0))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
 from headwise.eviction import grouped
-from headwise.options import common, half_without_budget, number, one_limit, queries_or_half, whole
+from headwise.numbers import number_or_none, whole, whole_or_none
+from headwise.options import common, half_without_budget, one_limit, queries_or_half
 
 
 def _odd(_: object, __: object, kernel: int) -> None:
@@ -31,14 +32,14 @@ class SnapKV:
     Windows are 32 or 64 and kernels 5 or 7 in the paper and its code, which evicts after the prompt only.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number, validator=one_limit)
-    queries: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
-    kernel: int = attrs.field(default=5, converter=int, validator=_odd)
+    budget: int | None = attrs.field(default=None, converter=whole_or_none)
+    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
+    queries: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
+    kernel: int = attrs.field(default=5, converter=whole, validator=_odd)
     pool: str = attrs.field(default="avg", validator=validators.in_(("avg", "max")))
-    sinks: int = attrs.field(default=0, converter=int, validator=validators.ge(0))
-    recent: int = attrs.field(default=queries_or_half, converter=int, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=int, validator=validators.ge(0))
+    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
+    recent: int = attrs.field(default=queries_or_half, converter=whole, validator=validators.ge(0))
+    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
     rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
 
     @hookimpl

@@ -7,6 +7,7 @@ from attrs import validators
 
 from headwise import Geometry, WindowPlan, hookimpl
 from headwise.eviction import POSITIONS
+from headwise.numbers import whole
 
 
 @attrs.frozen(eq=False)
@@ -19,8 +20,8 @@ class Streaming:
     ``window=60`` here.
     """
 
-    sinks: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
-    window: int = attrs.field(default=60, converter=int, validator=validators.ge(1))
+    sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
+    window: int = attrs.field(default=60, converter=whole, validator=validators.ge(1))
     positions: str = attrs.field(default="relative", validator=validators.in_(POSITIONS))
 
     @hookimpl

@@ -6,6 +6,7 @@ import attrs
 from attrs import validators
 
 from headwise import Geometry, WindowPlan, hookimpl
+from headwise.numbers import whole
 
 
 @attrs.frozen(eq=False)
@@ -16,7 +17,7 @@ class Window:
     2309.17453), who found that it breaks down as soon as the first tokens are gone.
     """
 
-    window: int = attrs.field(default=64, converter=int, validator=validators.ge(1))
+    window: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> WindowPlan:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from headwise import Layout, Queries, hookimpl
+from headwise.numbers import whole
+from headwise.recipe import OWN
 from headwise.registry import Registry
 
 
@@ -22,8 +24,8 @@ class AdaptiveByLength:
     A LLaVA prompt's question and template together exceed ten tokens, so in practice it gets attention_weighted.
     """
 
-    short: int = attrs.field(default=3, converter=int, validator=attrs.validators.ge(0))
-    medium: int = attrs.field(default=10, converter=int, validator=attrs.validators.ge(0))
+    short: int = attrs.field(default=3, converter=whole, validator=attrs.validators.ge(0))
+    medium: int = attrs.field(default=10, converter=whole, validator=attrs.validators.ge(0))
 
     def __attrs_post_init__(self) -> None:
         if self.short > self.medium:
@@ -49,7 +51,7 @@ class AdaptiveByLength:
     def _strategies(self) -> dict[str, Any]:
         registry = Registry.installed("query_selection")
         names = ("last_token", "text_tokens_only", "weighted_recent", "attention_weighted")
-        return {name: registry.build(name).plugin for name in names}
+        return {name: registry.build(name, prefer=OWN).plugin for name in names}
 
 
 def _merged(rows: Sequence[Queries]) -> Queries:

@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 
 from headwise import Layout, Queries, hookimpl
+from headwise.numbers import whole
 
 
 @attrs.frozen(eq=False)
@@ -17,7 +18,7 @@ class LastNTokens:
     A prompt without such text is asked by its last token, so ``n=1`` is always last_token.
     """
 
-    n: int = attrs.field(default=3, converter=int, validator=attrs.validators.ge(1))
+    n: int = attrs.field(default=3, converter=whole, validator=attrs.validators.ge(1))
 
     @hookimpl
     def query_selection(self, layout: Layout) -> Queries:

@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 
 from headwise import Layout, Queries, hookimpl
+from headwise.numbers import whole
 
 
 @attrs.frozen(eq=False)
@@ -16,7 +17,7 @@ class WeightedRecent:
     prompt without text after the image is asked by its last token.
     """
 
-    window: int = attrs.field(default=5, converter=int, validator=attrs.validators.ge(1))
+    window: int = attrs.field(default=5, converter=whole, validator=attrs.validators.ge(1))
 
     @hookimpl
     def query_selection(self, layout: Layout) -> Queries:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headwise import Budget, DataError, Geometry, PruningPlan, Stage, StrategyError, hookimpl
 from headwise.head_weights import HeadWeights
+from headwise.numbers import whole
 from headwise.plan import Evidence
 
 
@@ -33,7 +34,7 @@ class Calibrated:
     other weights is refused.
     """
 
-    layer: int = attrs.field(default=2, converter=int, validator=validators.ge(1))
+    layer: int = attrs.field(default=2, converter=whole, validator=validators.ge(1))
     weights: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))
     criterion: str = attrs.field(default="attention", validator=validators.in_(("attention", "unrotated")))
     norm: str = attrs.field(default="none", validator=validators.in_(("none", "l2")))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
+from attrs import validators
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import number_or_none
 from headwise.plan import Evidence
 from headwise.similarity import cosines
 
@@ -39,7 +40,7 @@ class CdPruner:
     sign: str = attrs.field(default="negative", validator=validators.in_(("negative", "positive")))
     theta: float | None = attrs.field(
         default=None,
-        converter=converters.optional(float),
+        converter=number_or_none,
         validator=validators.optional([validators.ge(0), validators.lt(1)]),
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import whole
 from headwise.plan import Evidence
 
 
@@ -27,9 +28,9 @@ class Dart:
     compares hidden states after the model's last norm.
     """
 
-    layer: int = attrs.field(default=2, converter=int, validator=validators.ge(1))
-    image_pivots: int = attrs.field(default=4, converter=int, validator=validators.ge(1))
-    text_pivots: int = attrs.field(default=4, converter=int, validator=validators.ge(0))
+    layer: int = attrs.field(default=2, converter=whole, validator=validators.ge(1))
+    image_pivots: int = attrs.field(default=4, converter=whole, validator=validators.ge(1))
+    text_pivots: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

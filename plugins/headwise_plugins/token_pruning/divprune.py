@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import whole
 from headwise.plan import Evidence
 from headwise.similarity import cosines, equals
 
@@ -20,7 +21,7 @@ class DivPrune:
     the paper prunes, tokens leave before the language model. Duplicates come last; of equals the lower position stays.
     """
 
-    layer: int = attrs.field(default=0, converter=int, validator=attrs.validators.ge(0))
+    layer: int = attrs.field(default=0, converter=whole, validator=attrs.validators.ge(0))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

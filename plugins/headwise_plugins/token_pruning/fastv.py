@@ -6,6 +6,7 @@ import attrs
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import whole
 from headwise.plan import Evidence
 
 
@@ -18,7 +19,7 @@ class FastV:
     tokens. Of equally attended tokens the lower position stays.
     """
 
-    layer: int = attrs.field(default=2, converter=int, validator=attrs.validators.ge(1))
+    layer: int = attrs.field(default=2, converter=whole, validator=attrs.validators.ge(1))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

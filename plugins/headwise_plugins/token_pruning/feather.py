@@ -8,7 +8,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
-from headwise.options import whole
+from headwise.numbers import number, whole_or_none
 from headwise.plan import Evidence
 
 _at_least_one = validators.optional(validators.ge(1))
@@ -33,10 +33,10 @@ class Feather:
     exact. And it takes the softmax over visual tokens alone, which is the recipe setting ``aggregate=normalised``.
     """
 
-    layer: int | None = attrs.field(default=None, converter=whole, validator=_at_least_one)
-    second_layer: int | None = attrs.field(default=None, converter=whole, validator=_at_least_one)
+    layer: int | None = attrs.field(default=None, converter=whole_or_none, validator=_at_least_one)
+    second_layer: int | None = attrs.field(default=None, converter=whole_or_none, validator=_at_least_one)
     uniform: float = attrs.field(
-        default=0.1111, converter=float, validator=validators.and_(validators.ge(0), validators.le(1))
+        default=0.1111, converter=number, validator=validators.and_(validators.ge(0), validators.le(1))
     )
     criterion: str = attrs.field(default="unrotated", validator=validators.in_(("unrotated", "attention")))
 

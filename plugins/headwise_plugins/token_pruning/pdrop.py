@@ -7,7 +7,9 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import Budget, BudgetError, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
+from headwise.text import show
 
 LAYERS = (8, 16, 24)
 """The published stages, of models with more than 24 layers."""
@@ -15,7 +17,7 @@ LAYERS = (8, 16, 24)
 
 def _layers(text: object) -> str:
     """Layers as text: whole numbers of 1 or more, ascending."""
-    layers = [int(part) for part in str(text).split("/")]
+    layers = [whole(part) for part in str(text).split("/")]
     if layers[0] < 1 or sorted(set(layers)) != layers:
         raise ValueError(f"layers={text} are not ascending layers from 1 up; write layers=8/16/24")
     return "/".join(map(str, layers))
@@ -23,10 +25,10 @@ def _layers(text: object) -> str:
 
 def _ratios(text: object) -> str:
     """Shares as text: numbers above 0 and up to 1, none above the one in front of it."""
-    ratios = [float(part) for part in str(text).split("/")]
+    ratios = [number(part) for part in str(text).split("/")]
     if not all(0 < ratio <= 1 for ratio in ratios) or sorted(ratios, reverse=True) != ratios:
         raise ValueError(f"ratios={text} are not falling shares of 0..1, none of them 0; write ratios=0.5/0.25/0.125")
-    return "/".join(f"{ratio:g}" for ratio in ratios)
+    return "/".join(show(ratio) for ratio in ratios)
 
 
 @attrs.frozen(eq=False)
@@ -43,7 +45,7 @@ class PDrop:
 
     layers: str | None = attrs.field(default=None, converter=converters.optional(_layers))
     early: int | None = attrs.field(
-        default=None, converter=converters.optional(int), validator=validators.optional(validators.ge(1))
+        default=None, converter=whole_or_none, validator=validators.optional(validators.ge(1))
     )
     ratios: str | None = attrs.field(default=None, converter=converters.optional(_ratios))
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import seed as as_seed
+from headwise.numbers import whole
 from headwise.plan import Evidence
 
 
@@ -20,8 +22,8 @@ class Random:
     smaller budget keeps a part of what a larger one keeps.
     """
 
-    layer: int = attrs.field(default=2, converter=int, validator=attrs.validators.ge(0))
-    seed: int = attrs.field(default=0, converter=int, validator=attrs.validators.ge(0))
+    layer: int = attrs.field(default=2, converter=whole, validator=attrs.validators.ge(0))
+    seed: int = attrs.field(default=0, converter=as_seed, validator=attrs.validators.ge(0))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headwise import Budget, BudgetError, Geometry, Merged, PruningPlan, Stage, hookimpl
 from headwise.budget import processed_per_layer
+from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
 
 LAYERS, DEPTH, VISUAL = (3, 7, 16), 32, 576
@@ -26,7 +27,7 @@ PUBLISHED = {
 
 def _slashed(text: object) -> str:
     """Three layers as text, each a whole number of 1 or more, ascending."""
-    layers = [int(part) for part in str(text).split("/")]
+    layers = [whole(part) for part in str(text).split("/")]
     if len(layers) != 3 or layers[0] < 1 or sorted(set(layers)) != layers:
         raise ValueError(f"layers={text} are not three ascending layers from 1 up; write layers=3/7/16")
     return "/".join(map(str, layers))
@@ -53,10 +54,12 @@ class SparseVlm:
     variant: str = attrs.field(default="v1", validator=validators.in_(tuple(PUBLISHED)))
     layers: str | None = attrs.field(default=None, converter=converters.optional(_slashed))
     published: int | None = attrs.field(
-        default=None, converter=converters.optional(int), validator=validators.optional(validators.in_(PUBLISHED["v1"]))
+        default=None,
+        converter=whole_or_none,
+        validator=validators.optional(validators.in_(PUBLISHED["v1"])),
     )
-    recycle: float = attrs.field(converter=float, validator=[validators.ge(0), validators.le(1)])
-    clusters: float = attrs.field(default=0.1, converter=float, validator=[validators.ge(0), validators.le(1)])
+    recycle: float = attrs.field(converter=number, validator=[validators.ge(0), validators.le(1)])
+    clusters: float = attrs.field(default=0.1, converter=number, validator=[validators.ge(0), validators.le(1)])
     merged: str = attrs.field(default="centre", validator=validators.in_(("centre", "end")))
 
     @recycle.default

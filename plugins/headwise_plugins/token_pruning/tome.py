@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import whole_or_none
 from headwise.plan import Evidence, Merged
 from headwise.similarity import cosines
 
@@ -27,7 +28,7 @@ class Tome:
     metric: str = attrs.field(default="keys", validator=attrs.validators.in_(("keys", "features")))
     step: int | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(int),
+        converter=whole_or_none,
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 

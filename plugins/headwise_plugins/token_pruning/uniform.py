@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import whole
 from headwise.plan import Evidence
 
 
@@ -17,7 +18,7 @@ class Uniform:
     Before layer 0, tokens leave before the language model.
     """
 
-    layer: int = attrs.field(default=2, converter=int, validator=attrs.validators.ge(0))
+    layer: int = attrs.field(default=2, converter=whole, validator=attrs.validators.ge(0))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

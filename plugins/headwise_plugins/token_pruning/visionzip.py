@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import number
 from headwise.plan import Evidence, Merged
 from headwise.similarity import cosines
 
@@ -26,7 +27,7 @@ class VisionZip:
     """
 
     dominant: float = attrs.field(
-        default=0.84375, converter=float, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+        default=0.84375, converter=number, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
     merge: str = attrs.field(default="target", validator=attrs.validators.in_(("target", "members")))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.numbers import number, whole
 from headwise.plan import Evidence
 from headwise.similarity import cosines
 
@@ -23,9 +24,9 @@ class VisPruner:
     """
 
     important: float = attrs.field(
-        default=0.5, converter=float, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+        default=0.5, converter=number, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
-    step: int = attrs.field(default=8, converter=int, validator=attrs.validators.ge(1))
+    step: int = attrs.field(default=8, converter=whole, validator=attrs.validators.ge(1))
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:

@@ -1,0 +1,89 @@
+"""Numbers that people and plugins give: whole ones and others, finite and of a size that counts something."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import attrs
+
+LARGEST = 2**31 - 1
+"""No text has more tokens and no model more layers."""
+
+LARGEST_SEED = 2**53
+"""Whole numbers up to here are exact in every reader of JSON."""
+
+
+def whole(value: Any, largest: int = LARGEST) -> int:
+    """A whole number within ±``largest``, given as one or as text; raises ValueError for anything else.
+
+    What is no whole number is not rounded to one, and ``True`` counts nothing.
+    """
+    if isinstance(value, str):
+        digits = value.strip().removeprefix("-").removeprefix("+")
+        if not (digits.isascii() and digits.isdigit()):
+            raise ValueError(f"{_cut(value)} is not a whole number")
+        if len(digits.lstrip("0")) > len(str(largest)):  # Python refuses to read thousands of digits
+            raise ValueError(f"{_cut(value)} is too large; give at most {largest}")
+    elif isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{_cut(value)} is not a whole number")
+    _check_size(int(value), value, largest)
+    return int(value)
+
+
+def seed(value: Any) -> int:
+    """A whole number that starts random draws, within ±LARGEST_SEED."""
+    return whole(value, LARGEST_SEED)
+
+
+def number(value: Any) -> float:
+    """A finite number within ±LARGEST, given as one or as text; raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
+        raise ValueError(f"{_cut(value)} is not a number")
+    try:
+        found = float(value)
+    except ValueError:
+        raise ValueError(f"{_cut(value)} is not a number") from None
+    except OverflowError:
+        found = math.inf
+    if math.isnan(found):
+        raise ValueError(f"{_cut(value)} is not a number")
+    _check_size(found, value)
+    return found
+
+
+def whole_or_none(value: Any) -> int | None:
+    """A whole number as ``whole`` reads it, or None."""
+    return None if value is None else whole(value)
+
+
+def number_or_none(value: Any) -> float | None:
+    """A number as ``number`` reads it, or None."""
+    return None if value is None else number(value)
+
+
+def counted(least: int) -> Any:
+    """Validator of a plan's field: a whole number in ``least``..LARGEST."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{attribute.name}={_cut(value)} is not a whole number")
+        if not least <= int(value) <= LARGEST:
+            raise ValueError(f"{attribute.name}={value} is impossible; give a whole number in {least}..{LARGEST}")
+
+    return check
+
+
+def _check_size(found: float, given: Any, largest: int = LARGEST) -> None:
+    if not -largest <= found <= largest:
+        raise ValueError(f"{_cut(given)} is too large; give at most {largest}")
+
+
+def _cut(value: Any) -> str:
+    """A value as a sentence can show it."""
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        shown = "a number of thousands of digits"
+    return shown if len(shown) <= 40 else f"{shown[:36]}..."
