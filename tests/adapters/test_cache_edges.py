@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 import headwise
 from headwise.attachment import adapter_for
-from headwise.errors import ModelError
+from headwise.errors import ModelError, StrategyError
 from headwise.eviction import ScorePlan, WindowPlan
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
@@ -329,6 +329,8 @@ def test_windows_without_bound_keep_everything_and_never_overflow(window):
     assert plan.keeps_everything
     assert plan.context(100) == 100
     assert (plan.visible(12) == 12).all()
-    found, cache = by_chunks(model, f"streaming:sinks=3,window={window}", ids, [5, 1, 6])
+    with pytest.raises(StrategyError, match="too large; give at most 2147483647"):
+        Recipe.of(f"streaming:sinks=3,window={window}")
+    found, cache = by_chunks(model, f"streaming:sinks=3,window={2**31 - 1}", ids, [5, 1, 6])
     torch.testing.assert_close(found, model(input_ids=ids[None]).logits[0], **CLOSE)
     assert cache.entries().max() == 12

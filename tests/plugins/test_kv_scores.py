@@ -70,6 +70,7 @@ def row_of(evidence, row):
     if plan.queries:
         attention = evidence.attention(plan.queries)[row].double()
         found.attention = [head[-asked:][:, by_head[index]].tolist() for index, head in enumerate(attention)]
+    if plan.rotates:
         found.queries = evidence.queries(plan.queries)[row, :, -asked:].tolist()
     if plan.accumulates:
         received = evidence.received()[row].double()
