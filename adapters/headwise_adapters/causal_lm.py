@@ -1,4 +1,4 @@
-"""Llama and its relatives: Mistral, Qwen2, Qwen3, SmolLM2. Rotary embeddings, grouped queries, no image."""
+"""Llama and its relatives, whose layers are ``model.model.layers[i].self_attn``: rotary embeddings, no image."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ class CausalLmAdapter:
         self._model = model
         self.decoder = self._find(model)
         config = model.config
-        self.geometry = text_geometry(config, config.name_or_path or "this model", gated=self._gated)
-
-    _gated = True
+        self.geometry = text_geometry(config, config.name_or_path or "this model", gated=_gated(self.decoder))
 
     def _find(self, model: Any) -> Decoder:
         inner: Any = getattr(model, "model", None)
@@ -50,3 +48,10 @@ class CausalLmAdapter:
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""
         return evicting_cache(self._model, self.decoder, layers_of(self.decoder, pipeline, plan))
+
+
+def _gated(decoder: Decoder) -> bool:
+    """Whether the first layer's feed-forward block has three matrices, of which one is a gate."""
+    names = {name.rpartition(".")[2] for name, _ in decoder.layer(0).named_modules()}
+    ungated = names & {"fc1", "c_fc", "up_proj", "dense_h_to_4h"}
+    return not ungated or bool(names & {"gate_proj", "gate_up_proj"})

@@ -12,8 +12,6 @@ from headwise_adapters.causal_lm import CausalLmAdapter
 class PythiaAdapter(CausalLmAdapter):
     """Evicts KV entries of a ``GPTNeoXForCausalLM``."""
 
-    _gated = False
-
     def _find(self, model: Any) -> Decoder:
         inner: Any = getattr(model, "gpt_neox", None)
         if not hasattr(inner, "layers"):

@@ -167,6 +167,11 @@ def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor
         raise ModelError(
             f"{type(module).__name__} does not call an attention function of transformers; its family is not served"
         )
+    if len(found) > 1:
+        raise ModelError(
+            f"{type(module).__name__} computes attention {len(found)} times, and caches that evict answer once; its"
+            " family is not served"
+        )
     return found[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.adapters.decoders import tiny, tokens
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Lfm2Config
+from transformers import AutoModelForCausalLM, CohereConfig, DiffLlamaConfig, Gemma2Config, Lfm2Config
 from transformers.models.llama import modeling_llama
 
 import headwise
@@ -81,6 +81,11 @@ def test_layers_without_attention_are_refused_by_name(one_line):
     model = random(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"]))
     with pytest.raises(ModelError, match="layer 0 of this model is of type 'conv'"):
         headwise.cache(model, Recipe.of("window:window=8"))
+
+
+def test_attention_that_is_computed_twice_is_refused(one_line):
+    with pytest.raises(ModelError, match="DiffLlamaAttention computes attention 2 times"):
+        headwise.cache(random(DiffLlamaConfig(**SMALL)), Recipe.of("window:window=8"))
 
 
 @pytest.mark.parametrize("family", ["llama", "neox"])
