@@ -12,7 +12,7 @@ import attrs
 from headwise.errors import DataError, ModelError
 from headwise.geometry import ANY_SIZE, SHAPES, Geometry, most_pictures, shape
 from headwise.original_llava import patches, recognises
-from headwise.reading import json_of, text_of
+from headwise.reading import json_of, local_path, text_of
 
 LARGEST = 2**24  # bytes
 
@@ -35,7 +35,7 @@ _QWEN = "qwen2_5_vl"  # its published files have the language model's keys at th
 
 def geometry_of(name: str) -> Geometry:
     """The geometry of a shape known by name, or of a local model folder; raises ModelError for anything else."""
-    path = Path(name).expanduser()
+    path = local_path(name)
     if name in SHAPES or not (path.exists() or os.sep in name or path.suffix == ".json"):
         return shape(name)
     return read_geometry(path)

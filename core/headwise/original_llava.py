@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import ModelError
+from headwise.reading import local_path
 
 _PATCHES = re.compile(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?")  # OpenAI's names say the patch, and the side if not 224
 _SIDE = 224
@@ -35,7 +36,7 @@ def tower_name(config: Mapping[str, Any]) -> str:
 
 def tower_folder(config: Mapping[str, Any], folder: Path) -> Path | None:
     """The vision tower's folder, relative to the checkpoint's or absolute; None where there is no such folder."""
-    path = folder / Path(tower_name(config)).expanduser()
+    path = folder / local_path(tower_name(config))
     return path if (path / "config.json").is_file() else None
 
 

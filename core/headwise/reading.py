@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,12 +17,40 @@ from typing import Any, NoReturn
 from headwise.errors import DataError
 
 LARGEST = 2**33  # bytes: more than the largest benchmark has in one file
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as filesystems have it
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # one begins as UTF-16 does
     *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
 )
 """Byte-order marks, and the encoding that each announces."""
+
+
+def local_path(name: str | Path) -> Path:
+    """The path that a user named, ``~`` being the home folder; raises DataError for what no file can be called."""
+    shown = shortened(str(name))
+    try:
+        path = Path(name).expanduser()
+        pieces = [os.fsencode(piece) for piece in path.parts]
+    except RuntimeError as error:
+        raise DataError(f"{shown} names the home folder of a user who is not known here") from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"{shown!r} is no name of a file: it has half of a surrogate pair") from error
+    if b"\x00" in b"".join(pieces):
+        raise DataError(f"{shown!r} is no name of a file: it has a null byte")
+    if max(map(len, pieces), default=0) > LONGEST_NAME or sum(map(len, pieces)) + len(pieces) > LONGEST_PATH:
+        raise DataError(f"{shown} is too long for the name of a file")
+    return path
+
+
+def given_path(value: Path | None) -> Path | None:
+    """As ``local_path``, for an option of a command that may be left out."""
+    return None if value is None else local_path(value)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text as a sentence can hold it."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
 def text_of(path: Path, *, largest: int = LARGEST) -> str:

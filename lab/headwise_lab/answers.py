@@ -20,6 +20,7 @@ from headwise_lab.appending import append
 from headwise_lab.benchmarks import Question
 from headwise_lab.locking import held
 from headwise_lab.places import is_local
+from headwise_lab.whole_files import make_folder, refuse_link
 
 FOLDER = "answers"
 
@@ -74,7 +75,8 @@ class Answers:
         except (TypeError, ValueError):
             return
         try:
-            self._path.parent.mkdir(exist_ok=True)
+            make_folder(self._path.parent)
+            refuse_link(self._path)
             with held(self._path):
                 append(self._path, line)
         except OSError as error:
@@ -94,10 +96,10 @@ def forget(folder: Path, identity: str) -> None:
     if is_local(folder):
         path = path_in(folder, identity)
         try:
-            path.unlink(missing_ok=True)
+            path.unlink()
             path.parent.rmdir()
         except OSError:
-            return  # others are under way, or there was none
+            return  # there was none, or others are under way
 
 
 def _answers(line: bytes, questions: Sequence[Question]) -> dict[int, Answer]:

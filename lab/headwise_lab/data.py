@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from headwise.errors import DataError
+from headwise.reading import local_path
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.hub import Reference, is_reference
 
@@ -52,7 +53,7 @@ def beside(folder: Path, data: str) -> str:
         return data
     if is_reference(data):
         return Reference.of(data).beside(folder).text
-    return str((folder / Path(data).expanduser()).absolute())
+    return str((folder / local_path(data)).absolute())
 
 
 def _own(data: Path, benchmark: Benchmark) -> Path:
@@ -71,4 +72,4 @@ def cache() -> Path:
     """Headwise's cache folder: ``HEADWISE_CACHE``, else ``headwise`` in the user's cache."""
     own = os.environ.get("HEADWISE_CACHE")
     users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own or Path(users, "headwise")).expanduser().absolute()
+    return local_path(own or Path(users, "headwise")).absolute()

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
+from headwise_lab.answers import FOLDER as ANSWERS
 from headwise_lab.appending import append, mend
 from headwise_lab.locking import held
 from headwise_lab.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
 from headwise_lab.outcomes import count
 from headwise_lab.records import OUTCOMES, RECORDS, outcomes_path, read_lines, read_outcomes
-from headwise_lab.whole_files import put, remove_abandoned
+from headwise_lab.whole_files import put, refuse_link, remove_abandoned
 
 LOCK = f".{MANIFEST}.append"
+_WRITTEN = (MANIFEST, RECORDS, OUTCOMES, ANSWERS)
 
 
 class Files:
@@ -30,7 +32,7 @@ class Files:
     def claim(self, text: bytes) -> tuple[str, ...]:
         """Make the folder ours, or check that it is, and repair it; warnings about what was repaired."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        refuse_foreign(self._folder, [path.name for path in self._folder.iterdir()], (self._folder / MANIFEST).exists)
+        self.check(text)
         with held(self._folder / LOCK):
             warnings = self._manifest(text)
             (self._folder / OUTCOMES).mkdir(exist_ok=True)
@@ -42,6 +44,18 @@ class Files:
             if mend(path):
                 warnings.append(f"the last line of {path} was torn and has been dropped; its trial is run again")
         return tuple(warnings)
+
+    def check(self, text: bytes) -> None:
+        """Raise DataError where the folder is not ours, or leads elsewhere; changes nothing. A missing one may be."""
+        if not self._folder.exists():
+            return
+        path, names = self._folder / MANIFEST, [one.name for one in self._folder.iterdir()]
+        for name in names:
+            if name in _WRITTEN or name.startswith(f".{MANIFEST}."):  # such are locks
+                refuse_link(self._folder / name)
+        refuse_foreign(self._folder, names, path.exists)
+        if path.exists() and not half_written(found := path.read_bytes(), text):
+            compare(self._folder, found, text)
 
     def _manifest(self, text: bytes) -> list[str]:
         path = self._folder / MANIFEST

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
+from headwise_lab.whole_files import is_part
 
 MANIFEST = "headwise.json"
 SCHEMA = 1
@@ -35,7 +36,7 @@ def refuse_foreign(folder: Path, names: Iterable[str], is_ours: Callable[[], boo
 
     ``is_ours`` looks for the manifest: after ``names`` were listed, as another process may make it at the same time.
     """
-    foreign = sorted(name for name in names if not name.startswith(f".{MANIFEST}."))
+    foreign = sorted(name for name in names if not (name.startswith(f".{MANIFEST}.") or is_part(Path(name))))
     if foreign and not is_ours():
         raise DataError(
             f"{folder} holds {foreign[0]} and no {MANIFEST}, so it is not an output folder of headwise; give"

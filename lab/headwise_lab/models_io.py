@@ -15,6 +15,7 @@ import torch
 from headwise.attachment import adapter_for
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
+from headwise.reading import local_path
 from headwise_lab.loading import (
     READ,
     checkpoint_of,
@@ -115,7 +116,7 @@ def _ready(model: Any, name: str, device: str, tokenizer: Any) -> tuple[Any, Geo
 
 def called(name: str) -> str:
     """What a model is called in records and reports: its own name, or that of its folder."""
-    return name if name in NAMES else Path(name).expanduser().resolve().name
+    return name if name in NAMES else local_path(name).resolve().name
 
 
 def find(name: str) -> Path:
@@ -126,7 +127,7 @@ def find(name: str) -> Path:
         return folder()
     if name in SHIPPED:
         return _checked(shipped(name), name)
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_dir():
         return _checked(path, name)
     if path.exists():

@@ -33,6 +33,9 @@ class Objects:
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._counts: dict[str, int] | None = None
 
+    def check(self, text: bytes) -> None:
+        """Nothing is made behind a URL before ``claim`` has looked."""
+
     def claim(self, text: bytes) -> tuple[str, ...]:
         """Write the manifest into an empty folder, or check the one that is there; warnings about what was repaired."""
         top = {name.partition("/")[0] for name in files_in(self._folder)}

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from headwise.errors import DataError, HeadwiseError
+from headwise.reading import local_path
 from headwise_lab.records import RECORDS
 
 OBJECTS = "records"
@@ -26,13 +27,14 @@ BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "os
 def place(given: str | Path) -> Path:
     """The folder a user named: a local path, or a ``UPath`` where it is a URL; ``file://`` URLs are local paths.
 
-    Raises DataError in one sentence for a scheme that fsspec does not know, or whose package is not installed.
+    Raises DataError in one sentence for a name that no folder can have, and for a scheme that fsspec does not know, or
+    whose package is not installed.
     """
     if not isinstance(given, str):
-        return given
+        return local_path(given) if isinstance(given, Path) else given
     scheme, separator, _ = given.partition("://")
     if not separator:
-        return Path(given)
+        return local_path(given)
     if scheme in ("file", "local"):
         return _local(given)
     _installed(scheme, given)
@@ -50,7 +52,7 @@ def _local(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise DataError(f"{url} names the machine {parts.netloc}; give file:///absolute/path, or the path alone")
-    return Path(url2pathname(parts.path))
+    return local_path(url2pathname(parts.path))
 
 
 def _installed(scheme: str, url: str) -> None:

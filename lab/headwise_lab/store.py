@@ -31,6 +31,7 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 class _Kept(Protocol):
     """How records and outcomes are kept: ``files`` on this machine, ``objects`` behind a URL."""
 
+    def check(self, text: bytes) -> None: ...
     def claim(self, text: bytes) -> tuple[str, ...]: ...
     def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]: ...
     def add(self, line: bytes) -> None: ...
@@ -65,6 +66,13 @@ class Store:
             records, warnings = kept.records()
         store = cls(folder, kept, _last(records))
         return attrs.evolve(store, warnings=(*repaired, *warnings, *store._incomplete()))
+
+    @staticmethod
+    def check(folder: Path, kind: str) -> None:
+        """Raise DataError where a local folder is not one to write results of this ``kind`` to; changes nothing."""
+        kept = _kept(folder)
+        with _told(folder):
+            kept.check(manifest(kind))
 
     @classmethod
     def look(cls, folder: Path) -> Store:

@@ -12,6 +12,7 @@ from headwise.commands import plan_eviction, plan_pruning
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
 from headwise.model_config import geometry_of
+from headwise.reading import given_path
 from headwise.recipe import Recipe
 
 if TYPE_CHECKING:  # brings torch along, which --help and a misspelt shape can do without
@@ -33,7 +34,8 @@ def plan(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe to start from.")] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="Head classes for KV eviction: what `headwise classify-heads` wrote.")
+        Path | None,
+        typer.Option(callback=given_path, help="Head classes for KV eviction: what `headwise classify-heads` wrote."),
     ] = None,
     text: Annotated[int, typer.Option(min=0, help="Text tokens counted beside the visual ones.")] = 64,
     seen: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Batch, Data, Device, Dtype, Model
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def calibrate(
     *,
     model: Model = "demo-llava",
     benchmark: Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")] = "shapes-gqa",
-    out: Annotated[Path, typer.Option(help="The weights, a .json file.")] = Path("weights.json"),
+    out: Annotated[Path, typer.Option(callback=given_path, help="The weights, a .json file.")] = Path("weights.json"),
     limit: Annotated[int, typer.Option(min=2, help="Questions asked; with --data, the last of them.")] = 100,
     layers: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Device, Dtype, LanguageModel, Text, TextTokens
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ def classify_heads(
     strategy: Annotated[
         str, typer.Option(help="locality, entropy, retrieval or sensitivity, or another installed NAME[:option=value].")
     ] = "locality",
-    out: Annotated[Path, typer.Option(help="The profile, a .json file; its picture goes beside it as .png.")] = Path(
-        "profile.json"
-    ),
+    out: Annotated[
+        Path, typer.Option(callback=given_path, help="The profile, a .json file; its picture goes beside it as .png.")
+    ] = Path("profile.json"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random tokens that retrieval repeats.")] = 0,
     dtype: Dtype = "float32",
     device: Device = "cpu",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headwise.reading import given_path
+
 
 def export(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Output folder or URL of a run, study, sweep or demo.")],
@@ -15,6 +17,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
+            callback=given_path,
             metavar="FILE",
             help="The database; for csv and parquet NAME of NAME-trials and NAME-outcomes. [default: DIR/export]",
         ),

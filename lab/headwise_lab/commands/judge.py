@@ -8,15 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from headwise.reading import given_path
 from headwise_lab.commands.options import Data
 
 
 def judge(
-    answers: Annotated[Path, typer.Argument(help="The answers that `headwise run --benchmark mm-vet --out` wrote.")],
+    answers: Annotated[
+        Path,
+        typer.Argument(callback=given_path, help="The answers that `headwise run --benchmark mm-vet --out` wrote."),
+    ],
     *,
     data: Data = None,
     judge: Annotated[str, typer.Option(help="A judge of the group headwise.judge.")] = "string_match_proxy",
-    out: Annotated[Path | None, typer.Option(help="Also write all scores to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(callback=given_path, help="Also write all scores to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores.")] = False,
 ) -> None:
     """Score free answers by a judge.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headwise.reading import given_path
+
 Model = Annotated[str, typer.Option(help="demo-llava, a local model folder, or a hub id.")]
 Tokens = Annotated[float | None, typer.Option(help="Visual tokens processed per decoder layer, on average.")]
 Keep = Annotated[int | None, typer.Option(help="Visual tokens left after the last stage.")]
@@ -54,5 +56,8 @@ Eviction = Annotated[
     typer.Option("--strategy", help="A kv_eviction strategy, NAME[:option=value,...]; repeat to compare several."),
 ]
 Profile = Annotated[
-    Path | None, typer.Option(help="Head classes for strategies that need them: what `headwise classify-heads` wrote.")
+    Path | None,
+    typer.Option(
+        callback=given_path, help="Head classes for strategies that need them: what `headwise classify-heads` wrote."
+    ),
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from headwise.errors import DataError
+from headwise.reading import given_path
 
 BY = "model,benchmark,strategies,settings,budget"
 
@@ -39,12 +40,17 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PLACE", help="With several: a folder for all files, or one file: .html, .md, .csv or .tex."
+            callback=given_path,
+            metavar="PLACE",
+            help="With several: a folder for all files, or one file: .html, .md, .csv or .tex.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out names if it is there.")] = False,
     table: Annotated[
-        Path | None, typer.Option("--table", metavar="FILE", help="Recount the Markdown tables of this file instead.")
+        Path | None,
+        typer.Option(
+            "--table", metavar="FILE", callback=given_path, help="Recount the Markdown tables of this file instead."
+        ),
     ] = None,
     n: Annotated[
         str | None,

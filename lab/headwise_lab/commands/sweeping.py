@@ -44,6 +44,7 @@ def carry_out(
     from headwise_lab.sweeps.running import Order, run
 
     folder = place(out)
+    Store.check(folder, kind)
     with locked(folder, part):
         store = Store.open(folder, kind)
         for warning in store.warnings:

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import DataError
+from headwise.reading import local_path
 
 HUB = "hub"
 FORM = "hub, hub:OWNER/NAME[@REVISION][:CONFIG][:SPLIT], or hub:FOLDER[:CONFIG][:SPLIT] with ./, / or ~/ before FOLDER"
@@ -56,7 +57,7 @@ class Reference:
         """The same, where a relative local path is meant from ``folder``."""
         if self.dataset is None or not self.local:
             return self
-        return attrs.evolve(self, dataset=str((folder / Path(self.dataset).expanduser()).absolute()))
+        return attrs.evolve(self, dataset=str((folder / local_path(self.dataset)).absolute()))
 
 
 def _is_path(named: str) -> bool:

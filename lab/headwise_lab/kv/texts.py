@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import DataError
-from headwise.reading import text_of
+from headwise.reading import local_path, text_of
 from headwise_lab.texts import TEXTS, shipped_text
 
 LARGEST = 2**30  # bytes: a text is made tokens as a whole
@@ -60,7 +60,7 @@ def beginning(tokenizer: Any) -> list[int]:
 def content_of(source: str | Path) -> tuple[str, str]:
     """Name and content of a UTF-8 file or a shipped text; raises DataError where it cannot be read."""
     ours = str(source) in TEXTS
-    path = shipped_text(str(source)) if ours else Path(source).expanduser()
+    path = shipped_text(str(source)) if ours else local_path(source)
     hint = f"give a UTF-8 text file or one of the shipped texts: {', '.join(TEXTS)}"
     try:
         content = text_of(path, largest=LARGEST)

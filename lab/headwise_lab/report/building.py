@@ -17,7 +17,7 @@ from headwise_lab.report.methods import Methods
 from headwise_lab.report.methods_section import MethodsPart, MethodsSection
 from headwise_lab.report.tables import long_rows
 from headwise_lab.report.trials import Trial
-from headwise_lab.whole_files import put
+from headwise_lab.whole_files import make_folder, put
 
 if TYPE_CHECKING:
     from headwise_lab.report.choices import Choice
@@ -51,7 +51,7 @@ def build(folder: Path, title: str | None = None) -> ReportPaths:
 
 def _write(folder: Path, content: Content) -> ReportPaths:
     for name in ("tables", "figures"):
-        (folder / name).mkdir(exist_ok=True)
+        make_folder(folder / name)
     content = _with_figures(content, folder)
     written = _write_tables(content, folder / "tables")
     from headwise_lab.report.html_page import html_page

@@ -20,7 +20,7 @@ from headwise_lab.report.page_records import Book
 from headwise_lab.report.side_by_side import side_by_side
 from headwise_lab.report.side_by_side_page import METHOD, Against, grid, heading, page
 from headwise_lab.report.sides import BY, Side
-from headwise_lab.whole_files import put
+from headwise_lab.whole_files import make_folder, put
 
 TITLE = "Side by side"
 ENDINGS = (".md", ".csv", ".tex", ".html")
@@ -93,7 +93,8 @@ def _text(compared: Compared, ending: str, title: str) -> str:
 
 def _folder(compared: Compared, out: Path, title: str) -> list[Path]:
     for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out / name)
     shown = _drawn(compared, out / "figures")
     pictures = {one.against.slug: [_picture(figure) for figure in _figures(one)] for one in shown}
     texts = {

@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
-from headwise.reading import text_of
+from headwise.reading import local_path, text_of
 from headwise_lab import data
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
 from headwise_lab.sweeps.values import WrongValue
@@ -98,7 +98,7 @@ def structured_as(kind: type[T], told: dict[str, Any], where: str) -> T:
 
 
 def _found(given: str) -> Path:
-    path = Path(given).expanduser()
+    path = local_path(given)
     if path.is_file():
         return path
     if given in shipped():

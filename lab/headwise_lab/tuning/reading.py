@@ -9,6 +9,7 @@ import attrs
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
+from headwise.reading import local_path
 from headwise_lab.sweeps.reading import beside, structured_as, toml
 from headwise_lab.tuning.schema import SpaceFile
 
@@ -22,7 +23,7 @@ def shipped() -> list[str]:
 
 def read(given: str) -> SpaceFile:
     """The space of a TOML file, or of one that ships, by its name; raises DataError in one sentence."""
-    path = Path(given).expanduser()
+    path = local_path(given)
     if not path.is_file():
         if given not in shipped():
             hint = did_you_mean(given, shipped()) or ";"

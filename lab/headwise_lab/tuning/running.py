@@ -24,7 +24,7 @@ from headwise_lab.tuning.questions import HELD_OUT, SEARCH, split
 from headwise_lab.tuning.schema import SpaceFile
 from headwise_lab.tuning.searching import Task, search
 from headwise_lab.tuning.space import Point, Space, space_of
-from headwise_lab.whole_files import whole
+from headwise_lab.whole_files import make_folder, whole
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -52,6 +52,7 @@ def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> Outcome:
     need_optuna()
     loaded = load_model(file.model, dtype=file.dtype, device=file.device, attention=file.attention)
     space = space_of(file, loaded.geometry)
+    Store.check(wanted.out, "tune")
     with locked(wanted.out):
         store = Store.open(wanted.out, "tune")
         for warning in store.warnings:
@@ -138,7 +139,8 @@ def _write(outcome: Outcome, folder: Path) -> None:
 
     if not outcome.found:
         return
-    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("figures", "tables"):
+        make_folder(folder / name)
     picture = draw(outcome, folder / "figures")
     tables = {f"{grid.slug}.{ending}": text(grid) for grid in grids(outcome) for ending, text in _FORMATS.items()}
     pages = dict(zip(REPORTS, (markdown_page(outcome, picture), html_page(outcome, picture)), strict=True))

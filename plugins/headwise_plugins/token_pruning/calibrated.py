@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import attrs
 import torch
@@ -14,6 +13,7 @@ from headwise import Budget, DataError, Geometry, PruningPlan, Stage, StrategyEr
 from headwise.head_weights import HeadWeights
 from headwise.numbers import whole
 from headwise.plan import Evidence
+from headwise.reading import local_path
 
 
 @attrs.frozen(eq=False)
@@ -77,4 +77,4 @@ class Calibrated:
 
 
 def _read(path: str) -> HeadWeights:
-    return HeadWeights.load(Path(path).expanduser())
+    return HeadWeights.load(local_path(path))
