@@ -24,7 +24,7 @@ class Vision:
 
     metric: list
     keep: int
-    read: str = "keys"
+    told: str = "keys"
     dtype: torch.dtype = torch.float32
 
     @property
@@ -36,11 +36,11 @@ class Vision:
         return len(self.metric[0])
 
     def vision_keys(self):
-        assert self.read == "keys"
+        assert self.told == "keys"
         return torch.tensor(self.metric, dtype=self.dtype)
 
     def features(self):
-        assert self.read == "features"
+        assert self.told == "features"
         return torch.tensor(self.metric, dtype=self.dtype)
 
 
