@@ -42,7 +42,11 @@ HOOKS = (
 
 
 class Specs:
-    """Every hook of headwise. One strategy per hook serves a run; observers may wrap any of them."""
+    """Every hook of headwise. One strategy per hook serves a run; observers may wrap any of them.
+
+    A strategy that wants certain queries, scores, counts or settings unless the user names others says so in an
+    attribute ``asks``, a :class:`headwise.Preset`: ``asks = Preset("query_selection=raters", positions="compact")``.
+    """
 
     @hookspec(firstresult=True)
     def query_selection(self, layout: Layout, embeddings: Embeddings) -> Queries | None:

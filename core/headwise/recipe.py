@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from headwise.blame import blamed
 from headwise.budget import Budget
 from headwise.errors import HeadwiseError, StrategyError
 from headwise.heads import HeadProfile
@@ -28,6 +29,9 @@ OWN = "headwise"
 RECIPE_HOOKS = (*DEFAULTS, "kv_eviction")
 """Hooks that a recipe may name a strategy for; classifying heads is a job of its own."""
 
+ASKED = ("query_selection", "head_scoring", "head_count")
+"""Hooks that a strategy may ask a strategy for: whose attention decides."""
+
 POSITIONS = ("keep", "compact")
 AGGREGATES = ("mean", "normalised", "weighted")
 SETTINGS = ("positions", "aggregate", "min_mass", "sink_share")
@@ -36,7 +40,9 @@ SETTINGS = ("positions", "aggregate", "min_mass", "sink_share")
 
 @attrs.frozen(init=False)
 class Preset:
-    """What a named recipe is made of: strategy texts, and the settings of :class:`Recipe` that are not the usual ones.
+    """Strategy texts, and the settings of :class:`Recipe` that are not the usual ones.
+
+    A named recipe is made of it, and what a strategy asks for by default, its attribute ``asks``.
 
     >>> Preset("token_pruning=pdrop", positions="compact")
     Preset(strategies=('token_pruning=pdrop',), settings={'positions': 'compact'})
@@ -102,7 +108,8 @@ class Recipe:
         """From strategy texts and settings, on top of the named recipe ``name`` where one is given.
 
         A setting that is None counts as not given. A hook whose strategy is exchanged loses what the named recipe said
-        for it; everything else of the recipe stays.
+        for it; everything else of the recipe stays. Where neither says anything, a hook or setting is what the chosen
+        strategies ask for (:func:`with_asked`), and what none asks for is ``DEFAULTS``.
 
         >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
         """
@@ -119,6 +126,7 @@ class Recipe:
                 )
             given[strategy.hook] = text
             chosen[strategy.hook] = strategy
+        chosen, settings = with_asked(chosen, settings)
         for hook, text in DEFAULTS.items():
             if hook not in chosen:
                 chosen[hook] = resolve(f"{hook}={text}", prefer=OWN)
@@ -133,6 +141,37 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The settings beside strategies and budget, as plain data."""
         return {key: getattr(self, key) for key in SETTINGS}
+
+
+def asked_by(strategy: Strategy) -> Preset:
+    """What a strategy wants asked where the user says nothing else: its attribute ``asks``, if it has one."""
+    who = f"{strategy.hook} strategy {strategy.text!r} ({strategy.owner})"
+    with blamed(who):
+        asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()  # getattr would hide an error in it
+    if not isinstance(asks, Preset):
+        raise StrategyError(f"{who} has asks={asks!r:.80}; wanted a headwise.Preset")
+    return asks
+
+
+def with_asked(
+    chosen: Mapping[str, Strategy], settings: Mapping[str, Any]
+) -> tuple[dict[str, Strategy], dict[str, Any]]:
+    """Strategies and settings, and beside them what the strategies ask for by default where nothing is chosen.
+
+    Where several ask for the same, the one nearest to the heads is heard: what a head_scoring strategy needs to be
+    counted by comes before what a token_pruning strategy usually has.
+    """
+    found, given = dict(chosen), dict(settings)
+    waiting = [chosen[hook] for hook in RECIPE_HOOKS if hook in chosen]
+    for strategy in waiting:  # it grows: who is asked for may ask in turn
+        asks = asked_by(strategy)
+        for text in asks.strategies:
+            asked = resolve(text, ASKED, prefer=OWN)
+            if asked.hook not in found:
+                found[asked.hook] = asked
+                waiting.append(asked)
+        given = {**asks.settings, **given}
+    return found, given
 
 
 def named_recipe(name: str) -> Preset:

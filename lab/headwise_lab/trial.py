@@ -208,10 +208,13 @@ def command(setting: Setting, inputs: Inputs) -> str:
     options: dict[str, Any] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
     options |= {"tokens": recipe.budget.tokens, "keep": recipe.budget.keep}
     words = ["headwise", "run", *_words(options)]
-    usual = Recipe.of(name=recipe.name)
-    implied = texts(usual) if recipe.name else {}
-    for hook, text in texts(recipe).items():
-        words += [] if implied.get(hook) == text else ["--strategy", f"{hook}={text}"]
+    implied = texts(Recipe.of(name=recipe.name)) if recipe.name else {}
+    named = [f"{hook}={text}" for hook, text in texts(recipe).items() if implied.get(hook) != text]
+    usual = Recipe.of(*named, name=recipe.name)
+    if texts(usual) != texts(recipe):  # an exchanged strategy asks for others than the recipe's
+        named = [f"{hook}={text}" for hook, text in texts(recipe).items()]
+        usual = Recipe.of(*named, name=recipe.name)
+    words += [word for text in named for word in ("--strategy", text)]
     options = {key: value for key, value in recipe.settings.items() if value != usual.settings[key]}
     options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch}
     options["data"] = pinned(setting.data, inputs.benchmark)

@@ -208,6 +208,10 @@ def test_nothing_watches_while_the_clock_runs(tiny, toy, monkeypatch):
         ((), {"name": "finepruner-dynamic", "tokens": 101}, "--recipe finepruner-dynamic --tokens 101 --batch 4"),
         ((), {"name": "finepruner-dynamic", "tokens": 101, "aggregate": "mean"},
          "--recipe finepruner-dynamic --tokens 101 --aggregate mean --batch 4"),
+        (("fastv", "raters"), {"name": "sparsevlm", "keep": 12},
+         "--recipe sparsevlm --keep 12 --strategy token_pruning=fastv:layer=2"
+         " --strategy query_selection=raters:scale=none --strategy head_scoring=sum --strategy head_count=all"
+         " --batch 4"),
     ],
 )  # fmt: skip
 def test_the_command_of_a_named_recipe_says_its_name_and_what_is_different(tiny, toy, texts, options, told):

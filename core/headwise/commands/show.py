@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Annotated, Any
 
@@ -12,8 +13,8 @@ import typer
 
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
-from headwise.recipe import Preset
-from headwise.registry import load, owner_of
+from headwise.recipe import OWN, RECIPE_HOOKS, Preset, asked_by, with_asked
+from headwise.registry import Registry, Strategy, load, owner_of, resolve
 from headwise.source import Option, describe_entry
 from headwise.text import show as as_typed
 
@@ -35,7 +36,7 @@ def _block(kind: str, entry: EntryPoint) -> str:
     plugin = load(entry)
     contract = [f"contract     headwise.hookspecs.Specs.{kind}"] if kind in HOOKS else []
     head = [f"{kind}={entry.name}", f"from         {owner_of(entry)}", f"entry point  {entry.value}", *contract]
-    parts = ["\n".join(head), _documentation(plugin, entry), *_details(plugin, entry)]
+    parts = ["\n".join(head), _documentation(plugin, entry), *_details(kind, plugin, entry)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -48,23 +49,44 @@ def _documentation(plugin: Any, entry: EntryPoint) -> str:
     return of_module if isinstance(plugin, Preset) and of_module.startswith(summary) else summary
 
 
-def _details(plugin: Any, entry: EntryPoint) -> list[str]:
+def _details(kind: str, plugin: Any, entry: EntryPoint) -> list[str]:
     if isinstance(plugin, Preset):
         return _recipe(plugin)
     if isinstance(plugin, tuple):
         return _recipe(Preset(*plugin))
     options = _options(plugin, entry)
-    if not options:
-        return ["it has no options"]
-    width = max(len(option.name) for option in options)
-    return ["\n".join(["options", *(_line(option, width) for option in options)])]
+    width = max((len(option.name) for option in options), default=0)
+    block = ["options", *(_line(option, width) for option in options)] if options else ["it has no options"]
+    return ["\n".join(block), *_asked(kind, plugin, entry)]
 
 
 def _recipe(preset: Preset) -> list[str]:
-    """The strategies that a recipe names, and its settings where it has any."""
-    settings = [f"  {key}={value}" for key, value in preset.settings.items()]
-    blocks = [("strategies", [f"  {text}" for text in preset.strategies]), ("settings", settings)]
-    return ["\n".join([title, *lines]) for title, lines in blocks if lines]
+    """The strategies that a recipe names, those that they ask for, and its settings where it has any."""
+    named: dict[str, Strategy] = {}
+    for text in preset.strategies:
+        strategy = resolve(text, RECIPE_HOOKS, prefer=OWN)
+        named[strategy.hook] = strategy
+    whole, settings = with_asked(named, preset.settings)
+    asked = [f"{hook}={strategy.text}" for hook, strategy in whole.items() if hook not in named]
+    return _blocks(("strategies", preset.strategies), ("asked by default", asked), ("settings", _set(settings)))
+
+
+def _asked(kind: str, plugin: Any, entry: EntryPoint) -> list[str]:
+    """What a strategy with its usual options asks for where the user says nothing else."""
+    if kind not in RECIPE_HOOKS or not hasattr(plugin, "asks"):
+        return []
+    owner = f"{entry.dist.name}/" if entry.dist else ""
+    asks = asked_by(Registry.installed(kind).build(f"{owner}{entry.name}"))
+    return _blocks(("asked by default", [*asks.strategies, *_set(asks.settings)]))
+
+
+def _set(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _blocks(*blocks: tuple[str, Sequence[str]]) -> list[str]:
+    """Titles with their lines; none for what has no lines."""
+    return ["\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in blocks if lines]
 
 
 def _options(plugin: Any, entry: EntryPoint) -> list[Option]:

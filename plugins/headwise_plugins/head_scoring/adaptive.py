@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from headwise import hookimpl
+from headwise import Preset, hookimpl
 from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
 from headwise.recipe import OWN, Recipe
@@ -54,10 +54,12 @@ class Adaptive:
     is their mean variance times their mean maximum, each as a share of the largest of any head in the row, without
     which its size (1e-8) could decide nothing. A single head has diversity and deviation 0.
 
-    The scores returned are the winner's, scaled to 0..1, so pair it with the head count ``all``, which keeps exactly
+    The scores returned are the winner's, scaled to 0..1, so it asks for the head count ``all``, which keeps exactly
     its choice. The record's ``adaptive`` says per row which strategy and count were chosen. Heads with equal scores
     at the cut are told apart by position, and scores depend on the company a head is in.
     """
+
+    asks = Preset("head_count=all")
 
     _pipelines: dict[tuple[str, str], Pipeline] = attrs.field(init=False, factory=dict)
 

@@ -6,9 +6,4 @@ of all later tokens; its code, and this recipe, ask the last one.
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=fastv:layer=2",
-    "query_selection=last_token",
-    "head_scoring=sum",
-    "head_count=all",
-)
+RECIPE = Preset("token_pruning=fastv:layer=2")

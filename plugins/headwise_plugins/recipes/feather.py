@@ -5,9 +5,4 @@ Published: localisation (RefCOCO) 43.4 where FastV has 7.6.
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=feather",
-    "query_selection=last_token",
-    "head_scoring=sum",
-    "head_count=all",
-)
+RECIPE = Preset("token_pruning=feather")

@@ -6,9 +6,4 @@ row for all heads.
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=fastv:layer=2",
-    "query_selection=last_token",
-    "head_scoring=sparsity",
-    "head_count=fixed:share=0.5",
-)
+RECIPE = Preset("token_pruning=fastv:layer=2", "head_scoring=sparsity", "head_count=fixed:share=0.5")

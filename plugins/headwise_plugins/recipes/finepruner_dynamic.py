@@ -6,10 +6,4 @@ their scores.
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=fastv:layer=2",
-    "query_selection=last_token",
-    "head_scoring=adaptive",
-    "head_count=all",
-    aggregate="weighted",
-)
+RECIPE = Preset("token_pruning=fastv:layer=2", "head_scoring=adaptive", aggregate="weighted")

@@ -7,9 +7,4 @@ after training with it. Others' settings: GQA 57.1, 56.0, 41.9. The paper's code
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=pdrop",
-    "query_selection=last_token",
-    "head_scoring=sum",
-    "head_count=all",
-)
+RECIPE = Preset("token_pruning=pdrop")

@@ -7,4 +7,4 @@ is what "PDrop at 64" means in their tables; the authors never published such a 
 
 from headwise import Preset
 
-RECIPE = Preset("token_pruning=pdrop:early=2", "query_selection=last_token", "head_scoring=sum", "head_count=all")
+RECIPE = Preset("token_pruning=pdrop:early=2")

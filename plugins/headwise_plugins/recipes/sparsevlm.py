@@ -6,9 +6,4 @@ renumbers what is left (``--positions compact``).
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=sparsevlm",
-    "query_selection=raters",
-    "head_scoring=sum",
-    "head_count=all",
-)
+RECIPE = Preset("token_pruning=sparsevlm")

@@ -5,9 +5,4 @@ The heads with the largest sums stay, 14 of 28 in the original. Without publishe
 
 from headwise import Preset
 
-RECIPE = Preset(
-    "token_pruning=sparsevlm:variant=plus",
-    "query_selection=raters",
-    "head_scoring=sum",
-    "head_count=fixed:share=0.5",
-)
+RECIPE = Preset("token_pruning=sparsevlm:variant=plus")

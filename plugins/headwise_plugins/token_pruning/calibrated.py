@@ -9,7 +9,7 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from headwise import Budget, DataError, Geometry, PruningPlan, Stage, StrategyError, hookimpl
+from headwise import Budget, DataError, Geometry, Preset, PruningPlan, Stage, StrategyError, hookimpl
 from headwise.head_weights import HeadWeights
 from headwise.numbers import whole
 from headwise.plan import Evidence
@@ -21,9 +21,10 @@ class Calibrated:
     """Once, before decoder layer ``layer``: the tokens stay that the important heads of the layer in front look at.
 
     In the manner of HAWK (CVPR 2026, arXiv 2604.07812): a token's score is the sum over heads of a static weight of the
-    head times the attention that the text pays the token, here that of the queries which query_selection says.
-    ``weights`` is the file that `headwise calibrate` wrote for the model; its weights below 0 count as 0, and where all
-    heads of the layer have none they count alike, which is FastV. head_scoring and head_count have no say.
+    head times the attention that the text pays the token, here that of the queries which query_selection says, by
+    default the last token. ``weights`` is the file that `headwise calibrate` wrote for the model; its weights below 0
+    count as 0, and where all heads of the layer have none they count alike, which is FastV. head_scoring and head_count
+    have no say.
 
     HAWK prunes before the first layer by that layer's queries and keys without rotary positions, takes their products
     without a softmax, scales each head's row to length 1, and has one weight per head number for the whole model. Here
@@ -33,6 +34,8 @@ class Calibrated:
     ``digest`` is taken from the file and tells in records which weights were used; where one is given, a file with
     other weights is refused.
     """
+
+    asks = Preset("query_selection=last_token")
 
     layer: int = attrs.field(default=2, converter=whole, validator=validators.ge(1))
     weights: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))

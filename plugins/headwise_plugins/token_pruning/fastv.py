@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise import Budget, Geometry, Preset, PruningPlan, Stage, hookimpl
 from headwise.numbers import whole
 from headwise.plan import Evidence
 
@@ -18,6 +18,8 @@ class FastV:
     heads, which is FastV. With fewer heads it is FastV + FinePruner. ``layer`` layers (FastV's K) compute on all
     tokens. Of equally attended tokens the lower position stays.
     """
+
+    asks = Preset("query_selection=last_token", "head_scoring=sum", "head_count=all")
 
     layer: int = attrs.field(default=2, converter=whole, validator=attrs.validators.ge(1))
 

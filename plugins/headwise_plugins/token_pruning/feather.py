@@ -7,7 +7,7 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise import Budget, Geometry, Preset, PruningPlan, Stage, hookimpl
 from headwise.numbers import number, whole_or_none
 from headwise.plan import Evidence
 
@@ -32,6 +32,8 @@ class Feather:
     here it is ``floor((i + 0.5) * v / m)`` in reading order and the best are taken of the rest, so that counts are
     exact. And it takes the softmax over visual tokens alone, which is the recipe setting ``aggregate=normalised``.
     """
+
+    asks = Preset("query_selection=last_token", "head_scoring=sum", "head_count=all")
 
     layer: int | None = attrs.field(default=None, converter=whole_or_none, validator=_at_least_one)
     second_layer: int | None = attrs.field(default=None, converter=whole_or_none, validator=_at_least_one)

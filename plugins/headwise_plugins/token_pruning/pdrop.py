@@ -6,7 +6,7 @@ import attrs
 from attrs import converters, validators
 from torch import Tensor
 
-from headwise import Budget, BudgetError, Geometry, PruningPlan, Stage, hookimpl
+from headwise import Budget, BudgetError, Geometry, Preset, PruningPlan, Stage, hookimpl
 from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
 from headwise.text import show
@@ -35,13 +35,15 @@ def _ratios(text: object) -> str:
 class PDrop:
     """Several times: the tokens that the next layer's own queries and keys find most attended stay.
 
-    PyramidDrop (Xing et al., CVPR 2025). Who asks is the recipe's query_selection; the paper's last instruction token
-    is ``last_token``. ``layers``: the stages, each in front of a layer, ``8/16/24`` or in a model of up to 24 layers at
-    the quarters of its depth. ``early``: one more stage in front of that layer; the comparison tables at averages of
-    192, 128 and 64, which the published stages alone cannot meet, have it at 2. ``ratios``: what stays after each
-    stage, as shares of all visual tokens, rounded down. By default, a half more goes at each stage; with a budget, the
-    same share at each, as large as the budget allows. Ratios and a budget exclude each other.
+    PyramidDrop (Xing et al., CVPR 2025). Who asks is query_selection; the paper's last instruction token is
+    ``last_token``, the default. ``layers``: the stages, each in front of a layer, ``8/16/24`` or in a model of up to 24
+    layers at the quarters of its depth. ``early``: one more stage in front of that layer; the comparison tables at
+    averages of 192, 128 and 64, which the published stages alone cannot meet, have it at 2. ``ratios``: what stays
+    after each stage, as shares of all visual tokens, rounded down. By default, a half more goes at each stage; with a
+    budget, the same share at each, as large as the budget allows. Ratios and a budget exclude each other.
     """
+
+    asks = Preset("query_selection=last_token", "head_scoring=sum", "head_count=all")
 
     layers: str | None = attrs.field(default=None, converter=converters.optional(_layers))
     early: int | None = attrs.field(

@@ -10,7 +10,7 @@ import torch
 from attrs import converters, validators
 from torch import Tensor
 
-from headwise import Budget, BudgetError, Geometry, Merged, PruningPlan, Stage, hookimpl
+from headwise import Budget, BudgetError, Geometry, Merged, Preset, PruningPlan, Stage, hookimpl
 from headwise.budget import processed_per_layer
 from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
@@ -37,7 +37,7 @@ def _slashed(text: object) -> str:
 class SparseVlm:
     """Three times: the tokens that the question's raters attend to most stay, the next ones are clustered and merged.
 
-    SparseVLM (Zhang et al., ICML 2025, arXiv 2410.04417). Raters and heads are the recipe's: ``raters`` and all heads,
+    SparseVLM (Zhang et al., ICML 2025, arXiv 2410.04417). Asked are, unless others are named, ``raters`` and all heads,
     or for SparseVLM+ the half of the heads with the largest sum. ``variant``: ``v1``, or ``plus``, whose attention is
     corrected for what rotary positions alone give, and which recycles nothing. ``layers``: the stages, each in front
     of a layer, ``3/7/16`` or in a model of fewer than 20 layers as deep in proportion. ``published``: the counts of
@@ -65,6 +65,12 @@ class SparseVlm:
     @recycle.default
     def _only_v1_recycles(self) -> float:
         return 0.3 if self.variant == "v1" else 0.0
+
+    @property
+    def asks(self) -> Preset:
+        """The raters, and of the heads all, or in ``plus`` the half with the largest sum."""
+        count = "all" if self.variant == "v1" else "fixed:share=0.5"
+        return Preset("query_selection=raters", "head_scoring=sum", f"head_count={count}")
 
     @hookimpl
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
