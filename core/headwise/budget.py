@@ -7,11 +7,30 @@ layer K, so layers 0..K-1 still process everything. The average is over decoder 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.numbers import number, whole
+
+
+def _tokens(value: Any) -> Any:
+    return _judged("tokens", number, value)
+
+
+def _keep(value: Any) -> Any:
+    return _judged("keep", whole, value)
+
+
+def _judged(name: str, kind: Callable[[Any], float], value: Any) -> Any:
+    """A number as it was given: what is none is the budget's fault, and not the strategy's that would be given it."""
+    try:
+        read = None if value is None else kind(value)
+    except ValueError as error:
+        raise BudgetError(f"{name} is no budget: {error}") from error
+    return read if isinstance(value, str) else value
 
 
 @attrs.frozen(kw_only=True)
@@ -21,8 +40,8 @@ class Budget:
     Exactly one is given, or neither where nothing is pruned. ``tokens`` and ``keep`` count the tokens of one image.
     """
 
-    tokens: float | None = None
-    keep: int | None = None
+    tokens: float | None = attrs.field(default=None, converter=_tokens)
+    keep: int | None = attrs.field(default=None, converter=_keep)
 
     def __attrs_post_init__(self) -> None:
         if self.tokens is not None and self.keep is not None:

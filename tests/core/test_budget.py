@@ -199,7 +199,19 @@ def test_the_nearest_feasible_budget_that_staged_names_is_feasible():
     [
         ({"tokens": 64, "keep": 16}, "both tokens=64 and keep=16 are given; a run has one budget"),
         ({"tokens": 0}, "an average of 0 tokens is not a budget; give a number above 0"),
-        ({"tokens": float("nan")}, "an average of nan tokens is not a budget; give a number above 0"),
+        ({"tokens": float("nan")}, "tokens is no budget: nan is not a number"),
+        ({"tokens": float("inf")}, "tokens is no budget: inf is too large; give at most 2147483647"),
+        ({"tokens": True}, "tokens is no budget: True is not a number"),
+        ({"tokens": "much"}, "tokens is no budget: 'much' is not a number"),
+        (
+            {"tokens": 10**400},
+            "tokens is no budget: 100000000000000000000000000000000000... is too large; give at most 2147483647",
+        ),
+        ({"keep": True}, "keep is no budget: True is not a whole number"),
+        ({"keep": 2.5}, "keep is no budget: 2.5 is not a whole number"),
+        ({"keep": 3.0}, "keep is no budget: 3.0 is not a whole number"),
+        ({"keep": float("nan")}, "keep is no budget: nan is not a whole number"),
+        ({"keep": "3.5"}, "keep is no budget: '3.5' is not a whole number"),
         ({"keep": 0}, "keep=0 leaves no visual token; keep at least 1"),
     ],
 )
