@@ -1,4 +1,4 @@
-"""Cosines of tokens with each other, for strategies that tell like from unlike."""
+"""Numbers exact enough to tell like from unlike: cosines of tokens, and values that differ by little."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ _PERHAPS_EQUAL = 1 - 1e-6  # pairs above it are looked at number by number
 _DIGITS = 14  # as far as float64 carries sums of some thousand products: equal cosines tie, others do not
 
 
+def exact(values: Tensor) -> Tensor:
+    """The values in float64, where the device has it, so that what differs is not lost in rounding."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def rounding(values: Tensor) -> float:
+    """The share of a value below which a difference is rounding: 2e-12 in float64."""
+    return float(torch.finfo(values.dtype).eps ** 0.75)
+
+
 def cosines(states: Tensor) -> Tensor:
     """Cosines of all pairs of the tokens (b, n, c), float64 (b, n, n), symmetric; 0 with a token of length 0.
 
     Tokens that are equal in every number have the very same cosines, so that a rule for equals applies to them, and
     so have pairs whose cosines agree to 14 digits. (On devices without float64, float32 as it comes.)
     """
-    exact = torch.float32 if states.device.type == "mps" else torch.float64
-    unit = normalize(states.to(exact), dim=-1)
+    unit = normalize(exact(states), dim=-1)
     found = unit @ unit.mT
     found = (found + found.mT) / 2
-    if exact == torch.float64:
+    if found.dtype == torch.float64:
         found = found.round(decimals=_DIGITS)
     first = _first_of_equals(states, found)
     if first is None:

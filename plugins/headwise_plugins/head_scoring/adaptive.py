@@ -18,9 +18,10 @@ from headwise.pipeline import Pipeline
 from headwise.plan import HeadChoice
 from headwise.recipe import OWN, Recipe
 from headwise.registry import Registry
+from headwise.similarity import exact
 
 _SLACK = 0.99  # a processed average misses its budget by rounding: 191.63 for 192, 127.6 for 128
-_ROUNDING = 1e-5  # scores or qualities that differ by less do not differ
+_ROUNDING = 1e-6  # scores, which are float32, and qualities of them that differ by less do not differ
 
 
 @attrs.frozen
@@ -74,7 +75,7 @@ class Adaptive:
         # 4 the best combination
         scores = torch.stack([_scaled(choice) for choice in choices], dim=1)
         kept = torch.stack([choice.kept for choice in choices], dim=1)
-        best = _first_best(_quality(attention.float(), scores, kept))
+        best = _first_best(_quality(exact(attention), exact(scores), kept))
         note("adaptive", _notes(tier, best, kept))
         rows = torch.arange(len(best), device=best.device)
         return scores.masked_fill(~kept, float("-inf"))[rows, best]
@@ -127,7 +128,7 @@ def _diversity(x: Tensor, kept: Tensor) -> Tensor:
     blind = x.sum(dim=-1, keepdim=True) <= torch.finfo(torch.float32).tiny
     unit = torch.nn.functional.normalize(x.masked_fill(blind, 1.0), dim=-1)
     different = 1 - torch.einsum("bhv,bgv->bhg", unit, unit)
-    different = different * (1 - torch.eye(x.shape[1], device=x.device))
+    different = different * (1 - torch.eye(x.shape[1], device=x.device, dtype=x.dtype))
     weight = kept.to(x.dtype)
     pairs = weight.sum(dim=-1) * (weight.sum(dim=-1) - 1)
     return torch.einsum("bch,bhg,bcg->bc", weight, different, weight) / pairs.clamp_min(1)
@@ -145,7 +146,7 @@ def _spread(scores: Tensor, kept: Tensor) -> Tensor:
 def _sharpness(x: Tensor, kept: Tensor) -> Tensor:
     """Mean variance times mean maximum of the kept heads, each as a share of the largest in the row; 0 if that is 0."""
     variance, peak = x.var(dim=-1, correction=0), x.amax(dim=-1)
-    weight = kept / kept.sum(dim=-1, keepdim=True)
+    weight = kept.to(x) / kept.sum(dim=-1, keepdim=True)
     return torch.stack([_share_of_largest(values, weight) for values in (variance, peak)]).prod(dim=0)
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from headwise import hookimpl
 from headwise.numbers import number, whole
-
-_ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
+from headwise.similarity import exact, rounding
 
 
 @attrs.frozen(eq=False)
@@ -50,13 +49,13 @@ class GraphBased:
         unit = torch.nn.functional.normalize(p, dim=-1)
         alike = torch.einsum("bhv,bgv->bhg", unit, unit) > self.threshold
         alike &= ~torch.eye(p.shape[1], dtype=torch.bool, device=p.device)
-        return alike / alike.sum(dim=-1, keepdim=True).clamp_min(1)
+        return alike.to(p) / alike.sum(dim=-1, keepdim=True).clamp_min(1)
 
 
 def _features(p: Tensor) -> Tensor:
     """(b, h, v) -> (b, h, features)."""
     even = 1 / p.shape[-1]
-    above = (p > even * (1 + _ROUNDING)).float().mean(dim=-1)  # a token at the mean is not above it by rounding
+    above = (p > even * (1 + rounding(p))).to(p).mean(dim=-1)  # a token at the mean is not above it by rounding
     entropy = torch.special.entr(p).sum(dim=-1)
     variance = (p - even).square().mean(dim=-1)
     return torch.stack([p.square().sum(dim=-1), entropy, p.amax(dim=-1), variance, above], dim=-1)
@@ -66,12 +65,12 @@ def _standardised(features: Tensor) -> Tensor:
     """Zero mean and unit deviation over heads; 0 where they are equal up to rounding, which would be blown up."""
     deviation = features - features.mean(dim=1, keepdim=True)
     scale = deviation.square().mean(dim=1, keepdim=True).sqrt()
-    flat = scale <= _ROUNDING * features.amax(dim=1, keepdim=True)
+    flat = scale <= rounding(features) * features.amax(dim=1, keepdim=True)
     return torch.where(flat, 0.0, deviation / scale.masked_fill(flat, 1))
 
 
 def _shares(attention: Tensor) -> Tensor:
     """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
+    x = exact(attention)
     mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
     return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

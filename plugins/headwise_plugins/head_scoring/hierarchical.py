@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.similarity import exact, rounding
 
 _STEADY = 1e-6  # keeps an even head at a finite steadiness
-_ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
 
 
 class Hierarchical:
@@ -48,13 +48,13 @@ def _survivors(p: Tensor, entropy: Tensor, count: int) -> Tensor:
     most = math.log(p.shape[-1]) or 1.0  # of a single token, whose entropy is 0
     peaked = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - entropy / most)
     last = peaked.topk(count, dim=-1).values[..., -1:]
-    return peaked >= last - _ROUNDING
+    return peaked >= last - rounding(p)
 
 
 def _distance(p: Tensor, survivors: Tensor) -> Tensor:
     """How far each head's direction is from the survivors' mean direction: (b, h)."""
     unit = torch.nn.functional.normalize(p, dim=-1)
-    weights = survivors / survivors.sum(dim=-1, keepdim=True)
+    weights = survivors.to(p) / survivors.sum(dim=-1, keepdim=True)
     centre = torch.einsum("bhv,bh->bv", unit, weights)
     distance: Tensor = torch.linalg.vector_norm(unit - centre.unsqueeze(1), dim=-1)
     return distance
@@ -64,12 +64,12 @@ def _among(survivors: Tensor, values: Tensor) -> Tensor:
     """Scaled to 0..1 over survivors; 0 where they are equal up to rounding, which would be blown up."""
     low = values.masked_fill(~survivors, float("inf")).amin(dim=-1, keepdim=True)
     high = values.masked_fill(~survivors, float("-inf")).amax(dim=-1, keepdim=True)
-    flat = high - low <= _ROUNDING * high.clamp_min(1)
+    flat = high - low <= rounding(values) * high.clamp_min(1)
     return torch.where(flat, 0.0, (values - low) / (high - low).masked_fill(flat, 1))
 
 
 def _shares(attention: Tensor) -> Tensor:
     """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
+    x = exact(attention)
     mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
     return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.similarity import exact, rounding
 
 _CLOSE = 1e-6  # keeps heads that share no token with any other at a finite distinctness
-_ROUNDING = 1e-5  # heads that differ by less than this share of a value do not differ
 
 
 class MultiObjective:
@@ -35,7 +35,7 @@ def _kurtosis(p: Tensor) -> Tensor:
     """m4 / m2^2 over tokens, 0 for an even row. Multiples of the even share, whose fourth power would underflow."""
     deviation = p * p.shape[-1] - 1
     second, fourth = deviation.square().mean(dim=-1), deviation.pow(4).mean(dim=-1)
-    even = second <= _ROUNDING**2
+    even = second <= rounding(p) ** 2
     return torch.where(even, 0.0, fourth / second.masked_fill(even, 1).square())
 
 
@@ -43,19 +43,19 @@ def _mean_cosine(p: Tensor) -> Tensor:
     """Mean cosine of each head with the others; 0 for a head alone."""
     unit = torch.nn.functional.normalize(p, dim=-1)
     cosine = torch.einsum("bhv,bgv->bhg", unit, unit)
-    others = 1 - torch.eye(p.shape[1], device=p.device)
+    others = 1 - torch.eye(p.shape[1], device=p.device, dtype=p.dtype)
     return (cosine * others).sum(dim=-1) / max(p.shape[1] - 1, 1)
 
 
 def _among_heads(values: Tensor) -> Tensor:
     """Scaled to 0..1 over the heads of each row; 0 where they are equal up to rounding, which would be blown up."""
     low, high = values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
-    flat = high - low <= _ROUNDING * high
+    flat = high - low <= rounding(values) * high
     return torch.where(flat, 0.0, (values - low) / (high - low).masked_fill(flat, 1))
 
 
 def _shares(attention: Tensor) -> Tensor:
     """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
+    x = exact(attention)
     mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
     return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

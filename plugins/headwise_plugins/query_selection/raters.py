@@ -9,8 +9,7 @@ from attrs import validators
 
 from headwise import Layout, Queries, hookimpl
 from headwise.plan import Embeddings
-
-_ROUNDING = 1e-6  # shares that differ by less are the same
+from headwise.similarity import exact, rounding
 
 
 @attrs.frozen(eq=False)
@@ -35,8 +34,8 @@ class Raters:
         text = layout.text(row)
         if not text.size:
             return layout.valid(row)[-1:]
-        visual, words = embeddings.visual(row).float(), embeddings.at(row, text).float()
+        visual, words = exact(embeddings.visual(row)), exact(embeddings.at(row, text))
         products = visual @ words.T / (visual.shape[-1] ** 0.5 if self.scale == "sqrt" else 1.0)
         shares = products.softmax(dim=-1).mean(dim=0)
-        chosen = (shares > shares.mean() * (1 + _ROUNDING)).cpu().numpy()
+        chosen = (shares > shares.mean() * (1 + rounding(shares))).cpu().numpy()
         return text[chosen] if chosen.any() else text
