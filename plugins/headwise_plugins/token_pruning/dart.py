@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.numbers import whole
 from headwise.plan import Evidence
+from headwise.similarity import exact
 
 
 @attrs.frozen(eq=False)
@@ -40,7 +41,7 @@ class Dart:
 
     def _unlike_pivots(self, evidence: Evidence) -> Tensor:
         """Positions (b, keep)."""
-        visual = normalize(evidence.hidden().float(), dim=-1)
+        visual = normalize(exact(evidence.hidden()), dim=-1)
         longest = _longest(_length(evidence.keys()), min(self.image_pivots, evidence.keep))
         words, used = self._text_pivots(evidence)
         pivots = torch.cat([_rows(visual, longest), words], dim=1)
@@ -53,7 +54,7 @@ class Dart:
         keys, real = evidence.text_keys()
         words, _ = evidence.text()
         longest = _longest(_length(keys).masked_fill(~real, -1.0), min(self.text_pivots, real.shape[1]))
-        return normalize(_rows(words, longest).float(), dim=-1), real.gather(1, longest)
+        return normalize(exact(_rows(words, longest)), dim=-1), real.gather(1, longest)
 
 
 def _length(keys: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from headwise import Budget, BudgetError, Geometry, Merged, Preset, PruningPlan,
 from headwise.budget import processed_per_layer
 from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
+from headwise.similarity import exact
 
 LAYERS, DEPTH, VISUAL = (3, 7, 16), 32, 576
 """The published stages, behind layers 2, 6 and 15 of 32 (or of 40), and the visual tokens the lists are made for."""
@@ -153,7 +154,7 @@ class SparseVlm:
             return scores
         order = scores.sort(dim=-1, descending=True, stable=True).indices
         recycled = order[:, kept : kept + self._candidates(evidence.visual - kept)].sort(dim=-1).values
-        hidden = evidence.hidden().float()
+        hidden = exact(evidence.hidden())
         candidates = hidden.gather(1, recycled.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         centres, cluster = density_peaks(candidates, evidence.keep - kept)
         places = torch.cat([order[:, :kept].sort(dim=-1).values, recycled.gather(1, centres)], dim=1)
@@ -166,7 +167,7 @@ class SparseVlm:
 
 
 def density_peaks(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Clusters of points float32 (b, n, d) by density peaks: centres (b, count), best first, and clusters (b, n).
+    """Clusters of points (b, n, d) by density peaks: centres (b, count), best first, and clusters (b, n).
 
     A point's density falls with its mean squared distance to its ``count`` nearest points, itself among them. Centres
     are dense and far from every denser point; every point goes to the nearest centre. Of equals the first is denser.
