@@ -61,12 +61,12 @@ def knorm(row):
 
 
 def keydiff(row):
-    """Park et al. 2025: minus cosine to the mean of unit keys."""
+    """Park et al. 2025: the less like the mean of unit keys, by cosine, the higher."""
     scores = []
     for keys in row.keys:
         units = [[x / norm(key) for x in key] for key in keys]
         anchor = [fmean(column) for column in zip(*units, strict=True)]
-        scores.append([-dot(unit, anchor) / norm(anchor) for unit in units])
+        scores.append([1 - dot(unit, anchor) / norm(anchor) for unit in units])
     return scores
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
 from headwise.numbers import number_or_none, whole, whole_or_none
 from headwise.options import common, half_without_budget, one_limit
+from headwise.similarity import exact
 
 
 @attrs.frozen(eq=False)
@@ -36,7 +37,10 @@ class KeyDiff:
 
 
 def _difference(evidence: CacheEvidence) -> Tensor:
-    """Minus the cosine to the mean unit key; the sum will do, and empty entries add nothing to it."""
-    keys = functional.normalize(evidence.keys.float(), dim=-1)
+    """1 - cosine to the mean unit key; the sum will do, and empty entries add nothing to it.
+
+    In float64, because keys have much in common, and as a distance, so that what differs by little still does after.
+    """
+    keys = functional.normalize(exact(evidence.keys), dim=-1)
     mean = functional.normalize(keys.sum(dim=2, keepdim=True), dim=-1)
-    return -(keys * mean).sum(dim=-1)
+    return (1 - (keys * mean).sum(dim=-1)).float()
