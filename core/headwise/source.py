@@ -106,7 +106,7 @@ class Source:
         if isinstance(node, ast.FunctionDef):
             return self._arguments(node.args)
         value = getattr(node, "value", None)
-        if isinstance(value, ast.Call) and _last_name(value.func) == "Preset":  # a recipe has no options
+        if _is_preset(value):  # a recipe has no options
             return ()
         return () if isinstance(value, ast.Tuple | ast.List | ast.Constant) else None
 
@@ -177,12 +177,19 @@ class Source:
             return ast.unparse(node)
 
 
+def _is_preset(node: ast.expr | None) -> bool:
+    """What a recipe is, or what a strategy asks for: no option."""
+    return isinstance(node, ast.Call) and _last_name(node.func) == "Preset"
+
+
 def _names(node: ast.stmt, fields: bool = False) -> list[str]:
     """Names a statement binds: a class, a function, an assignment; of ``fields``, assignments only."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [] if fields else [node.name]
     targets: Iterable[ast.expr] = ()
-    if isinstance(node, ast.Assign) and (not fields or isinstance(node.value, ast.Call)):
+    if isinstance(node, ast.Assign) and (
+        not fields or (isinstance(node.value, ast.Call) and not _is_preset(node.value))
+    ):
         targets = node.targets
     elif isinstance(node, ast.AnnAssign):
         targets = (node.target,)
