@@ -299,7 +299,7 @@ def test_unreadable_weights_and_foreign_models_are_one_sentence(tiny_folder, tmp
     from headwise_lab.models_io import digest, load_model
 
     for name, content, told in (
-        ("bert", '{"model_type": "bert"}', "model_type 'bert' has no adapter; supported: gpt_neox, llama, llava"),
+        ("bert", '{"model_type": "bert"}', "model_type 'bert' has no adapter; supported: apertus, arcee"),
         ("torn", '{"model_type": ', "cannot be loaded"),
     ):
         (tmp_path / name).mkdir()
