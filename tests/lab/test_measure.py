@@ -28,7 +28,7 @@ from headwise_lab.trial import Setting, run_trial
 WIDTH, FEED_FORWARD, VISUAL, HEADS, VOCABULARY = 128, 384, 144, 8, 68
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
 EVICTIONS = (
-    "streaming:sinks=4,window=16",
+    "streaming:sinks=2,window=16",
     "snapkv:budget=20",
     "adakv:of=[snapkv:budget=24],floor=0.3",
     "h2o:ratio=0.25",

@@ -89,6 +89,10 @@ def test_plans_run_one_after_the_other_with_their_own_work_and_heads(tmp_path):
     second = attrs.evolve(second, heads={trial.id: lambda t=trial: {"id": t.id, "of": "second"} for trial in listed})
     executor = Scripted(t1=[failed()], t5=[failed()])
     swept(tmp_path, [first, second], executor, retries=0)
+    first, second = (  # workers are told where answers are kept
+        attrs.evolve(one, work=attrs.evolve(one.work, terms=attrs.evolve(one.work.terms, out=str(tmp_path))))
+        for one in (first, second)
+    )
     assert executor.works == [
         (first.work, ["0000", "0001", "0002", "0003"]),
         (second.work, ["0004", "0005"]),

@@ -43,6 +43,7 @@ REFUSALS = (
     Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
     Refusal("visual tokens of a prompt are read", lambda s: bool(s.pruning) and (s.training or s.keep <= 3)),
     Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),
+    Refusal("visual tokens were dropped among them", lambda s: "relative" in s.eviction and bool(s.pruning)),
     Refusal("this cache evicts by .*; start with an empty cache", lambda s: s.cache == "headwise" and s.nested),
     Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
 )
