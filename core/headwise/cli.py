@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import EntryPoint, version
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import typer
 from typer.main import get_command
 
 from headwise.errors import HeadwiseError
+from headwise.output import answer_alone
 from headwise.registry import installed, load, only
 from headwise.source import describe_entry
 
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _spell_out()
     try:
-        status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
+        with answer_alone() if "--json" in words else nullcontext():  # a plugin may print, too
+            status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
         sys.stdout.flush()
     except HeadwiseError as error:
         return _fail(str(error))

@@ -291,6 +291,8 @@ def test_without_the_full_cache_the_table_says_what_is_not_known(folder, capsys)
     [
         (["--lengths", "512,many"], "--lengths '512,many' is not a list of whole numbers; write --lengths 512,1024"),
         (["--lengths", ","], "is not a list of whole numbers"),
+        (["--lengths", "9" * 20], "is too large; give at most 4194304; write --lengths 512,1024"),
+        (["--lengths", "9" * 5000], "is too large; give at most 4194304"),
         (["--lengths", "64"], "64 tokens do not hold task, passkey and question"),
         (["--depths", "0"], "see headwise needle --help"),
         (["--filler", "/nowhere.txt"], "is missing; give a UTF-8"),

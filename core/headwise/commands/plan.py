@@ -12,6 +12,7 @@ from headwise.commands import plan_eviction, plan_pruning
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
 from headwise.model_config import geometry_of
+from headwise.output import answer
 from headwise.reading import given_path
 from headwise.recipe import Recipe
 
@@ -65,7 +66,7 @@ def plan(
         "profile": profile and str(profile),
         **outlook(Pipeline(chosen), geometry, text=text, seen=seen, formula=formula, itemsize=itemsize),
     }
-    typer.echo(json.dumps(record, indent=2) if as_json else describe(record, geometry))
+    answer(json.dumps(record, indent=2) if as_json else describe(record, geometry))
 
 
 def outlook(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from headwise.listing import Row, rows
+from headwise.output import answer
 
 
 def strategies(
@@ -25,7 +26,7 @@ def strategies(
     """
     found = rows(hook)
     if as_json:
-        typer.echo(json.dumps([row.record() for row in found], indent=2, default=str))
+        answer(json.dumps([row.record() for row in found], indent=2, default=str))
     elif found:
         typer.echo("\n\n".join(_blocks(found)))
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.output import answer
 from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Batch, Data, Device, Dtype, Model
 
@@ -72,7 +73,7 @@ def calibrate(
     with _writing(out):
         found.save(out)
     if as_json:
-        typer.echo(out.read_text(encoding="utf-8").rstrip())
+        answer(out.read_text(encoding="utf-8").rstrip())
     else:
         _tell(found, out)
 

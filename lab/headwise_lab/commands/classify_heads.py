@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.output import answer
 from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Device, Dtype, LanguageModel, Text, TextTokens
 
@@ -105,7 +106,7 @@ def _tell(profile: HeadProfile, agreement: Agreement | None, out: Path, as_json:
     picture = out.with_suffix(".png")
     if as_json:
         files = {"profile": str(out), "picture": str(picture)}
-        typer.echo(json.dumps({**record(profile, agreement), **files}, indent=2, ensure_ascii=False))
+        answer(json.dumps({**record(profile, agreement), **files}, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 

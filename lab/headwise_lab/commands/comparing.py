@@ -12,6 +12,7 @@ import attrs
 import typer
 
 from headwise.errors import DataError
+from headwise.output import answer
 
 if TYPE_CHECKING:
     from headwise_lab.report.sides import Side
@@ -44,7 +45,7 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
         typer.echo(f"warning: {_as_called(warning, sides)}", err=True)
     if options.as_json:
         told = [as_dict(part, pair) for part in compared.parts for pair in part.pairs]
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        answer(json.dumps(told, ensure_ascii=False))
         return
     for part in compared.parts:
         typer.echo("\n".join(heading(part, folders[0])))

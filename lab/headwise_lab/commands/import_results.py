@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.output import answer
+
 if TYPE_CHECKING:
     from headwise_lab.store import Store
 
@@ -54,7 +56,7 @@ def import_results(
     for record, outcomes in new:
         store.add(record, outcomes)
     if as_json:
-        typer.echo(json.dumps([record for record, _ in found], indent=2, ensure_ascii=False))
+        answer(json.dumps([record for record, _ in found], indent=2, ensure_ascii=False))
     else:
         typer.echo("\n".join(described(found)))
     typer.echo(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)

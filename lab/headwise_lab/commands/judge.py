@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headwise.output import answer
 from headwise.reading import given_path
 from headwise_lab.commands.options import Data
 
@@ -36,7 +37,7 @@ def judge(
     record = judged(questions_of(benchmark("mm-vet"), data=data), answers_in(answers), chosen)
     if out is not None:
         write_judged(record, out)
-    typer.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else describe(record))
+    answer(json.dumps(record, indent=1, ensure_ascii=False) if as_json else describe(record))
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.output import answer
 from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from headwise_lab.report.statistics import Difference
 
 Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+
+LONGEST = 2**22
+"""Tokens of a prompt, beyond which making it takes minutes and no model reads it."""
 
 
 def needle(
@@ -71,7 +75,7 @@ def needle(
     if as_json:
         pairs = [_paired(one, measured[0]) for one in measured]
         told = [{**record, "to_first": pair} for record, pair in zip(records, pairs, strict=True)]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        answer(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print(measured, loaded, recipes)
     if store is not None:
@@ -81,11 +85,16 @@ def needle(
 def _numbers(text: str) -> tuple[int, ...]:
     """Lengths, ascending and each once."""
     from headwise.errors import DataError
+    from headwise.numbers import whole
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
-        raise DataError(f"--lengths {text!r} is not a list of whole numbers; write --lengths 512,1024")
-    return tuple(sorted({int(part) for part in parts}))
+        shown = text if len(text) <= 80 else f"{text[:76]}..."
+        raise DataError(f"--lengths {shown!r} is not a list of whole numbers; write --lengths 512,1024")
+    try:
+        return tuple(sorted({whole(part, LONGEST) for part in parts}))
+    except ValueError as error:
+        raise DataError(f"--lengths: {error}; write --lengths 512,1024") from error
 
 
 def _measure(

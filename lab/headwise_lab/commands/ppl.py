@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.output import answer
 from headwise_lab.commands.options import (
     Attention,
     Device,
@@ -73,7 +74,7 @@ def ppl(
     compared = [_compared(one, measured[0]) for one in measured]
     if as_json:
         told = [_with_pairs(record, found) for (record, _), found in zip(measured, compared, strict=True)]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        answer(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print([record for record, _ in measured], compared)
     if store is not None:

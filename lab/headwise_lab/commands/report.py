@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from headwise.errors import DataError
+from headwise.output import answer
 from headwise.reading import given_path
 
 BY = "model,benchmark,strategies,settings,budget"
@@ -110,7 +111,7 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
             "findings": list(paths.findings),
             "warnings": list(paths.warnings),
         }
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        answer(json.dumps(told, ensure_ascii=False))
         return
     for warning in paths.warnings:
         typer.echo(f"warning: {warning.replace(str(local), str(folder))}", err=True)
@@ -139,7 +140,7 @@ def _recount(table: Path, n: str | None, as_json: bool) -> None:
             {**told, "contexts": contexts.as_dict()},
             [*lines, *([""] if lines else []), *context_lines(contexts)],
         )
-    typer.echo(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(lines))
+    answer(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _score_recount(table: Path, counts: dict[str, int]) -> tuple[dict[str, Any], list[str]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headwise.output import answer
 from headwise_lab.commands.options import (
     Aggregate,
     Attention,
@@ -87,7 +88,7 @@ def run(
         typer.echo(f"warning: {figure} could not be measured: {reason}", err=True)
     if store is not None:
         store.add(record, outcomes)
-    typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
+    answer(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
         typer.echo(f"stored in {out}", err=True)
     if folder is not None and getattr(asked, "judged", False):

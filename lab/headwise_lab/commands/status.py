@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.output import answer
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -28,7 +30,7 @@ def status(
 
     found = look(place(folder))
     if as_json:
-        typer.echo(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
+        answer(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
         return
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -1,0 +1,30 @@
+"""What a command prints: under ``--json`` one object on standard output, and whatever else is printed beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+import typer
+
+_kept: list[TextIO] = []
+"""Standard output, while everything but a command's own answer goes to standard error."""
+
+
+@contextmanager
+def answer_alone() -> Iterator[None]:
+    """Send what anybody prints to standard error, except what ``answer`` is given."""
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+        _kept[-1].flush()
+    finally:
+        _kept.pop()
+
+
+def answer(text: str) -> None:
+    """Print what a command was asked for, with a line end."""
+    typer.echo(text, file=_kept[-1] if _kept else None)
