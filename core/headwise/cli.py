@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from headwise.errors import HeadwiseError
 from headwise.output import answer_alone
+from headwise.printing import say
 from headwise.registry import installed, load, only
 from headwise.source import describe_entry
 
@@ -90,7 +91,7 @@ def application(words: Sequence[str]) -> typer.Typer:
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"headwise {version('headwise')}")
+        say(f"headwise {version('headwise')}")
         raise typer.Exit
 
 
@@ -114,7 +115,7 @@ def _usage(error: Any) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"headwise: {' '.join(message.split())}", file=sys.stderr)
+    say(f"headwise: {' '.join(message.split())}", err=True)
     return 2
 
 

@@ -9,6 +9,8 @@ from typing import TextIO
 
 import typer
 
+from headwise.printing import printable
+
 _kept: list[TextIO] = []
 """Standard output, while everything but a command's own answer goes to standard error."""
 
@@ -27,4 +29,4 @@ def answer_alone() -> Iterator[None]:
 
 def answer(text: str) -> None:
     """Print what a command was asked for, with a line end."""
-    typer.echo(text, file=_kept[-1] if _kept else None)
+    typer.echo(printable(text), file=_kept[-1] if _kept else None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
+from headwise.printing import printable
 from headwise_lab.outcomes import ENDING, count, decode
 
 RECORDS = "results.jsonl"
@@ -53,7 +54,7 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     for number, record in numbered:
         _check_record(record, f"{path}:{number}")
         records.pop(record["id"], None)
-        records[record["id"]] = record
+        records[record["id"]] = _of_letters(record)
     return list(records.values()), warnings
 
 
@@ -134,6 +135,15 @@ def _check_record(record: dict[str, Any], where: str) -> None:
         raise DataError(f"{where}: metric.value of record {identity} is not a finite number: {record['metric']!r}")
     if is_kv(record) and not (is_number(record["context"]) and record["context"] > 0):
         raise DataError(f"{where}: the context of record {identity} is no number above 0: {record['context']!r}")
+
+
+def _of_letters(value: Any) -> Any:
+    """A value whose texts hold nothing that a terminal, a page or a picture obeys or cannot show."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _of_letters(item) for key, item in value.items()}
+    return [_of_letters(item) for item in value] if isinstance(value, list) else value
 
 
 def has_result(record: Mapping[str, Any]) -> bool:

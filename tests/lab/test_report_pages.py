@@ -138,7 +138,7 @@ def test_markdown_names_the_torn_line_the_failure_and_every_command(paths, folde
     text = paths.markdown.read_text(encoding="utf-8")
     assert "> The last line of results.jsonl is torn and was dropped" in text
     assert "| failed1 | - | failed | 1 | ContractError: broken | headwise run --strategy broken |" in text
-    assert "# A study &lt;b>" in text
+    assert "# A study &lt;b&gt;" in text
     for record in map(json.loads, (folder / "results.jsonl").read_text().splitlines()[:-2]):
         assert record["id"] in text
     assert text.count("headwise run --strategy sharp") == 4

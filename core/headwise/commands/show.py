@@ -13,6 +13,7 @@ import typer
 
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
+from headwise.printing import say
 from headwise.recipe import OWN, RECIPE_HOOKS, Preset, asked_by, with_asked
 from headwise.registry import Registry, Strategy, load, owner_of, resolve
 from headwise.source import Option, describe_entry
@@ -29,7 +30,7 @@ def show(
     Imports it; prints who ships it, its documentation, and its options with defaults.
     """
     blocks = [_block(kind, entry) for kind, entry in locate(name)]
-    typer.echo("\n\n".join(blocks))
+    say("\n\n".join(blocks))
 
 
 def _block(kind: str, entry: EntryPoint) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from headwise.listing import Row, rows
 from headwise.output import answer
+from headwise.printing import printable, say
 
 
 def strategies(
@@ -28,15 +29,15 @@ def strategies(
     if as_json:
         answer(json.dumps([row.record() for row in found], indent=2, default=str))
     elif found:
-        typer.echo("\n\n".join(_blocks(found)))
+        say("\n\n".join(_blocks(found)), styled=True)
     else:
-        typer.echo(f"no {hook or 'strategy'} is installed")
+        say(f"no {hook or 'strategy'} is installed")
 
 
 def _blocks(found: Sequence[Row]) -> list[str]:
     """One block per hook, one entry per strategy; then what the marks mean that were used."""
     blocks = [
-        "\n".join([typer.style(hook, bold=True), *map(_entry, of_hook)])
+        "\n".join([typer.style(printable(hook), bold=True), *map(_entry, of_hook)])
         for hook, of_hook in groupby(found, key=lambda row: row.hook)
     ]
     return [*blocks, *_notes(found)]
@@ -45,8 +46,9 @@ def _blocks(found: Sequence[Row]) -> list[str]:
 def _entry(row: Row) -> str:
     clash = "  CLASH" if row.clash else ""
     options = f"  [{row.options_text}]" if row.options_text else ""
-    name = typer.style(row.name, fg="cyan")
-    return f"  {name}  ({row.distribution} {row.version}){options}{clash}\n      {row.description.summary or '?'}"
+    name = typer.style(printable(row.name), fg="cyan")
+    rest = f"({row.distribution} {row.version}){options}{clash}\n      {row.description.summary or '?'}"
+    return f"  {name}  {printable(rest)}"
 
 
 def _notes(found: Sequence[Row]) -> list[str]:

@@ -112,10 +112,9 @@ def ablate(
     one text under every strategy: windows with and without sinks, windows by head class, the same windows dealt to
     heads at random, and the full cache. Heads are classified on the text after the tokens that are scored.
     """
-    from rich.console import Console
-
     from headwise.errors import BudgetError, DataError
     from headwise_lab.commands.sweeping import carry_out, plans_of
+    from headwise_lab.terminal import Terminal
 
     if study not in STUDIES:
         raise DataError(
@@ -146,7 +145,7 @@ def ablate(
         lambda folder: plans_of(sweep, folder, BudgetError),
         out,
         f"study {study}",
-        Console(stderr=True),
+        Terminal(stderr=True),
         title=sweep.title,
     )
 

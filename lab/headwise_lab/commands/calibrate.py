@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Batch, Data, Device, Dtype, Model
 
@@ -85,7 +86,7 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
 
     if data is None:
         if seed == 0:
-            typer.echo("warning: these are the questions `headwise run` asks; evaluate with another --seed", err=True)
+            say("warning: these are the questions `headwise run` asks; evaluate with another --seed", err=True)
         return questions_of(asked, limit=limit, seed=seed)
     every = questions_of(asked, data=data)
     rest = len(every) - limit
@@ -93,9 +94,7 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
         raise DataError(
             f"{data} has {len(every)} questions, and some have to be left to evaluate on; give a smaller --limit"
         )
-    typer.echo(
-        f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most", err=True
-    )
+    say(f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most", err=True)
     return every[-limit:]
 
 
@@ -116,12 +115,12 @@ def _numbers(text: str | None, count: int) -> tuple[int, ...]:
 
 def _with_progress(inputs: Inputs, layers: tuple[int, ...], **more: Any) -> HeadWeights:
     """Measure with a bar on the error stream."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from headwise_lab.heads.calibration import calibrate as measure
+    from headwise_lab.terminal import Terminal
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
         total = len(inputs) * len(layers) * inputs.loaded.geometry.heads
         task = progress.add_task("leaving heads out", total=total)
         return measure(inputs, layers, advance=lambda count: progress.advance(task, count), **more)
@@ -141,10 +140,10 @@ def _writing(out: Path) -> Iterator[None]:
 
 def _tell(found: HeadWeights, out: Path) -> None:
     """The strongest heads, and where the file is."""
-    from rich.console import Console
+    from headwise_lab.terminal import Terminal
 
     source = found.source
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Terminal(soft_wrap=True)
     console.print(
         f"{found.model} on {source['n']} questions of {source['benchmark']}; the right answers' loss is"
         f" {source['loss']:.3f} nats\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 from headwise.reading import given_path
 from headwise_lab.commands.options import Attention, Device, Dtype, LanguageModel, Text, TextTokens
 
@@ -85,16 +86,17 @@ def _writing(out: Path) -> Iterator[None]:
 
 def _warn_beyond(longest: int, tokens: int) -> None:
     if tokens > longest:
-        typer.echo(f"warning: {tokens} tokens are more than the {longest} positions the model was made for", err=True)
+        say(f"warning: {tokens} tokens are more than the {longest} positions the model was made for", err=True)
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on the error stream that follows one measurement after the other."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    from headwise_lab.terminal import Terminal
+
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
         task = progress.add_task("reading")
         yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
@@ -108,12 +110,12 @@ def _tell(profile: HeadProfile, agreement: Agreement | None, out: Path, as_json:
         files = {"profile": str(out), "picture": str(picture)}
         answer(json.dumps({**record(profile, agreement), **files}, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
+    from headwise_lab.terminal import Terminal
 
     layers, heads = profile.labels.labels.shape
     table = summary_table(profile)
-    needed = Console(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
-    console = Console(width=max(Console().width, needed), soft_wrap=True, highlight=False, markup=False)
+    needed = Terminal(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
+    console = Terminal(width=max(Terminal().width, needed), soft_wrap=True)
     console.print(f"{profile.model}, {layers} layers x {heads} heads, by {profile.strategy} on {profile.text}\n")
     console.print(table)
     if agreement is not None:

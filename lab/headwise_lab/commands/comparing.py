@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-import typer
 
 from headwise.errors import DataError
 from headwise.output import answer
+from headwise.printing import say
 
 if TYPE_CHECKING:
     from headwise_lab.report.sides import Side
@@ -42,17 +42,17 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
         compared = compare_all(sides, options.by, allow_different=options.allow_different)
         written = [] if options.out is None else write(compared, options.out, options.title)
     for warning in compared.warnings:
-        typer.echo(f"warning: {_as_called(warning, sides)}", err=True)
+        say(f"warning: {_as_called(warning, sides)}", err=True)
     if options.as_json:
         told = [as_dict(part, pair) for part in compared.parts for pair in part.pairs]
         answer(json.dumps(told, ensure_ascii=False))
         return
     for part in compared.parts:
-        typer.echo("\n".join(heading(part, folders[0])))
+        say("\n".join(heading(part, folders[0])))
         _print(terminal(part))
     if options.out is not None:
         shown = options.out / "report.html" if len(written) > 1 else options.out
-        typer.echo(f"Wrote {shown}" + (f" and {len(written) - 1} more files beside it." if len(written) > 1 else "."))
+        say(f"Wrote {shown}" + (f" and {len(written) - 1} more files beside it." if len(written) > 1 else "."))
 
 
 def _check(out: Path, *, overwrite: bool) -> None:
@@ -93,7 +93,7 @@ def _as_called(told: str, sides: Sequence[Side]) -> str:
 
 def _print(table: object) -> None:
     """Print a table that a narrow terminal wraps rather than cuts off."""
-    from rich.console import Console
+    from headwise_lab.terminal import Terminal
 
-    needed = Console(width=1000).measure(table).maximum  # type: ignore[arg-type]
-    Console(width=max(Console().width, needed), soft_wrap=True, highlight=False).print(table)
+    needed = Terminal(width=1000).measure(table).maximum  # type: ignore[arg-type]
+    Terminal(width=max(Terminal().width, needed), soft_wrap=True).print(table)

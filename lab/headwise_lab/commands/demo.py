@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from headwise_lab.sweeps.plan import Plan
+    from headwise_lab.terminal import Terminal
 
 BENCHMARKS = ("shapes-gqa", "shapes-textvqa")
 KEEP = 16  # a ninth of demo-llava's 144 visual tokens
@@ -38,11 +37,10 @@ def demo(
     model, all heads (FastV), random heads and tokens dropped without looking stand beside them. demo-pythia, and
     smollm2 where its wheel is installed, read a text with a full cache and with less of it.
     """
-    from rich.console import Console
-
     from headwise_lab.commands.sweeping import carry_out
+    from headwise_lab.terminal import Terminal
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
 
     def plans(folder: Path) -> list[Plan]:
         pruning = _pruning(keep, limit, seed)
@@ -83,7 +81,7 @@ def _language_models() -> list[str]:
     return ["demo-pythia", *(["smollm2"] if installed() else [])]
 
 
-def _reading(name: str, folder: Path, console: Console) -> Plan | None:
+def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
     """The KV study in miniature on one language model; one that cannot be loaded is left out, and that is said."""
     import attrs
 

@@ -29,19 +29,18 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
         records, _ = read_records(folder)
         tables = _tables(records, folder)
     for warning in paths.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", soft_wrap=True)
     output = _wide_enough(tables)
     for table in tables:
         output.print(table)
         output.print()
     for finding in paths.findings:
-        output.print(finding, markup=False)
+        output.print(finding)
     refused = f" {tally.refused} could not be run; the report says why." if tally.refused else ""
     output.print(f"\n{tally.ran} trials run, {tally.found} were there already.{refused}")
     output.print(
         f"Report: {store.folder / paths.html.name}"
         f" (also report.md, results.jsonl, tables/ and figures/ in {store.folder})",
-        markup=False,
     )
     if tally.failed:
         what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"

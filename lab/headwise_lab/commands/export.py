@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.printing import say
 from headwise.reading import given_path
 
 
@@ -41,6 +42,6 @@ def export(
         tables, warnings = exporting.read_tables(local)
         exporting.export(tables, paths, to)
     for warning in warnings:
-        typer.echo(f"warning: {warning.replace(str(local), str(given))}", err=True)
+        say(f"warning: {warning.replace(str(local), str(given))}", err=True)
     written = paths if out is not None else [given / path.name for path in paths]
-    typer.echo(f"Wrote {' and '.join(map(str, written))}.")
+    say(f"Wrote {' and '.join(map(str, written))}.")

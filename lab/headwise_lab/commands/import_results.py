@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 
 if TYPE_CHECKING:
     from headwise_lab.store import Store
@@ -50,7 +51,7 @@ def import_results(
             records, notes = records_of(read_run(path), metric or ())
             found += records
             for note in notes:
-                typer.echo(f"warning: {note}", err=True)
+                say(f"warning: {note}", err=True)
     store = _opened(place(out))
     new = [(record, outcomes) for record, outcomes in found if record["id"] not in store.records]
     for record, outcomes in new:
@@ -58,8 +59,8 @@ def import_results(
     if as_json:
         answer(json.dumps([record for record, _ in found], indent=2, ensure_ascii=False))
     else:
-        typer.echo("\n".join(described(found)))
-    typer.echo(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
+        say("\n".join(described(found)))
+    say(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
 
 
 def _at_hand(file: str, copies: ExitStack) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def needle(
     prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
     store = Store.open(to, "needle") if to is not None else None
     for warning in store.warnings if store else ():
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     measured = _measure(loaded, recipes, prompts, grid, batch=batch, profile=profile, store=store)
     records = [record for record, _ in measured]
     if as_json:
@@ -202,4 +203,4 @@ def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     with at_hand(folder, writes=True) as local:
         drawn = [draw(record, local / "figures") for record in records]
     for path in drawn:
-        typer.echo(f"heat map: {folder / 'figures' / path.name}", err=True)
+        say(f"heat map: {folder / 'figures' / path.name}", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 from headwise_lab.commands.options import (
     Attention,
     Device,
@@ -69,7 +70,7 @@ def ppl(
     asked = tokens_of(loaded.tokenizer, text, tokens)
     store = Store.open(to, "ppl") if to is not None else None
     for warning in [*(store.warnings if store else ()), *_warnings(loaded, tokens)]:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     measured = _measure(loaded, asked, recipes, store=store, profile=profile, chunk=chunk)
     compared = [_compared(one, measured[0]) for one in measured]
     if as_json:
@@ -78,7 +79,7 @@ def ppl(
     else:
         _print([record for record, _ in measured], compared)
     if store is not None:
-        typer.echo(f"stored in {out}", err=True)
+        say(f"stored in {out}", err=True)
 
 
 def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:

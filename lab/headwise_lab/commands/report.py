@@ -10,6 +10,7 @@ import typer
 
 from headwise.errors import DataError
 from headwise.output import answer
+from headwise.printing import say
 from headwise.reading import given_path
 
 BY = "model,benchmark,strategies,settings,budget"
@@ -114,10 +115,10 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
         answer(json.dumps(told, ensure_ascii=False))
         return
     for warning in paths.warnings:
-        typer.echo(f"warning: {warning.replace(str(local), str(folder))}", err=True)
+        say(f"warning: {warning.replace(str(local), str(folder))}", err=True)
     for finding in paths.findings:
-        typer.echo(finding)
-    typer.echo(
+        say(finding)
+    say(
         f"Wrote {named(paths.markdown)}, {named(paths.html)}, {len(paths.tables)} tables and {len(paths.figures)}"
         " figures, each as PNG, SVG and PDF."
     )

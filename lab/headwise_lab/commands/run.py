@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 from headwise_lab.commands.options import (
     Aggregate,
     Attention,
@@ -77,31 +78,32 @@ def run(
     inputs.check()
     store = Store.open(folder, "run") if folder is not None else None
     for warning in store.warnings if store else ():
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose answers only a server knows
         path = _with_progress(submit, setting, inputs, folder)
-        typer.echo(f"submission written: {path}")
+        say(f"submission written: {path}")
         return
     record, outcomes = _with_progress(run_trial, setting, inputs, folder)
     for figure, reason in record.get("unmeasured", {}).items():
-        typer.echo(f"warning: {figure} could not be measured: {reason}", err=True)
+        say(f"warning: {figure} could not be measured: {reason}", err=True)
     if store is not None:
         store.add(record, outcomes)
     answer(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
-        typer.echo(f"stored in {out}", err=True)
+        say(f"stored in {out}", err=True)
     if folder is not None and getattr(asked, "judged", False):
         said = [outcome["prediction"] for outcome in outcomes]
-        typer.echo(f"answers to judge: {keep_answers(asked, inputs.questions, said, folder, record['id'])}", err=True)
+        say(f"answers to judge: {keep_answers(asked, inputs.questions, said, folder, record['id'])}", err=True)
 
 
 def _with_progress(run_trial: Any, setting: Any, inputs: Any, folder: Any) -> Any:
     """Run with a bar on the error stream, which leaves the output to the record; answers stay in ``folder``."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    from headwise_lab.terminal import Terminal
+
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
         task = progress.add_task(inputs.benchmark.name, total=len(inputs))
         return run_trial(setting, inputs, folder, lambda rows: progress.advance(task, rows))
 

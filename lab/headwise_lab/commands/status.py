@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
+from headwise.printing import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,22 +24,21 @@ def status(
 
     Reads the plan and the records, while the sweep runs or after it ended in any way, and changes nothing.
     """
-    from rich.console import Console
-
     from headwise_lab.places import place
     from headwise_lab.sweeps.status import look
+    from headwise_lab.terminal import Terminal
 
     found = look(place(folder))
     if as_json:
         answer(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
         return
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(sentence(found), markup=False)
+        say(f"warning: {warning}", err=True)
+    console = Terminal(soft_wrap=True)
+    console.print(sentence(found))
     console.print(table(found))
     for line in details(found):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def sentence(found: Status) -> str:

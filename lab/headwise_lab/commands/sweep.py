@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.printing import say
 from headwise_lab.commands.options import Data
 
 if TYPE_CHECKING:
@@ -59,12 +60,11 @@ def sweep(
     missing runs. What fails is recorded and tried again. `headwise status DIR` tells how far it is. Ends with the
     report.
     """
-    from rich.console import Console
-
     from headwise.errors import DataError
     from headwise_lab.commands.sweeping import carry_out, overridden, plans_of, tell
     from headwise_lab.sweeps.executor import executor as executor_called
     from headwise_lab.sweeps.reading import read
+    from headwise_lab.terminal import Terminal
 
     if out is None and not dry_run:
         raise DataError("a sweep needs --out DIR, or --plan to look at its trials only")
@@ -78,7 +78,7 @@ def sweep(
         "dtype": dtype,
     }
     found = overridden(read(file), {key: value for key, value in given.items() if value})
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if dry_run or out is None:
         plans = plans_of(found, None)
         tell(console, *(remark for plan in plans for remark in plan.told))
@@ -114,6 +114,6 @@ def _show(plans: Sequence[Plan], part: Part | None) -> None:
 
     trials = numbered(plans, part)
     for trial in trials:
-        typer.echo(f"{trial.id}  {trial.label}{f': not run: {trial.refused}' if trial.refused else ''}")
+        say(f"{trial.id}  {trial.label}{f': not run: {trial.refused}' if trial.refused else ''}")
     refused = sum(trial.refused is not None for trial in trials)
-    typer.echo(f"{len(trials)} trials, {refused} of which cannot be run")
+    say(f"{len(trials)} trials, {refused} of which cannot be run")

@@ -95,4 +95,4 @@ def plans_of(sweep: SweepFile, folder: Path | None, may_refuse: type[HeadwiseErr
 def tell(console: Console, *sentences: str) -> None:
     """Print sentences as they are."""
     for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)

@@ -45,9 +45,8 @@ def tune(
     The front of the search is measured again on questions that it has not seen, beside FastV and random tokens at the
     same processed averages. Interrupt it in any way and run the same line again: it goes on, and ends at --trials.
     """
-    from rich.console import Console
-
     from headwise_lab.commands.sweeping import overridden
+    from headwise_lab.terminal import Terminal
     from headwise_lab.tuning.progress import Progress
     from headwise_lab.tuning.reading import read
     from headwise_lab.tuning.running import Wanted
@@ -57,7 +56,7 @@ def tune(
     given |= {"seed": seed, "batch": batch, "device": device, "dtype": dtype}
     _check(sampler, cost)
     file = overridden(read(space), {key: value for key, value in given.items() if value is not None})
-    console, folder = Console(stderr=True), _folder(out)
+    console, folder = Terminal(stderr=True), _folder(out)
     wanted = Wanted(
         out=folder,
         trials=trials,
@@ -69,7 +68,7 @@ def tune(
     try:
         outcome = run(file, wanted, Progress(console))
     except KeyboardInterrupt:
-        console.print(f"Stopped; finished trials are in {out}, run the same line again to go on.", markup=False)
+        console.print(f"Stopped; finished trials are in {out}, run the same line again to go on.")
         raise
     _show(outcome, folder)
 
@@ -106,19 +105,18 @@ def _command(space: str, file: SpaceFile, chosen: dict[str, Any]) -> str:
 
 
 def _show(outcome: Outcome, out: Path) -> None:
-    from rich.console import Console
-
     from headwise.errors import HeadwiseError
+    from headwise_lab.terminal import Terminal
     from headwise_lab.tuning.page import terminal
 
     if not outcome.found:
         reason = next((reason for _, _, reason in outcome.failures), "there was no trial")
         raise HeadwiseError(f"no point of the space could be measured; the first reason: {reason}")
     table = terminal(outcome)
-    width = max(Console().width, Console(width=1000).measure(table).maximum)
-    output = Console(width=width, soft_wrap=True, highlight=False)
+    width = max(Terminal().width, Terminal(width=1000).measure(table).maximum)
+    output = Terminal(width=width, soft_wrap=True)
     output.print(table)
     output.print()
     for sentence in outcome.sentences():
-        output.print(sentence, markup=False)
-    output.print(f"\nReport: {out / 'tune.html'} (also tune.md, results.jsonl, tables/ and figures/)", markup=False)
+        output.print(sentence)
+    output.print(f"\nReport: {out / 'tune.html'} (also tune.md, results.jsonl, tables/ and figures/)")

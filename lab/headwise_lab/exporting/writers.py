@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
+from headwise_lab.csv_cells import CsvRows
 from headwise_lab.exporting.columns import BOOLEAN, INTEGER, REAL, TEXT
 from headwise_lab.exporting.tables import Table
 from headwise_lab.whole_files import whole
@@ -50,13 +50,17 @@ def export(tables: Sequence[Table], paths: Sequence[Path], to: str) -> None:
 
 
 def _csv(tables: Sequence[Table], places: Sequence[Path]) -> None:
-    """UTF-8 with a header; nothing is an empty cell, truth is ``true`` or ``false``, numbers read back as they were."""
+    """UTF-8 with a header; nothing is an empty cell, truth is ``true`` or ``false``, numbers read back as they were.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
     for table, place in zip(tables, places, strict=True):
         with place.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(table.columns)
+            written = CsvRows(stream)
+            written.add(table.columns)
             for rows in table.batches():
-                writer.writerows([_plain(value) for value in row.values()] for row in rows)
+                for row in rows:
+                    written.add(map(_plain, row.values()))
 
 
 def _plain(value: Any) -> Any:

@@ -111,10 +111,11 @@ def _fill(source: Source, workplace: Path, layout: Layout, benchmark: Benchmark,
 @contextmanager
 def _progress(told: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on the error stream; without a total it only shows that rows arrive."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    from headwise_lab.terminal import Terminal
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
         task = progress.add_task(told, total=total)
         yield lambda rows: progress.advance(task, rows)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from headwise_lab.report.statistics import Difference
+from headwise_lab.terminal import Terminal
 
 CLEAR = "*"
 LONGEST = 60  # characters of a strategy text in a progress bar
@@ -21,17 +22,17 @@ def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(text.replace("[", r"\[") for text in row))
+        table.add_row(*row)
     return table
 
 
 def show(table: Table, notes: Sequence[str]) -> None:
     """Print a table at its full width, and sentences below it."""
-    needed = Console(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
-    output = Console(width=max(Console().width, needed), soft_wrap=True, highlight=False)
+    needed = Terminal(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
+    output = Terminal(width=max(Terminal().width, needed), soft_wrap=True)
     output.print(table)
     for note in notes:
-        output.print(f"\n{note}", markup=False)
+        output.print(f"\n{note}")
 
 
 def with_error(value: float, error: float | None, digits: int = 2) -> str:
@@ -52,11 +53,11 @@ def difference(found: Difference, scale: float = 100.0, digits: int = 1) -> str:
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Bars on the error stream, which leaves the output to results: call with a name and a total for a new bar."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
 
         def bar(name: str, total: int) -> Callable[[int], None]:
             shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
-            task = progress.add_task(shown.replace("[", r"\["), total=total)
+            task = progress.add_task(escape(shown), total=total)
             return lambda done: progress.update(task, completed=done)
 
         yield bar

@@ -10,7 +10,13 @@ import matplotlib
 
 from headwise_lab.report.figures import INK, new_canvas, save
 
-_STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "text.color": INK}
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+}
 _DARK = 0.55  # shares below this have a cell so dark that their figure is written in white
 
 

@@ -13,7 +13,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 
+from headwise.printing import printable
 from headwise_lab.report.comparison import BASELINE, CONTROL, Cell, Comparison, Row
 
 GREY = "#8a8f98"
@@ -30,6 +32,7 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a name begins no formula
 }
 _DPI = 130
 
@@ -61,6 +64,8 @@ class Figure:
 
 def save(canvas: Canvas, path: Path) -> None:
     """Write a PNG; no time stamp inside, so equal records give equal files."""
+    for text in canvas.findobj(Text):
+        text.set_text(printable(text.get_text()))
     canvas.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
 
 

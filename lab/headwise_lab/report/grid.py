@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from headwise.printing import printable
+from headwise_lab.csv_cells import CsvRows
 from headwise_lab.report.latex import latex, latex_text
 
-__all__ = ["SIGNS", "Grid", "Mark", "comma_separated", "grid_csv", "latex", "latex_text", "markdown", "markdown_text"]
+__all__ = [
+    "SIGNS", "Grid", "Mark", "comma_separated", "fenced", "grid_csv", "latex", "latex_text", "markdown",
+    "markdown_line", "markdown_text",
+]  # fmt: skip
 
 SIGNS = {"same": "≈", "better": "↑", "worse": "↓"}
 """How a verdict is written where there is no colour."""
+
+_ALIVE = re.compile(r"[\\|<>*`~\[\]]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|:(?=//)|(?<=www)\.")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_BEGINS = re.compile(r"^([0-9]+(?=[.)])|(?=[#+=-]))(.)")
 
 
 @attrs.frozen
@@ -83,18 +92,30 @@ def _markdown_cell(mark: Mark) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that a Markdown table takes literally."""
-    for letter, escape in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("\n", " ")):
-        text = text.replace(letter, escape)
-    return text
+    """Text that Markdown takes literally, within a line or a cell: no link, picture, tag, emphasis or bar is left."""
+    text = _ALIVE.sub(lambda found: _ENTITIES.get(found[0]) or f"\\{found[0]}", " ".join(text.splitlines()))
+    return printable(text.replace("\t", " "))
+
+
+def markdown_line(text: str) -> str:
+    """As ``markdown_text``, at the beginning of a line: no heading, list or quotation begins there either."""
+    text = markdown_text(text.strip())
+    return _BEGINS.sub(r"\1\\\2", text)
+
+
+def fenced(text: str) -> str:
+    """A block of code, which ends where it should, whatever is in it."""
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
+    return f"{fence}\n{printable(text)}\n{fence}"
 
 
 def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV of plain rows; what a row lacks is left empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(header), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    written = CsvRows(buffer)
+    written.add(header)
+    for row in rows:
+        written.add(row.get(name, "") for name in header)
     return buffer.getvalue()
 
 

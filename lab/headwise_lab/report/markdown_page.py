@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headwise_lab.report.content import Content, Section, pictures
 from headwise_lab.report.figures import Figure
-from headwise_lab.report.grid import Grid, markdown, markdown_text
+from headwise_lab.report.grid import Grid, markdown, markdown_line, markdown_text
 
 if TYPE_CHECKING:
     from headwise_lab.kv.section import KvSection
@@ -21,7 +21,7 @@ KV_LEGEND = "≈ indistinguishable, ↑ better, ↓ worse, - nothing to compare 
 def markdown_page(content: Content) -> str:
     """The whole page."""
     blocks = [f"# {markdown_text(content.title)}", _origin(content)]
-    blocks += [f"> {markdown_text(warning)}" for warning in content.warnings]
+    blocks += [f"> {markdown_line(warning)}" for warning in content.warnings]
     blocks += ["## Findings", _bullets(content.findings)]
     if content.sections:
         blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
@@ -30,7 +30,7 @@ def markdown_page(content: Content) -> str:
     for part in content.methods.sections:
         blocks += _methods_section(part)
     for grid in filter(None, (content.methods.refusals, content.total_wins, *content.others)):
-        blocks += [f"## {grid.title}", markdown(grid), grid.caption]
+        blocks += [f"## {markdown_text(grid.title)}", markdown(grid), markdown_line(grid.caption)]
     for kv in content.kv.sections:
         blocks += _kv_section(kv)
     blocks += ["## How to read this"]
@@ -38,7 +38,7 @@ def markdown_page(content: Content) -> str:
     blocks += [content.methods.method] if content.methods.sections else []
     blocks += [content.kv.method] if content.kv.runs else []
     for grid in [content.records] * bool(content.trials) + [content.kv.records] * bool(content.kv.runs):
-        blocks += [f"## {grid.title}", markdown(grid)]
+        blocks += [f"## {markdown_text(grid.title)}", markdown(grid)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -47,7 +47,7 @@ def _origin(content: Content) -> str:
 
 
 def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences) or "- There is nothing to compare."
+    return "\n".join(f"- {markdown_line(sentence)}" for sentence in sentences) or "- There is nothing to compare."
 
 
 def _best(section: Section) -> str:
@@ -59,14 +59,14 @@ def _section(section: Section) -> list[str]:
     blocks = [
         f"## {markdown_text(section.scores.title)}",
         markdown(section.scores),
-        f"{section.scores.caption.rstrip('.')}. {LEGEND}",
+        f"{markdown_line(section.scores.caption.rstrip('.'))}. {LEGEND}",
         *(_figure(figure) for figure in pictures(section)),
         _grid("Difference to all heads, paired ± SE", section.differences),
         "### Wins",
         _wins(section),
     ]
     if section.overlap:
-        blocks += [_grid("Kept tokens", section.overlap), section.overlap.caption]
+        blocks += [_grid("Kept tokens", section.overlap), markdown_line(section.overlap.caption)]
     return blocks
 
 
@@ -74,10 +74,13 @@ def _methods_section(part: MethodsSection) -> list[str]:
     return [
         f"## {markdown_text(part.title)}",
         markdown(part.main),
-        part.main.caption,
+        markdown_line(part.main.caption),
         METHODS_LEGEND if part.methods else "",
         *(_figure(figure) for figure in pictures(part)),
-        *(f"{_grid(markdown_text(grid.title), grid)}\n\n{grid.caption}".rstrip() for grid in part.others),
+        *(
+            f"{_grid(markdown_text(grid.title), grid)}\n\n{markdown_line(grid.caption)}".rstrip()
+            for grid in part.others
+        ),
     ]
 
 
@@ -85,7 +88,7 @@ def _kv_section(part: KvSection) -> list[str]:
     return [
         f"## {markdown_text(part.title)}",
         markdown(part.main),
-        f"{part.main.caption} {KV_LEGEND}",
+        f"{markdown_line(part.main.caption)} {KV_LEGEND}",
         *(_figure(figure) for figure in part.figures),
         *(_grid(markdown_text(grid.title), grid) for grid in part.others),
     ]

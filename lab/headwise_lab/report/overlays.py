@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from headwise.printing import printable
 from headwise_lab.report.choices import Choice, Outcome, placed
 from headwise_lab.report.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.squares import Box, square
@@ -79,20 +80,15 @@ def _show(panel: Any, picture: np.ndarray[Any, Any], boxes: Sequence[Box]) -> No
         side.set_linewidth(0.6)
 
 
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
-    return text.replace("$", r"\$")
-
-
 def _question(question: Outcome) -> str:
     text = str(question.get("question") or "").splitlines()[0] if question.get("question") else ""
     answers = question.get("answers") or ()
     wanted = f"\n→ {answers[0]}" if answers else ""
-    return _plain("\n".join(textwrap.wrap(text, 28)[:3]) + wanted)
+    return printable("\n".join(textwrap.wrap(text, 28)[:3]) + wanted)
 
 
 def _answer(outcome: Outcome) -> str:
     sign = "✓" if outcome["score"] >= 0.999 else ("✗" if outcome["score"] <= 0 else "~")
     recall = outcome.get("recall")
     covered = f"\nrecall {recall:.2f}" if isinstance(recall, int | float) else ""
-    return _plain(f"{sign} {textwrap.shorten(str(outcome.get('prediction') or ''), 22, placeholder='…')}{covered}")
+    return printable(f"{sign} {textwrap.shorten(str(outcome.get('prediction') or ''), 22, placeholder='…')}{covered}")

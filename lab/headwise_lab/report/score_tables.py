@@ -6,6 +6,7 @@ token cell is filled on the first row of its group only, the best figure is bold
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -150,7 +151,7 @@ def plain(text: str) -> str:
 
 def unescaped(text: str) -> str:
     """Markdown escapes undone."""
-    return re.sub(r"\\([\\|*_])", r"\1", text).replace("&lt;", "<")
+    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))
 
 
 def _figure(cell: str, where: str) -> Figure | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 
+from headwise.reading import shortened
 from headwise_lab.records import is_kv
 from headwise_lab.report.choices import Choice
 from headwise_lab.report.comparison import slugs
@@ -23,6 +24,7 @@ from headwise_lab.report.trials import Trial
 MOST = 30
 """Pairs that a picture shows; the largest differences come first."""
 
+LONGEST = 100  # letters of a label
 _COLOURS = {"better": "#147d64", "worse": "#ba2525", "no difference": GREY}
 
 
@@ -37,7 +39,7 @@ def differences(against: Against, folder: Path) -> Figure:
         panel.axvline(0, color=INK, linewidth=1)
         for line, pair in enumerate(shown):
             _line(panel, line, pair)
-        panel.set_yticks(range(len(shown)), [label(against, pair) for pair in shown], fontsize=8)
+        panel.set_yticks(range(len(shown)), [shortened(label(against, pair), LONGEST) for pair in shown], fontsize=8)
         panel.set_ylim(len(shown) - 0.4, -0.6)
         panel.set_xlabel(f"{against.letter} - A")
         panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.facts import known
-from headwise_lab.report.grid import Grid, Mark, markdown, markdown_text
+from headwise_lab.report.grid import Grid, Mark, markdown, markdown_line, markdown_text
 from headwise_lab.report.inference import CONFIDENCE
 from headwise_lab.report.side_by_side import Pair
 from headwise_lab.report.statistics import LEVEL
@@ -136,8 +136,8 @@ def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[s
     for against in compared:
         shown = grid(against)
         lines += [f"## {markdown_text(shown.title)}", ""] if len(compared) > 1 else []
-        lines += [f"> {markdown_text(warning)}\n" for warning in against.warnings]
-        lines += [f"* {markdown_text(line)}" for line in heading(against, left)]
+        lines += [f"> {markdown_line(warning)}\n" for warning in against.warnings]
+        lines += [f"* {markdown_line(line)}" for line in heading(against, left)]
         lines += ["", markdown(shown), "", *(f"{line}\n" for line in pictures.get(against.slug, ()))]
     return "\n".join([*lines, METHOD, ""])
 

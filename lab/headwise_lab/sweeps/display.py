@@ -41,7 +41,7 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """Print above the bar."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(sentence, soft_wrap=True)
 
     def found(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """A trial need not be run."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.figures import Figure as Picture
-from headwise_lab.report.grid import Grid, Mark, markdown, markdown_text
+from headwise_lab.report.grid import Grid, Mark, fenced, markdown, markdown_line, markdown_text
 from headwise_lab.report.inference import Comparison
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.judging import Figure, Judged
@@ -55,12 +55,12 @@ def markdown_page(outcome: Outcome, picture: Picture) -> str:
     """The whole page."""
     blocks = [
         f"# {markdown_text(outcome.title)}",
-        "\n".join(f"- {markdown_text(sentence)}" for sentence in outcome.sentences()),
+        "\n".join(f"- {markdown_line(sentence)}" for sentence in outcome.sentences()),
         f"![{markdown_text(picture.caption)}](figures/{picture.path.name})\n\n*{markdown_text(picture.caption)}*",
     ]
     for grid in grids(outcome):
-        blocks += [f"## {grid.title}", markdown(grid), grid.caption]
-    blocks += ["## How to read this", METHOD, f"```\n{outcome.command}\n```"]
+        blocks += [f"## {markdown_text(grid.title)}", markdown(grid), markdown_line(grid.caption)]
+    blocks += ["## How to read this", METHOD, fenced(outcome.command)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 

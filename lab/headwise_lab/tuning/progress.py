@@ -75,4 +75,4 @@ class Progress:
 
     def say(self, sentence: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(sentence, soft_wrap=True)
