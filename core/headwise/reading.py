@@ -102,6 +102,17 @@ def json_of(text: str, what: str, *, first_line: int = 1) -> Any:
     return found
 
 
+def is_deep(value: Any, most: int) -> bool:
+    """Whether more than ``most`` lists and objects are within each other."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [one for one in level if isinstance(one, list | dict)]
+        if not level:
+            return False
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return True
+
+
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 

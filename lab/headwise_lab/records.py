@@ -7,55 +7,92 @@ error that names the file and the line.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
 from headwise.printing import printable
+from headwise.reading import is_deep
 from headwise_lab.outcomes import ENDING, count, decode
+from headwise_lab.record_schema import has_result, is_kv, is_number, judge
+
+__all__ = [
+    "OUTCOMES", "RECORDS", "compares_methods", "has_outcomes", "has_result", "is_kv", "is_number", "judge",
+    "outcomes_in", "outcomes_path", "read_lines", "read_outcomes", "read_records", "whole_lines",
+]  # fmt: skip
 
 RECORDS = "results.jsonl"
 OUTCOMES = "outcomes"
-
-_SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
-_NEEDED: dict[str, type | tuple[type, ...]] = {
-    "strategies": dict,
-    "benchmark": str,
-    "budget": dict,
-    "heads": dict,
-    "metric": dict,
-    "n": int,
-}
-_OBJECTS = ("settings", "cost", "overlap", "attention", "metrics", "notes", "timing", "versions", "hardware")
-_KV_NEEDED: dict[str, type | tuple[type, ...]] = {
-    "strategies": dict,
-    "text": dict,
-    "metric": dict,
-    "nll": dict,
-    "n": int,
-    "context": (int, float),
-}
-_KV_OBJECTS = ("accuracy", "versions", "hardware")
+LONGEST_LINE, DEEPEST = 2**24, 50  # bytes; lists and objects within each other
+TORN = "The last line of {} is torn and was dropped; the run may be unfinished."
 
 
 def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Records of an output folder and warnings about it; of records with the same id the last one counts.
 
-    Raises DataError where ``results.jsonl`` is missing, holds no whole record, or has a malformed line.
+    A record that is malformed is left out, and a warning names it. Raises DataError where ``results.jsonl`` is missing
+    or holds no record that can be used.
     """
     path = Path(folder) / RECORDS
-    numbered, warnings = read_lines(path)
-    if not numbered:
-        raise DataError(f"{path} holds no whole record; run `headwise run`, `ablate` or `demo` with --out {folder}")
+    numbered, warnings = whole_lines(path)
     records: dict[str, dict[str, Any]] = {}
     for number, record in numbered:
-        _check_record(record, f"{path}:{number}")
+        try:
+            judge(record, f"{path}:{number}")
+        except DataError as error:
+            warnings.append(f"{error}; it was left out.")
+            continue
         records.pop(record["id"], None)
         records[record["id"]] = _of_letters(record)
+    if not records:
+        why = f" ({warnings[0].rstrip('.')})" if warnings else ""
+        raise DataError(
+            f"{path} holds no whole record{why}; run `headwise run`, `ablate` or `demo` with --out {folder}"
+        )
     return list(records.values()), warnings
+
+
+def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """(line number, object) of the lines of a JSONL file that are whole, and warnings about the others.
+
+    Raises DataError where it cannot be read.
+    """
+    pieces = _lines(path)
+    objects: list[tuple[int, dict[str, Any]]] = []
+    warnings: list[str] = []
+    for number, piece in enumerate(pieces, 1):
+        if not piece.strip():
+            continue
+        try:
+            objects.append((number, _object(piece, path, number)))
+        except DataError as error:
+            last = number == len(pieces)  # only a line without its newline can be half-written
+            warnings.append(TORN.format(path.name) if last else f"{error}; it was left out.")
+    return objects, warnings
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
+
+
+def _object(piece: bytes, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object in a line; raises DataError where it is none."""
+    if len(piece) > LONGEST_LINE:
+        raise DataError(f"{path}:{number} is longer than a record: {len(piece)} bytes")
+    where = f"{path}:{number}"
+    try:
+        parsed = json.loads(piece)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON") from error
+    if is_deep(parsed, DEEPEST):
+        raise DataError(f"{where} is nested too deep")
+    if not isinstance(parsed, dict):
+        raise DataError(f"{where} is not a JSON object")
+    return parsed
 
 
 def outcomes_path(folder: Path, identity: str) -> Path:
@@ -91,50 +128,22 @@ def outcomes_in(content: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    """(line number, object) for every line of a JSONL file, and a warning where a torn last line was dropped."""
-    try:
-        pieces = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
-    filled = [(number, piece) for number, piece in enumerate(pieces, 1) if piece.strip()]
+    """(line number, object) for every line of a JSONL file, and a warning where a torn last line was dropped.
+
+    Raises DataError for any other line that is no JSON object.
+    """
+    pieces = _lines(path)
     objects: list[tuple[int, dict[str, Any]]] = []
-    for number, piece in filled:
+    for number, piece in enumerate(pieces, 1):
+        if not piece.strip():
+            continue
         try:
-            parsed = json.loads(piece)
-        except ValueError as error:
-            if number == len(pieces):  # only a line without its newline can be half-written
-                return objects, [f"The last line of {path.name} is torn and was dropped; the run may be unfinished."]
-            raise DataError(f"{path}:{number} is not JSON; remove the line or run the trial again") from error
-        if not isinstance(parsed, dict):
-            raise DataError(f"{path}:{number} is not a JSON object; remove the line or run the trial again")
-        objects.append((number, parsed))
+            objects.append((number, _object(piece, path, number)))
+        except DataError as error:
+            if number == len(pieces):
+                return objects, [TORN.format(path.name)]
+            raise DataError(f"{error}; remove the line or run the trial again") from error
     return objects, []
-
-
-def _check_record(record: dict[str, Any], where: str) -> None:
-    identity = record.get("id")
-    if not (isinstance(identity, str) and _SAFE_ID.fullmatch(identity)):
-        raise DataError(f"{where}: a record needs an id of letters and digits, not {identity!r}")
-    if record.get("study") == "needle":
-        raise DataError(
-            f"{where} is a record of `headwise needle`, which shows its own table and heat maps; give the output folder"
-            " of run, ppl, ablate or demo"
-        )
-    if not has_result(record):
-        return
-    needed, objects = (_KV_NEEDED, _KV_OBJECTS) if is_kv(record) else (_NEEDED, _OBJECTS)
-    for key, kind in needed.items():
-        if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
-            raise DataError(f"{where}: record {identity} has no usable {key!r}: {record.get(key)!r}")
-    for key in objects:
-        if not isinstance(record.get(key, {}), dict | None):
-            raise DataError(f"{where}: {key!r} of record {identity} is not an object: {record[key]!r}")
-    if not all(isinstance(text, str) for text in record["strategies"].values()):
-        raise DataError(f"{where}: the strategies of record {identity} are not all texts: {record['strategies']!r}")
-    if not is_number(record["metric"].get("value")):
-        raise DataError(f"{where}: metric.value of record {identity} is not a finite number: {record['metric']!r}")
-    if is_kv(record) and not (is_number(record["context"]) and record["context"] > 0):
-        raise DataError(f"{where}: the context of record {identity} is no number above 0: {record['context']!r}")
 
 
 def _of_letters(value: Any) -> Any:
@@ -146,26 +155,11 @@ def _of_letters(value: Any) -> Any:
     return [_of_letters(item) for item in value] if isinstance(value, list) else value
 
 
-def has_result(record: Mapping[str, Any]) -> bool:
-    """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
-    return not (record.get("error") or record.get("refused"))
-
-
 def compares_methods(record: Mapping[str, Any]) -> bool:
     """Whether a record belongs to a comparison of whole methods, which has a layout of its own in reports."""
     return record.get("study") == "methods"
 
 
-def is_kv(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of a text read under KV eviction; all others answer the questions of a benchmark."""
-    return "benchmark" not in record and "text" in record
-
-
 def _check_outcome(outcome: dict[str, Any], where: str) -> None:
     if not (isinstance(outcome.get("id"), str) and is_number(outcome.get("score"))):
         raise DataError(f"{where}: an outcome needs a text 'id' and a finite number 'score'")
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

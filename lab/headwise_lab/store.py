@@ -21,6 +21,7 @@ from headwise_lab.answers import forget
 from headwise_lab.manifest import MANIFEST, kind_in, manifest
 from headwise_lab.outcomes import encode
 from headwise_lab.places import is_local, load
+from headwise_lab.record_schema import judge_written
 from headwise_lab.records import has_result
 
 __all__ = ["MANIFEST", "Store", "kind_of"]
@@ -100,6 +101,7 @@ class Store:
         When this returns it is on disk, or stored behind the URL. Raises DataError in one sentence where it cannot be
         written, as on a full disk; what was there before stays as it was.
         """
+        judge_written(record)
         try:
             line = (json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
             content = encode(outcomes) if outcomes else None

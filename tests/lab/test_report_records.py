@@ -53,20 +53,52 @@ def test_a_failed_trial_needs_no_result(tmp_path):
     assert [failed] == read_records(lay(tmp_path, json.dumps(failed) + "\n"))[0]
 
 
+BAD = {
+    "not json\n": "is not JSON",
+    "[1]\n": "is not a JSON object",
+    '{"a": ' * 60 + "1" + "}" * 60 + "\n": "is nested too deep",
+    "[" * 100_000 + "\n": "is not JSON",
+    '{"id": ' + "9" * 5000 + "}\n": "is not JSON",
+    line(id="../../etc/passwd"): "needs an id of letters and digits",
+    line(id="a" * 300): "needs an id of letters and digits",
+    line(id="b", metric={"value": None}): "record b has no usable 'metric.value'",
+    line(id="b", error=3): "error of record b is no text: 3",
+    line(id="b", study="needle"): "is a record of `headwise needle`",
+    line(id="b", benchmark=["x"]): "benchmark of record b is no text",
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_bad_record_is_named_and_left_out_and_the_others_are_reported(tmp_path, bad, place):
+    lines = [line(id="a"), line(id="c")]
+    lines.insert(place, bad)
+    records, warnings = read_records(lay(tmp_path, *lines))
+    assert [record["id"] for record in records] == ["a", "c"]
+    (warning,) = warnings
+    assert f"results.jsonl:{place + 1}" in warning
+    assert BAD[bad] in warning
+    assert warning.endswith("it was left out.")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["\n"], "holds no whole record"),
         (['{"id": "a"'], "holds no whole record"),
-        (["not json\n", line()], r"results\.jsonl:1 is not JSON"),
         (["not json\n"], r"results\.jsonl:1 is not JSON"),
         (["[1]\n"], r"results\.jsonl:1 is not a JSON object"),
-        ([line(), line(id="b", metric={"value": None})], r"results\.jsonl:2: metric.value of record b"),
-        ([line(metric={"value": float("nan")})], "not a finite number"),
-        ([line(strategies={"head_scoring": 3})], "are not all texts"),
+        ([line(metric={"value": None})], r"jsonl:1: record \w+ has no usable 'metric.value': None is not a number"),
+        ([line(metric={"value": float("nan")})], "nan is not a number that can be computed with"),
+        ([line(strategies={"head_scoring": 3})], "no usable 'strategies': 3 is not a text"),
+        ([line(strategies={"head_scoring": ":"})], "no usable 'strategies.head_scoring': strategy text"),
+        ([line(metric={"value": 10**400})], "no usable 'metric.value': 1000"),
+        ([line(seed="0")], "no usable 'seed': '0' is not a whole number"),
+        ([line(versions=["a"])], "no usable 'versions'"),
+        ([line(heads={"mean": "all"})], "no usable 'heads.mean'"),
         ([line(budget=None)], r"no usable 'budget'"),
         ([line(n=True)], r"no usable 'n'"),
-        ([line(cost=[1])], r"'cost' of record .* is not an object"),
+        ([line(cost=[1])], r"no usable 'cost': \[1\] is not an object"),
         ([line(id="../../etc/passwd")], "needs an id of letters and digits"),
     ],
 )

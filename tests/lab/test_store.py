@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 def test_figures_that_are_no_numbers_are_never_written(tmp_path):
     store = Store.open(tmp_path, "demo")
     with pytest.raises(DataError, match="record aa holds a figure that is no finite number"):
-        store.add(record("aa", cost=float("nan")))
+        store.add(record("aa", figure=float("nan")))
     assert not (tmp_path / "results.jsonl").exists()
 
 
@@ -253,7 +253,7 @@ def test_a_write_that_the_system_splits_is_whole(tmp_path, monkeypatch):
     real = os.write
     store = Store.open(tmp_path, "demo")
     monkeypatch.setattr(os, "write", lambda handle, content: real(handle, content[:7]))
-    store.add(record("aa", text="ß" * 40))
+    store.add(record("aa", command="ß" * 40))
     assert [json.loads(line)["id"] for line in (tmp_path / "results.jsonl").read_bytes().splitlines()] == ["aa"]
 
 

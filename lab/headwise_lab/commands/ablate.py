@@ -195,7 +195,7 @@ def _judged(told: dict[str, Any]) -> SweepFile:
     from headwise.errors import DataError
     from headwise_lab.models_io import called
     from headwise_lab.sweeps.schema import Budgets, Grid, Settings, SweepFile, TextTable
-    from headwise_lab.sweeps.values import WrongValue
+    from headwise_lab.wrong_values import WrongValue
 
     def once(values: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for key, value in values.items()}

@@ -67,7 +67,7 @@ def overridden(found: File, given: dict[str, Any]) -> File:
     import attrs
 
     from headwise.errors import DataError
-    from headwise_lab.sweeps.values import WrongValue
+    from headwise_lab.wrong_values import WrongValue
 
     told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     try:

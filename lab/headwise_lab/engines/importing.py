@@ -21,7 +21,7 @@ from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
 from headwise_lab.models_io import NAMES
-from headwise_lab.records import is_number
+from headwise_lab.records import is_number, judge
 
 SCHEMA = 1
 
@@ -43,7 +43,13 @@ def records_of(run: Run, wanted: Sequence[str] = ()) -> tuple[list[tuple[dict[st
         if not figures:
             notes.append(f"{run.path}: task {task} has no figure, as where a server scores the answers; it is left out")
             continue
-        found.append(_record(run, task, figures, who, wanted))
+        record, outcomes = _record(run, task, figures, who, wanted)
+        try:
+            judge(record, f"{run.path}, task {task}")
+        except DataError as error:
+            notes.append(f"{error}; it is left out")
+            continue
+        found.append((record, outcomes))
     return found, notes
 
 
@@ -86,12 +92,12 @@ def _headline(figures: Sequence[Figure], wanted: Sequence[str], worths: Mapping[
 
 def _outcome(line: Mapping[str, Any], score: float) -> Outcome:
     answer = line.get("filtered_resps")
-    pictures = line.get("input_media") or [""]
+    pictures = line.get("input_media")
     return {
         "id": str(line.get("doc_id")),
         "unit": str(line.get("doc_id")),
         "kind": "",
-        "image": str(pictures[0]),
+        "image": str(pictures[0]) if isinstance(pictures, list) and pictures else "",
         "question": _asked(line),
         "answers": [str(line.get("target"))],
         "prediction": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
@@ -119,13 +125,20 @@ def _digest(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _count(run: Run, task: str, lines: Sequence[Mapping[str, Any]]) -> int:
-    told = (run.told.get("n-samples") or {}).get(task) or {}
-    return int(told.get("effective") or len(lines))
+    counts = run.told.get("n-samples")
+    told = counts.get(task) if isinstance(counts, Mapping) else None
+    count = told.get("effective") if isinstance(told, Mapping) else None
+    return count if isinstance(count, int) and count > 0 else len(lines)
 
 
 def _date(told: Any) -> str:
     """Seconds since 1970 (lm-eval) as a date; lmms-eval's date as it is."""
-    return datetime.fromtimestamp(told, UTC).isoformat(timespec="seconds") if is_number(told) else str(told or "")
+    if not is_number(told):
+        return str(told or "")
+    try:
+        return datetime.fromtimestamp(told, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # no year that there is
+        return ""
 
 
 def command(run: Run, task: str) -> str:
@@ -167,9 +180,13 @@ def _who(run: Run) -> dict[str, Any]:
 def _language_model(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
     """What our model wrote into lm-eval's file; what the cache forgets takes the place of a token budget."""
     info = dict(run.config.get(NAME) or {})
-    strategies = {"kv_eviction": "none", **(info.pop("strategies", None) or {})}
+    strategies = info.pop("strategies", None) or {}
+    if not isinstance(strategies, dict):
+        raise DataError(f"the strategies that headwise wrote are an object, not {strategies!r}")
+    strategies = {"kv_eviction": "none", **strategies}
     info["attention_implementation"] = info.pop("attention", None)
-    info["versions"] = told["versions"] | (info.get("versions") or {})
+    versions = info.get("versions")
+    info["versions"] = told["versions"] | (versions if isinstance(versions, dict) else {})
     return {**info, "strategies": strategies, "budget": {"given": f"cache {strategies['kv_eviction']}"}}
 
 

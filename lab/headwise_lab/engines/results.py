@@ -12,6 +12,8 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
+from headwise.reading import is_deep, shortened
+from headwise_lab.json_schema import what_is_wrong
 from headwise_lab.records import is_number, read_lines
 from headwise_lab.report.statistics import mean_and_error
 
@@ -19,6 +21,7 @@ VERSIONS = {"lmms-eval": "lmms_eval_version", "lm-eval": "lm_eval_version"}
 """Harness -> the key of its result files that no other has."""
 
 _SAME = 1e-6  # as a share: means that differ by less are the same
+LARGEST, DEEPEST = 2**28, 50  # bytes; lists and objects within each other
 _PLAIN = ("", "none")  # filters of answers that do nothing
 
 
@@ -81,6 +84,30 @@ class Worth:
     se: float | None
 
 
+@attrs.frozen
+class _Config:
+    """The model, and the circumstances that records tell."""
+
+    model: str | None = None
+    model_args: dict[str, Any] | str | None = None
+    device: str | None = None
+    limit: float | None = None
+    random_seed: int | None = None
+    batch_size: int | str | None = None
+    resolved_cli_args: dict[str, Any] | None = None
+    headwise: dict[str, Any] | None = None
+
+
+@attrs.frozen
+class _ResultFile:
+    """What is read of a result file beside the names of metrics."""
+
+    config: _Config
+    configs: dict[str, Any]
+    results: dict[str, dict[str, Any] | None]
+    throughput: dict[str, Any] | None = None
+
+
 def result_files(paths: Sequence[Path]) -> list[Path]:
     """The result files among files and folders, searched to the bottom; raises DataError where there is none."""
     found: list[Path] = []
@@ -95,16 +122,31 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
 def read_run(path: Path) -> Run:
     """A result file; raises DataError where it cannot be read or no harness we know wrote it."""
     try:
-        content = path.read_bytes()
-        told = json.loads(content)
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give result files or their folder") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    if len(content) > LARGEST:
+        raise DataError(f"{path} is no result file: it has more than {LARGEST} bytes")
+    told = _json(content, path)
     harness = next((name for name, key in VERSIONS.items() if isinstance(told, dict) and key in told), None)
     if harness is None or not all(isinstance(told.get(key), dict) for key in ("results", "configs", "config")):
         raise DataError(f"{path} is no result file of {' or '.join(VERSIONS)}; give what they write to --output_path")
+    found = what_is_wrong(told, _ResultFile)
+    if found:
+        raise DataError(f"{path} is no result file as {harness} writes it: {found[0]}: {found[1]}")
     return Run(path, harness, told, hashlib.sha256(content).hexdigest()[:16])
+
+
+def _json(content: bytes, path: Path) -> Any:
+    """NaN stays, which harnesses write where a figure has no error."""
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {shortened(str(error))}") from error
+    if is_deep(told, DEEPEST):
+        raise DataError(f"{path} is not JSON that a harness writes: it is nested too deep")
+    return told
 
 
 def figures_of(result: Mapping[str, Any]) -> list[Figure]:

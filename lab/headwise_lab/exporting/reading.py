@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
 from headwise_lab.outcomes import decode
-from headwise_lab.records import RECORDS, outcomes_path
-
-_SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")  # it becomes the name of a file
+from headwise_lab.record_schema import SAFE_ID
+from headwise_lab.records import RECORDS, outcomes_path, whole_lines
 
 
 def whole_records(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Id -> record, the last of each, and warnings; raises DataError where there is nothing at all."""
     path = folder / RECORDS
-    try:
-        lines, warnings = whole_lines(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
+    lines, warnings = whole_lines(path)
     found: dict[str, dict[str, Any]] = {}
     for number, record in lines:
         identity = record.get("id")
-        if isinstance(identity, str) and _SAFE_ID.fullmatch(identity):
+        if isinstance(identity, str) and SAFE_ID.fullmatch(identity):
             found.pop(identity, None)
             found[identity] = record
         else:
@@ -45,20 +39,3 @@ def whole_outcomes(folder: Path, identity: str) -> tuple[list[dict[str, Any]], l
         return [], [f"The outcomes of record {identity} cannot be read ({error.strerror}) and were left out."]
     except DataError:
         return [], [f"The outcomes of record {identity} are torn and were left out."]
-
-
-def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    """(line number, object) of the lines of a JSONL file that are whole, and warnings about the others."""
-    lines, warnings = [], []
-    for number, piece in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not piece.strip():
-            continue
-        try:
-            parsed = json.loads(piece)
-        except (ValueError, RecursionError):
-            parsed = None
-        if isinstance(parsed, dict):
-            lines.append((number, parsed))
-        else:
-            warnings.append(f"{path}:{number} is torn or no JSON object and was left out.")
-    return lines, warnings

@@ -17,8 +17,9 @@ import attrs
 from headwise.errors import DataError
 from headwise.reading import text_of
 
-LARGEST = 2**28  # bytes
-_HEADING = re.compile(r"#{1,6}\s+(.+?)\s*(?:评估结果|\bresults)\s*", re.IGNORECASE)
+LARGEST = 2**24  # bytes
+LONGEST_LINE, MOST_DIGITS = 2**14, 40
+"""Letters of a line, and digits of a number: with these limits no pattern takes long."""
 _ANY_HEADING = re.compile(r"#{1,6}\s+\S.*")
 _FIGURE = re.compile(r"(-?\d+(?:\.\d+)?)\s*%?(?:\s*±\s*\S+)?")
 _MISSING = ("", "-", "–", "—")
@@ -71,11 +72,17 @@ class ScoreTable:
 
 
 def read_text(path: Path) -> str:
-    """The text of a document; raises DataError where it cannot be read as UTF-8."""
+    """The text of a document, every run of blanks as one; raises DataError where it cannot be read or has no limits."""
     try:
-        return text_of(Path(path), largest=LARGEST)
+        text = re.sub(r"[^\S\n]+", " ", text_of(Path(path), largest=LARGEST))
     except DataError as error:
         raise DataError(f"{error}; give a Markdown file with tables") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{path}:{number} has {len(line)} letters; a line of a table has at most {LONGEST_LINE}")
+        if re.search(rf"\d{{{MOST_DIGITS + 1}}}", line):
+            raise DataError(f"{path}:{number} has a number of more than {MOST_DIGITS} digits, which is no figure")
+    return text
 
 
 def read_tables(text: str, source: str) -> list[ScoreTable]:
@@ -83,9 +90,9 @@ def read_tables(text: str, source: str) -> list[ScoreTable]:
     lines = text.splitlines()
     tables: list[ScoreTable] = []
     for start, line in enumerate(lines):
-        heading = _HEADING.fullmatch(line.strip())
-        if heading:
-            table = _table_below(unescaped(heading.group(1)), lines, start + 1, source)
+        name = _announced(line)
+        if name:
+            table = _table_below(unescaped(name), lines, start + 1, source)
             tables += [table] if table else []
     if not tables:
         raise DataError(
@@ -98,9 +105,19 @@ def read_tables(text: str, source: str) -> list[ScoreTable]:
 def has_score_tables(text: str) -> bool:
     """Whether a document has a score table under a heading of its own."""
     lines = text.splitlines()
-    return any(
-        _HEADING.fullmatch(line.strip()) and _table_below("", lines, start + 1, "") for start, line in enumerate(lines)
-    )
+    return any(_announced(line) and _table_below("", lines, start + 1, "") for start, line in enumerate(lines))
+
+
+def _announced(line: str) -> str:
+    """The benchmark whose results a heading announces; nothing where it announces none."""
+    if not _ANY_HEADING.fullmatch(line.strip()):
+        return ""
+    title = line.strip().lstrip("#").strip()
+    for ending in ("评估结果", "results"):
+        if title.lower().endswith(ending):
+            name = title[: -len(ending)]
+            return name.strip() if ending != "results" or not name[-1:].isalnum() else ""
+    return ""
 
 
 def _table_below(name: str, lines: Sequence[str], start: int, source: str) -> ScoreTable | None:

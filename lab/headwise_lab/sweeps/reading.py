@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter
-from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
 from headwise.errors import DataError
@@ -18,8 +17,8 @@ from headwise.hints import did_you_mean
 from headwise.reading import local_path, text_of
 from headwise_lab import data
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
-from headwise_lab.sweeps.values import WrongValue
 from headwise_lab.texts import TEXTS
+from headwise_lab.wrong_values import WrongValue, first_problem, keys_of
 
 LARGEST = 2**24  # bytes
 FILES = files("headwise_lab.sweeps") / "files"
@@ -93,7 +92,7 @@ def structured_as(kind: type[T], told: dict[str, Any], where: str) -> T:
     try:
         return _converter().structure(told, kind)
     except (BaseValidationError, WrongValue) as error:
-        path, problem = _first(error)
+        path, problem = first_problem(error)
         raise DataError(f"{where}: {f'{path}: ' if path else ''}{problem}") from error
 
 
@@ -161,43 +160,7 @@ def _table(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
 
     def checked(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
-            raise WrongValue("", f"{value!r} is not a table with keys {', '.join(_keys(kind))}")
+            raise WrongValue("", f"{value!r} is not a table with keys {', '.join(keys_of(kind))}")
         return structure(value, kind)
 
     return checked
-
-
-def _keys(kind: Any) -> list[str]:
-    return [field.name for field in attrs.fields(kind)]
-
-
-def _first(error: BaseException) -> tuple[str, str]:
-    """Dotted path and problem of the first thing that is wrong."""
-    if isinstance(error, BaseValidationError):
-        inner = error.exceptions[0]
-        path, problem = _first(inner)
-        return _joined(_step(inner), path), problem
-    if isinstance(error, ForbiddenExtraKeysError):
-        return _unknown_key(sorted(error.extra_fields)[0], _keys(error.cl))
-    if isinstance(error, WrongValue):
-        return error.path, error.problem
-    return "", " ".join(str(error).split())
-
-
-def _unknown_key(key: str, known: Iterable[str]) -> tuple[str, str]:
-    listed = list(known)
-    return key, f"there is no such key{did_you_mean(key, listed) or ';'} allowed: {', '.join(listed)}"
-
-
-def _step(error: BaseException) -> str:
-    """The key or the number of the item that cattrs was reading."""
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return note.name
-        if isinstance(note, IterableValidationNote):
-            return f"[{note.index}]"
-    return ""
-
-
-def _joined(first: str, rest: str) -> str:
-    return f"{first}{rest}" if not (first and rest) or rest.startswith("[") else f"{first}.{rest}"

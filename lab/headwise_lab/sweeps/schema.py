@@ -10,7 +10,6 @@ from headwise.recipe import AGGREGATES, POSITIONS
 from headwise_lab.models_io import ATTENTIONS, DTYPES
 from headwise_lab.sweeps.values import (
     EVERY,
-    WrongValue,
     at_least,
     each,
     in_unit,
@@ -24,6 +23,7 @@ from headwise_lab.sweeps.values import (
     single,
     within,
 )
+from headwise_lab.wrong_values import WrongValue
 
 STUDIES = ("a", "b", "methods", "kv")
 """Layouts that the report has: head scorers across, query strategies across, whole methods side by side, or texts."""

@@ -16,17 +16,10 @@ from headwise.recipe import named_recipe
 from headwise.registry import Registry, installed
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import names
+from headwise_lab.wrong_values import WrongValue
 
 EVERY = "*"
 """In a list of names: all that are installed."""
-
-
-class WrongValue(ValueError):  # noqa: N818 - a value in a file; the reader of the file makes an error of it
-    """A value that a sweep file cannot have: its dotted path within the table it stands in, and what is wanted."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path, self.problem = path, problem
 
 
 def one_of(allowed: Iterable[str]) -> Any:

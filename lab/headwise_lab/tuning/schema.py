@@ -12,7 +12,6 @@ from headwise_lab.models_io import ATTENTIONS, DTYPES
 from headwise_lab.sweeps.schema import Settings
 from headwise_lab.sweeps.values import (
     EVERY,
-    WrongValue,
     at_least,
     each,
     known_benchmark,
@@ -22,6 +21,7 @@ from headwise_lab.sweeps.values import (
     single,
 )
 from headwise_lab.tuning.ranges import Choice
+from headwise_lab.wrong_values import WrongValue
 
 LIMIT = 200
 """Questions of each benchmark that a search asks, unless told otherwise."""
