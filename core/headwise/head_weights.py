@@ -14,7 +14,7 @@ import numpy as np
 from headwise.errors import DataError
 from headwise.geometry import Geometry
 from headwise.heads import Floats
-from headwise.reading import json_of, text_of
+from headwise.reading import json_of, shortened, text_of
 
 LARGEST = 2**28  # bytes
 _HINT = "make one with `headwise calibrate --out FILE`"
@@ -58,14 +58,16 @@ class HeadWeights:
         try:
             content: dict[str, Any] = json_of(text, "it")
             shape = content["layers"], content["heads"]
+            if not (isinstance(content["model"], str) and isinstance(content["source"], dict)):
+                raise ValueError("its model is no text, or its source no object")
             return cls(
                 model=content["model"],
                 weights=_floats(content["weights"], shape),
                 statistics={name: _floats(values, shape) for name, values in content["statistics"].items()},
                 source=content["source"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is not a file of head weights ({error}); {_HINT}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise DataError(f"{path} is not a file of head weights ({shortened(str(error))}); {_HINT}") from error
 
     @property
     def digest(self) -> str:
@@ -109,4 +111,6 @@ def _floats(rows: Any, shape: tuple[int, int]) -> Floats:
         raise ValueError(f"it says {shape[0]} layers x {shape[1]} heads and holds an array {values.shape}")
     if np.isinf(values).any():
         raise ValueError("a number in it is infinite")
+    if (np.isnan(values).any(axis=1) != np.isnan(values).all(axis=1)).any():
+        raise ValueError("a layer in it was measured in part; null stands for a whole layer")
     return values

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.geometry import Geometry
-from headwise.reading import json_of, text_of
+from headwise.reading import json_of, shortened, text_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -143,6 +143,7 @@ class HeadProfile:
     def from_plain(cls, content: Mapping[str, Any], where: str = "the data") -> HeadProfile:
         """The profile that was made plain; raises DataError naming ``where`` it came from and what is wrong."""
         try:
+            _check_kinds(content)
             labels = HeadLabels(
                 names=tuple(content["classes"]),
                 labels=np.array(content["labels"], dtype=np.int64),
@@ -152,6 +153,9 @@ class HeadProfile:
             )
             mass = _floats(content["mass"])
             check_labels(labels, (content["layers"], content["heads"]))
+            measured = [*labels.statistics.values(), *([] if mass is None else [mass])]
+            if not all(np.isfinite(values).all() for values in measured):
+                raise ValueError("a statistic or a mass is no finite number")
             return cls(
                 model=content["model"],
                 labels=labels,
@@ -160,8 +164,8 @@ class HeadProfile:
                 strategy=content["strategy"],
                 text=content["text"],
             )
-        except (ValueError, KeyError, TypeError, HeadwiseError) as error:
-            raise DataError(f"{where} is not a head profile ({error}); {_HINT}") from error
+        except (ValueError, KeyError, TypeError, OverflowError, HeadwiseError) as error:
+            raise DataError(f"{where} is not a head profile ({shortened(str(error))}); {_HINT}") from error
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON."""
@@ -190,6 +194,26 @@ class HeadProfile:
                 f"the profile of {self.model!r} has {found[0]} layers x {found[1]} heads and {geometry.name} has"
                 f" {wanted[0]} x {wanted[1]}; make one of this model with `headwise classify-heads`"
             )
+
+
+def _check_kinds(content: Mapping[str, Any]) -> None:
+    """Raise ValueError where a field of a plain profile is of another kind."""
+    for key in ("model", "strategy", "text"):
+        if not isinstance(content[key], str):
+            raise ValueError(f"{key} is no text: {content[key]!r}")
+    names, windows, layers = content["classes"], content["windows"], content["labels"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"classes are no list of names: {names!r}")
+    if not (isinstance(windows, list) and all(_is_count(window) for window in windows)):
+        raise ValueError(f"windows are no list of whole numbers above 0: {windows!r}")
+    if not isinstance(content["statistics"], dict):
+        raise ValueError(f"statistics are no object: {content['statistics']!r}")
+    if not all(isinstance(layer, list) and all(type(label) is int for label in layer) for layer in layers):
+        raise ValueError("labels are not whole numbers, layer by layer")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
 
 
 def required(profile: HeadProfile | None, who: str) -> HeadProfile:

@@ -12,9 +12,16 @@ import attrs
 from headwise.errors import DataError, ModelError
 from headwise.geometry import ANY_SIZE, SHAPES, Geometry, most_pictures, shape
 from headwise.original_llava import patches, recognises
-from headwise.reading import json_of, local_path, text_of
+from headwise.reading import json_of, local_path, shortened, text_of
 
 LARGEST = 2**24  # bytes
+MOST = 2**24  # of anything that a configuration counts
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "model_type": (str, "the name of a family"),
+    "architectures": (list, "a list of names"),
+    "layer_types": (list, "a list with a kind for every layer"),
+}
 
 # A saved configuration leaves out what equals the default of its class in transformers; LLaVA-1.5-7B saves hardly
 # anything of its language model.
@@ -64,9 +71,14 @@ def read_geometry(path: Path) -> Geometry:
 
 def _read(file: Path) -> Any:
     try:
-        return json_of(text_of(file, largest=LARGEST), str(file))
+        config = json_of(text_of(file, largest=LARGEST), str(file))
     except DataError as error:
         raise ModelError(f"{error}; give a folder with a config.json or one of: {', '.join(SHAPES)}") from error
+    for part in (config, *(config.values() if isinstance(config, dict) else ())):
+        for key, (kind, wanted) in _KINDS.items():
+            if isinstance(part, dict) and not isinstance(part.get(key), kind | None):
+                raise ModelError(f"{file} gives {key}={shortened(repr(part[key]), 80)}; wanted {wanted}")
+    return config
 
 
 def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:
@@ -82,15 +94,18 @@ def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:
         intermediate=_count(text, "intermediate_size", file),
         visual_tokens=0,
         gated=_GATED.get(text.get("model_type", ""), True),
-        sliding=_sliding_windows(text),
+        sliding=_sliding_windows(text, file),
     )
 
 
-def _sliding_windows(text: Mapping[str, Any]) -> tuple[int | None, ...]:
+def _sliding_windows(text: Mapping[str, Any], file: Path) -> tuple[int | None, ...]:
     """The model's own sliding window in each layer; of the families there are, older files tell only Mistral's."""
-    window, kinds = text.get("sliding_window"), text.get("layer_types")
+    kinds, layers = text.get("layer_types"), _count(text, "num_hidden_layers", file)
     if kinds is None:
-        kinds = ["sliding_attention"] * text["num_hidden_layers"] if text.get("model_type") == "mistral" else []
+        kinds = ["sliding_attention"] * layers if text.get("model_type") == "mistral" else []
+    elif len(kinds) != layers:
+        raise ModelError(f"{file} gives {len(kinds)} layer_types; wanted one for each of its {layers} layers")
+    window = _count(text, "sliding_window", file) if text.get("sliding_window") is not None else None
     found = tuple(window if kind == "sliding_attention" else None for kind in kinds)
     return found if any(found) else ()
 
@@ -126,6 +141,6 @@ def _part(config: Any, key: str, defaults: Mapping[str, Mapping[str, Any]], file
 
 def _count(part: Mapping[str, Any], key: str, file: Path) -> int:
     value = part.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise ModelError(f"{file} gives {key}={value!r}; wanted a count of at least 1")
+    if type(value) is not int or not 0 < value <= MOST:
+        raise ModelError(f"{file} gives {key}={shortened(repr(value), 80)}; wanted a count of at least 1")
     return value

@@ -6,16 +6,18 @@ or a name on the hub, where the Hugging Face form describes it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headwise.errors import ModelError
-from headwise.reading import local_path
+from headwise.errors import DataError, ModelError
+from headwise.reading import json_of, local_path, shortened, text_of
 
-_PATCHES = re.compile(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?")  # OpenAI's names say the patch, and the side if not 224
+_PATCHES = re.compile(
+    r"clip-vit-\w+-patch(\d{1,4})(?:-(\d{1,4}))?"
+)  # OpenAI's names say the patch, and the side if not 224
+LARGEST = 2**24  # bytes of a configuration
 _SIDE = 224
 _PATCH = 32  # what transformers leaves out of a saved CLIP
 
@@ -43,11 +45,12 @@ def tower_folder(config: Mapping[str, Any], folder: Path) -> Path | None:
 def read_tower(tower: Path) -> dict[str, Any]:
     """The vision part of a CLIP folder's configuration; raises ModelError for any other kind of tower."""
     try:
-        told = json.loads((tower / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the vision tower's {tower / 'config.json'} cannot be read: {error}") from error
-    part = told.get("vision_config", told) if isinstance(told, Mapping) else {}
-    if not str(told.get("model_type") if isinstance(told, Mapping) else None).startswith("clip"):
+        told = json_of(text_of(tower / "config.json", largest=LARGEST), str(tower / "config.json"))
+    except DataError as error:
+        raise ModelError(f"the vision tower's configuration cannot be read: {error}") from error
+    told = told if isinstance(told, Mapping) else {}
+    part = told.get("vision_config", told)
+    if not (isinstance(part, Mapping) and str(told.get("model_type")).startswith("clip")):
         raise ModelError(f"the vision tower in {tower} is no CLIP model; wanted a CLIPModel or CLIPVisionModel")
     return {**part, "image_size": part.get("image_size", _SIDE), "patch_size": part.get("patch_size", _PATCH)}
 
@@ -66,5 +69,8 @@ def patches(config: Mapping[str, Any], folder: Path) -> int:
                 " not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
             )
         side, patch = int(named[2] or _SIDE), int(named[1])
+    if not (type(side) is int and type(patch) is int and 0 < patch <= side < LARGEST):
+        raise ModelError(f"the vision tower {shortened(tower_name(config))} has pictures of {side!r:.40} and patches of"
+                         f" {patch!r:.40} pixels; wanted whole numbers above 0")  # fmt: skip
     tokens: int = (side // patch) ** 2
     return tokens + (config.get("mm_vision_select_feature") == "cls_patch")

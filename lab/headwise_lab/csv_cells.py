@@ -32,4 +32,5 @@ class CsvRows:
 
     def write(self, line: str) -> None:
         """What the ``csv`` module hands over: one row."""
-        self._stream.write(line.removesuffix("\r\n") + "\n")
+        whole = line.removesuffix("\r\n").encode("utf-8", "backslashreplace").decode()  # JSON may spell half a letter
+        self._stream.write(f"{whole}\n")

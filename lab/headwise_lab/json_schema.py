@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from headwise_lab.wrong_values import WrongValue, first_problem, keys_of
 
-LARGEST = 1e300
+LARGEST = 1e100
 """Numbers beyond are no figures: sums and squares of them have no value."""
 
 

@@ -106,7 +106,7 @@ def fit(value: Any, kind: str) -> Any:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode()  # JSON may spell half a character
     if kind == INTEGER and asked == REAL:
-        return int(value) if float(value).is_integer() and kind_of(int(value)) == INTEGER else None
+        return int(value) if value == value // 1 and kind_of(int(value)) == INTEGER else None
     if kind == REAL and asked in (INTEGER, REAL):
         return _real(value)
     return value if asked == kind else None

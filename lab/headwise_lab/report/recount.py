@@ -233,6 +233,8 @@ def _peak_differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]
         if table is None:
             continue
         top, winners = _top(table)
+        if not winners:
+            continue
         counted = [(row.token, row.head, name) for row, name in winners]
         if top != claim.value or (claim.token, claim.head, claim.strategy) not in counted:
             found.append(

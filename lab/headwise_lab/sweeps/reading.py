@@ -14,13 +14,14 @@ from cattrs.gen import make_dict_structure_fn
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
-from headwise.reading import local_path, text_of
+from headwise.reading import local_path, shortened, text_of
 from headwise_lab import data
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
 from headwise_lab.texts import TEXTS
 from headwise_lab.wrong_values import WrongValue, first_problem, keys_of
 
 LARGEST = 2**24  # bytes
+LONGEST = 1000  # letters of a sentence
 FILES = files("headwise_lab.sweeps") / "files"
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def toml(path: Path) -> dict[str, Any]:
     except ValueError as error:  # also of whole numbers without end
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is not TOML: {error}") from error
+        raise DataError(f"{path} is not TOML: {shortened(str(error), LONGEST)}") from error
 
 
 def beside(path: Path, folder: str) -> str:
@@ -63,16 +64,18 @@ def _text_beside(path: Path, given: TextTable) -> TextTable:
     name, profile = given.name, given.profile
     if name not in TEXTS:
         name = beside(path, name)
-        if not Path(name).is_file():
+        if not local_path(name).is_file():
             hint = did_you_mean(given.name, TEXTS) or ";"
             raise DataError(
-                f"{path}: text.name: there is no text {given.name!r}{hint} allowed: {', '.join(TEXTS)}, or a UTF-8 file"
+                f"{path}: text.name: there is no text {shortened(given.name)!r}{hint} allowed: {', '.join(TEXTS)}, or a"
+                " UTF-8 file"
             )
     if profile is not None:
         profile = beside(path, profile)
-        if not Path(profile).is_file():
+        if not local_path(profile).is_file():
             raise DataError(
-                f"{path}: text.profile: there is no file {profile}; allowed: what `headwise classify-heads` wrote"
+                f"{path}: text.profile: there is no file {shortened(profile)}; allowed: what `headwise classify-heads`"
+                " wrote"
             )
     return attrs.evolve(given, name=name, profile=profile)
 
@@ -93,7 +96,7 @@ def structured_as(kind: type[T], told: dict[str, Any], where: str) -> T:
         return _converter().structure(told, kind)
     except (BaseValidationError, WrongValue) as error:
         path, problem = first_problem(error)
-        raise DataError(f"{where}: {f'{path}: ' if path else ''}{problem}") from error
+        raise DataError(f"{where}: {f'{shortened(path)}: ' if path else ''}{shortened(problem, LONGEST)}") from error
 
 
 def _found(given: str) -> Path:
