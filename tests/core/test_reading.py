@@ -13,7 +13,9 @@ from headwise import DataError
 from headwise.reading import decoded, json_of, text_of
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")  # the last two write a mark
-PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"))
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff")).filter(
+    lambda text: not text.startswith("\0")  # in UTF-16 its first bytes are the mark of UTF-32
+)
 
 
 @given(PLAIN, st.sampled_from(ENCODINGS))
