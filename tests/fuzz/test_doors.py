@@ -7,9 +7,9 @@ import random
 import pytest
 from tests.fuzz.doors import DOORS, LONGEST, attempt
 
-FEW, MANY = 150, 100_000
-SLOW = {"report", "kv report"}  # whole pages are set
-FEW_PAGES = 40
+FEW, MANY = 100, 100_000
+SLOW = {"report", "kv report", "import"}  # whole pages are set
+FEW_PAGES = 25
 
 
 @pytest.mark.parametrize("door", DOORS)

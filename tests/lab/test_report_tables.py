@@ -14,9 +14,11 @@ from tests.lab.fake_records import fake_record, study_a, write_folder
 from tests.lab.test_report_comparison import trial_of
 from tests.lab.test_report_methods import lay, method
 
+from headwise.errors import DataError
 from headwise_lab.report.content import gather
 from headwise_lab.report.efficiency import efficiency
 from headwise_lab.report.grid import Grid, Mark, grid_csv, latex
+from headwise_lab.report.recount import recount
 from headwise_lab.report.references import judged, lower_is_better, references, rule
 from headwise_lab.report.tables import long_rows
 from headwise_lab.report.trials import Trial
@@ -251,3 +253,30 @@ def test_a_csv_is_of_the_long_rows_where_a_grid_has_some():
 def test_a_share_of_nothing_is_missing(seconds):
     (row,) = texts(efficiency([costly(fake_record(), prefill_ms=seconds, selection_ms=0.1)]))
     assert row["Selection share"] == "-"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# " + " " * 3000 + "x",
+        "# x" + " " * 3000 + "results" + " " * 3000 + "x",
+        "#" * 3000,
+        "- **a" + " " * 3000 + "x",
+        "| 1" + " " * 3000 + "± |",
+        "| " + "**" * 3000 + " |",
+    ],
+)
+def test_no_line_of_a_table_to_recount_takes_long(tmp_path, line):
+    """Patterns over such lines once took minutes; a hundred of each take no time now."""
+    path = tmp_path / "table.md"
+    path.write_text("\n".join([line] * 100))
+    with pytest.raises(DataError, match="holds no score table"):
+        recount(path, {})
+
+
+def test_a_document_beyond_the_limits_is_a_sentence(tmp_path):
+    path = tmp_path / "table.md"
+    for text, told in (("x" * 20_000, "has 20000 letters"), ("1" * 41, "a number of more than 40 digits")):
+        path.write_text(f"# A results\n{text}\n")
+        with pytest.raises(DataError, match=f"table.md:2 .*{told}"):
+            recount(path, {})

@@ -13,7 +13,7 @@ from headwise_lab.report.score_tables import ScoreRow, ScoreTable, unescaped
 _WINS = re.compile(r"[-*]\s+\*\*(?P<name>[^*]+)\*\*\s*[:：]\s*(?:在\s*(?P<zh>\d+)\s*个配置中|best in (?P<en>\d+)\b).*")
 _PEAK = re.compile(
     r"[-*]\s+\*\*(?P<table>[^*]+)\*\*\s*[:：]\s*Tokens?=(?P<token>.+?),\s*Heads?=(?P<head>.+?),"
-    r"\s*Strategy=(?P<name>.+?)\s*(?:→|->)\s*(?P<value>-?[\d.]+)%?\s*"
+    r"\s*Strategy=(?P<name>.+?)\s*(?:→|->)\s*(?P<value>-?\d+(?:\.\d+)?)%?\s*"
 )
 _ROW = re.compile(
     r"[-*]\s+\*\*(?P<token>[^*/]+)/(?P<head>[^*/]+)\*\*\s*[:：]\s*(?P<names>[^(（]+?)\s*[(（][^)）]*[)）]\s*"

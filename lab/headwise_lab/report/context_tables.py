@@ -13,6 +13,7 @@ from decimal import Decimal
 import attrs
 
 from headwise.errors import DataError, HeadwiseError
+from headwise.reading import shortened
 from headwise.text import StrategyText
 from headwise_lab.kv.runs import FULL, HEAD_AWARE, PERMUTED, TWIN, UNIFORM, WINDOW, part_of
 from headwise_lab.report.score_tables import cells_of, plain
@@ -117,7 +118,7 @@ def _row(found: Sequence[str], columns: dict[str, int], line: int, where: str) -
 def _figure(cell: str, where: str) -> tuple[Decimal, bool]:
     match = _FIGURE.fullmatch(plain(cell))
     if match is None:
-        raise DataError(f"{where}: {cell!r} is no figure")
+        raise DataError(f"{where}: {shortened(cell)!r} is no figure")
     return Decimal(match["figure"]), match["error"] not in (None, "-")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import DataError
-from headwise.reading import text_of
+from headwise.reading import shortened, text_of
 
 LARGEST = 2**24  # bytes
 LONGEST_LINE, MOST_DIGITS = 2**14, 40
@@ -134,7 +134,9 @@ def _table_below(name: str, lines: Sequence[str], start: int, source: str) -> Sc
 def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, source: str) -> ScoreTable:
     columns = tuple(map(plain, header[2:]))
     if not columns or len(set(columns)) < len(columns):
-        raise DataError(f"{source}:{start + 1}: the columns of {name} must be at least one strategy, each named once")
+        raise DataError(
+            f"{source}:{start + 1}: the columns of {shortened(name)} must be at least one strategy, each named once"
+        )
     rows: list[ScoreRow] = []
     for index in range(start + 1, len(lines)):
         cells = cells_of(lines[index])
@@ -147,7 +149,7 @@ def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, so
             raise DataError(f"{where}: {len(cells)} cells in a table of {len(header)} columns")
         token = plain(cells[0]) or (rows[-1].token if rows else "")
         if not token:
-            raise DataError(f"{where}: the first row of {name} names no token budget")
+            raise DataError(f"{where}: the first row of {shortened(name)} names no token budget")
         figures = {column: _figure(cell, where) for column, cell in zip(columns, cells[2:], strict=True)}
         rows.append(ScoreRow(token, plain(cells[1]), {key: kept for key, kept in figures.items() if kept}, index + 1))
     return ScoreTable(name, columns, tuple(rows))
@@ -179,5 +181,5 @@ def _figure(cell: str, where: str) -> Figure | None:
         return None
     match = _FIGURE.fullmatch(text)
     if match is None:
-        raise DataError(f"{where}: {cell!r} is neither a figure nor '-'")
+        raise DataError(f"{where}: {shortened(cell)!r} is neither a figure nor '-'")
     return Figure(Decimal(match.group(1)), bold)
