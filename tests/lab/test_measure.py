@@ -279,12 +279,14 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 @needs_proc
 def test_the_peak_of_a_process_is_what_it_had_at_once_inside():
+    size = 2**26
     with peak_of("cpu") as large:
-        size = torch.ones(2**24).nbytes + torch.ones(2**24).nbytes  # one after the other is gone: 64 MiB at a time
+        for _ in range(8):  # one after the other is gone: 64 MiB at a time, 512 in all
+            torch.ones(size // 4)
     with peak_of("cpu") as small:
         torch.ones(2**10)
     assert large.source == small.source == "process memory"
-    assert size // 2 <= large.grown + 2**20 < size
+    assert size <= large.grown + 2**20 < 4 * size  # a busy system may count a piece that has just gone
     assert small.grown < 2**24 < large.bytes
     assert small.bytes < large.bytes
 
