@@ -23,8 +23,9 @@ def rounding(values: Tensor) -> float:
 def cosines(states: Tensor) -> Tensor:
     """Cosines of all pairs of the tokens (b, n, c), float64 (b, n, n), symmetric; 0 with a token of length 0.
 
-    Tokens that are equal in every number have the very same cosines, so that a rule for equals applies to them, and
-    so have pairs whose cosines agree to 14 digits. (On devices without float64, float32 as it comes.)
+    Tokens that are equal in every number have the very same cosines, 1 with each other, so that a rule for equals
+    applies to them, and so have pairs whose cosines agree to 14 digits. (On devices without float64, float32 as it
+    comes.)
     """
     unit = normalize(exact(states), dim=-1)
     found = unit @ unit.mT
@@ -32,17 +33,11 @@ def cosines(states: Tensor) -> Tensor:
     if found.dtype == torch.float64:
         found = found.round(decimals=_DIGITS)
     first = _first_of_equals(states, found)
+    found.diagonal(dim1=1, dim2=2).round_()  # of unit vectors: 1, or 0 where there is no direction
     if first is None:
         return found
     rows = found.gather(1, first.unsqueeze(-1).expand_as(found))
     return rows.gather(2, first.unsqueeze(1).expand_as(found))
-
-
-def equals(states: Tensor) -> Tensor:
-    """Which tokens of (b, n, c) are equal in every number: bool (b, n, n)."""
-    found = torch.eye(states.shape[1], dtype=torch.bool, device=states.device).expand(len(states), -1, -1)
-    first = _first_of_equals(states, cosines(states))
-    return found if first is None else first.unsqueeze(-1) == first.unsqueeze(1)
 
 
 def _first_of_equals(states: Tensor, found: Tensor) -> Tensor | None:

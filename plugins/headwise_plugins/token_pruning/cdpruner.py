@@ -98,7 +98,7 @@ def _greedy(similarity: Tensor, weights: Tensor, keep: int) -> Tensor:
     """
     batch, visual, _ = similarity.shape
     factors = similarity.new_zeros(batch, keep, visual)
-    rest = similarity.diagonal(dim1=1, dim2=2).round().clamp_min(DUPLICATE)  # unit vectors: 1, or 0 if empty
+    rest = similarity.diagonal(dim1=1, dim2=2).clamp_min(DUPLICATE)
     weights, chosen = weights.to(similarity, copy=True), []
     for step in range(keep):
         best = (rest.log() + weights).argmax(dim=-1, keepdim=True)  # of equals, argmax takes the first

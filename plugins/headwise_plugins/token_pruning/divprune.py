@@ -9,7 +9,7 @@ from torch import Tensor
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.numbers import whole
 from headwise.plan import Evidence
-from headwise.similarity import cosines, equals
+from headwise.similarity import cosines
 
 
 @attrs.frozen(eq=False)
@@ -45,7 +45,7 @@ def _scattered(evidence: Evidence) -> Tensor:
 
 def _distances(hidden: Tensor) -> Tensor:
     """Cosine distances (b, v, v), 0 between duplicates; a token of length 0 is at distance 1 from all others."""
-    return (1 - cosines(hidden)).clamp_min(0.0).masked_fill(equals(hidden), 0.0)
+    return (1 - cosines(hidden)).clamp_min(0.0)
 
 
 def _row(matrix: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
 from headwise.numbers import whole_or_none
 from headwise.plan import Evidence, Merged
-from headwise.similarity import cosines
+from headwise.similarity import cosines, exact
 
 
 @attrs.frozen(eq=False)
@@ -67,7 +67,7 @@ class _Tokens:
     def of(cls, metric: Tensor) -> _Tokens:
         """Tokens before the first round: each stands for itself."""
         place = torch.arange(metric.shape[1], device=metric.device).expand(metric.shape[:2])
-        total = metric.to(torch.float32 if metric.device.type == "mps" else torch.float64)
+        total = exact(metric)
         return cls(total, torch.ones_like(total[..., :1]), place, place)
 
     @property
