@@ -82,16 +82,10 @@ class ClipTower:
 
             def watch(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 output = call(*args, **kwargs)
-                seen: ClipSeen | None = (patching.remembered() or {}).get(self)
+                seen: ClipSeen | None = patching.recall(self)
                 if seen is not None:
                     seen.states, seen.call = (output if isinstance(output, Tensor) else output[0]), probe.call
                 return output
 
-            @contextmanager
-            def look() -> Iterator[ClipSeen]:
-                with patching.memory(within=True) as own:
-                    own[self] = seen = ClipSeen(self._has_cls, self._first)
-                    yield seen
-
             with patching.around(self._layer, watch):
-                yield look
+                yield lambda: patching.knowing(self, ClipSeen(self._has_cls, self._first))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
@@ -38,18 +38,22 @@ INTERFACE = "headwise"
 """Under this name transformers finds the attention function that goes through wrappers."""
 
 
+CALL, ATTENTION = "__call__", "attention"
+"""What else can be wrapped: calls of a module, and of the attention function of an attention module."""
+
+
 @attrs.define(eq=False)
 class _Record:
-    """What is wrapped around one module of class ``stock``; of every kind, the last is outermost."""
+    """What is wrapped around one module of class ``stock``: by kind, the last is outermost.
+
+    Kinds are ``CALL``, ``ATTENTION`` and the names in ``METHODS``.
+    """
 
     stock: type[nn.Module]
-    calls: tuple[Around, ...] = ()
-    attentions: tuple[Around, ...] = ()
-    methods: dict[str, tuple[Callable[[Call], Call], ...]] = attrs.field(factory=dict)
+    wrappers: dict[str, tuple[Any, ...]] = attrs.field(factory=dict)
 
-    @property
-    def empty(self) -> bool:
-        return not self.calls and not self.attentions and not any(self.methods.values())
+    def of(self, kind: str) -> tuple[Any, ...]:
+        return self.wrappers.get(kind, ())
 
 
 _lock = threading.RLock()
@@ -58,15 +62,22 @@ _attends: ContextVar[bool] = ContextVar("headwise_attends", default=False)  # in
 
 
 @contextmanager
-def memory(*, within: bool = False) -> Iterator[dict[object, Any]]:
-    """What wrappers remember inside, by whose it is; it belongs to this context alone and is forgotten afterwards.
-
-    ``within``: what the memory around it holds can be read in it.
-    """
-    own: dict[object, Any] = {**(_memory.get() or {})} if within else {}
+def memory() -> Iterator[dict[object, Any]]:
+    """What wrappers remember inside, by whose it is; it belongs to this context alone and is forgotten afterwards."""
+    own: dict[object, Any] = {}
     token = _memory.set(own)
     try:
         yield own
+    finally:
+        _memory.reset(token)
+
+
+@contextmanager
+def knowing(owner: object, value: Any) -> Iterator[Any]:
+    """Inside, ``owner``'s memory is ``value``, beside all that is remembered already."""
+    token = _memory.set({**(_memory.get() or {}), owner: value})
+    try:
+        yield value
     finally:
         _memory.reset(token)
 
@@ -76,50 +87,50 @@ def remembered() -> dict[object, Any] | None:
     return _memory.get()
 
 
+def recall(owner: object) -> Any:
+    """What is remembered for ``owner`` in this context, None where nothing is."""
+    return (_memory.get() or {}).get(owner)
+
+
+def remember(owner: object, value: Any) -> None:
+    """Remember a value for ``owner`` where there is a memory."""
+    found = _memory.get()
+    if found is not None:
+        found[owner] = value
+
+
 @contextmanager
-def around(module: nn.Module, wrapper: Around) -> Iterator[None]:
-    """Inside, calls of ``module`` go through ``wrapper``."""
+def _patch(module: nn.Module, kind: str, wrapper: Any, *, innermost: bool = False) -> Iterator[None]:
+    """Inside, a wrapper of one kind is around the outside of all others of a module, or inside of them."""
     with _lock:
         record = _patched(module)
-        record.calls = (*record.calls, wrapper)
+        found = record.of(kind)
+        record.wrappers = {**record.wrappers, kind: (wrapper, *found) if innermost else (*found, wrapper)}
     try:
         yield
     finally:
         with _lock:
-            record.calls = _without(record.calls, wrapper)
+            record.wrappers = {**record.wrappers, kind: _without(record.of(kind), wrapper)}
             _restored(module)
 
 
-@contextmanager
-def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> Iterator[None]:
+def around(module: nn.Module, wrapper: Around) -> AbstractContextManager[None]:
+    """Inside, calls of ``module`` go through ``wrapper``."""
+    return _patch(module, CALL, wrapper)
+
+
+def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> AbstractContextManager[None]:
     """Inside, where there is a memory, the attention function of an attention module is called through ``wrapper``.
 
     It is called with the module, query, key, value and mask. The function is the one that the module's config names
     then.
     """
-    with _lock:
-        record = _patched(module)
-        record.attentions = (wrapper, *record.attentions) if innermost else (*record.attentions, wrapper)
-    try:
-        yield
-    finally:
-        with _lock:
-            record.attentions = _without(record.attentions, wrapper)
-            _restored(module)
+    return _patch(module, ATTENTION, wrapper, innermost=innermost)
 
 
-@contextmanager
-def method(module: nn.Module, name: str, wrapper: Callable[[Call], Call]) -> Iterator[None]:
+def method(module: nn.Module, name: str, wrapper: Callable[[Call], Call]) -> AbstractContextManager[None]:
     """Inside, method ``name`` of ``module``, one of ``METHODS``, is what ``wrapper`` makes of it."""
-    with _lock:
-        record = _patched(module)
-        record.methods = {**record.methods, name: (*record.methods.get(name, ()), wrapper)}
-    try:
-        yield
-    finally:
-        with _lock:
-            record.methods = {**record.methods, name: _without(record.methods[name], wrapper)}
-            _restored(module)
+    return _patch(module, name, wrapper)
 
 
 @contextmanager
@@ -139,13 +150,13 @@ def eagerly(root: nn.Module, modules: list[nn.Module]) -> Iterator[None]:
 def attentions_of(module: nn.Module) -> tuple[Around, ...]:
     """The wrappers of a module's attention function."""
     record: _Record | None = getattr(type(module), _RECORD, None)
-    return () if record is None else record.attentions
+    return () if record is None else record.of(ATTENTION)
 
 
 def watched(module: nn.Module) -> bool:
     """Whether hooks or wrappers see the calls of a module."""
     record: _Record | None = getattr(type(module), _RECORD, None)
-    wrapped = record is not None and any(wrapper is not _as_it_is for wrapper in record.calls)
+    wrapped = record is not None and any(wrapper is not _as_it_is for wrapper in record.of(CALL))
     return bool(wrapped or module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -171,7 +182,7 @@ def _patched(module: nn.Module) -> _Record:
 def _restored(module: nn.Module) -> None:
     """Give the class back once nothing is left; a class that somebody derived from ours meanwhile is left alone."""
     record = vars(type(module)).get(_RECORD)
-    if record is not None and record.empty:
+    if record is not None and not any(record.wrappers.values()):
         _become(module, record.stock)
 
 
@@ -196,7 +207,7 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
         if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
             raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
         call: Call = partial(stock.__call__, self)
-        for wrapper in record.calls:
+        for wrapper in record.of(CALL):
             call = partial(_wrapped, wrapper, call)
         return call(*args, **kwargs)
 
@@ -219,11 +230,8 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
         _RECORD: record,
     }
     made = type(stock.__name__, (stock,), namespace)
-    for name in (
-        *METHODS,
-        "config",
-        "_compiled_call_impl",
-    ):  # afterwards: transformers wraps `forward` of every new class of decoder layers
+    # Afterwards, because transformers wraps `forward` of every new class of decoder layers.
+    for name in (*METHODS, "config", "_compiled_call_impl"):
         setattr(made, name, _Attribute(name, record))
     return made
 
@@ -249,9 +257,9 @@ class _Attribute:
             return None
         value = self._own(module)
         if self._name == "config":
-            asked = self._record.attentions and _memory.get() is not None and not _attends.get()
+            asked = self._record.of(ATTENTION) and _memory.get() is not None and not _attends.get()
             return _Config(value) if asked else value
-        for wrapper in self._record.methods.get(self._name, ()):
+        for wrapper in self._record.of(self._name):
             value = wrapper(value)
         return value
 
@@ -294,7 +302,7 @@ def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     try:
         implementation = cast(Any, module.config)._attn_implementation
         call: Call = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-        for wrapper in record.attentions:
+        for wrapper in record.of(ATTENTION):
             call = partial(_wrapped, wrapper, call)
         return call(module, *args, **kwargs)
     finally:

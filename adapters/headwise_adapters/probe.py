@@ -59,14 +59,12 @@ class Probe:
     @property
     def call(self) -> Call | None:
         """What is remembered; to show the probe an earlier forward again, put its call here."""
-        found = patching.remembered()
-        return None if found is None else found.get(self)
+        call: Call | None = patching.recall(self)
+        return call
 
     @call.setter
     def call(self, call: Call | None) -> None:
-        found = patching.remembered()
-        if found is not None:
-            found[self] = call
+        patching.remember(self, call)
 
     def attend(self, function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Remember the call and let the original function do it."""

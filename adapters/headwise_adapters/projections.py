@@ -54,17 +54,15 @@ class Unrotated:
     def watch(self, name: str, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Remember what the projection called ``name`` gives, (b, n, heads * head_dim)."""
         output = call(*args, **kwargs)
-        found = patching.remembered()
-        if found is not None:
-            found[self, name] = output
+        patching.remember((self, name), output)
         return output
 
     def rows(self, asked: Asked) -> Tensor:
         """Attention without rotary positions, float32 (b, h, q, v)."""
-        states = patching.remembered() or {}
-        if (self, "q_proj") not in states:
+        states = [patching.recall((self, name)) for name in ("q_proj", "k_proj")]
+        if states[0] is None:
             raise RuntimeError("a projection was read before its layer ran")
-        queries, keys = (states[self, name][asked.batch] for name in ("q_proj", "k_proj"))
+        queries, keys = (found[asked.batch] for found in states)
         query = _heads(self._module, "q_norm", _at(queries, asked.queries))
         return asked.rows(query, _heads(self._module, "k_norm", keys), self._module.scaling)
 

@@ -125,21 +125,16 @@ class QwenTower:
         if not full:
             raise ModelError("no block of this vision tower attends over whole pictures, so none can be looked at")
 
-        @contextmanager
-        def look() -> Iterator[QwenSeen]:
-            with patching.memory(within=True) as own:
-                own[self] = seen = QwenSeen(self._tower, full[-1])
-                yield seen
-
         with (
             patching.around(self._tower, self._begin),
             patching.around(full[-1], self._attend),
             patching.around(blocks[-1], self._end),
         ):
-            yield look
+            yield lambda: patching.knowing(self, QwenSeen(self._tower, full[-1]))
 
     def _seen(self) -> QwenSeen | None:
-        return (patching.remembered() or {}).get(self)
+        seen: QwenSeen | None = patching.recall(self)
+        return seen
 
     def _begin(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         if (seen := self._seen()) is not None:

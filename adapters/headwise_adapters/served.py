@@ -145,7 +145,7 @@ def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor
     mine = object()
 
     def attend(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if mine not in (patching.remembered() or {}):  # another thread's forward
+        if not patching.recall(mine):  # another thread's forward
             return function(*args, **kwargs)
         states: tuple[Any, ...] = (*args[1:4],)
         found.append((states, kwargs))
@@ -153,8 +153,7 @@ def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor
         return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
 
     try:
-        with torch.no_grad(), patching.memory() as memory, patching.attending(module, attend):
-            memory[mine] = True
+        with torch.no_grad(), patching.memory(), patching.knowing(mine, True), patching.attending(module, attend):
             hidden, ids = _states(decoder, module)
             rotations = _rotations(decoder, hidden, ids, kind)
             module(hidden_states=hidden, position_embeddings=rotations, attention_mask=None)
