@@ -143,33 +143,38 @@ class TextRecord(Circumstances):
 
 def judge(record: Mapping[str, Any], where: str) -> None:
     """Raise DataError, which says ``where``, the record, the field and what is wanted, unless a report could use it."""
-    identity = record.get("id")
-    if not (isinstance(identity, str) and SAFE_ID.fullmatch(identity)):
-        raise DataError(f"{where}: a record needs an id of letters and digits, not {shown(identity)}")
+    identity = _identity(record, f"{where}: ")
     if record.get("study") == NEEDLE:
         raise DataError(
             f"{where} is a record of `headwise needle`, which shows its own table and heat maps; give the output folder"
             " of run, ppl, ablate or demo"
         )
     _judge_told(record, where)
-    if not has_result(record):
-        return
-    kind: type[Circumstances] = TextRecord if is_kv(record) else VisualRecord
-    found = what_is_wrong(record, kind)
+    found = _wrong(record, whole=True)
     if found:
         raise DataError(f"{where}: record {identity} has no usable {found[0]!r}: {found[1]}")
 
 
 def judge_written(record: Mapping[str, Any]) -> None:
     """Raise DataError where a record of ours has a field that readers could not use; it may lack some."""
-    identity = record.get("id")
-    if not (isinstance(identity, str) and SAFE_ID.fullmatch(identity)):
-        raise DataError(f"a record needs an id of letters and digits, not {shown(identity)}")
+    identity = _identity(record, "")
     _judge_told(record, "the record")
-    kind: type[Circumstances] = TextRecord if is_kv(record) else VisualRecord
-    found = what_is_wrong(record, kind, whole=False) if has_result(record) and record.get("study") != NEEDLE else None
+    found = None if record.get("study") == NEEDLE else _wrong(record, whole=False)
     if found:
         raise DataError(f"record {identity} cannot be written, for its {found[0]!r} could not be read: {found[1]}")
+
+
+def _identity(record: Mapping[str, Any], where: str) -> str:
+    identity = record.get("id")
+    if not (isinstance(identity, str) and SAFE_ID.fullmatch(identity)):
+        raise DataError(f"{where}a record needs an id of letters and digits, not {shown(identity)}")
+    return identity
+
+
+def _wrong(record: Mapping[str, Any], *, whole: bool) -> tuple[str, str] | None:
+    """Path and problem of the first field of a result that readers could not use."""
+    kind: type[Circumstances] = TextRecord if is_kv(record) else VisualRecord
+    return what_is_wrong(record, kind, whole=whole) if has_result(record) else None
 
 
 def has_result(record: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ error that names the file and the line.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,28 @@ def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]
 
     Raises DataError where it cannot be read.
     """
-    pieces = _lines(path)
     objects: list[tuple[int, dict[str, Any]]] = []
     warnings: list[str] = []
-    for number, piece in enumerate(pieces, 1):
-        if not piece.strip():
-            continue
-        try:
-            objects.append((number, _object(piece, path, number)))
-        except DataError as error:
-            last = number == len(pieces)  # only a line without its newline can be half-written
-            warnings.append(TORN.format(path.name) if last else f"{error}; it was left out.")
+    for number, found, torn in _parsed(path):
+        if isinstance(found, DataError):
+            warnings.append(TORN.format(path.name) if torn else f"{found}; it was left out.")
+        else:
+            objects.append((number, found))
     return objects, warnings
+
+
+def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any] | DataError, bool]]:
+    """Of every line that is not blank its number, its object or what is wrong, and whether it may be half-written.
+
+    Only a line without its newline can be: the last.
+    """
+    pieces = _lines(path)
+    for number, piece in enumerate(pieces, 1):
+        if piece.strip():
+            try:
+                yield number, _object(piece, path, number), False
+            except DataError as error:
+                yield number, error, number == len(pieces)
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -132,17 +142,13 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]
 
     Raises DataError for any other line that is no JSON object.
     """
-    pieces = _lines(path)
     objects: list[tuple[int, dict[str, Any]]] = []
-    for number, piece in enumerate(pieces, 1):
-        if not piece.strip():
-            continue
-        try:
-            objects.append((number, _object(piece, path, number)))
-        except DataError as error:
-            if number == len(pieces):
-                return objects, [TORN.format(path.name)]
-            raise DataError(f"{error}; remove the line or run the trial again") from error
+    for number, found, torn in _parsed(path):
+        if torn:
+            return objects, [TORN.format(path.name)]
+        if isinstance(found, DataError):
+            raise DataError(f"{found}; remove the line or run the trial again") from found
+        objects.append((number, found))
     return objects, []
 
 
