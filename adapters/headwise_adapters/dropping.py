@@ -94,13 +94,14 @@ class Dropper:
     @property
     def _forward(self) -> Forward | None:
         """The forward that this thread is in, where this recipe rules it."""
-        return (patching.remembered() or {}).get(self)
+        forward: Forward | None = patching.recall(self)
+        return forward
 
     def _head(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         with forward_of(self._anatomy.text, self._asking) as block:
             if block is not None and block.dropper is self:
                 given = self._asked.bind_partial(*args, **kwargs).arguments
-                (patching.remembered() or {})[self._asking] = {**given, **given.get("kwargs", {})}
+                patching.remember(self._asking, {**given, **given.get("kwargs", {})})
             return call(*args, **kwargs)
 
     def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
@@ -164,7 +165,7 @@ class Dropper:
         forward.check(stage.layer, hidden)
         for group, keep in groups(forward, stage, self._plan.geometry):
             evidence = StageEvidence(scene, group, keep)
-            outcomes.add(group, evidence, self._pipeline.select(stage, evidence))
+            outcomes.add(group, evidence, self._pipeline.select(stage, evidence, evidence.read))
         if not outcomes:
             return hidden
         hidden = outcomes.merged(hidden)

@@ -11,10 +11,9 @@ import attrs
 
 from headwise.errors import DataError, ModelError
 from headwise.geometry import ANY_SIZE, SHAPES, Geometry, most_pictures, shape
-from headwise.original_llava import patches, recognises
-from headwise.reading import json_of, local_path, shortened, text_of
+from headwise.original_llava import LARGEST, patches, recognises
+from headwise.reading import json_in, local_path, shortened
 
-LARGEST = 2**24  # bytes
 MOST = 2**24  # of anything that a configuration counts
 
 _KINDS: dict[str, tuple[type, str]] = {
@@ -71,7 +70,7 @@ def read_geometry(path: Path) -> Geometry:
 
 def _read(file: Path) -> Any:
     try:
-        config = json_of(text_of(file, largest=LARGEST), str(file))
+        config = json_in(file, largest=LARGEST)
     except DataError as error:
         raise ModelError(f"{error}; give a folder with a config.json or one of: {', '.join(SHAPES)}") from error
     for part in (config, *(config.values() if isinstance(config, dict) else ())):

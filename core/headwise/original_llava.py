@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError, ModelError
-from headwise.reading import json_of, local_path, shortened, text_of
+from headwise.reading import json_in, local_path, shortened
 
-_PATCHES = re.compile(
-    r"clip-vit-\w+-patch(\d{1,4})(?:-(\d{1,4}))?"
-)  # OpenAI's names say the patch, and the side if not 224
+# OpenAI's names say the patch, and the side if not 224
+_PATCHES = re.compile(r"clip-vit-\w+-patch(\d{1,4})(?:-(\d{1,4}))?")
 LARGEST = 2**24  # bytes of a configuration
 _SIDE = 224
 _PATCH = 32  # what transformers leaves out of a saved CLIP
@@ -45,7 +44,7 @@ def tower_folder(config: Mapping[str, Any], folder: Path) -> Path | None:
 def read_tower(tower: Path) -> dict[str, Any]:
     """The vision part of a CLIP folder's configuration; raises ModelError for any other kind of tower."""
     try:
-        told = json_of(text_of(tower / "config.json", largest=LARGEST), str(tower / "config.json"))
+        told = json_in(tower / "config.json", largest=LARGEST)
     except DataError as error:
         raise ModelError(f"the vision tower's configuration cannot be read: {error}") from error
     told = told if isinstance(told, Mapping) else {}

@@ -49,7 +49,7 @@ class Pipeline:
 
     def _register(self, strategy: Strategy) -> None:
         identity = f"{strategy.hook}={strategy.text}"
-        who = _who(strategy)
+        who = strategy.who
         try:
             with blamed(who):
                 self._manager.register(strategy.plugin, name=identity)
@@ -68,10 +68,10 @@ class Pipeline:
         if hook not in self.recipe.strategies:
             raise StrategyError(f"no {hook} strategy is named; add one with --strategy NAME")
         strategy = self.recipe.strategies[hook]
-        with blamed(self._observers or _who(strategy)):  # what a strategy raises has its name already
+        with blamed(self._observers or strategy.who):  # what a strategy raises has its name already
             result = getattr(self._manager.hook, hook)(**arguments)
         if result is None:
-            raise ContractError(f"{_who(strategy)} returned None; wanted {_WANTED[hook]}")
+            raise ContractError(f"{strategy.who} returned None; wanted {_WANTED[hook]}")
         return result, strategy
 
     def _reads(self, hook: str, argument: str) -> bool:
@@ -82,10 +82,10 @@ class Pipeline:
         """The pruning plan for one geometry, inspectable before anything runs."""
         plan, strategy = self._call("token_pruning", geometry=geometry, budget=self.recipe.budget)
         if not isinstance(plan, PruningPlan):
-            raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['token_pruning']}")
+            raise ContractError(f"{strategy.who} returned {_kind(plan)}; wanted {_WANTED['token_pruning']}")
         if plan.geometry != geometry:
-            raise ContractError(f"{_who(strategy)} planned for {plan.geometry.name}; wanted {geometry.name}")
-        _check_spending(plan, self.recipe.budget, _who(strategy))
+            raise ContractError(f"{strategy.who} planned for {plan.geometry.name}; wanted {geometry.name}")
+        _check_spending(plan, self.recipe.budget, strategy.who)
         return plan
 
     def eviction(self, geometry: Geometry) -> EvictionPlan:
@@ -96,14 +96,14 @@ class Pipeline:
             self.recipe.profile.check(geometry)
         plan, strategy = self._call("kv_eviction", geometry=geometry, profile=self.recipe.profile)
         if not isinstance(plan, WindowPlan | ScorePlan):
-            raise ContractError(f"{_who(strategy)} returned {_kind(plan)}; wanted {_WANTED['kv_eviction']}")
+            raise ContractError(f"{strategy.who} returned {_kind(plan)}; wanted {_WANTED['kv_eviction']}")
         if plan.geometry != geometry:
-            raise ContractError(f"{_who(strategy)} planned for {plan.geometry.name}; wanted {geometry.name}")
+            raise ContractError(f"{strategy.who} planned for {plan.geometry.name}; wanted {geometry.name}")
         return within(plan)
 
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""
-        who = _who(self.recipe.strategies["kv_eviction"])
+        who = self.recipe.strategies["kv_eviction"].who
         with blamed(who):
             scores = plan.score(evidence)
         _check_tensor(scores, tuple(evidence.positions.shape), who, "entry scores")
@@ -115,11 +115,11 @@ class Pipeline:
         """Classes of all heads of a model, complete and in range."""
         labels, strategy = self._call("head_classification", statistics=statistics)
         if not isinstance(labels, HeadLabels):
-            raise ContractError(f"{_who(strategy)} returned {_kind(labels)}; wanted {_WANTED['head_classification']}")
+            raise ContractError(f"{strategy.who} returned {_kind(labels)}; wanted {_WANTED['head_classification']}")
         try:
             check_labels(labels, (statistics.geometry.layers, statistics.geometry.heads))
         except DataError as error:
-            raise ContractError(f"{_who(strategy)} returned labels that do not fit: {error}") from error
+            raise ContractError(f"{strategy.who} returned labels that do not fit: {error}") from error
         return labels
 
     @property
@@ -131,18 +131,18 @@ class Pipeline:
         """The query tokens for a layout, none of them padding, out of range or named twice in a row."""
         queries, strategy = self._call("query_selection", layout=layout, embeddings=embeddings)
         if not isinstance(queries, Queries):
-            raise ContractError(f"{_who(strategy)} returned {_kind(queries)}; wanted {_WANTED['query_selection']}")
-        _check_queries(queries, layout, _who(strategy))
+            raise ContractError(f"{strategy.who} returned {_kind(queries)}; wanted {_WANTED['query_selection']}")
+        _check_queries(queries, layout, strategy.who)
         return queries
 
     def attend(self, rows: Tensor, queries: Queries) -> Tensor:
         """Weighted mean over queries: attention (b, h, q, v) -> (b, h, v)."""
         strategy = self.recipe.strategies["query_selection"]
         if callable(queries.weights):
-            with blamed(_who(strategy)):
+            with blamed(strategy.who):
                 weights = queries.weights(rows)
-            _check_tensor(weights, (rows.shape[0], rows.shape[2]), _who(strategy), "query weights")
-            _check_weights(weights.detach().cpu().numpy(), queries.positions, _who(strategy))
+            _check_tensor(weights, (rows.shape[0], rows.shape[2]), strategy.who, "query weights")
+            _check_weights(weights.detach().cpu().numpy(), queries.positions, strategy.who)
             weights = weights.to(rows)
         else:
             weights = torch.from_numpy(queries.weights).to(rows)
@@ -152,7 +152,7 @@ class Pipeline:
         """Score and count the heads of attention (b, h, v), and keep the best; ties go to the lower head index."""
         batch, heads, _ = attention.shape
         counter = self.recipe.strategies["head_count"]
-        with blamed(_who(counter)):
+        with blamed(counter.who):
             target = getattr(counter.plugin, "target", None)
             wanted = target(heads) if target else None
         notes: dict[str, Sequence[Any]] = {}
@@ -164,12 +164,12 @@ class Pipeline:
             seeds=seeds() if self._reads("head_scoring", "seeds") else attention.new_empty(0, dtype=torch.int64),
             note=notes.__setitem__,
         )
-        _check_tensor(scores, (batch, heads), _who(scorer), "scores")
+        _check_tensor(scores, (batch, heads), scorer.who, "scores")
         scores = self._veto(scores.float(), attention)
         if torch.isnan(scores).any() or torch.isposinf(scores).any():
-            raise ContractError(f"{_who(scorer)} returned NaN or infinite scores; wanted finite ones, or -inf to veto")
+            raise ContractError(f"{scorer.who} returned NaN or infinite scores; wanted finite ones, or -inf to veto")
         counts, rule = self._call("head_count", scores=scores)
-        _check_counts(counts, batch, heads, _who(rule))
+        _check_counts(counts, batch, heads, rule.who)
         return HeadChoice(scores=scores, kept=_best(scores, counts), notes=notes)
 
     def _without_sinks(self, attention: Tensor) -> Tensor:
@@ -199,11 +199,13 @@ class Pipeline:
             weights = choice.kept / choice.kept.sum(dim=-1, keepdim=True)
         return torch.einsum("bhv,bh->bv", attention, weights.to(attention))
 
-    def select(self, stage: Stage, evidence: Evidence) -> Kept:
-        """One stage's outcome: kept tokens, ascending, with the scores or the merging weights behind them."""
-        who = _who(self.recipe.strategies["token_pruning"])
+    def select(self, stage: Stage, evidence: Evidence, read: Tensor | None = None) -> Kept:
+        """One stage's outcome: kept tokens, ascending, with the scores or the merging weights behind them.
+
+        ``read``: tokens whose output somebody waits for, bool (b, v); they stay as they are.
+        """
+        who = self.recipe.strategies["token_pruning"].who
         batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
-        read: Tensor | None = getattr(evidence, "read", None)  # bool (b, v): tokens whose output somebody waits for
         if read is not None:
             _check_read(read, keep, stage.layer)
         with blamed(who):
@@ -303,10 +305,6 @@ def _best(scores: Tensor, counts: Tensor) -> Tensor:
 
 def _class_of(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _who(strategy: Strategy) -> str:
-    return f"{strategy.hook} strategy {strategy.text!r} ({strategy.owner})"
 
 
 def _kind(value: object) -> str:

@@ -102,6 +102,11 @@ def json_of(text: str, what: str, *, first_line: int = 1) -> Any:
     return found
 
 
+def json_in(path: Path, *, largest: int = LARGEST) -> Any:
+    """The JSON value in a file; raises DataError as ``text_of`` and ``json_of`` do."""
+    return json_of(text_of(path, largest=largest), str(path))
+
+
 def is_deep(value: Any, most: int) -> bool:
     """Whether more than ``most`` lists and objects are within each other."""
     level = [value]

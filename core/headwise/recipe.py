@@ -145,11 +145,10 @@ class Recipe:
 
 def asked_by(strategy: Strategy) -> Preset:
     """What a strategy wants asked where the user says nothing else: its attribute ``asks``, if it has one."""
-    who = f"{strategy.hook} strategy {strategy.text!r} ({strategy.owner})"
-    with blamed(who):
+    with blamed(strategy.who):
         asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()  # getattr would hide an error in it
     if not isinstance(asks, Preset):
-        raise StrategyError(f"{who} has asks={asks!r:.80}; wanted a headwise.Preset")
+        raise StrategyError(f"{strategy.who} has asks={asks!r:.80}; wanted a headwise.Preset")
     return asks
 
 

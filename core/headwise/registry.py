@@ -36,6 +36,11 @@ class Strategy:
         """Canonical text, every option spelled out."""
         return canonical(self.name, self.plugin)
 
+    @property
+    def who(self) -> str:
+        """How a sentence names it: hook, text and who ships it."""
+        return f"{self.hook} strategy {self.text!r} ({self.owner})"
+
 
 def owner_of(entry: EntryPoint) -> str:
     """``distribution version`` of an entry point."""

@@ -62,8 +62,8 @@ class Choices:
         """Overhears the selections of an attachment, merging weights included, which observers are not shown."""
         found, select = cls(), attached.pipeline.select
 
-        def overheard(stage, evidence):
-            kept = select(stage, evidence)
+        def overheard(stage, evidence, read):
+            kept = select(stage, evidence, read)
             found.take(stage.layer, kept)
             return kept
 
@@ -127,10 +127,11 @@ def held(cache) -> list[int]:
 
 
 def marks(model):
-    """What an attachment might leave behind: attributes, configs and hooks of every module."""
+    """What an attachment might leave behind: classes, attributes, configs and hooks of every module."""
     return [
         (
             name,
+            type(part),
             set(vars(part)),
             id(getattr(part, "config", None)),
             len(part._forward_hooks),

@@ -122,7 +122,7 @@ class _Given:
     ],
 )
 def test_any_kind_of_answer_of_any_strategy_keeps_what_is_read(outcome, expected):
-    kept = Pipeline(Recipe.of("fastv")).select(Stage(2, 2, lambda _: outcome), _Given())
+    kept = Pipeline(Recipe.of("fastv")).select(Stage(2, 2, lambda _: outcome), _Given(), _Given.read)
     assert kept.positions.tolist() == expected
     if kept.weights is not None:
         assert kept.weights[0].tolist() == [pytest.approx([0.2] * 5), [0, 0, 0, 0, 1]]
