@@ -7,7 +7,6 @@ answered by that layer; all others by the function the model has.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, TypeGuard, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -22,13 +21,11 @@ from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Decoder
-from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, New, real_tokens
+from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New, real_tokens
 from headwise_adapters.rotary import Rotary
 from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.score_layer import ScoreLayer
 from headwise_adapters.window_layer import WindowLayer
-
-Layers = Callable[[], list[EvictingLayer]]
 
 
 class Equipment:
@@ -185,7 +182,7 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
             one.text, one.rule, one.moves = ref(decoder.text), rule, contiguous and rotary is not None
         return made
 
-    return make
+    return Layers(rule, make)
 
 
 def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -232,10 +229,10 @@ def _converted(cache: Any, layers: Layers) -> Any:
     if cache is None:
         return EvictingCache(layers())
     if _evicts(cache):
-        made, held = layers()[0], cache.layers[0]
-        if made.rule != held.rule:
+        held = cache.layers[0].rule
+        if layers.rule != held:
             raise ModelError(
-                f"this cache evicts by {held.rule}, and the recipe that is attached here by {made.rule}; start with an"
+                f"this cache evicts by {held}, and the recipe that is attached here by {layers.rule}; start with an"
                 " empty cache"
             )
         return cache

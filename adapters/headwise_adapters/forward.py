@@ -203,14 +203,9 @@ class Forward:
         if cache is not None:
             _tell(cache, layer, keys, self.past + self.length)
             if self.tokens is not None and isinstance(cache.layers[layer], EvictingLayer):
-                cache.layers[layer].expect(self._real(self.tokens))
+                real = self.layout.kinds != PADDING  # neither padding nor mere filling
+                cache.layers[layer].expect(None if real.all() else torch.from_numpy(real).to(self.device))
         return view
-
-    def _real(self, now: Tokens) -> Tensor | None:
-        """Which of the tokens left are neither padding nor mere filling, bool (b, n); None where all are."""
-        padding = torch.from_numpy(self._kinds == PADDING).to(self.device)
-        real = now.real & ~padding.gather(1, now.index)
-        return None if bool(real.all()) else real
 
     def _keys(self, earlier: Tokens | None, now: Tokens) -> Tokens:
         """What a layer holds after this forward."""

@@ -16,9 +16,9 @@ from headwise.errors import ModelError
 from headwise.eviction import CacheEvidence, EvictionPlan, Score, ScorePlan, WindowPlan
 from headwise.geometry import ANY_SIZE
 from headwise.pipeline import Pipeline
-from headwise_adapters.evicting import Layers
 from headwise_adapters.images import Picture, Tower, whole
 from headwise_adapters.qwen_tower import QwenTower
+from headwise_adapters.ragged_cache import Layers
 from headwise_adapters.vision_language import VisionLanguageAdapter
 
 

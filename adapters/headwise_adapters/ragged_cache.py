@@ -238,6 +238,18 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
             self.counts = [self.counts[row] for row in index.tolist()]
 
 
+@attrs.frozen(eq=False)
+class Layers:
+    """Makes the layers of a cache that evicts by a strategy, the text of which is ``rule``."""
+
+    rule: str
+    make: Callable[[], list[EvictingLayer]]
+
+    def __call__(self) -> list[EvictingLayer]:
+        """A layer for each of the model's, all of them empty."""
+        return self.make()
+
+
 class EvictingCache(Cache):  # type: ignore[misc]
     """A KV cache that evicts; pass it as ``past_key_values``. It serves the one model it was made for."""
 

@@ -8,10 +8,9 @@ replaces the outer wholly. A forward ends under the recipe it began under, whoev
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -19,6 +18,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise_adapters.patching import memory, remembered
+from headwise_adapters.ragged_cache import Layers
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -31,7 +31,7 @@ class Block:
     """
 
     text: nn.Module
-    layers: Callable[[], list[Any]] | None = None
+    layers: Layers | None = None
     dropper: object = None
     parent: Block | None = attrs.field(default=None, init=False)
     open: bool = attrs.field(default=True, init=False)

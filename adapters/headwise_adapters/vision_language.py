@@ -18,9 +18,9 @@ from headwise.plan import PruningPlan
 from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy, text_geometry
 from headwise_adapters.dropping import dropping
-from headwise_adapters.evicting import Layers, evicting, evicting_cache, layers_of
+from headwise_adapters.evicting import evicting, evicting_cache, layers_of
 from headwise_adapters.images import Picture, Tower
-from headwise_adapters.ragged_cache import EvictingCache
+from headwise_adapters.ragged_cache import EvictingCache, Layers
 from headwise_adapters.ruling import Block, attached
 
 

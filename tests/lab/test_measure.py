@@ -164,10 +164,16 @@ def test_the_unpruned_model_is_counted_once_for_all_trials_and_forgotten_with_it
 
 def test_watching_leaves_the_model_as_it_was(unlike):
     model = unlike.loaded.model
-    before = [(set(vars(part)), len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules()]
+    before = [
+        (type(part), set(vars(part)), len(part._forward_hooks), len(part._forward_pre_hooks))
+        for part in model.modules()
+    ]
     watched(unlike, on(unlike, *SHARP, "snapkv:budget=20", keep=30))
     timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=30))
-    after = [(set(vars(part)), len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules()]
+    after = [
+        (type(part), set(vars(part)), len(part._forward_hooks), len(part._forward_pre_hooks))
+        for part in model.modules()
+    ]
     assert after == before
 
 
