@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 
 import attrs
@@ -88,7 +89,22 @@ FAMILIES = {
 }
 
 
-@functools.cache
+_making = threading.RLock()  # threads that make a model at once would share one random generator
+
+
+def _once(make):
+    """``functools.cache`` for threads: only one of them makes, and the others wait."""
+    cached = functools.cache(make)
+
+    @functools.wraps(make)
+    def held(*args):
+        with _making:
+            return cached(*args)
+
+    return held
+
+
+@_once
 def model_of(name: str, attention: str, dtype: torch.dtype):
     """A model whose weights are those of half precision where ``dtype`` is such a type; shared by all tests."""
     model = FAMILIES[name].make(attention).to(dtype)
@@ -96,7 +112,7 @@ def model_of(name: str, attention: str, dtype: torch.dtype):
     return model
 
 
-@functools.cache
+@_once
 def truth_of(name: str, dtype: torch.dtype):
     """The same weights, computed in float32 by eager attention: what the oracle runs."""
     return FAMILIES[name].make("eager").to(dtype).float()
