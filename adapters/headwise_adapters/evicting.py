@@ -114,10 +114,10 @@ class Equipment:
         if cache.layers[0].text() is not self._decoder.text:
             raise ModelError("this cache was made for another model; start with one that was made for this model")
         mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
-        served.call(text, kwargs, counted=once or cache.layers[0].moves)
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
             raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
+        served.call(text, kwargs, counted=once or cache.layers[0].moves)
         if text.training and getattr(text, "gradient_checkpointing", False):
             raise ModelError(
                 "gradient checkpointing takes the cache from the layers, and KV eviction works in the cache; switch"

@@ -26,6 +26,7 @@ class Rules:
     ``gone``: layer -> tokens that are gone from this layer on. ``compact``: survivors are renumbered. ``sinks`` and
     ``window``: what each query sees of the tokens its layer has, or None for all. ``budget``: entries with the shortest
     keys that stay after each of ``evictions``, numbers of tokens read. ``sliding``: the model's own window.
+    ``document``: words of each of the texts that are packed into a row, or None for one text.
     """
 
     gone: dict[int, Sequence[int]] = attrs.field(factory=dict)
@@ -35,6 +36,7 @@ class Rules:
     budget: int | None = None
     evictions: Sequence[int] = ()
     sliding: int | None = None
+    document: int | None = None
 
 
 def logits(model, prompts: Sequence[Prompt], ids: Tensor, rules: Rules) -> Tensor:
@@ -42,6 +44,8 @@ def logits(model, prompts: Sequence[Prompt], ids: Tensor, rules: Rules) -> Tenso
     states = _embedded(model, prompts, ids)
     inner = model.gpt_neox if hasattr(model, "gpt_neox") else getattr(model.model, "language_model", model.model)
     places = _positions(model, prompts, ids)
+    if rules.document is not None:
+        places = places % rules.document
     gone = torch.zeros(len(ids), dtype=torch.bool)
     for number, layer in enumerate(inner.layers):
         gone[list(rules.gone.get(number, ()))] = True
@@ -78,6 +82,8 @@ def _visible(layer, states: Tensor, gone: Tensor, rules: Rules) -> Tensor:
     seen = (number[None, :] <= number[:, None]) & ~gone[None, :]
     if rules.sliding is not None:
         seen = seen & (number[:, None] - number[None, :] < rules.sliding)
+    if rules.document is not None:
+        seen = seen & (number[:, None] // rules.document == number[None, :] // rules.document)
     if rules.window is not None:
         rank = torch.cumsum(~gone, 0) - 1  # the how-manieth token of those this layer has
         seen = seen & ((rank[None, :] < rules.sinks) | (rank[:, None] - rank[None, :] < rules.window))

@@ -45,6 +45,7 @@ REFUSALS = (
     Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),
     Refusal("visual tokens were dropped among them", lambda s: "relative" in s.eviction and bool(s.pruning)),
     Refusal("this cache evicts by .*; start with an empty cache", lambda s: s.cache == "headwise" and s.nested),
+    Refusal("position_ids start again within a row", lambda s: s.touch == "packed"),
     Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
 )
 

@@ -13,7 +13,7 @@ import attrs
 import torch
 from tests.adapters.vision_models import IMAGE, PAD, Prompt, batch
 from tests.situations.families import model_of
-from tests.situations.situation import Situation
+from tests.situations.situation import DOCUMENT, Situation
 from torch import Tensor
 from transformers import TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
@@ -249,7 +249,10 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
     arguments = {**_cast(piece, situation.dtype), "attention_mask": reading.mask}
     if situation.family != "qwen2_5_vl":
         places = (reading.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -piece["input_ids"].shape[1] :]
-        arguments["position_ids"] = places % 5 if situation.touch == "packed" else places
+        arguments["position_ids"] = places
+    if situation.touch == "packed":  # no mask: the position ids alone say where a text begins
+        del arguments["attention_mask"]
+        arguments["position_ids"] = places % DOCUMENT
     if reading.cache is not None:
         arguments["past_key_values"] = reading.cache
     if situation.touch in ("hidden", "attentions"):
@@ -315,6 +318,7 @@ def _learn(model, situation, recorder, rows: list[Row], inputs: dict[str, Tensor
     recorder.next()
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     labels = labels.masked_fill(inputs["input_ids"] == IMAGE, -100)
+    labels[inputs["attention_mask"].cumsum(dim=1) == 1] = -100  # else padding on the left would have to predict it
     places = {}
     if situation.family != "qwen2_5_vl":
         places = {"position_ids": (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_min(0)}

@@ -26,6 +26,9 @@ TOUCHES = ("", "", "", "", "hidden", "attentions", "switch", "embeds", "mask4", 
 """What else somebody does: asks for hidden states or attention maps, changes the attention implementation, hands over
 embeddings, a mask with four axes or several texts in a row, rolls the cache back, or goes on with a copied model."""
 
+DOCUMENT = 5
+"""Words of each of the texts that are packed into a row."""
+
 WORDS = st.integers(1, 9)
 
 
@@ -90,6 +93,10 @@ def situations(draw: st.DrawFn) -> Situation:
     training = walks and draw(st.integers(0, 3)) == 0
     one_piece = family.name == "qwen2_5_vl" or training
     most = 1 if mode == "lookup" else 3  # an assistant serves one row
+    touch = draw(st.sampled_from(TOUCHES)) if walks and not training else ""
+    if touch == "packed" and family.name == "qwen2_5_vl":
+        touch = ""
+    one_piece, most = one_piece or touch == "packed", 1 if touch == "packed" else most
     rows = draw(st.lists(prompts(family.sees), min_size=1, max_size=most).map(tuple))
     caches = [
         cache
@@ -110,13 +117,13 @@ def situations(draw: st.DrawFn) -> Situation:
         second=()
         if one_piece or mode in ("beams", "returns")
         else draw(st.sampled_from(((), (), (4,), (2, "a", 3), (1,)))),
-        cache=draw(st.sampled_from(caches)) if not training else "default",
+        cache="none" if touch == "packed" else draw(st.sampled_from(caches)) if not training else "default",
         mode=mode,
         steps=draw(st.integers(1, 6)),
         training=training,
         checkpointing=training and draw(st.booleans()),
         threads=not training and draw(st.integers(0, 4)) == 0,
         nested=draw(st.integers(0, 4)) == 0,
-        touch=draw(st.sampled_from(TOUCHES)) if walks and not training else "",
+        touch=touch,
         seed=draw(st.integers(0, 10**6)),
     )

@@ -12,7 +12,7 @@ from tests.situations.families import truth_of
 from tests.situations.oracle import Rules, Tie, logits
 from tests.situations.refusals import allowed
 from tests.situations.run import Row, played
-from tests.situations.situation import MERGING, Situation
+from tests.situations.situation import DOCUMENT, MERGING, Situation
 from torch import Tensor
 
 import headwise
@@ -67,7 +67,13 @@ def _rules(situation: Situation, row: Row) -> Rules | None:
     for layers in row.kept.values():
         for told in layers.values():
             assert all(kept == told[0] for kept in told), "the same prompt was pruned in several ways"
-    found = {"gone": row.gone, "compact": situation.positions == "compact", "sliding": situation.reads.window}
+    document = DOCUMENT if situation.touch == "packed" else None
+    found = {
+        "gone": row.gone,
+        "compact": situation.positions == "compact",
+        "sliding": situation.reads.window,
+        "document": document,
+    }
     window = re.search(r"window=(\d+)", situation.eviction)
     if window:
         if "relative" in situation.eviction:
