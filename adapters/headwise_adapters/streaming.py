@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headwise.attachment import adapter_for
 from headwise.errors import BudgetError, DataError
-from headwise.eviction import EvictionPlan, WindowPlan, within
+from headwise.eviction import EvictionPlan, WindowPlan, visible, within
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.ragged_cache import EvictingCache
@@ -77,12 +77,12 @@ def read_plan(
     cache = adapter_for(model).cache(pipeline, plan)
     ids = ids.to(model.device)
     # Reserved beforehand: many small results kept between large temporary ones would fray the memory of long streams.
-    nll, visible = torch.empty(len(ids) - 1, dtype=torch.float64), torch.empty(len(ids), dtype=torch.float64)
+    nll, seen = torch.empty(len(ids) - 1, dtype=torch.float64), torch.empty(len(ids), dtype=torch.float64)
     right = torch.empty(len(ids) - 1, dtype=torch.bool)
     peak = origin = 0
     for start in range(0, len(ids), size):
         end = min(start + size, len(ids))
-        visible[start:end] = _visible(cache, plan, start, end - start)
+        seen[start:end] = _visible(cache, plan, start, end - start)
         origin += _rebased(cache, plan, start, origin)
         places = torch.arange(start, end, device=ids.device).unsqueeze(0) - origin
         out = model(input_ids=ids[None, start:end], position_ids=places, past_key_values=cache, use_cache=True)
@@ -93,7 +93,7 @@ def read_plan(
         peak = max(peak, cache.kv_bytes())
         if progress is not None:
             progress(end)
-    return Reading(nll=nll, right=right, visible=visible, kv_bytes=cache.kv_bytes(), peak_bytes=peak)
+    return Reading(nll=nll, right=right, visible=seen, kv_bytes=cache.kv_bytes(), peak_bytes=peak)
 
 
 def _chunk(plan: EvictionPlan, chunk: int | None) -> int:
@@ -122,9 +122,9 @@ def _rebased(cache: EvictingCache, plan: EvictionPlan, start: int, origin: int) 
 
 def _visible(cache: EvictingCache, plan: EvictionPlan, start: int, length: int) -> Tensor:
     """Entries that each of the next ``length`` tokens sees, averaged over layers and KV heads."""
-    order = torch.arange(1, length + 1, dtype=torch.float64)
     if isinstance(plan, WindowPlan):
-        rooms, heads = np.unique(plan.sinks + plan.windows, return_counts=True)
-        seen = np.minimum(start + order.numpy()[:, None], rooms)
+        kinds = np.stack(np.broadcast_arrays(plan.sinks, plan.windows, plan.reach)).reshape(3, -1)
+        kinds, heads = np.unique(kinds, axis=1, return_counts=True)
+        seen = visible(start + np.arange(1, length + 1)[:, None], *kinds)
         return torch.from_numpy(seen @ heads / heads.sum())
     return torch.stack([layer.seen_next(length) for layer in cache.layers]).mean(dim=0)

@@ -2,7 +2,8 @@
 
 KV heads with equal sinks and windows share one dense tensor. It holds min(seen, sinks + window) entries: token p stays
 in slot p while there is room, and then takes the slot of the token that leaves the window, sinks + (p - sinks) mod
-window. So a decoding step writes one entry and copies nothing, and the tensor never has slack.
+window. So a decoding step writes one entry and copies nothing, and the tensor never has slack. Sinks that the model's
+own sliding window has gone past leave, and the slots of all others move up.
 
 Any number of tokens may come at once: each query sees exactly what it would see had they come one by one.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import ModelError
-from headwise.eviction import WindowPlan, distinct
+from headwise.eviction import UNBOUNDED, WindowPlan, distinct
 from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
 from headwise_adapters.ragged_cache import EvictingLayer, New
 from headwise_adapters.rotary import Rotary
@@ -28,11 +29,16 @@ _NOTHING = torch.empty(0)
 
 @attrs.define(eq=False)
 class _Group:
-    """KV heads that share sinks and window, and what they hold: (b, heads, entries, d)."""
+    """KV heads that share sinks and window, and what they hold: (b, heads, entries, d).
+
+    ``reach``: how far back sinks are seen. ``lost``: how many of them no token to come sees, which are held no more.
+    """
 
     sinks: int
     window: int
     heads: list[int]
+    reach: int = UNBOUNDED
+    lost: int = 0
     keys: Tensor = _NOTHING
     values: Tensor = _NOTHING
 
@@ -40,6 +46,11 @@ class _Group:
     def room(self) -> int:
         """Entries that a query sees at most."""
         return self.sinks + self.window
+
+    @property
+    def left(self) -> int:
+        """Sinks that are not lost."""
+        return self.sinks - self.lost
 
     @property
     def size(self) -> int:
@@ -57,7 +68,7 @@ class _Group:
                 return
         if self.keys.is_inference() and not torch.is_inference_mode_enabled():  # those may not be written any more
             self.keys, self.values = self.keys.clone(), self.values.clone()
-        slots = [token if token < self.sinks else self.sinks + (token - self.sinks) % self.window for token in tokens]
+        slots = [(t if t < self.sinks else self.sinks + (t - self.sinks) % self.window) - self.lost for t in tokens]
         if min(slots) == max(slots):
             self.keys[:, :, slots[0]] = key[:, :, 0].detach()
             self.values[:, :, slots[0]] = value[:, :, 0].detach()
@@ -77,13 +88,24 @@ class _Group:
         finally:
             sinks.copy_(own)
 
+    def passed(self, count: int) -> int:
+        """How many sinks token number ``count`` does not see, nor any after it."""
+        return max(self.lost, min(self.sinks, count - self.reach))
+
+    def lose(self, lost: int) -> None:
+        """Hold no more than the sinks from ``lost`` on."""
+        if lost > self.lost:
+            self.keys, self.values = (held[:, :, lost - self.lost :].clone() for held in (self.keys, self.values))
+            self.lost = lost
+
     def slots(self, tokens: Tensor) -> Tensor:
         """The slot of each token."""
-        return torch.where(tokens < self.sinks, tokens, self.sinks + (tokens - self.sinks) % self.window)
+        ring = self.sinks + (tokens - self.sinks) % self.window
+        return torch.where(tokens < self.sinks, tokens, ring) - self.lost
 
-    def tokens(self, counts: Tensor, size: int) -> Tensor:
+    def tokens(self, counts: Tensor, size: int, lost: int | None = None) -> Tensor:
         """The token in each of ``size`` slots after ``counts`` (r, 1) tokens, -1 where there is none: (r, size)."""
-        slot = torch.arange(size, device=counts.device)
+        slot = torch.arange(size, device=counts.device) + (self.lost if lost is None else lost)
         latest = counts - 1 - (counts - 1 - slot) % self.window
         return torch.where(slot < counts, torch.where(slot < self.sinks, slot, latest), -1)
 
@@ -116,7 +138,8 @@ class WindowLayer(EvictingLayer):
     """
 
     def __init__(self, plan: WindowPlan, layer: int, rotary: Rotary | None, contiguous: bool = True) -> None:
-        self._groups = [_Group(sinks, window, list(heads)) for sinks, window, heads in distinct(plan, layer)]
+        reach = int(plan.reach[layer, 0])
+        self._groups = [_Group(sinks, window, list(heads), reach) for sinks, window, heads in distinct(plan, layer)]
         self._kv_heads = plan.geometry.kv_heads
         self._rotary = rotary if plan.positions == "relative" else None
         self._contiguous = contiguous
@@ -127,7 +150,7 @@ class WindowLayer(EvictingLayer):
         self._first: Tensor | None = None  # position id of each row's first token, where ids do not count tokens
         self._origin = 0  # position ids of new tokens are this much less than their count
         for group in self._groups:
-            group.keys = group.values = _NOTHING
+            group.keys, group.values, group.lost = _NOTHING, _NOTHING, 0
 
     def attend(self, new: New) -> Tensor:
         """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
@@ -144,11 +167,13 @@ class WindowLayer(EvictingLayer):
     def _decode(self, group: _Group, queries: Tensor, new: New, alike: bool) -> Tensor:
         """One token of every row: one slot of each is written, and then everything that is held is visible."""
         q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
+        group.lose(group.passed(min(self.counts) + 1))
         group.write(self.counts, k, v)
         visible = None
-        if not alike and min(self.counts) + 1 < group.size:  # slots of shorter rows are empty
-            filled = torch.tensor(self.counts, device=q.device).unsqueeze(1) + 1
-            visible = (torch.arange(group.size, device=q.device) < filled)[:, None, None, :]
+        empty = min(self.counts) + 1 - group.lost < group.size  # slots of shorter rows
+        if not alike and (empty or (group.left and group.reach < UNBOUNDED)):
+            asking = torch.tensor(self.counts, device=q.device).unsqueeze(1)
+            visible = _visible(group, asking, group.tokens(asking + 1, group.size))
         if self._rotary is None or max(self.counts) < group.room or not group.sinks:
             return masked(q, group.keys, group.values, visible, new.scaling)
         if alike and self._contiguous:
@@ -196,7 +221,7 @@ class WindowLayer(EvictingLayer):
         held = group.tokens(step.before, group.size)
         if group.size:
             k, v = torch.cat([group.keys, k], dim=2), torch.cat([group.values, v], dim=2)
-        if step.alike and not group.size and new.length <= group.room:
+        if step.alike and not group.size and new.length <= min(group.room, group.reach):
             out = causal(q, k, v, new.scaling)
         else:
             columns = _Columns(k, v, torch.cat([held, step.tokens], dim=1))
@@ -236,15 +261,17 @@ class WindowLayer(EvictingLayer):
     def _keep(self, group: _Group, step: _Step, key: Tensor, value: Tensor) -> None:
         """Hold what the last query saw, in its slots, out of what was held and the new."""
         key, value = key.detach(), value.detach()
-        size = min(int(step.after.max()), group.room)
+        lost = group.passed(int(step.after.min()))
+        size = min(int(step.after.max()), group.room) - lost
         if step.alike and size == key.shape[2]:
             fresh = group.size > 0  # then `key` was made by concatenation
             group.keys, group.values = (key, value) if fresh else (key.clone(), value.clone())
             return
-        wanted = group.tokens(step.after, size)
+        wanted = group.tokens(step.after, size, lost)
         new = group.size + step.order.gather(1, (wanted - step.before).clamp(0, step.order.shape[1] - 1))
         column = torch.where(wanted < step.before, group.slots(wanted.clamp_min(0)), new).masked_fill(wanted < 0, 0)
         group.keys, group.values = (_gathered(states, column) for states in (key, value))
+        group.lost = lost
 
     def rebase(self, distance: int) -> None:
         """Position ids of tokens to come are lowered by ``distance``, and windows with them; sinks stay where they are.
@@ -278,7 +305,7 @@ class WindowLayer(EvictingLayer):
     def stacked(self) -> tuple[Tensor, Tensor] | None:
         """Keys and values of all groups, out of their slots."""
         sizes = {group.size for group in self._groups}
-        if len(sizes) > 1 or min(self.counts) < max(sizes):
+        if len(sizes) > 1 or any(min(self.counts) - group.lost < group.size for group in self._groups):
             return None
         before = torch.tensor(self.counts, device=self._groups[0].keys.device).unsqueeze(1)
         orders = [group.tokens(before, group.size).argsort(dim=-1) for group in self._groups]
@@ -295,7 +322,7 @@ class WindowLayer(EvictingLayer):
         found = [0] * self._kv_heads
         for group in self._groups:
             for head in group.heads:
-                found[head] = min(group.size, self.counts[0] if self.counts else 0)
+                found[head] = min(group.size, self.counts[0] - group.lost if self.counts else 0)
         return found
 
     def select_rows(self, index: Tensor) -> None:
@@ -334,15 +361,15 @@ def _runs(group: _Group, step: _Step, start: int, end: int) -> list[tuple[int, i
         return [(0, size + end)]
     last_sink, first = size + max(0, group.sinks - before), size + oldest - before
     if last_sink >= first:
-        return [(0, min(group.sinks, size)), (size, size + end)] if size > group.sinks else [(0, size + end)]
-    runs = [(0, min(group.sinks, size)), (size, last_sink), (first, size + end)]
+        return [(0, min(group.left, size)), (size, size + end)] if size > group.left else [(0, size + end)]
+    runs = [(0, min(group.left, size)), (size, last_sink), (first, size + end)]
     return [(low, high) for low, high in runs if low < high]
 
 
 def _visible(group: _Group, asking: Tensor, tokens: Tensor) -> Tensor:
     """Bool (r, 1, q, columns): sinks and the window, nothing after the query; padding asks in vain, and sees all."""
     asking, tokens = asking.unsqueeze(2), tokens.unsqueeze(1)
-    near = (tokens < group.sinks) | (asking - tokens < group.window)
+    near = ((tokens < group.sinks) & (asking - tokens < group.reach)) | (asking - tokens < group.window)
     return (((tokens >= 0) & (tokens <= asking) & near) | (asking < 0)).unsqueeze(1)
 
 

@@ -52,6 +52,8 @@ class WindowPlan:
     ``sinks`` and ``windows`` are integers (layers, kv_heads); the window ends with the query itself. A head holds what
     its last query saw, ``min(seen, sinks + window)`` entries. ``positions``: ``original`` leaves distances to the
     sinks as they are in the text; ``relative`` counts them within the cache, as StreamingLLM does (Xiao et al. 2023).
+    What the model's own sliding window hides stays hidden: sinks at their distance in the text are not seen any more
+    once it has gone past them; those counted within the cache stand in it (:func:`within`).
     """
 
     geometry: Geometry
@@ -78,13 +80,23 @@ class WindowPlan:
         return cls(geometry=geometry, sinks=np.full(shape, sinks), windows=np.full(shape, window), positions=positions)
 
     @property
+    def own(self) -> Integers:
+        """The model's own sliding window in each layer, ``UNBOUNDED`` where there is none: (layers, 1)."""
+        return _integers([[window or UNBOUNDED] for window in self.geometry.sliding or [None] * self.geometry.layers])
+
+    @property
+    def reach(self) -> Integers:
+        """How far back sinks are seen, (layers, 1): the model's own window where their distance is that in the text."""
+        return self.own if self.positions == "original" else np.full_like(self.own, UNBOUNDED)
+
+    @property
     def keeps_everything(self) -> bool:
-        """Whether no entry is ever evicted."""
-        return bool((self.windows >= UNBOUNDED).all())
+        """Whether no entry is ever evicted but those that the model's own sliding window hides."""
+        return bool((self.windows >= self.own).all())
 
     def visible(self, seen: int) -> Integers:
         """Entries that the token number ``seen`` sees, itself included, and that are held after it."""
-        return _integers(np.minimum(seen, self.sinks + self.windows))
+        return visible(seen, self.sinks, self.windows, self.reach)
 
     def context(self, seen: int = UNBOUNDED) -> float:
         """Effective context: visible entries averaged over layers and KV heads, for a text of ``seen`` tokens."""
@@ -93,6 +105,16 @@ class WindowPlan:
     def kv_bytes(self, seen: int, *, batch: int = 1, itemsize: int = 2) -> int:
         """Bytes of keys and values held after ``seen`` tokens, ``itemsize`` bytes a number (2 = fp16)."""
         return int(self.visible(seen).sum()) * 2 * self.geometry.head_dim * itemsize * batch
+
+
+def visible(seen: Integers | int, sinks: Integers, windows: Integers, reach: Integers) -> Integers:
+    """Entries that token number ``seen`` sees: its window, and the sinks in front of it that are within ``reach``.
+
+    All of them broadcast.
+    """
+    near = np.minimum(seen, np.minimum(windows, reach))
+    found: Integers = near + np.maximum(np.minimum(sinks, seen - near) - np.maximum(seen - reach, 0), 0)
+    return found
 
 
 class CacheEvidence(Protocol):
@@ -240,11 +262,17 @@ EvictionPlan = WindowPlan | ScorePlan
 
 
 def within(plan: EvictionPlan) -> EvictionPlan:
-    """A window plan in which no window is longer than the model's own sliding one; any other plan as it is."""
+    """A window plan in which nothing is longer than the model's own sliding window; any other plan as it is.
+
+    Where distances are counted within the cache, sinks and window stand in it together.
+    """
     if not isinstance(plan, WindowPlan) or not any(plan.geometry.sliding):
         return plan
-    longest = np.array([[window or UNBOUNDED] for window in plan.geometry.sliding])
-    return attrs.evolve(plan, windows=np.minimum(plan.windows, longest))
+    if plan.positions == "original":
+        return attrs.evolve(plan, windows=np.minimum(plan.windows, plan.own))
+    sinks = np.minimum(plan.sinks, plan.own - 1)
+    room = np.where(plan.own < UNBOUNDED, plan.own - sinks, UNBOUNDED)
+    return attrs.evolve(plan, sinks=sinks, windows=np.minimum(plan.windows, room))
 
 
 def held(plan: EvictionPlan, seen: Sequence[int]) -> list[int]:

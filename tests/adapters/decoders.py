@@ -23,6 +23,11 @@ _GROUPED = {
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
+_SOME_SLIDE = {
+    "use_sliding_window": True, "sliding_window": 19,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+}  # fmt: skip
+
 
 def neox():
     config = GPTNeoXConfig(
@@ -39,6 +44,8 @@ FAMILIES = {
     "sliding": lambda: MistralForCausalLM(MistralConfig(**_GROUPED, sliding_window=19)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_GROUPED)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_GROUPED)),
+    "mixed": lambda: Qwen3ForCausalLM(Qwen3Config(**_GROUPED, **_SOME_SLIDE)),
+    "mixed_qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_GROUPED, **_SOME_SLIDE)),
 }
 
 

@@ -306,7 +306,9 @@ def test_a_sliding_window_of_the_model_bounds_every_window(attention):
     reading = read_plan(model, NO_STRATEGY, everything(adapter_for(model).geometry), ids)
     assert reading.visible.max() == 19
     with headwise.attach(model, Recipe.of("streaming:sinks=2,window=50")) as attached:
-        assert attached.eviction.context() == 21
+        assert attached.eviction.context() == 19
+    with headwise.attach(model, Recipe.of("streaming:sinks=2,window=9,positions=original")) as attached:
+        assert [attached.eviction.context(seen) for seen in (11, 19, 20, 21, 10**6)] == [11, 11, 10, 9, 9]
 
 
 def test_half_precision_follows_single_precision(model):

@@ -25,7 +25,8 @@ class Permuted:
     The null control of every assignment of windows to heads: budgets, effective context and cost are those of ``of``,
     and nothing is known about heads any more. An assignment that does not beat several seeds of this one has learned
     nothing from its classes. ``within``: ``model`` deals over all layers, ``layer`` within each, which leaves every
-    layer its budget. ``of`` is a strategy of windows, in brackets if it has several options:
+    layer its budget. Layers exchange nothing with those that have another sliding window of the model's own, or none.
+    ``of`` is a strategy of windows, in brackets if it has several options:
     ``permuted:of=[head_windows:positional=256,mixed=64],seed=1``.
     """
 
@@ -43,13 +44,16 @@ class Permuted:
                 f"kv_eviction strategy 'permuted' deals windows at random, but {self.of!r} scores entries and has none;"
                 " give a strategy of windows such as of=head_windows"
             )
-        places = self._places(plan.windows.shape)
+        places = self._places(plan)
         return attrs.evolve(plan, sinks=plan.sinks.take(places), windows=plan.windows.take(places))
 
-    def _places(self, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    def _places(self, plan: WindowPlan) -> npt.NDArray[np.int64]:
         """Where each KV head takes its window from, as flat indices (layers, kv_heads)."""
         rng = np.random.default_rng(self.seed)
-        places = np.arange(np.prod(shape)).reshape(shape)
+        places = np.arange(plan.windows.size).reshape(plan.windows.shape)
         if self.within == "layer":
             return rng.permuted(places, axis=1)
-        return rng.permutation(places.ravel()).reshape(shape)
+        for own in np.unique(plan.own):  # a window that the model itself bounds is worth less elsewhere
+            alike = plan.own[:, 0] == own
+            places[alike] = rng.permutation(places[alike].ravel()).reshape(places[alike].shape)
+        return places
