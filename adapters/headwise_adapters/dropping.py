@@ -31,7 +31,7 @@ from headwise_adapters.groups import groups
 from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
-from headwise_adapters.ruling import forward_of
+from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.watching import Watcher, watching
 
 _Kwargs = dict[str, Any]
@@ -106,14 +106,27 @@ class Dropper:
 
     def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         with forward_of(self._anatomy.text, self) as block:
-            if block is not None and block.dropper is self:
-                given = self._signature.bind_partial(*args, **kwargs).arguments
-                own = patching.remembered() or {}
-                asked = own.pop(self._asking, None) or {}
-                own[self] = Forward.begin(self._anatomy, self._watcher, {**asked, **given, **given.get("kwargs", {})})
+            self._begin(block, self._signature.bind_partial(*args, **kwargs).arguments)
             return call(*args, **kwargs)
 
+    def _begin(self, block: Block | None, given: _Kwargs) -> None:
+        """Remember the forward that begins with the arguments ``given``, where this recipe rules it."""
+        if block is None or block.dropper is not self:
+            return
+        own = patching.remembered() or {}
+        asked = own.pop(self._asking, None) or {}
+        given = {**asked, **given, **given.get("kwargs", {})}
+        if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
+            own[self] = Forward.begin(self._anatomy, self._watcher, given)
+
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        if self in (patching.remembered() or {}):
+            return self._language(call, args, kwargs)
+        with forward_of(self._anatomy.text, self) as block:  # the language model is called by itself
+            self._begin(block, inspect.signature(self._anatomy.text.forward).bind_partial(*args, **kwargs).arguments)
+            return self._language(call, args, kwargs)
+
+    def _language(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)

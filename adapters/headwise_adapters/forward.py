@@ -16,6 +16,7 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.given import check_embeddings, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
 from headwise_adapters.masks import Tokens, sliced
 from headwise_adapters.ragged_cache import EvictingLayer
@@ -56,13 +57,12 @@ class Forward:
 
     @classmethod
     def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
-        """Read the arguments of a forward of the outer model."""
-        source, mask = _source(given), given.get("attention_mask")
-        batch, length = source.shape[:2]
-        valid = np.ones((batch, length), dtype=bool)
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            valid = mask[:, -length:].bool().cpu().numpy()
-        layout = Layout.of(_image_tokens(anatomy, given, source), valid)
+        """Read the arguments of a forward of the outer model, or of the language model by itself."""
+        source = _source(given)
+        real = real_tokens(given, *source.shape[:2])
+        if source.ndim == 3:
+            check_embeddings(anatomy.text, source, real)
+        layout = Layout.of(_image_tokens(anatomy, given, source), real)
         return cls(anatomy, watcher, given, layout)
 
     @cached_property

@@ -46,6 +46,7 @@ REFUSALS = (
     Refusal("visual tokens were dropped among them", lambda s: "relative" in s.eviction and bool(s.pruning)),
     Refusal("this cache evicts by .*; start with an empty cache", lambda s: s.cache == "headwise" and s.nested),
     Refusal("position_ids start again within a row", lambda s: s.touch == "packed"),
+    Refusal("inputs_embeds hold vectors that are no rows", lambda s: s.touch == "embeds" and bool(s.pruning)),
     Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
 )
 
