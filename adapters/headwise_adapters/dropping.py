@@ -28,6 +28,7 @@ from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.forward import Forward
 from headwise_adapters.groups import groups
+from headwise_adapters.masks import flagged
 from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
@@ -39,6 +40,7 @@ _Kwargs = dict[str, Any]
 
 def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
     """What prunes ``anatomy``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
+    flagged(anatomy.text)
     looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
     watcher = patches.enter_context(watching(anatomy, tower=looks))
     instruments = {stage.layer: _instruments(anatomy, stage, looks, patches) for stage in plan.stages}

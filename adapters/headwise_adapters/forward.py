@@ -16,9 +16,9 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
-from headwise_adapters.given import check_embeddings, real_tokens
+from headwise_adapters.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
-from headwise_adapters.masks import Tokens, sliced
+from headwise_adapters.masks import Tokens, flagged, sliced
 from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
@@ -59,11 +59,14 @@ class Forward:
     def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model, or of the language model by itself."""
         source = _source(given)
-        real = real_tokens(given, *source.shape[:2])
+        image = _image_tokens(anatomy, given, source)
+        real = real_tokens(given, image)
         if source.ndim == 3:
             check_embeddings(anatomy.text, source, real)
-        layout = Layout.of(_image_tokens(anatomy, given, source), real)
-        return cls(anatomy, watcher, given, layout)
+        if image.any():
+            flagged(anatomy.text)
+            check_layout(given, real)
+        return cls(anatomy, watcher, given, Layout.of(image, real))
 
     @cached_property
     def _read(self) -> npt.NDArray[np.bool_]:
@@ -200,12 +203,22 @@ class Forward:
             keys = self._keys(earlier, now)
             self._views[id(earlier)] = keys, self._make_view(now, keys, kwargs, compact, hidden)
         keys, view = self._views[id(earlier)]
+        own = [] if cache is None else cache.layers[layer : layer + 1]  # a dynamic cache may grow with the layers
+        evicts = any(isinstance(one, EvictingLayer) for one in own)
+        if self._flags and not evicts:
+            # Rotary tables are all that positions are for; flash attention takes gaps for the ends of packed texts.
+            view = {**view, "position_ids": None}
         if cache is not None:
             _tell(cache, layer, keys, self.past + self.length)
-            if self.tokens is not None and isinstance(cache.layers[layer], EvictingLayer):
+            if self.tokens is not None and evicts:
                 real = self.layout.kinds != PADDING  # neither padding nor mere filling
-                cache.layers[layer].expect(None if real.all() else torch.from_numpy(real).to(self.device))
+                own[0].expect(None if real.all() else torch.from_numpy(real).to(self.device))
         return view
+
+    @cached_property
+    def _flags(self) -> bool:
+        """Whether layers take flags for a mask."""
+        return flagged(self._anatomy.text)
 
     def _keys(self, earlier: Tokens | None, now: Tokens) -> Tokens:
         """What a layer holds after this forward."""
@@ -215,8 +228,7 @@ class Forward:
         return earlier.then(new)
 
     def _make_view(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
-        flash = "flash" in str(cast(Any, self._anatomy.text).config._attn_implementation)
-        mask = sliced(kwargs.get("attention_mask"), now.index, keys, past=self.past, flash=flash)
+        mask = sliced(kwargs.get("attention_mask"), now.index, keys, past=self.past, flags=self._flags)
         if not compact:
             return {
                 "attention_mask": mask,

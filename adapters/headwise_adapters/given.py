@@ -10,18 +10,70 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
+from headwise_adapters.served import PACKED
 
 _BLOCK = 4096  # rows of the embedding table that are looked at together
+_UNSEEN = -1e3  # of a mask to be added: what softmax makes of it is 0 in every data type
+_ROWS = "give each text a row of its own"
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def real_tokens(given: dict[str, Any], batch: int, length: int) -> npt.NDArray[np.bool_]:
-    """Bool (batch, length): the tokens of this forward that are no padding, as flags (b, n) say; without flags, all."""
+def real_tokens(given: dict[str, Any], image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Bool (b, n): the tokens of this forward that are no padding; ``image`` bool (b, n) are visual.
+
+    Flags (b, k) say so. A mask with four axes has to be asked only where visual tokens are dropped.
+    """
     mask = given.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
-        real: npt.NDArray[np.bool_] = mask[:, -length:].bool().cpu().numpy()
+        real: npt.NDArray[np.bool_] = mask[:, -image.shape[1] :].bool().cpu().numpy()
         return real
-    return np.ones((batch, length), dtype=bool)
+    if mask is None or not image.any():
+        return np.ones_like(image)
+    if not isinstance(mask, Tensor):
+        raise ModelError(f"an attention mask as a {type(mask).__name__} does not tell padding; give flags (b, n)")
+    return _shown(mask, image)
+
+
+def _shown(mask: Tensor, image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The tokens (b, n) that a mask (b|1, h|1, n, k) shows to the last of each row, where they are all but padding.
+
+    That is so where padding comes first, nobody sees it, and everybody else sees all that is in front. Padding itself
+    may see everything, for no query can do without a key.
+    """
+    (batch, length), seen = image.shape, mask if mask.dtype == torch.bool else mask > _UNSEEN
+    if mask.ndim != 4 or mask.shape[2] != length:
+        raise ModelError(f"an attention mask {tuple(mask.shape)} is not one of {length} tokens; give flags (b, n)")
+    own = seen.any(dim=1)[..., -length:].expand(batch, -1, -1).cpu().numpy()
+    real = own[:, -1]
+    padding = ~real
+    shows = own & ~np.eye(length, dtype=bool) & ~(own.all(axis=-1) & padding)[:, :, None] & padding[:, None, :]
+    hides = ~own & np.tri(length, dtype=bool) & real[:, :, None] & real[:, None, :]
+    if shows.any() or hides.any() or (real[:, :-1] & padding[:, 1:]).any() or (image & padding).any():
+        raise ModelError(
+            "an attention mask with 4 axes is followed where visual tokens are dropped if each token sees the whole row"
+            " in front of it, but for padding on the left; give flags (b, n), and each text a row of its own"
+        )
+    return real
+
+
+def check_layout(given: dict[str, Any], real: npt.NDArray[np.bool_]) -> None:
+    """Raise ModelError for several texts in a row: whose images they are, and who is asked, could not be told.
+
+    Position ids with several axes count the text along the first of four, and along none of three: then the stock
+    model takes a row for one text.
+    """
+    for name in PACKED:
+        if given.get(name) is not None:
+            raise ModelError(f"packed texts ({name}) are not served where visual tokens are dropped; {_ROWS}")
+    ids = given.get("position_ids")
+    if not isinstance(ids, Tensor):
+        return
+    if ids.ndim == 3 and ids.shape[0] == 4:
+        ids = ids[0]
+    if ids.ndim == 2 and bool(((ids.cpu().diff(dim=1) < 1).numpy() & real[:, 1:] & real[:, :-1]).any()):
+        raise ModelError(
+            f"position_ids start again within a row, as in packed texts, where visual tokens are dropped; {_ROWS}"
+        )
 
 
 def check_embeddings(text: nn.Module, states: Tensor, real: npt.NDArray[np.bool_]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from headwise.errors import ModelError
 
 
 @attrs.frozen(eq=False)
@@ -44,16 +49,31 @@ class Tokens:
         return Tokens(*(tensor[rows.to(tensor.device)] for tensor in (self.index, self.real, self.gone)))
 
 
-def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, flash: bool) -> Tensor | None:
+def flagged(text: nn.Module) -> bool:
+    """Whether the attention of a decoder takes flags (b, K), as flash attention does, and not a mask (b, h, Q, K).
+
+    Raises ModelError for attention with masks of another kind, or without any.
+    """
+    name, make = cast(Any, text).config._attn_implementation, ALL_MASK_ATTENTION_FUNCTIONS
+    for known, flags in (("sdpa", False), ("eager", False), ("flash_attention_2", True)):
+        if name in make and make[name] is make[known]:
+            return flags
+    raise ModelError(
+        f"the masks of attention implementation {name!r} cannot be cut to the visual tokens that are left; use"
+        " set_attn_implementation with 'sdpa', 'eager' or 'flash_attention_2'"
+    )
+
+
+def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, flags: bool) -> Tensor | None:
     """The mask of a layer with fewer tokens, from the mask of the full sequence.
 
-    ``mask`` is what transformers made: None, (b|1, h|1, Q, K) bool or additive, or (b, K) flags for flash attention.
+    ``mask`` is what transformers made: None, (b|1, h|1, Q, K) bool or additive, or (b, K) ``flags``.
     ``queries`` (b, q) are positions within this forward, which ``past`` tokens preceded; ``keys`` are in full-sequence
     positions.
     None stays None where a causal kernel needs no mask.
     """
     all_real = bool(keys.real.all())
-    if flash or (mask is not None and mask.ndim == 2):
+    if flags or (mask is not None and mask.ndim == 2):
         return _flags(mask, keys, all_real)
     if mask is None:
         plain = queries.shape[1] == 1 or queries.shape[1] == keys.index.shape[1]

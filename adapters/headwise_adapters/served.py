@@ -28,7 +28,9 @@ UNDERSTOOD = frozenset(
 """What attention is called with that a cache layer knows already, or that changes nothing."""
 
 _KINDS = ("full_attention", "sliding_attention")
-_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens", "seq_idx", "block_table")
+PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens", "seq_idx", "block_table")
+"""What tells where the texts of a row begin."""
+
 _STEPS = (1, 5, 17, 300)  # how much later the same states stand in the second row
 _TOLERANCE = 0.03  # of a key's length: far above the rounding of 16 bit, far below another rotation
 
@@ -86,7 +88,7 @@ def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
             "continuous batching (generate_batch, paged attention) keeps its own cache, in which nothing is evicted;"
             " use generate"
         )
-    for name in _PACKED:
+    for name in PACKED:
         if kwargs.get(name) is not None:
             raise ModelError(f"packed texts ({name}) are not served by KV eviction; give each text a row of its own")
     ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.adapters.conftest import IMAGE, padded, pixels, prompt, tiny_llava
 from tests.adapters.vision_models import NEXT, QWEN
+from transformers import DynamicCache
 
 import headwise
 from headwise.errors import ModelError
@@ -126,3 +127,146 @@ def test_what_is_said_after_a_pruned_prompt_may_be_given_anywhere(model, whose, 
 def test_a_forward_of_nothing_is_refused_as_the_stock_model_refuses_it(model):
     with headwise.attach(model, fastv()), pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
         model(pixel_values=pixels(1))
+
+
+def two_texts():
+    """Two prompts with an image each in one row of 2 x (1 + 3 + 16 + 5) tokens, and positions that start again."""
+    ids = torch.cat([prompt(3, "image", 5, seed=1), prompt(3, "image", 5, seed=2)], dim=1)
+    return ids, pixels(2), torch.arange(25).repeat(2)[None]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_texts_that_share_a_row_are_refused(model, cached, masked, untouched):
+    ids, images, places = two_texts()
+    mask = {"attention_mask": torch.ones_like(ids)} if masked else {}
+    untouched(model)
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match="position_ids start again within a row"):
+        model(input_ids=ids, pixel_values=images, position_ids=places, use_cache=cached, **mask)
+
+
+@pytest.mark.parametrize("name", ["cu_seq_lens_q", "max_length_k", "seq_idx"])
+def test_texts_told_apart_by_their_lengths_are_refused(model, name, untouched):
+    ids, images, _ = two_texts()
+    untouched(model)
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match=rf"packed texts \({name}\)"):
+        model(input_ids=ids, pixel_values=images, **{name: torch.tensor([0, 25, 50])})
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("filler", [0, 1])
+def test_positions_of_padding_begin_no_text(model, side, filler):
+    batch, images = padded([prompt(3, "image", 5), prompt(6)], side), pixels(1)
+    places = (batch["attention_mask"].cumsum(-1) - 1).masked_fill(batch["attention_mask"] == 0, filler)
+    with headwise.attach(model, fastv()):
+        model(**batch, pixel_values=images, position_ids=places)
+
+
+def test_positions_of_qwen_are_read_along_the_text():
+    model = QWEN.make("sdpa")
+    one = QWEN.prompt(model, 3, QWEN.sizes[0], 5)
+    length = one.ids.shape[1]
+    with headwise.attach(model, fastv()):
+        expected = model(**one.inputs).logits
+        axes, _ = model.model.get_rope_index(one.ids, one.inputs["mm_token_type_ids"], one.images["image_grid_thw"])
+        assert (axes.diff(dim=-1) < 1).any()
+        found = model(**one.inputs, position_ids=torch.cat([torch.arange(length).expand(1, 1, -1), axes])).logits
+        torch.testing.assert_close(found, expected, **CLOSE)
+        torch.testing.assert_close(model(**one.inputs, position_ids=axes).logits, expected, **CLOSE)
+        again = torch.arange(length).remainder(9).expand(1, 1, -1)
+        with pytest.raises(ModelError, match="position_ids start again within a row"):
+            model(**one.inputs, position_ids=torch.cat([again, axes]))
+
+
+def test_packed_texts_without_an_image_are_left_to_the_stock_model(model):
+    ids = torch.cat([prompt(6), prompt(4, seed=1)], dim=1)
+    given = {"input_ids": ids, "position_ids": torch.cat([torch.arange(7), torch.arange(5)])[None], "use_cache": False}
+    expected = model(**given).logits
+    with headwise.attach(model, fastv()):
+        assert torch.equal(model(**given).logits, expected)
+
+
+def four_axes(flags, kind):
+    """The causal mask (b, 1, n, n) of flags (b, n): bool or to be added, and what padding sees."""
+    length = flags.shape[1]
+    seen = torch.ones(length, length, dtype=torch.bool).tril() & flags.bool()[:, None, :]
+    padding = ~flags.bool()[:, :, None]
+    if "itself" in kind:
+        seen = seen | (torch.eye(length, dtype=torch.bool) & padding)
+    if "all" in kind:
+        seen = seen | padding
+    if "bool" in kind:
+        return seen[:, None]
+    low = -1e9 if "rough" in kind else torch.finfo(torch.float32).min
+    return torch.zeros(seen.shape).masked_fill(~seen, low)[:, None]
+
+
+@pytest.mark.parametrize("kind", ["added itself", "added all", "added rough itself", "bool itself", "bool all"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_mask_with_four_axes_says_what_flags_say(implementation, kind):
+    if implementation == "eager" and "bool" in kind:
+        pytest.skip("the stock model adds masks")
+    model = tiny_llava(implementation)
+    batch, images = padded([prompt(5, "image"), prompt(2, "image", 9), prompt(3)], "left"), pixels(2)
+    flags = batch["attention_mask"]
+    places = (flags.cumsum(-1) - 1).clamp_min(0)
+    given = {"input_ids": batch["input_ids"], "pixel_values": images, "position_ids": places}
+    with headwise.attach(model, fastv(keep=5)):
+        expected = model(**given, attention_mask=flags)
+        found = model(**given, attention_mask=four_axes(flags, kind))
+        real = flags.bool()
+        torch.testing.assert_close(found.logits[real], expected.logits[real], **CLOSE)
+        word = torch.tensor([[7], [8], [9]])
+        flags, places = torch.cat([flags, torch.ones(3, 1, dtype=torch.long)], dim=1), places[:, -1:] + 1
+        later = {"input_ids": word, "position_ids": places}
+        expected = model(**later, attention_mask=flags, past_key_values=expected.past_key_values).logits
+        seen = four_axes(flags, kind)[:, :, -1:]
+        found = model(**later, attention_mask=seen, past_key_values=found.past_key_values).logits
+        torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def blocks(*lengths):
+    return torch.block_diag(*(torch.ones(n, n, dtype=torch.bool).tril() for n in lengths))[None, None]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        blocks(25, 25),
+        blocks(49, 1),
+        blocks(50) & (torch.arange(50)[:, None] - torch.arange(50) < 30),
+        blocks(50) & (torch.arange(50) != 10),
+        blocks(50) & (torch.arange(50) < 47),
+        torch.eye(50, dtype=torch.bool)[None, None],
+    ],
+    ids=["two texts", "a text of one token last", "a window", "a hole", "padding on the right", "nothing"],
+)
+def test_a_mask_that_shows_less_than_the_row_is_refused(seen, untouched):
+    model, (ids, images, _) = untouched(tiny_llava("sdpa")), two_texts()
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match="an attention mask with 4 axes is followed"):
+        model(input_ids=ids, pixel_values=images, attention_mask=seen)
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        ({"full_attention": None}, "an attention mask as a dict does not tell padding"),
+        (torch.ones(1, 1, 1, 50, dtype=torch.bool), r"an attention mask \(1, 1, 1, 50\) is not one of 50 tokens"),
+        (torch.ones(1, 50, 50, dtype=torch.bool), r"an attention mask \(1, 50, 50\) is not one of 50 tokens"),
+    ],
+)
+def test_what_is_no_mask_of_these_tokens_is_refused(mask, sentence):
+    model, (ids, images, _) = tiny_llava("sdpa"), two_texts()
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match=sentence):
+        model(input_ids=ids, pixel_values=images, attention_mask=mask)
+
+
+@pytest.mark.parametrize("text", ["fastv:layer=2", "uniform:layer=0", "pdrop:layers=1/2/3"])
+def test_a_cache_that_grows_with_the_layers_is_as_good_as_any(model, text):
+    ids, images, word = prompt(3, "image", 5), pixels(1), torch.tensor([[7]])
+    with headwise.attach(model, Recipe.of(text, keep=4)):
+        first = model(input_ids=ids, pixel_values=images)
+        second = model(input_ids=ids, pixel_values=images, past_key_values=DynamicCache())
+        assert torch.equal(first.logits, second.logits)
+        expected = model(input_ids=word, past_key_values=first.past_key_values).logits
+        assert torch.equal(model(input_ids=word, past_key_values=second.past_key_values).logits, expected)

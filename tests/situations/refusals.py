@@ -47,7 +47,10 @@ REFUSALS = (
     Refusal("this cache evicts by .*; start with an empty cache", lambda s: s.cache == "headwise" and s.nested),
     Refusal("position_ids start again within a row", lambda s: s.touch == "packed"),
     Refusal("inputs_embeds hold vectors that are no rows", lambda s: s.touch == "embeds" and bool(s.pruning)),
-    Refusal("an attention mask with 4 axes", lambda s: s.touch == "mask4" and evicts(s)),
+    Refusal(
+        "an attention mask with 4 axes",
+        lambda s: s.touch == "mask4" and (evicts(s) or (bool(s.pruning) and s.side == "right")),
+    ),
 )
 
 
