@@ -3,8 +3,8 @@
 Before the first layer of a stage, the survivors are gathered out of the hidden states; merged tokens take their places
 among them. The model's own loop keeps handing every later layer what belongs to the full sequence, so each of them gets
 its positions and mask cut down the same way. Layers behind a stage cache fewer keys than those in front of it; which
-ones they hold is remembered on the cache itself, so decoding, further turns and copies of the cache find it there. The
-first layer's cache tells transformers how far the sequence has come, therefore it always reports the full length.
+ones they hold is known to the cache itself (pruned_cache), so decoding, further turns and copies of the cache find it
+there.
 
 Pruning happens in a forward that carries image tokens, and in no other: decoding steps and later turns without an
 image are only kept consistent. Outputs have the length the caller put in; dropped positions come out as zeros.
@@ -32,6 +32,7 @@ from headwise_adapters.masks import flagged
 from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
+from headwise_adapters.pruned_cache import PrunedCache, expect
 from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.watching import Watcher, watching
 
@@ -82,6 +83,7 @@ class Dropper:
         self._instruments, self._watcher = instruments, watcher
         self._signature = inspect.signature(anatomy.outer.forward)
         self._asked = inspect.signature(anatomy.head.forward)
+        self._compact = pipeline.recipe.positions == "compact"
         self._asking = object()  # in a forward's memory: what the model was called with
 
     def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
@@ -119,7 +121,14 @@ class Dropper:
         asked = own.pop(self._asking, None) or {}
         given = {**asked, **given, **given.get("kwargs", {})}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
+            self._check(given.get("past_key_values"))
             own[self] = Forward.begin(self._anatomy, self._watcher, given)
+
+    def _check(self, cache: Any) -> None:
+        """Refuse a cache that was pruned otherwise, before anything is computed."""
+        if isinstance(cache, PrunedCache):
+            cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer)
+            expect(cache)
 
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         if self in (patching.remembered() or {}):
@@ -157,7 +166,7 @@ class Dropper:
         hidden = args[0] if args else kwargs["hidden_states"]
         if stage is not None and forward.has_images:
             hidden = self._drop(forward, stage, hidden, kwargs)
-        view = forward.view(layer, cache, kwargs, self._pipeline.recipe.positions == "compact", hidden)
+        view = forward.view(layer, cache, kwargs, self._compact, hidden)
         if view is None:
             return call(*args, **kwargs)
         if args:

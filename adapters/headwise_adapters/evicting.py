@@ -21,6 +21,7 @@ from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Decoder
+from headwise_adapters.pruned_cache import PrunedCache
 from headwise_adapters.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New, real_tokens
 from headwise_adapters.rotary import Rotary
 from headwise_adapters.ruling import Block, forward_of
@@ -236,7 +237,7 @@ def _converted(cache: Any, layers: Layers) -> Any:
                 " empty cache"
             )
         return cache
-    if type(cache) is not DynamicCache:
+    if type(cache) is not DynamicCache and not isinstance(cache, PrunedCache):
         raise ModelError(
             f"a {type(cache).__name__} cannot evict; generate with the default dynamic cache, or pass"
             " headwise.cache(model, recipe)"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from functools import cached_property
-from types import MethodType
 from typing import Any, cast
 
 import numpy as np
@@ -18,14 +16,14 @@ from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
-from headwise_adapters.masks import Tokens, flagged, sliced
+from headwise_adapters.masks import NEVER, Tokens, flagged, sliced
+from headwise_adapters.pruned_cache import held_of, holdings_of
 from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
 UNSUPERVISED = -100
 """The label of a token that a loss leaves out."""
 
-_HELD = "_headwise_held"  # attribute of a KV cache: layer -> Tokens it holds
 _Kwargs = dict[str, Any]
 Integers = npt.NDArray[np.int64]
 
@@ -180,12 +178,12 @@ class Forward:
         index = np.sort(np.argsort(rank, axis=1, kind="stable")[:, :width], axis=1)
         real = np.take_along_axis(keep, index, axis=1)
         gather = torch.from_numpy(index).to(self.device)
-        before = self.tokens or Tokens.everything(len(self.layout), self.length, 0, self.device)
+        before = self.tokens or Tokens.everything(len(self.layout), self.length, self.device)
         left = before.index.gather(1, gather)
         self._dropped = self._numbers >= 0
         np.put_along_axis(self._dropped, left.cpu().numpy(), ~real & (self._numbers_at(left) >= 0), axis=1)
-        gone = torch.from_numpy(self._dropped.sum(axis=1, keepdims=True)).to(self.device)
-        self.tokens = Tokens(left, torch.from_numpy(real).to(self.device), gone)
+        lost = np.where(self._dropped, np.arange(self.length), NEVER)
+        self.tokens = Tokens(left, torch.from_numpy(real).to(self.device), torch.from_numpy(lost).to(self.device))
         self.layout = self.layout.take(index, real)
         self._views.clear()
         return gather
@@ -195,11 +193,11 @@ class Forward:
 
         Layers of one stage hold the same tokens and share their view; the cache is told what they hold from now on.
         """
-        earlier: Tokens | None = getattr(cache, _HELD, {}).get(layer)
+        earlier = held_of(cache, layer)
         if self.tokens is None and earlier is None:
             return None
         if id(earlier) not in self._views:
-            now = self.tokens or Tokens.everything(hidden.shape[0], self.length, 0, self.device)
+            now = self.tokens or Tokens.everything(hidden.shape[0], self.length, self.device)
             keys = self._keys(earlier, now)
             self._views[id(earlier)] = keys, self._make_view(now, keys, kwargs, compact, hidden)
         keys, view = self._views[id(earlier)]
@@ -209,7 +207,7 @@ class Forward:
             # Rotary tables are all that positions are for; flash attention takes gaps for the ends of packed texts.
             view = {**view, "position_ids": None}
         if cache is not None:
-            _tell(cache, layer, keys, self.past + self.length)
+            holdings_of(cache, self._anatomy.text, compact).put(layer, keys, self.past + self.length)
             if self.tokens is not None and evicts:
                 real = self.layout.kinds != PADDING  # neither padding nor mere filling
                 own[0].expect(None if real.all() else torch.from_numpy(real).to(self.device))
@@ -222,10 +220,9 @@ class Forward:
 
     def _keys(self, earlier: Tokens | None, now: Tokens) -> Tokens:
         """What a layer holds after this forward."""
-        new = Tokens(now.index + self.past, now.real, now.gone)
         if earlier is None:
-            earlier = Tokens.everything(now.index.shape[0], self.past, 0, self.device)
-        return earlier.then(new)
+            earlier = Tokens.everything(now.index.shape[0], self.past, self.device)
+        return earlier.then(now.behind(self.past))
 
     def _make_view(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
         mask = sliced(kwargs.get("attention_mask"), now.index, keys, past=self.past, flags=self._flags)
@@ -303,35 +300,3 @@ def _ids(kwargs: _Kwargs, now: Tokens) -> Tensor | None:
 def _gathered(table: Tensor, index: Tensor) -> Tensor:
     """Rotary table (b|1, length, d) at ``index`` (b, n)."""
     return table.expand(index.shape[0], -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
-
-
-def _tell(cache: Any, layer: int, keys: Tokens, seen: int) -> None:
-    """Remember on the cache what a layer holds, and keep it reporting the tokens seen where layer 0 holds fewer.
-
-    Transformers reads the length of the sequence off the first layer, for positions as well as for masks.
-    """
-    if not hasattr(cache, _HELD):
-        if cache.is_compileable or any(cache.is_sliding):
-            raise ModelError(
-                f"{type(cache).__name__} has a fixed or sliding length, which pruned layers cannot share;"
-                " generate with the default dynamic cache"
-            )
-        setattr(cache, _HELD, {})
-        for name in ("reorder_cache", "batch_select_indices"):
-            setattr(cache, name, MethodType(_following(name), cache))  # bound, so that a copy's are bound to the copy
-    getattr(cache, _HELD)[layer] = keys
-    if layer == 0:
-        cache.get_seq_length = lambda *_, **__: seen
-        cache.get_mask_sizes = lambda query_length, *_, **__: (seen + query_length, 0)
-
-
-def _following(name: str) -> Callable[[Any, Tensor], None]:
-    """A cache's method that picks rows, after which what its layers hold is that of the rows picked (beams)."""
-
-    def pick(cache: Any, rows: Tensor) -> None:
-        getattr(type(cache), name)(cache, rows)
-        held: dict[int, Tokens] = getattr(cache, _HELD)
-        picked = {id(tokens): tokens.picked(rows) for tokens in held.values()}  # layers of a stage go on sharing theirs
-        held.update({layer: picked[id(tokens)] for layer, tokens in held.items()})
-
-    return pick

@@ -11,42 +11,58 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from headwise.errors import ModelError
 
+NEVER = torch.iinfo(torch.int64).max
+"""The position of no token."""
+
 
 @attrs.frozen(eq=False)
 class Tokens:
     """Tokens a layer holds: ``index`` int64 (b, n), ascending positions in the full sequence, and which are real.
 
     Rows of a batch may keep different numbers of tokens; the shorter ones are filled up with padding and dropped
-    tokens, which are not ``real`` bool (b, n): no query may see them. ``gone`` int64 (b, 1) counts the visual tokens
-    that were dropped on the way here.
+    tokens, which are not ``real`` bool (b, n): no query may see them. ``lost`` int64 (b, m): positions of the visual
+    tokens that were dropped on the way here, ``NEVER`` where there is none.
     """
 
     index: Tensor
     real: Tensor
-    gone: Tensor
+    lost: Tensor
 
     @classmethod
-    def everything(cls, batch: int, length: int, start: int, device: torch.device) -> Tokens:
-        """All ``length`` tokens from position ``start``."""
-        index = torch.arange(start, start + length, device=device).expand(batch, -1)
-        return cls(index, torch.ones_like(index, dtype=torch.bool), index.new_zeros(batch, 1))
+    def everything(cls, batch: int, length: int, device: torch.device) -> Tokens:
+        """All of the first ``length`` tokens."""
+        index = torch.arange(length, device=device).expand(batch, -1)
+        return cls(index, torch.ones_like(index, dtype=torch.bool), index.new_empty(batch, 0))
+
+    @property
+    def gone(self) -> Tensor:
+        """How many visual tokens were dropped on the way here, int64 (b, 1)."""
+        return (self.lost < NEVER).sum(dim=1, keepdim=True)
+
+    def complete(self, length: int) -> bool:
+        """Whether these are the first ``length`` tokens of the text, none of them missing."""
+        return self.index.shape[1] == length and bool(self.real.all())
+
+    def behind(self, past: int) -> Tokens:
+        """The same tokens where ``past`` others came before them."""
+        return Tokens(self.index + past, self.real, torch.where(self.lost < NEVER, self.lost + past, NEVER))
 
     def then(self, new: Tokens) -> Tokens:
-        """These tokens followed by new ones; repeated first where the batch has grown (beams)."""
-        grown = self.repeated(new.index.shape[0])
-        index = torch.cat([grown.index, new.index], dim=1)
-        return Tokens(index, torch.cat([grown.real, new.real], dim=1), grown.gone + new.gone)
+        """These tokens followed by new ones."""
+        ours, theirs = attrs.astuple(self, recurse=False), attrs.astuple(new, recurse=False)
+        return Tokens(*(torch.cat(pair, dim=1) for pair in zip(ours, theirs, strict=True)))
 
-    def repeated(self, batch: int) -> Tokens:
-        """The same tokens for a batch that is a whole multiple of this one."""
-        times = batch // self.index.shape[0]
-        if times == 1:
-            return self
-        return Tokens(*(tensor.repeat_interleave(times, dim=0) for tensor in (self.index, self.real, self.gone)))
+    def before(self, length: int) -> Tokens:
+        """Those among the first ``length`` tokens of the text; rows that have fewer of them are filled up."""
+        there = self.index < length
+        width = int(there.sum(dim=1).max())
+        lost = self.lost.masked_fill(self.lost >= length, NEVER)
+        return Tokens(self.index[:, :width].clamp_max(length - 1), (self.real & there)[:, :width], lost)
 
     def picked(self, rows: Tensor) -> Tokens:
         """The tokens of some rows, int64 (k,), in their order."""
-        return Tokens(*(tensor[rows.to(tensor.device)] for tensor in (self.index, self.real, self.gone)))
+        rows = rows.to(self.index.device)
+        return Tokens(self.index[rows], self.real[rows], self.lost[rows])
 
 
 def flagged(text: nn.Module) -> bool:

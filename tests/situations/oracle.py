@@ -41,12 +41,15 @@ class Rules:
 
 def logits(model, prompts: Sequence[Prompt], ids: Tensor, rules: Rules) -> Tensor:
     """Logits (n, vocabulary) of ids (n,), the text of ``prompts`` with what was said between and behind them."""
-    states = _embedded(model, prompts, ids)
+    return logits_of(model, _embedded(model, prompts, ids), _positions(model, prompts, ids), rules)
+
+
+def logits_of(model, states: Tensor, places: Tensor, rules: Rules) -> Tensor:
+    """Logits (n, vocabulary) of what the language model is given, (1, n, d), at its places (1, n) or (3, 1, n)."""
     inner = model.gpt_neox if hasattr(model, "gpt_neox") else getattr(model.model, "language_model", model.model)
-    places = _positions(model, prompts, ids)
     if rules.document is not None:
         places = places % rules.document
-    gone = torch.zeros(len(ids), dtype=torch.bool)
+    gone = torch.zeros(states.shape[1], dtype=torch.bool)
     for number, layer in enumerate(inner.layers):
         gone[list(rules.gone.get(number, ()))] = True
         at = places - torch.cumsum(gone, 0) if rules.compact else places
