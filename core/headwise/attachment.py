@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import attrs
 
+from headwise.blame import blamed
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
 from headwise.geometry import Geometry
@@ -69,7 +70,9 @@ def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> I
     pipeline = Pipeline(recipe, observers)
     plan = pipeline.plan(adapter.geometry)
     eviction = pipeline.eviction(adapter.geometry)
-    with adapter.attached(pipeline, plan, eviction):
+    with ExitStack() as entered:
+        with blamed(f"the adapter {type(adapter).__name__}"):
+            entered.enter_context(adapter.attached(pipeline, plan, eviction))
         yield Attachment(pipeline, plan, eviction)
 
 
@@ -85,4 +88,5 @@ def cache(model: Any, recipe: Recipe) -> Any:
     pipeline = Pipeline(recipe)
     if pipeline.plan(adapter.geometry).stages:
         raise ModelError("a cache evicts KV entries and prunes no visual token; use headwise.attach for this recipe")
-    return adapter.cache(pipeline, pipeline.eviction(adapter.geometry))
+    with blamed(f"the adapter {type(adapter).__name__}"):
+        return adapter.cache(pipeline, pipeline.eviction(adapter.geometry))

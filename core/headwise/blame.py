@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 from headwise.errors import ContractError, HeadwiseError
@@ -37,6 +38,22 @@ def owned(function: Callable[..., Any], who: str) -> Callable[..., Any]:
             return function(*arguments, **named)
 
     return call
+
+
+def guarded(plugin: Any, who: str) -> Any:
+    """A stand-in for an object of a plugin's: its public attributes, whose failures name ``who``, read and called."""
+    with blamed(who):
+        names = [name for name in dir(plugin) if not name.startswith("_")]
+    return type(type(plugin).__name__, (), {name: _guard(plugin, name, who) for name in names})()
+
+
+def _guard(plugin: Any, name: str, who: str) -> property:
+    def read(_: Any) -> Any:
+        with blamed(f"{name} of {who}"):
+            found = getattr(plugin, name)
+        return owned(found, f"{name} of {who}") if isinstance(found, MethodType) else found
+
+    return property(read)
 
 
 def reason(error: BaseException) -> str:

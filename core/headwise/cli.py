@@ -6,10 +6,11 @@ imported, because the others may need torch; the overview reads their one-line h
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import EntryPoint, version
 from typing import Annotated, Any
@@ -17,10 +18,11 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from headwise.errors import HeadwiseError
+from headwise.blame import reason
+from headwise.errors import ContractError, HeadwiseError
 from headwise.output import answer_alone
 from headwise.printing import say
-from headwise.registry import installed, load, only
+from headwise.registry import distribution, installed, load, only, owner_of
 from headwise.source import describe_entry
 
 OWN = {
@@ -83,10 +85,32 @@ def application(words: Sequence[str]) -> typer.Typer:
     wanted = next((word for word in words if not word.startswith("-")), None)
     for name, entries in found.items():
         if name == wanted:
-            app.command(name)(load(only("command", name, found)))
+            entry = only("command", name, found)
+            app.command(name)(load(entry) if _ours(entry) else _foreign(load(entry), entry))
         else:
             app.command(name, help=describe_entry(entries[0]).summary or "?")(_not_wanted)
     return app
+
+
+def _ours(entry: EntryPoint) -> bool:
+    return entry.dist is None or distribution(entry.dist)[0] == "headwise"
+
+
+def _foreign(command: Callable[..., Any], entry: EntryPoint) -> Callable[..., Any]:
+    """A command of another package: how it ends is its own business, but what it raises is told in its name."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **named: Any) -> Any:
+        try:
+            return command(*arguments, **named)
+        except (HeadwiseError, OSError):
+            raise
+        except Exception as error:
+            if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "format_message"):
+                raise
+            raise ContractError(f"command {entry.name!r} ({owner_of(entry)}) failed: {reason(error)}") from error
+
+    return run
 
 
 def _version(asked: bool) -> None:

@@ -9,13 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from headwise.blame import guarded
 from headwise.errors import HeadwiseError, ModelError
-from headwise.registry import built, installed, only
+from headwise.registry import built, installed, only, owner_of
 from headwise_adapters.quiet import without_progress
 from headwise_lab.processors import processor_of
 
@@ -48,8 +50,12 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     except (OSError, ValueError):
         return None  # transformers says what is wrong with it
     found = installed("checkpoint")
-    loaders: Iterator[Checkpoint] = (built(only("checkpoint layout", name, found)) for name in found)
+    loaders: Iterator[Checkpoint] = (_loader(only("checkpoint layout", name, found)) for name in found)
     return next((loader for loader in loaders if isinstance(config, Mapping) and loader.recognises(config)), None)
+
+
+def _loader(entry: EntryPoint) -> Any:
+    return guarded(built(entry), f"checkpoint layout {entry.name!r} ({owner_of(entry)})")
 
 
 def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, str]:

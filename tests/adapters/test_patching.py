@@ -72,7 +72,7 @@ def together(*tasks):
 
 def meeting(module, parties):
     """A hook at which that many forwards wait for each other, so that they certainly overlap."""
-    barrier = Barrier(parties, timeout=30)
+    barrier = Barrier(parties, timeout=300)
 
     def meet(*_):
         barrier.wait()
@@ -102,7 +102,7 @@ def test_threads_with_recipes_of_their_own_do_not_see_each_other():
     for recipe in recipes:
         with headwise.attach(model, recipe):
             expected.append(model(**inputs).logits)
-    before, inside = state(model), Barrier(3, timeout=30)
+    before, inside = state(model), Barrier(3, timeout=300)
 
     def under(recipe):
         with headwise.attach(model, recipe):
@@ -120,7 +120,7 @@ def test_threads_with_recipes_of_their_own_do_not_see_each_other():
 
 def test_a_thread_without_a_block_is_refused_where_several_recipes_are_attached():
     model, inputs = tiny_llava("sdpa"), asked(1)
-    inside, done, found = Barrier(3, timeout=30), Barrier(3, timeout=30), []
+    inside, done, found = Barrier(3, timeout=300), Barrier(3, timeout=300), []
 
     def hold(recipe):
         with headwise.attach(model, recipe):
@@ -211,7 +211,7 @@ def test_a_forward_ends_under_the_recipe_it_began_under_whoever_leaves_the_block
     before = state(model)
     with headwise.attach(model, PRUNES):
         expected = model(**inputs).logits
-    block, begun, left = headwise.attach(model, PRUNES), Barrier(2, timeout=30), Barrier(2, timeout=30)
+    block, begun, left = headwise.attach(model, PRUNES), Barrier(2, timeout=300), Barrier(2, timeout=300)
     block.__enter__()
 
     def wait(*_):

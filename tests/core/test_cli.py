@@ -429,10 +429,13 @@ def test_interruption_is_one_line_and_status_130(capsys, zebra):
     assert run(capsys, "interrupt") == (130, "", "headwise: interrupted\n")
 
 
-def test_programming_errors_are_not_swallowed(install):
-    install("zebra", "1.2", {"command": {"crash": "zebra_mod:crash"}}, zebra_mod="def crash() -> None:\n    1 / 0\n")
+def test_programming_errors_of_our_own_are_not_swallowed(monkeypatch):
+    def crash() -> None:
+        1 / 0  # noqa: B018
+
+    monkeypatch.setattr("headwise.commands.show.show", crash)
     with pytest.raises(ZeroDivisionError):
-        main(["crash"])
+        main(["show"])
 
 
 @pytest.mark.parametrize("words", [["strategies"], ["strategies", "--json"], ["--help"], ["--version"]])

@@ -46,6 +46,10 @@ class FakeRunner:
         first = self._notes / f"first-{trial.id}"
         again = first.exists()
         first.touch()
+        if trial.recipe == "waits":
+            (self._notes / f"waits-{os.getpid()}").touch()
+            while not (self._notes / "go").exists():
+                time.sleep(0.01)
         if trial.recipe == "dies" and not again:
             os.kill(os.getpid(), signal.SIGKILL)
         if trial.recipe == "always-dies":

@@ -42,11 +42,15 @@ def results(memory: Memory) -> list[tuple]:
     return [(trial.number, trial.state.name, trial.params, trial.values) for trial in memory.trials]
 
 
-def main(folder: Path, total: int, sampler: str) -> None:
+def main(folder: Path, total: int, sampler: str, last: str = "") -> None:
+    """Search; having measured ``last`` trials in all, wait to be killed, however late that is."""
+
     def measure(point: FakePoint) -> Value:
         with (folder / "measured.txt").open("a") as notes:
             notes.write(f"{point.label}\n")
         time.sleep(SECONDS)
+        while last and (folder / "measured.txt").read_text().count("\n") >= int(last):
+            time.sleep(SECONDS)
         return worth(point)
 
     need_optuna()
@@ -56,4 +60,4 @@ def main(folder: Path, total: int, sampler: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

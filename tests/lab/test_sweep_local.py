@@ -26,7 +26,7 @@ from headwise_lab.sweeps.executor import executor
 from headwise_lab.sweeps.folder import is_locked, locked
 from headwise_lab.sweeps.local import Local, cores, places
 
-PATIENCE = 20.0
+PATIENCE = 300.0
 
 
 def lines(folder):

@@ -302,7 +302,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_pa
     command = [sys.executable, fake_tune.__file__, str(tmp_path / "killed"), str(total), "tpe"]
     notes = tmp_path / "killed" / "measured.txt"
     for enough in rounds:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen([*command, str(enough + 2)])
         while process.poll() is None and (not notes.exists() or notes.read_text().count("\n") < enough):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwise.blame import reason
+from headwise.blame import guarded, reason
 from headwise.errors import StrategyError
 from headwise.registry import installed, load, only, owner_of
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
@@ -34,6 +34,7 @@ def benchmark(name: str) -> Benchmark:
         raise
     except BaseException as error:  # SystemExit, too
         raise StrategyError(f"{who}: {entry.value} cannot be built without arguments: {reason(error)}") from error
-    if not isinstance(built, Benchmark):
+    kept = guarded(built, who)
+    if not isinstance(kept, Benchmark):
         raise StrategyError(f"{who}: {entry.value} lacks part of the benchmark contract, headwise_lab.benchmarks.base")
-    return built
+    return kept

@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError, HeadwiseError
-from headwise.registry import built, installed, only
 from headwise.text import StrategyText
+from headwise_lab.benchmarks import benchmark
 from headwise_lab.records import has_outcomes, is_number, read_outcomes
 
 _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count": "all", "token_pruning": "none"}
@@ -166,6 +166,6 @@ def _unit_scores(trial: Trial, outcomes: Sequence[Mapping[str, Any]], benchmark:
 def benchmark_of(name: str) -> Any:
     """The installed benchmark of that name, or None: a report can outlive the package that ran the benchmark."""
     try:
-        return built(only("benchmark", name, installed("benchmark")))
+        return benchmark(name)
     except HeadwiseError:
         return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from headwise.errors import DataError
+from headwise.errors import ContractError, DataError
 from headwise_lab.places import is_local
 from headwise_lab.store import Store
 from headwise_lab.sweeps.display import Display
@@ -57,6 +57,8 @@ def run(order: Order, display: Display) -> Tally:
         try:
             for plan, trials in conductor.missing():
                 order.executor.run(_keeping(plan.work, order.store.folder), trials, conductor.hear)
+        except SystemExit as error:  # nothing here ends the program: an executor of another package would
+            raise ContractError(f"the executor {type(order.executor).__name__} ended the program") from error
         except KeyboardInterrupt:
             display.say(f"Stopped; finished trials are in {order.store.folder}, run the same line again to go on.")
             raise
