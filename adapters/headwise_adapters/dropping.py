@@ -33,6 +33,7 @@ from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
 from headwise_adapters.pruned_cache import PrunedCache, expect
+from headwise_adapters.restoring import restore
 from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.watching import Watcher, watching
 
@@ -143,18 +144,10 @@ class Dropper:
             return call(*args, **kwargs)
         if self._pipeline.reads_embeddings and forward.has_images:
             forward.embeddings = kwargs.get("inputs_embeds")
-        return self._restore_length(forward, call(*args, **kwargs))
-
-    def _restore_length(self, forward: Forward, output: Any) -> Any:
-        """Put surviving hidden states back where their tokens stood, so that the caller's positions still hold."""
-        if forward.tokens is None or not hasattr(output, "last_hidden_state"):
-            return output
-        short = output.last_hidden_state
-        full = short.new_zeros(short.shape[0], forward.length, short.shape[2])
-        states = short * forward.tokens.real.to(short.device).unsqueeze(-1)
-        index = forward.tokens.index.to(short.device).unsqueeze(-1).expand_as(short)
-        output.last_hidden_state = full.scatter(1, index, states)
-        return output
+        asked = kwargs.get("return_dict", getattr(self._anatomy.text.config, "return_dict", True))
+        output = call(*args, **{**kwargs, "return_dict": True})
+        restore(forward, output, len(self._anatomy.layers))
+        return output.to_tuple() if asked is False else output
 
     def _layer(
         self, layer: int, stage: Stage | None, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs
@@ -165,6 +158,8 @@ class Dropper:
         cache = kwargs.get(self._anatomy.cache)
         hidden = args[0] if args else kwargs["hidden_states"]
         if stage is not None and forward.has_images:
+            if layer == 0:
+                forward.entering = hidden
             hidden = self._drop(forward, stage, hidden, kwargs)
         view = forward.view(layer, cache, kwargs, self._compact, hidden)
         if view is None:

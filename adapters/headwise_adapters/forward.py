@@ -33,7 +33,9 @@ class Forward:
 
     ``length``: tokens put in. ``past``: tokens seen before. ``tokens``: those left, as positions within this forward,
     or None while all of them are. ``layout``: kinds of the tokens left. ``entered``: visual tokens put in, per row.
-    ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know.
+    ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know. ``entering``: what
+    entered layer 0, where tokens were dropped in front of it. ``shown``: layer -> its tokens, None for all, and its
+    keys, in positions of the full sequence; of layers that ran other than the model thinks.
     """
 
     def __init__(self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
@@ -46,6 +48,8 @@ class Forward:
         self.has_images = any(self.entered)
         self.tokens: Tokens | None = None
         self.embeddings: Tensor | None = None
+        self.entering: Tensor | None = None
+        self.shown: dict[int, tuple[Tokens | None, Tokens]] = {}
         self._kinds = layout.kinds
         self._image = layout.kinds == IMAGE
         self._checksums: dict[int, int] = {}  # by identity of the picture
@@ -201,6 +205,7 @@ class Forward:
             keys = self._keys(earlier, now)
             self._views[id(earlier)] = keys, self._make_view(now, keys, kwargs, compact, hidden)
         keys, view = self._views[id(earlier)]
+        self.shown[layer] = self.tokens, keys
         own = [] if cache is None else cache.layers[layer : layer + 1]  # a dynamic cache may grow with the layers
         evicts = any(isinstance(one, EvictingLayer) for one in own)
         if self._flags and not evicts:
