@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
-from headwise.pipeline import Pipeline
+from headwise.pipeline import Pipeline, check_read
 from headwise.plan import PruningPlan, Stage
 from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
@@ -82,6 +82,8 @@ class Dropper:
     ) -> None:
         self._anatomy, self._pipeline, self._plan = anatomy, pipeline, plan
         self._instruments, self._watcher = instruments, watcher
+        self._whole_prompts = [stage for stage in plan.stages if not stage.per_image]
+        self._by_picture = [stage for stage in plan.stages if stage.per_image]  # whose sizes are known with features
         self._signature = inspect.signature(anatomy.outer.forward)
         self._asked = inspect.signature(anatomy.head.forward)
         self._compact = pipeline.recipe.positions == "compact"
@@ -123,13 +125,20 @@ class Dropper:
         given = {**asked, **given, **given.get("kwargs", {})}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
             self._check(given.get("past_key_values"))
-            own[self] = Forward.begin(self._anatomy, self._watcher, given)
+            own[self] = forward = Forward.begin(self._anatomy, self._watcher, given)
+            self._check_read(forward, self._whole_prompts)
 
     def _check(self, cache: Any) -> None:
         """Refuse a cache that was pruned otherwise, before anything is computed."""
         if isinstance(cache, PrunedCache):
             cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer)
             expect(cache)
+
+    def _check_read(self, forward: Forward, stages: list[Stage]) -> None:
+        """Refuse stages that would have to drop what the caller reads; nothing that is read leaves before them."""
+        for stage in stages if forward.reads_images else ():
+            for group, keep in groups(forward, stage, self._plan.geometry):
+                check_read(forward.read(group.rows, group.columns), keep, stage.layer)
 
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         if self in (patching.remembered() or {}):
@@ -144,6 +153,7 @@ class Dropper:
             return call(*args, **kwargs)
         if self._pipeline.reads_embeddings and forward.has_images:
             forward.embeddings = kwargs.get("inputs_embeds")
+        self._check_read(forward, self._by_picture)
         asked = kwargs.get("return_dict", getattr(self._anatomy.text.config, "return_dict", True))
         output = call(*args, **{**kwargs, "return_dict": True})
         restore(forward, output, len(self._anatomy.layers))

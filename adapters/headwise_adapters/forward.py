@@ -92,6 +92,11 @@ class Forward:
         read &= real
         return read
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether visual tokens are among them."""
+        return bool((self._read & self._image).any())
+
     def read(self, rows: list[int], columns: Integers) -> Tensor:
         """Which tokens at ``columns`` (rows, v), among those left, the caller reads: bool (rows, v)."""
         if self.tokens is not None:

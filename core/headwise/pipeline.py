@@ -207,7 +207,7 @@ class Pipeline:
         who = self.recipe.strategies["token_pruning"].who
         batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
         if read is not None:
-            _check_read(read, keep, stage.layer)
+            check_read(read, keep, stage.layer)
         with blamed(who):
             outcome = stage.select(evidence)
         if isinstance(outcome, Merged):
@@ -253,7 +253,7 @@ def top(scores: Tensor, keep: int, read: Tensor | None = None) -> Tensor:
     return order[:, :keep].sort(dim=-1).values
 
 
-def _check_read(read: Tensor, keep: int, layer: int) -> None:
+def check_read(read: Tensor, keep: int, layer: int) -> None:
     """Refuse a stage that would have to drop what the caller reads."""
     most = int(read.sum(dim=-1).max())
     if most > keep:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.adapters.methods import Choices, Kept
 from tests.adapters.stages import Watch
+from tests.situations.run import switch
 
 import headwise
 from headwise.errors import BudgetError, ModelError
@@ -83,19 +84,37 @@ def test_supervised_positions_stay_and_the_loss_is_that_of_masked_keys(model, to
 
 
 @pytest.mark.parametrize("asked", ["labels", "shift_labels", "logits_to_keep", "indices"])
-def test_more_than_a_stage_may_keep_is_refused(model, tools, asked):
-    ids, images = tools["prompt"](3, "image", 5), tools["pixels"](1)
+@pytest.mark.parametrize("text", ["uniform:layer=2", "fastv:layer=3", "pdrop:layers=1/2/3", "divprune", "tome"])
+def test_more_than_a_stage_may_keep_is_refused_before_any_layer_runs(tools, text, asked):
+    model, ids, images = tools["tiny_llava"](), tools["prompt"](3, "image", 5), tools["pixels"](1)
     given = {
         "labels": {"labels": ids},
         "shift_labels": {"labels": ids, "shift_labels": ids},
         "logits_to_keep": {"logits_to_keep": 10},
         "indices": {"logits_to_keep": torch.arange(8, 13)},
     }[asked]
+    model.model.language_model.layers[0].register_forward_pre_hook(lambda *_: pytest.fail("a layer ran"))
+    if text not in ("divprune", "tome"):  # which go by pictures, whose sizes come with their features
+        model.model.vision_tower.register_forward_pre_hook(lambda *_: pytest.fail("the vision tower ran"))
     with (
-        headwise.attach(model, Recipe.of("uniform:layer=2", keep=4)),
+        headwise.attach(model, Recipe.of(text, keep=4)),
         pytest.raises(BudgetError, match="visual tokens of a prompt are read"),
     ):
         model(input_ids=ids, pixel_values=images, **given)
+
+
+def test_pictures_have_budgets_of_their_own_for_what_is_read(tools):
+    """Six tokens of the first picture are supervised: the budget of both together would be enough, its own is not."""
+    model, ids, images = tools["tiny_llava"](), tools["prompt"](3, "image", 2, "image", 5), tools["pixels"](2)
+    labels = torch.full_like(ids, -100)
+    labels[0, 6:11] = 7
+    with headwise.attach(model, Recipe.of("uniform:layer=2", keep=8)):
+        model(input_ids=ids, pixel_values=images, labels=labels)
+    with (
+        headwise.attach(model, Recipe.of("divprune", keep=5)),
+        pytest.raises(BudgetError, match=r"6 visual tokens of a prompt are read .* before layer 0 keeps 5"),
+    ):
+        model(input_ids=ids, pixel_values=images, labels=labels)
 
 
 def test_positions_named_by_logits_to_keep_are_answered(model, tools):
@@ -213,3 +232,23 @@ def test_padding_may_be_no_number(tools):
         logits = model(**batch, pixel_values=tools["pixels"](1)).logits
     assert torch.isfinite(expected[0]).all()
     assert logits.shape == expected.shape
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("text", ["fastv:layer=2", "pdrop:layers=1/2/3", "uniform:layer=0", "tome"])
+def test_layers_that_are_run_again_in_the_backward_pass_see_what_they_saw(tools, text, reentrant):
+    model, ids, images = tools["tiny_llava"]("sdpa").train(), tools["prompt"](3, "image", 5), tools["pixels"](1)
+    labels = ids.masked_fill(ids == model.config.image_token_id, -100)
+    gradients = []
+    with torch.enable_grad(), headwise.attach(model, Recipe.of(text, keep=4)):
+        for again in (False, True):
+            if again:
+                switch(model, "enable")({"use_reentrant": reentrant})
+                model.enable_input_require_grads()
+            model.zero_grad()
+            model(input_ids=ids, pixel_values=images, labels=labels).loss.backward()
+            gradients.append({name: part.grad for name, part in model.named_parameters() if part.grad is not None})
+    plain, found = gradients
+    assert plain.keys() == found.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(found[name], gradient)
