@@ -17,7 +17,7 @@ from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
 from headwise_adapters.masks import NEVER, Tokens, flagged, sliced
-from headwise_adapters.pruned_cache import held_of, holdings_of
+from headwise_adapters.pruned_cache import check_kind, held_of, holdings_of
 from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
@@ -62,11 +62,13 @@ class Forward:
         """Read the arguments of a forward of the outer model, or of the language model by itself."""
         source = _source(given)
         image = _image_tokens(anatomy, given, source)
+        if image.any():
+            check_kind(given.get("past_key_values"))
+            flagged(anatomy.text)
         real = real_tokens(given, image)
         if source.ndim == 3:
             check_embeddings(anatomy.text, source, real)
         if image.any():
-            flagged(anatomy.text)
             check_layout(given, real)
         return cls(anatomy, watcher, given, Layout.of(image, real))
 

@@ -160,17 +160,22 @@ def held_of(cache: Any, layer: int) -> Tokens | None:
 def holdings_of(cache: Any, text: nn.Module, compact: bool) -> Holdings:
     """What the layers of a cache hold, which from now on is one for pruned tokens."""
     if not isinstance(cache, PrunedCache):
-        if cache.is_compileable or any(cache.is_sliding):
-            raise ModelError(
-                f"{type(cache).__name__} has a fixed or sliding length, which pruned layers cannot share;"
-                " generate with the default dynamic cache"
-            )
+        check_kind(cache)
         cache._holdings = Holdings(ref(text), compact)
         kind: Any = type(cache)
         cache.__class__ = _pruned(kind)
         expect(cache)
     found: Holdings = cache._holdings
     return found
+
+
+def check_kind(cache: Any) -> None:
+    """Refuse caches that cannot become one for pruned tokens."""
+    if cache is not None and (cache.is_compileable or any(cache.is_sliding)):
+        raise ModelError(
+            f"{type(cache).__name__} has a fixed or sliding length, which pruned layers cannot share;"
+            " generate with the default dynamic cache"
+        )
 
 
 def expect(cache: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.adapters.conftest import IMAGE, padded, pixels, prompt, tiny_llava
 from tests.adapters.vision_models import NEXT, QWEN
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 import headwise
 from headwise.errors import ModelError
@@ -270,3 +270,22 @@ def test_a_cache_that_grows_with_the_layers_is_as_good_as_any(model, text):
         assert torch.equal(first.logits, second.logits)
         expected = model(input_ids=word, past_key_values=first.past_key_values).logits
         assert torch.equal(model(input_ids=word, past_key_values=second.past_key_values).logits, expected)
+
+
+@pytest.mark.parametrize("way", ["forward", "generate"])
+def test_a_cache_of_fixed_length_is_refused_before_anything_runs(untouched, way):
+    model, ids, images = tiny_llava("sdpa"), prompt(3, "image", 5), pixels(1)
+    model.model.vision_tower.register_forward_pre_hook(lambda *_: None if way == "generate" else pytest.fail("it ran"))
+    untouched(model)
+    called, given = model, {"past_key_values": StaticCache(config=model.config.text_config, max_cache_len=64)}
+    if way == "generate":
+        called, given = model.generate, {"cache_implementation": "static", **OPTIONS}
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match="StaticCache has a fixed or sliding length"):
+        called(input_ids=ids, pixel_values=images, **given)
+
+
+def test_prompts_without_an_image_go_into_any_cache(model):
+    ids, caches = prompt(9), [StaticCache(config=model.config.text_config, max_cache_len=64) for _ in range(2)]
+    expected = model(input_ids=ids, past_key_values=caches[0]).logits
+    with headwise.attach(model, fastv()):
+        assert torch.equal(model(input_ids=ids, past_key_values=caches[1]).logits, expected)

@@ -40,7 +40,9 @@ REFUSALS = (
         "score-based eviction takes entries out of the cache", lambda s: scores(s) and (s.cache == "none" or s.training)
     ),
     Refusal("gradient checkpointing takes the cache", lambda s: s.checkpointing and evicts(s)),
-    Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
+    Refusal(
+        "attention maps .* are not made", lambda s: s.touch == "attentions" and (evicts(s) or s.cache == "headwise")
+    ),
     Refusal("visual tokens of a prompt are read", lambda s: bool(s.pruning) and (s.training or s.keep <= 3)),
     Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),
     Refusal("visual tokens were dropped among them", lambda s: "relative" in s.eviction and bool(s.pruning)),
