@@ -82,10 +82,10 @@ class Forward:
         real = self._kinds != PADDING
         read: npt.NDArray[np.bool_] = real & (np.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
         named = self._given.get("logits_to_keep")
-        if isinstance(named, Tensor):
-            read[:, named.cpu().numpy()] = True
-        elif named:
-            read[:, -int(named) :] = True
+        if isinstance(named, int):
+            read[:, -named if named else self.length :] = True  # 0, the default, names none
+        elif named is not None:
+            read[:, named.cpu().numpy() if isinstance(named, Tensor) else named] = True
         for name, ahead in (("labels", 0), ("labels", 1), ("shift_labels", 0)):
             labels = self._given.get(name)
             if isinstance(labels, Tensor) and labels.shape == read.shape:

@@ -83,7 +83,7 @@ def test_supervised_positions_stay_and_the_loss_is_that_of_masked_keys(model, to
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=-100))
 
 
-@pytest.mark.parametrize("asked", ["labels", "shift_labels", "logits_to_keep", "indices"])
+@pytest.mark.parametrize("asked", ["labels", "shift_labels", "logits_to_keep", "indices", "list"])
 @pytest.mark.parametrize("text", ["uniform:layer=2", "fastv:layer=3", "pdrop:layers=1/2/3", "divprune", "tome"])
 def test_more_than_a_stage_may_keep_is_refused_before_any_layer_runs(tools, text, asked):
     model, ids, images = tools["tiny_llava"](), tools["prompt"](3, "image", 5), tools["pixels"](1)
@@ -92,6 +92,7 @@ def test_more_than_a_stage_may_keep_is_refused_before_any_layer_runs(tools, text
         "shift_labels": {"labels": ids, "shift_labels": ids},
         "logits_to_keep": {"logits_to_keep": 10},
         "indices": {"logits_to_keep": torch.arange(8, 13)},
+        "list": {"logits_to_keep": [8, 9, 10, 11, 12]},
     }[asked]
     model.model.language_model.layers[0].register_forward_pre_hook(lambda *_: pytest.fail("a layer ran"))
     if text not in ("divprune", "tome"):  # which go by pictures, whose sizes come with their features
@@ -117,12 +118,14 @@ def test_pictures_have_budgets_of_their_own_for_what_is_read(tools):
         model(input_ids=ids, pixel_values=images, labels=labels)
 
 
-def test_positions_named_by_logits_to_keep_are_answered(model, tools):
+@pytest.mark.parametrize("named", [4, [19, 20, 21, 22], slice(-4, None), torch.tensor([-4, -3, -2, -1])], ids=repr)
+def test_positions_named_by_logits_to_keep_are_answered(model, tools, named):
     ids, images = tools["prompt"](3, "image", 2), tools["pixels"](1)
     with headwise.attach(model, Recipe.of("fastv:layer=2", keep=4)) as attached:
         choices = Choices.watching(attached)
         choices.image_at(4)
-        logits = model(input_ids=ids, pixel_values=images, logits_to_keep=4).logits
+        logits = model(input_ids=ids, pixel_values=images, logits_to_keep=named).logits
+    assert 19 in choices.entered
     torch.testing.assert_close(logits, choices.logits(model, ids, images)[:, -4:], **CLOSE)
 
 
