@@ -118,14 +118,14 @@ def test_pictures_have_budgets_of_their_own_for_what_is_read(tools):
         model(input_ids=ids, pixel_values=images, labels=labels)
 
 
-@pytest.mark.parametrize("named", [4, [19, 20, 21, 22], slice(-4, None), torch.tensor([-4, -3, -2, -1])], ids=repr)
+@pytest.mark.parametrize("named", [4, [18, 19, 20, 21], slice(-4, None), torch.tensor([-4, -3, -2, -1])], ids=repr)
 def test_positions_named_by_logits_to_keep_are_answered(model, tools, named):
     ids, images = tools["prompt"](3, "image", 2), tools["pixels"](1)
     with headwise.attach(model, Recipe.of("fastv:layer=2", keep=4)) as attached:
         choices = Choices.watching(attached)
         choices.image_at(4)
         logits = model(input_ids=ids, pixel_values=images, logits_to_keep=named).logits
-    assert 19 in choices.entered
+    assert {18, 19} <= set(choices.entered)
     torch.testing.assert_close(logits, choices.logits(model, ids, images)[:, -4:], **CLOSE)
 
 
