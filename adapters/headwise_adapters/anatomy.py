@@ -57,8 +57,17 @@ class Anatomy(Decoder):
     pictures: Pictures
 
 
-def text_geometry(config: Any, name: str, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:
-    """Geometry of a decoder's config; grouped-query attention where it names ``num_key_value_heads``."""
+def text_geometry(config: Any, name: str, there: int, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:
+    """Geometry of a decoder's config; grouped-query attention where it names ``num_key_value_heads``.
+
+    ``there``: the layers that the model has, which runs as many of them as its config says. Raises ModelError where
+    those are fewer, as after somebody cut some off: a budget would be planned for layers that never run.
+    """
+    if there < config.num_hidden_layers:
+        raise ModelError(
+            f"{name} has {there} layers, and its config says {config.num_hidden_layers}; set the config's"
+            f" num_hidden_layers to {there}"
+        )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Geometry(
         name=name,

@@ -22,8 +22,8 @@ class CausalLmAdapter:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.decoder = self._find(model)
-        config = model.config
-        self.geometry = text_geometry(config, config.name_or_path or "this model", gated=_gated(self.decoder))
+        config, there = model.config, len(self.decoder.layers)
+        self.geometry = text_geometry(config, config.name_or_path or "this model", there, gated=_gated(self.decoder))
 
     def _find(self, model: Any) -> Decoder:
         inner: Any = getattr(model, "model", None)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline, check_read
 from headwise.plan import PruningPlan, Stage
-from headwise_adapters import patching
+from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.forward import Forward
@@ -127,6 +127,7 @@ class Dropper:
             self._check(given.get("past_key_values"))
             own[self] = forward = Forward.begin(self._anatomy, self._watcher, given)
             self._check_read(forward, self._whole_prompts)
+            _has_pictures(forward, given)
 
     def _check(self, cache: Any) -> None:
         """Refuse a cache that was pruned otherwise, before anything is computed."""
@@ -151,6 +152,7 @@ class Dropper:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)
+        served.causal(self._anatomy.text, kwargs)
         if self._pipeline.reads_embeddings and forward.has_images:
             forward.embeddings = kwargs.get("inputs_embeds")
         self._check_read(forward, self._by_picture)
@@ -202,3 +204,13 @@ class Dropper:
             self._pipeline.observe(selection)
         index = forward.drop(outcomes.survivors()).to(hidden.device)
         return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+
+def _has_pictures(forward: Forward, given: _Kwargs) -> None:
+    """Refuse a forward that brings videos alone: nothing would be pruned, and nobody would be told."""
+    made = given.get("mm_encoder_outputs") or {}
+    if not forward.has_images and (given.get("pixel_values_videos") is not None or made.get("video") is not None):
+        raise ModelError(
+            "these prompts have videos and no picture, and tokens of videos are not pruned; give pictures, or leave"
+            " token_pruning out"
+        )

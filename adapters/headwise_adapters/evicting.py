@@ -6,6 +6,7 @@ answered by that layer; all others by the function the model has.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from contextlib import ExitStack
 from typing import Any, TypeGuard, cast
@@ -39,6 +40,7 @@ class Equipment:
 
     def __init__(self, model: nn.Module, decoder: Decoder) -> None:
         self._decoder = decoder
+        self._names = list(inspect.signature(decoder.text.forward).parameters)
         self._holders: WeakSet[Hold] = WeakSet()
         with ExitStack() as patches:
             patches.enter_context(patching.eagerly(model, decoder.modules()))
@@ -76,20 +78,20 @@ class Equipment:
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             with forward_of(self._decoder.text, self) as block:
-                return self._served(block, call, args, kwargs)
+                return self._served(block, call, {**dict(zip(self._names, args, strict=False)), **kwargs})
         finally:
             self.tidy()
 
-    def _served(self, block: Block | None, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _served(self, block: Block | None, call: patching.Call, kwargs: dict[str, Any]) -> Any:
         cache, layers = kwargs.get("past_key_values"), None if block is None else block.layers
-        once = cache is None and kwargs.get("use_cache") is False and layers is not None
+        once = layers is not None and cache is None and not _wanted(kwargs, self._decoder.text.config, "use_cache")
         if layers is not None:
             cache = _converted(cache, layers)
         if not _evicts(cache):
-            return call(*args, **kwargs)
-        source = args[0] if args else kwargs.get("input_ids")
+            return call(**kwargs)
+        source = kwargs.get("input_ids")
         source = kwargs["inputs_embeds"] if source is None else source
-        self._check(cache, kwargs, once=once)
+        self._check(cache, kwargs, source.shape[1], once=once)
         real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
         for layer in cache.layers:
             layer.expect(real)
@@ -98,7 +100,7 @@ class Equipment:
             # The layers know the padding, and a mask with four axes is handed through: none is made of the whole text.
             kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
         try:
-            output = call(*args, **kwargs)
+            output = call(**kwargs)
         finally:
             unanswered = [layer.end() for layer in cache.layers]
         if any(unanswered):
@@ -106,11 +108,9 @@ class Equipment:
                 f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
                 " is not served"
             )
-        if once:  # handing it back would have the text read twice
-            output.past_key_values = None
-        return output
+        return _without(output, cache) if once else output
 
-    def _check(self, cache: EvictingCache, kwargs: dict[str, Any], *, once: bool) -> None:
+    def _check(self, cache: EvictingCache, kwargs: dict[str, Any], length: int, *, once: bool) -> None:
         """Refuse what a cache that evicts cannot serve, before anything is computed."""
         if cache.layers[0].text() is not self._decoder.text:
             raise ModelError("this cache was made for another model; start with one that was made for this model")
@@ -118,6 +118,7 @@ class Equipment:
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
             raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
+        served.covering(mask, int(cache.get_seq_length()) + length)
         served.call(text, kwargs, counted=once or cache.layers[0].moves)
         if text.training and getattr(text, "gradient_checkpointing", False):
             raise ModelError(
@@ -202,7 +203,7 @@ def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: di
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
             " call model.eval()"
         )
-    served.strange(module, kwargs)
+    served.strange(module, kwargs, "leave it out of the call")
     out = layer.answer(
         New(
             query=query,
@@ -223,6 +224,14 @@ def _wanted(kwargs: dict[str, Any], config: Any, name: str) -> bool:
     """Whether an output is asked for, in the call or else by the config."""
     given = kwargs.get(name)
     return bool(getattr(config, name, False) if given is None else given)
+
+
+def _without(output: Any, cache: Any) -> Any:
+    """An output without the cache that nobody asked for: handing it back would have the text read twice."""
+    if isinstance(output, tuple):
+        return tuple(part for part in output if part is not cache)
+    output.past_key_values = None
+    return output
 
 
 def _converted(cache: Any, layers: Layers) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
-from headwise_adapters.served import PACKED
+from headwise_adapters.served import PACKED, covering
 
 _BLOCK = 4096  # rows of the embedding table that are looked at together
 _UNSEEN = -1e3  # of a mask to be added: what softmax makes of it is 0 in every data type
@@ -25,6 +25,8 @@ def real_tokens(given: dict[str, Any], image: npt.NDArray[np.bool_]) -> npt.NDAr
     """
     mask = given.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
+        cache = given.get("past_key_values")
+        covering(mask, image.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
         real: npt.NDArray[np.bool_] = mask[:, -image.shape[1] :].bool().cpu().numpy()
         return real
     if mask is None or not image.any():
@@ -108,5 +110,6 @@ def _beginning(states: Tensor) -> Tensor:
 
 def _hash(states: Tensor) -> Tensor:
     """A number int64 (n,) for the bits of each of (n, d); other bits give another number, but for one case in 2**64."""
-    factors = torch.randint(-(2**62), 2**62, states.shape[-1:], generator=torch.Generator().manual_seed(0)) * 2 + 1
+    drawn = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, states.shape[-1:], generator=drawn, device="cpu") * 2 + 1
     return (states.contiguous().view(_INTEGERS[states.element_size()]).long() * factors.to(states.device)).sum(dim=-1)

@@ -175,11 +175,11 @@ class ModelStatistics:
     def _random_tokens(self, special: set[int]) -> Iterator[Tensor]:
         """Sequences of tokens of which none comes twice, as many as the vocabulary and the model's length allow."""
         config = self._model.config.get_text_config()
-        allowed = torch.tensor([token for token in range(config.vocab_size) if token not in special])
+        allowed = torch.tensor([token for token in range(config.vocab_size) if token not in special], device="cpu")
         count = min(COPIED, allowed.numel(), (config.max_position_embeddings - 1) // 2)
         generator = torch.Generator().manual_seed(self._seed)
         for _ in range(REPEATS):
-            yield allowed[torch.randperm(allowed.numel(), generator=generator)[:count]]
+            yield allowed[torch.randperm(allowed.numel(), generator=generator, device="cpu")[:count]]
 
     def _sensitivity(self, sinks: int, window: int) -> tuple[Floats, Floats]:
         shape, tokens = (self.geometry.layers, self.geometry.kv_heads), self._ids.numel()

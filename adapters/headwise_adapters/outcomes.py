@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headwise.exact import exact
 from headwise.plan import Kept, Selection, Stage
 from headwise_adapters.evidence import Group, StageEvidence
 from headwise_adapters.forward import Forward, Integers
@@ -49,7 +50,8 @@ class Outcomes:
             if outcome.found.weights is not None:
                 places = outcome.evidence.columns.gather(1, outcome.found.positions.to(hidden.device))
                 weights = outcome.found.weights.to(device=hidden.device, dtype=torch.float32)
-                states = weights @ outcome.evidence.hidden().float()
+                with exact():
+                    states = weights @ outcome.evidence.hidden().float()
                 rows = torch.tensor(outcome.group.rows, device=hidden.device).unsqueeze(-1)
                 changed[rows, places] = states.to(hidden.dtype)
         return changed

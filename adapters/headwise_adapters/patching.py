@@ -16,13 +16,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from typing import Any, cast
 
 import attrs
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headwise.errors import ModelError
@@ -59,6 +60,7 @@ class _Record:
 _lock = threading.RLock()
 _memory: ContextVar[dict[object, Any] | None] = ContextVar("headwise_memory", default=None)
 _attends: ContextVar[bool] = ContextVar("headwise_attends", default=False)  # inside an attention function
+_running: ContextVar[tuple[_Record, ...]] = ContextVar("headwise_running", default=())  # whose wrappers have begun
 
 
 @contextmanager
@@ -115,7 +117,10 @@ def _patch(module: nn.Module, kind: str, wrapper: Any, *, innermost: bool = Fals
 
 
 def around(module: nn.Module, wrapper: Around) -> AbstractContextManager[None]:
-    """Inside, calls of ``module`` go through ``wrapper``."""
+    """Inside, calls of ``module`` go through ``wrapper``, those of its ``forward`` too, as PEFT and others make them.
+
+    A layer's ``forward`` is the exception: gradient checkpointing calls it again, on what its wrappers have made.
+    """
     return _patch(module, CALL, wrapper)
 
 
@@ -204,12 +209,7 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
     record = _Record(stock)
 
     def called(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
-            raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
-        call: Call = partial(stock.__call__, self)
-        for wrapper in record.of(CALL):
-            call = partial(_wrapped, wrapper, call)
-        return call(*args, **kwargs)
+        return _through(record, partial(stock.__call__, self), args, kwargs)
 
     def reduced(self: nn.Module, protocol: int) -> Any:
         """Copies and pickles are of the stock class, and nobody wraps them."""
@@ -244,6 +244,29 @@ def _wrapped(wrapper: Around, call: Call, *args: Any, **kwargs: Any) -> Any:
     return wrapper(call, args, kwargs)
 
 
+def _through(record: _Record, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call of a module through its wrappers."""
+    if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
+        raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
+    for wrapper in record.of(CALL):
+        call = partial(_wrapped, wrapper, call)
+    token = _running.set((*_running.get(), record))
+    try:
+        return call(*args, **kwargs)
+    finally:
+        _running.reset(token)
+
+
+def _directly(record: _Record, forward: Call) -> Call:
+    """A ``forward`` that goes through the wrappers unless the module's call has done so already."""
+
+    @wraps(forward)  # transformers reads signatures
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if record in _running.get() else _through(record, forward, args, kwargs)
+
+    return run
+
+
 class _Attribute:
     """An attribute of patched instances: theirs, or what is to be seen in its place. Writing it is as ever."""
 
@@ -261,7 +284,14 @@ class _Attribute:
             return _Config(value) if asked else value
         for wrapper in self._record.of(self._name):
             value = wrapper(value)
+        if self._name == "forward" and self._begins(module):
+            return _directly(self._record, value)
         return value
+
+    def _begins(self, module: Any) -> bool:
+        """Whether a ``forward`` asked for now may be a call of the module that went through no wrapper."""
+        wrapped = self._record.of(CALL) and self._record not in _running.get()
+        return bool(wrapped) and not isinstance(module, GradientCheckpointingLayer)
 
     def __set__(self, module: Any, value: Any) -> None:
         vars(module)[self._name] = value

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
+from headwise.exact import as_the_model
 from headwise_adapters import patching
 from headwise_adapters.probe import logits
 
@@ -82,13 +83,14 @@ def own_rows(layer: Any, module: Any, hidden: Tensor, rotary: tuple[Tensor, Tens
 
     ``rotary``: cosines and sines (batch or 1, n, head_dim) of the tokens. Only the rows asked for get queries.
     """
-    states = layer.input_layernorm(hidden[asked.batch])
     cos, sin = (table.expand(hidden.shape[0], -1, -1)[asked.batch] for table in rotary)
     turn = sys.modules[type(module).__module__].apply_rotary_pos_emb
-    query = _heads(module, "q_norm", _projection(module, "q_proj")(_at(states, asked.queries)))
-    query, _ = turn(query, query[:, :1], _at(cos, asked.queries), _at(sin, asked.queries))
-    key = _heads(module, "k_norm", _projection(module, "k_proj")(states))
-    _, key = turn(key[:, :1], key, cos, sin)
+    with as_the_model():
+        states = layer.input_layernorm(hidden[asked.batch])
+        query = _heads(module, "q_norm", _projection(module, "q_proj")(_at(states, asked.queries)))
+        query, _ = turn(query, query[:, :1], _at(cos, asked.queries), _at(sin, asked.queries))
+        key = _heads(module, "k_norm", _projection(module, "k_proj")(states))
+        _, key = turn(key[:, :1], key, cos, sin)
     return asked.rows(query, key, module.scaling)
 
 

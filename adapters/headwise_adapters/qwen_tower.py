@@ -105,7 +105,7 @@ def _received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     heads, count, _ = key.shape
     block = max(1, _LOGITS // (heads * count))
     turned = key.float().transpose(1, 2)
-    total = torch.zeros(count, device=key.device)
+    total = torch.zeros(count, device=key.device, dtype=torch.float32)
     for some in torch.split(query, block, dim=1):
         total += (some.float() @ turned * scaling).softmax(dim=-1).sum(dim=(0, 1))
     return total / (heads * count)

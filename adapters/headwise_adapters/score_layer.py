@@ -99,10 +99,10 @@ class ScoreLayer(EvictingLayer):
         units = query.flatten(0, 1)
         asking = tokens.repeat_interleave(self._kv_heads, dim=0)
         parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._bins]
-        out = parts[0] if self._bins[0].whole else torch.empty_like(units)
+        out = parts[0] if self._bins[0].whole else parts[0].new_empty(units.shape)
         if not self._bins[0].whole:
             for found, part in zip(self._bins, parts, strict=True):
-                out[found.index] = part
+                out[found.where] = part
         return out.view_as(query)
 
     def _over_bin(self, found: Bin, query: Tensor, asking: Tensor, scaling: float) -> Tensor:

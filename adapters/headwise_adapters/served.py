@@ -23,7 +23,8 @@ from headwise_adapters.rotary import Rotary
 UNDERSTOOD = frozenset(
     ("attention_mask", "dropout",
      "scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
-     "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits")
+     "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits",
+     "labels", "shift_labels", "num_items_in_batch", "ignore_index")
 )  # fmt: skip
 """What attention is called with that a cache layer knows already, or that changes nothing."""
 
@@ -67,14 +68,32 @@ def check(decoder: Decoder, geometry: Geometry, rotary: Rotary | None) -> None:
         _known[decoder.text].add(rotary is not None)
 
 
-def strange(module: nn.Module, kwargs: dict[str, Any]) -> None:
+def strange(module: nn.Module, kwargs: dict[str, Any], then: str = "its family is not served") -> None:
     """Raise ModelError, by name, for what attention is called with and no cache layer knows."""
     for name, given in kwargs.items():
         if given is not None and name not in UNDERSTOOD:
             raise ModelError(
-                f"{type(module).__name__} computes attention with {name}, which caches that evict do not know; its"
-                " family is not served"
+                f"{type(module).__name__} computes attention with {name}, which caches that evict do not know; {then}"
             )
+
+
+def causal(text: nn.Module, kwargs: dict[str, Any]) -> None:
+    """Raise ModelError where tokens see those behind them, by an argument of the call or by the config."""
+    given = kwargs.get("is_causal")
+    if (getattr(cast(Any, text).config, "is_causal", None) if given is None else given) is False:
+        raise ModelError(
+            "attention in both directions (is_causal=False) is not served: visual tokens are pruned and KV entries"
+            " evicted where a text is read from left to right"
+        )
+
+
+def covering(mask: Any, tokens: int) -> None:
+    """Raise ModelError where a mask (b, n) does not have a flag for each of the tokens, those in the cache included."""
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != tokens:
+        raise ModelError(
+            f"the attention mask has {mask.shape[1]} columns for {tokens} tokens, those in the cache included; give one"
+            " for each of them"
+        )
 
 
 def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
@@ -82,6 +101,7 @@ def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
 
     ``counted``: position ids have to count the tokens, because no cache follows or positions are moved.
     """
+    causal(text, kwargs)
     implementation = str(cast(Any, text).config._attn_implementation)
     if implementation.startswith("paged|"):
         raise ModelError(
@@ -114,6 +134,8 @@ def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
 def _check_layer(decoder: Decoder, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
     module = decoder.attention_of(layer)
     name = type(module).__name__
+    if any(type(weight).__name__ == "DTensor" for weight in module.parameters()):
+        raise ModelError(f"the weights of {name} are sharded already; attach first, and then shard the model (FSDP)")
     (query, key, value), kwargs = _asked(decoder, module, kind)
     strange(module, kwargs)
     own = geometry.sliding[layer] if geometry.sliding else None
@@ -179,11 +201,13 @@ def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor
 def _states(decoder: Decoder, module: nn.Module) -> tuple[Tensor, Tensor]:
     """The same random hidden states (2, n, hidden) twice, and their positions (2, n)."""
     text: Any = decoder.text
-    place = next(module.parameters()).device
+    found = next(module.parameters(), None)  # quantised layers have none
+    place = text.device if found is None else found.device
     place = torch.device("cpu") if place.type == "meta" else place
     steps = torch.tensor(_STEPS, device=place)
     ids = torch.stack([torch.arange(len(_STEPS), device=place), torch.arange(len(_STEPS), device=place) + steps])
-    some = torch.randn(1, len(_STEPS), text.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    drawn = torch.Generator().manual_seed(0)
+    some = torch.randn(1, len(_STEPS), text.config.hidden_size, generator=drawn, device="cpu", dtype=torch.float32)
     return some.to(place, text.dtype).expand(2, -1, -1).contiguous(), ids
 
 

@@ -31,9 +31,15 @@ class Bin:
     received: Tensor | None
     whole: bool
 
+    @property
+    def where(self) -> Tensor:
+        """``index``, to pick by: one made in inference mode may not be remembered for a backward outside of it."""
+        stale = self.index.is_inference() and not torch.is_inference_mode_enabled()
+        return self.index.clone() if stale else self.index
+
     def of(self, states: Tensor) -> Tensor:
         """This bin's units of ``states`` (units, ...)."""
-        return states if self.whole else states[self.index]
+        return states if self.whole else states[self.where]
 
     def tensors(self) -> list[Tensor]:
         """Everything beside keys and values."""
@@ -43,7 +49,7 @@ class Bin:
 def empty(units: int, like: Tensor, shared: int, accumulates: bool) -> Bin:
     """All units, none with an entry; ``like`` (..., d) gives type, device and head size."""
     nothing = torch.empty(units, 0, dtype=torch.int32, device=like.device)
-    received = torch.zeros(units, shared, 0, device=like.device) if accumulates else None
+    received = torch.zeros(units, shared, 0, device=like.device, dtype=torch.float32) if accumulates else None
     states = like.new_empty(units, 0, like.shape[-1])
     return Bin(
         torch.arange(units, device=like.device), states, states.clone(), nothing, nothing.clone(), received, True
@@ -62,7 +68,7 @@ def rectangle(bins: Sequence[Bin], units: int, field: str, filler: float) -> Ten
     shape[dim] = longest
     full = parts[0].new_full(shape, filler)
     for found, part in zip(bins, parts, strict=True):
-        full.narrow(dim, 0, part.shape[dim])[found.index] = part
+        full.narrow(dim, 0, part.shape[dim])[found.where] = part
     filled: Tensor = full
     return filled
 

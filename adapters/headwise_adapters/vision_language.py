@@ -43,7 +43,8 @@ class VisionLanguageAdapter(ABC):
         self.inner, self.config = inner, model.config
         self._model = model
         name = self.config.name_or_path or "this model"
-        self.geometry = text_geometry(self.config.text_config, name, self.visual_tokens())
+        there = len(inner.language_model.layers)
+        self.geometry = text_geometry(self.config.text_config, name, there, self.visual_tokens())
         self.decoder = self.anatomy = Anatomy(
             head=model,
             outer=inner,

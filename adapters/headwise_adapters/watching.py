@@ -13,12 +13,13 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import attrs
 import torch
 
+from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.images import Look, Seen
@@ -43,8 +44,8 @@ class Watcher:
     Until the next call: without a cache, `generate` hands the same features to every forward.
     """
 
-    def __init__(self, look: Look | None) -> None:
-        self._look = look
+    def __init__(self, look: Look | None, config: Any) -> None:
+        self._look, self._config = look, config
         self._calls: WeakSet[Call] = WeakSet()
         self._open = True
 
@@ -54,6 +55,8 @@ class Watcher:
 
         @wraps(original)  # transformers reads signatures
         def watch(*args: Any, **kwargs: Any) -> Any:
+            if self._look is not None:
+                _as_configured(signature.bind_partial(*args, **kwargs).arguments, self._config)
             with nullcontext() if self._look is None else self._look() as seen:
                 output = original(*args, **kwargs)
             bound = signature.bind_partial(*args, **kwargs).arguments
@@ -88,11 +91,23 @@ def _same(made: Any, given: Any) -> bool:
     )
 
 
+def _as_configured(given: Mapping[str, Any], config: Any) -> None:
+    """Refuse a call that takes other features than those of the layer that is looked at, which the config names."""
+    for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+        wanted, usual = given.get(name), getattr(config, name, None)
+        if wanted is not None and wanted != usual:
+            raise ModelError(
+                f"this call gives {name}={wanted}, and the strategy looks at the vision tower where the config says"
+                f" ({usual}); set it in the config before attaching"
+            )
+
+
 @contextmanager
 def watching(anatomy: Anatomy, *, tower: bool) -> Iterator[Watcher]:
     """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
     with ExitStack() as stack:
-        watcher = Watcher(stack.enter_context(anatomy.tower.watched()) if tower else None)
+        looks = stack.enter_context(anatomy.tower.watched()) if tower else None
+        watcher = Watcher(looks, cast(Any, anatomy.outer).config)
         stack.callback(watcher.forget)
         stack.enter_context(patching.method(anatomy.outer, "get_image_features", watcher.watched))
         yield watcher

@@ -44,10 +44,20 @@ class Attachment:
     eviction: EvictionPlan
 
 
+_WRAPPED = {"get_base_model": "get_base_model()", "module": "module"}
+"""How PEFT, and the wrappers of data parallel training, tell what they wrap."""
+
+
 def adapter_for(model: Any) -> Adapter:
     """The adapter of a transformers model's family; raises ModelError naming the families there are."""
     family = getattr(getattr(model, "config", None), "model_type", None)
     found = installed("adapter")
+    inside = next((way for way in _WRAPPED if hasattr(model, way)), None)
+    if inside is not None:
+        raise ModelError(
+            f"a {type(model).__name__} wraps the model; attach to what is inside (model.{_WRAPPED[inside]}), and go on"
+            " calling the wrapper"
+        )
     if family not in found:
         raise ModelError(
             f"no adapter for {type(model).__name__} (model_type {family!r}); supported: {', '.join(found) or 'none'}"

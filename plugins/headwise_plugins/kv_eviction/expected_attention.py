@@ -74,7 +74,7 @@ class ExpectedAttention:
 
     def _turn(self, evidence: CacheEvidence) -> Tensor:
         """The rotation that the positions to come have on average, a matrix for each row: (b, d, d)."""
-        unit = torch.eye(evidence.keys.shape[-1], device=evidence.keys.device)
+        unit = torch.eye(evidence.keys.shape[-1], device=evidence.keys.device, dtype=torch.float32)
         ahead = torch.arange(self.future, device=unit.device)[:, None]
         turned = evidence.rotate(unit.expand(self.future, -1, -1), ahead).mean(dim=0)
         rows = evidence.rotate(turned.expand(len(evidence.seen), -1, -1), evidence.seen[:, None])
