@@ -25,6 +25,7 @@ from headwise.pipeline import Pipeline, check_read
 from headwise.plan import PruningPlan, Stage
 from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.choices import Decision, generating
 from headwise_adapters.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.forward import Forward
 from headwise_adapters.groups import groups
@@ -49,6 +50,8 @@ def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: E
     dropper = Dropper(anatomy, pipeline, plan, instruments, watcher)
     for module, wrapper in dropper.wrappers():
         patches.enter_context(patching.around(module, wrapper))
+    if hasattr(anatomy.head, "generate"):
+        patches.enter_context(patching.method(anatomy.head, "generate", partial(generating, anatomy.text)))
     return dropper
 
 
@@ -181,7 +184,19 @@ class Dropper:
         return call(**{**kwargs, **view, "hidden_states": hidden})
 
     def _drop(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Tensor:
-        """Select, merge and gather; returns the hidden states of the tokens that stay."""
+        """Decide, merge and gather; returns the hidden states of the tokens that stay."""
+        forward.check(stage.layer, hidden)
+        if stage.layer not in forward.decided:
+            forward.decided[stage.layer] = self._decide(forward, stage, hidden, kwargs)
+        decision = forward.decided[stage.layer]
+        if not decision.survivors:
+            return hidden
+        hidden = decision.merged(hidden)
+        index = forward.drop(decision.survivors).to(hidden.device)
+        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Decision:
+        """Ask the strategies, and tell observers what they said."""
         scene = Scene(
             anatomy=self._anatomy,
             pipeline=self._pipeline,
@@ -193,17 +208,12 @@ class Dropper:
             share=self._plan.share,
         )
         outcomes = Outcomes(forward, stage)
-        forward.check(stage.layer, hidden)
         for group, keep in groups(forward, stage, self._plan.geometry):
             evidence = StageEvidence(scene, group, keep)
             outcomes.add(group, evidence, self._pipeline.select(stage, evidence, evidence.read))
-        if not outcomes:
-            return hidden
-        hidden = outcomes.merged(hidden)
         for selection in outcomes.selections():
             self._pipeline.observe(selection)
-        index = forward.drop(outcomes.survivors()).to(hidden.device)
-        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return outcomes.decision()
 
 
 def _has_pictures(forward: Forward, given: _Kwargs) -> None:

@@ -96,7 +96,7 @@ class StageEvidence:
 
     @cached_property
     def _layout(self) -> Layout:
-        return self._scene.forward.layout.rows(self._group.rows)
+        return self._scene.forward.asked.rows(self._group.rows)
 
     def attention(self, kind: str = "attention") -> Tensor:
         """Token scores (b, v): the chosen queries' attention, averaged over the chosen heads."""

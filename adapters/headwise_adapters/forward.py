@@ -14,6 +14,7 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.choices import Decision, Integers, generation_of
 from headwise_adapters.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
 from headwise_adapters.masks import NEVER, Tokens, flagged, sliced
@@ -25,7 +26,6 @@ UNSUPERVISED = -100
 """The label of a token that a loss leaves out."""
 
 _Kwargs = dict[str, Any]
-Integers = npt.NDArray[np.int64]
 
 
 class Forward:
@@ -35,7 +35,8 @@ class Forward:
     or None while all of them are. ``layout``: kinds of the tokens left. ``entered``: visual tokens put in, per row.
     ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know. ``entering``: what
     entered layer 0, where tokens were dropped in front of it. ``shown``: layer -> its tokens, None for all, and its
-    keys, in positions of the full sequence; of layers that ran other than the model thinks.
+    keys, in positions of the full sequence; of layers that ran other than the model thinks. ``decided``: layer -> what
+    was decided there.
     """
 
     def __init__(self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
@@ -56,6 +57,7 @@ class Forward:
         self._numbers = np.where(self._image, np.cumsum(self._image, axis=1) - 1, -1)
         self._dropped = np.zeros((len(layout), self.length), dtype=bool)
         self._views: dict[int, tuple[Tokens, _Kwargs]] = {}  # by identity of what a layer held before
+        self.decided = self._decided_before() if self.has_images else {}
 
     @classmethod
     def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
@@ -73,14 +75,44 @@ class Forward:
         return cls(anatomy, watcher, given, Layout.of(image, real))
 
     @cached_property
+    def _prompt(self) -> int:
+        """Columns of the prompt; behind them stands what `generate` said, or an assistant would have it say."""
+        generation = generation_of(self._anatomy.text)
+        end = None if generation is None else generation.end(_source(self._given))
+        return self.length if end is None else end
+
+    def _decided_before(self) -> dict[int, Decision]:
+        """What was decided already about this prompt: in `generate` without a cache, at the first step for all."""
+        generation = generation_of(self._anatomy.text)
+        if generation is None or self._given.get("past_key_values") is not None:
+            return {}
+        if generation.end(_source(self._given)) is None:
+            raise ModelError(
+                "generate without a cache (use_cache=False) puts in another text than the prompt, so that what was"
+                " chosen from it cannot be found again; use a cache"
+            )
+        pictures = (self.features_given, self._given.get("pixel_values"))
+        return generation.decided(self._watcher, self._kinds[:, : self._prompt], pictures)
+
+    @property
+    def asked(self) -> Layout:
+        """The layout of the tokens left, in which nothing but the prompt is there."""
+        if self._prompt == self.length:
+            return self.layout
+        index = np.arange(self.length)[None] if self.tokens is None else self.tokens.index.cpu().numpy()
+        return Layout(np.where(index < self._prompt, self.layout.kinds, PADDING).astype(np.uint8))
+
+    @cached_property
     def _read(self) -> npt.NDArray[np.bool_]:
         """Bool (b, length): tokens whose output the caller reads, which therefore may not be dropped.
 
-        The last of each row; those that ``logits_to_keep`` names; and where there are labels, those that say or predict
-        a supervised token.
+        The last of each row's prompt; those that ``logits_to_keep`` names; and where there are labels, those that say
+        or predict a supervised token.
         """
         real = self._kinds != PADDING
-        read: npt.NDArray[np.bool_] = real & (np.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1)
+        read: npt.NDArray[np.bool_] = np.zeros_like(real)
+        asked = real[:, : self._prompt]
+        read[:, : self._prompt] = asked & (np.cumsum(asked[:, ::-1], axis=1)[:, ::-1] == 1)
         named = self._given.get("logits_to_keep")
         if isinstance(named, int):
             read[:, -named if named else self.length :] = True  # 0, the default, names none
@@ -112,11 +144,12 @@ class Forward:
             raise ModelError(overflow(f"hidden states in front of layer {layer}", hidden.dtype))
 
     def ids(self, row: int) -> list[int]:
-        """Token ids of a row as they were put in, without padding."""
+        """Token ids of a row's prompt as they were put in, without padding."""
         ids: Tensor | None = self._given.get("input_ids")
         if ids is None:
             raise ModelError("the model was given embeddings, and this strategy reads the question; give it input_ids")
-        found: list[int] = ids[row].cpu()[torch.from_numpy(self._kinds[row] != PADDING)].tolist()
+        real = torch.from_numpy(self._kinds[row, : self._prompt] != PADDING)
+        found: list[int] = ids[row, : self._prompt].cpu()[real].tolist()
         return found
 
     @property

@@ -8,8 +8,9 @@ import numpy as np
 
 from headwise.geometry import Geometry
 from headwise.plan import Stage
+from headwise_adapters.choices import Integers
 from headwise_adapters.evidence import Group, pieces_of
-from headwise_adapters.forward import Forward, Integers
+from headwise_adapters.forward import Forward
 from headwise_adapters.images import Piece
 
 _Row = tuple[int, Integers, Integers, tuple[Piece, int] | None]

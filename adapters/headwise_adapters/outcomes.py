@@ -9,12 +9,11 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from torch import Tensor
 
-from headwise.exact import exact
 from headwise.plan import Kept, Selection, Stage
+from headwise_adapters.choices import Decision, Integers, Merge
 from headwise_adapters.evidence import Group, StageEvidence
-from headwise_adapters.forward import Forward, Integers
+from headwise_adapters.forward import Forward
 
 
 @attrs.frozen(eq=False)
@@ -26,39 +25,31 @@ class Outcome:
     found: Kept
     kept: Integers
 
+    @property
+    def places(self) -> Integers:
+        """Where the kept tokens stand among the tokens left, int64 (b, keep)."""
+        return np.take_along_axis(self.group.columns, self.kept, axis=1)
+
 
 class Outcomes:
-    """The outcomes of all groups of one stage; falsy where there was nothing to choose."""
+    """The outcomes of all groups of one stage."""
 
     def __init__(self, forward: Forward, stage: Stage) -> None:
         self._forward, self._stage = forward, stage
         self._all: list[Outcome] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._all)
-
     def add(self, group: Group, evidence: StageEvidence, found: Kept) -> None:
         """Take in one group's outcome."""
         self._all.append(Outcome(group, evidence, found, found.positions.cpu().numpy()))
 
-    def merged(self, hidden: Tensor) -> Tensor:
-        """Hidden states (batch, n, d) in which merged tokens stand at their places."""
-        if all(outcome.found.weights is None for outcome in self._all):
-            return hidden
-        changed = hidden.clone()
-        for outcome in self._all:
-            if outcome.found.weights is not None:
-                places = outcome.evidence.columns.gather(1, outcome.found.positions.to(hidden.device))
-                weights = outcome.found.weights.to(device=hidden.device, dtype=torch.float32)
-                with exact():
-                    states = weights @ outcome.evidence.hidden().float()
-                rows = torch.tensor(outcome.group.rows, device=hidden.device).unsqueeze(-1)
-                changed[rows, places] = states.to(hidden.dtype)
-        return changed
-
-    def survivors(self) -> dict[int, Integers]:
-        """Row -> positions, among the tokens left, of the visual tokens that stay; of rows that lose some."""
-        return {row: np.flatnonzero(stays) for row, stays in self._stays.items()}
+    def decision(self) -> Decision:
+        """Who stays, and what of the dropped they take up."""
+        merges = [
+            Merge(outcome.group.rows, outcome.group.columns, outcome.places, outcome.found.weights)
+            for outcome in self._all
+            if outcome.found.weights is not None
+        ]
+        return Decision({row: np.flatnonzero(stays) for row, stays in self._stays.items()}, merges)
 
     @cached_property
     def _stays(self) -> dict[int, np.ndarray[Any, np.dtype[np.bool_]]]:
@@ -68,8 +59,7 @@ class Outcomes:
         """
         stays: dict[int, np.ndarray[Any, np.dtype[np.bool_]]] = {}
         for outcome in self._all:
-            chosen = np.take_along_axis(outcome.group.columns, outcome.kept, axis=1)
-            for row, columns, kept in zip(outcome.group.rows, outcome.group.columns, chosen, strict=True):
+            for row, columns, kept in zip(outcome.group.rows, outcome.group.columns, outcome.places, strict=True):
                 if row not in stays:
                     stays[row] = np.zeros(self._forward.layout.length, dtype=bool)
                     stays[row][self._forward.layout.image(row)] = True

@@ -17,11 +17,11 @@ from typing import Any, cast
 from weakref import WeakSet
 
 import attrs
-import torch
 
 from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.choices import alike
 from headwise_adapters.images import Look, Seen
 
 
@@ -70,7 +70,8 @@ class Watcher:
     def call_for(self, features_given: Any) -> Call | None:
         """The call that made a forward's image features; None where they were made out of sight."""
         last = _last.get().get(self)
-        if features_given is not None and (last is None or not _same(last.output, features_given)):
+        # A forward may be handed a copy: accelerate moves arguments to where it begins.
+        if features_given is not None and (last is None or not alike(last.output, features_given)):
             return None
         return last
 
@@ -79,16 +80,6 @@ class Watcher:
         self._open = False
         for call in list(self._calls):
             call.arguments, call.output, call.seen = {}, None, None
-
-
-def _same(made: Any, given: Any) -> bool:
-    """Whether a forward was handed what was made, or a copy: accelerate moves arguments to where a forward begins."""
-    if made is given:
-        return True
-    ours, theirs = list(made.pooler_output), list(given.pooler_output)
-    return [part.shape for part in ours] == [part.shape for part in theirs] and all(
-        torch.equal(one.to(other.device), other) for one, other in zip(ours, theirs, strict=True)
-    )
 
 
 def _as_configured(given: Mapping[str, Any], config: Any) -> None:
