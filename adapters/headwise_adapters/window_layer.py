@@ -20,6 +20,7 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise.eviction import UNBOUNDED, WindowPlan, distinct
 from headwise_adapters.attend import causal, grouped, logits, masked, softmax, weighted
+from headwise_adapters.gradients import ended
 from headwise_adapters.ragged_cache import EvictingLayer, New
 from headwise_adapters.rotary import Rotary
 
@@ -32,6 +33,7 @@ class _Group:
     """KV heads that share sinks and window, and what they hold: (b, heads, entries, d).
 
     ``reach``: how far back sinks are seen. ``lost``: how many of them no token to come sees, which are held no more.
+    ``cut``: gradients would flow back through what is held, of which no graph is kept.
     """
 
     sinks: int
@@ -39,6 +41,7 @@ class _Group:
     heads: list[int]
     reach: int = UNBOUNDED
     lost: int = 0
+    cut: bool = False
     keys: Tensor = _NOTHING
     values: Tensor = _NOTHING
 
@@ -56,6 +59,12 @@ class _Group:
     def size(self) -> int:
         """Entries held."""
         return self.keys.shape[2] if self.keys.ndim == 4 else 0
+
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """Keys and values held, which refuse gradients that they cannot hand on."""
+        if not (self.cut and torch.is_grad_enabled()):
+            return self.keys, self.values
+        return ended(self.keys), ended(self.values)
 
     def write(self, tokens: list[int], key: Tensor, value: Tensor) -> None:
         """One more token of each row, (b, heads, 1, d): into a new slot while there is room, then into its own."""
@@ -150,17 +159,20 @@ class WindowLayer(EvictingLayer):
         self._first: Tensor | None = None  # position id of each row's first token, where ids do not count tokens
         self._origin = 0  # position ids of new tokens are this much less than their count
         for group in self._groups:
-            group.keys, group.values, group.lost = _NOTHING, _NOTHING, 0
+            group.keys, group.values, group.lost, group.cut = _NOTHING, _NOTHING, 0, False
 
     def attend(self, new: New) -> Tensor:
         """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
         alike = new.real is None and len(set(self.counts)) == 1
         queries = grouped(new.query, self._kv_heads)
-        if new.length == 1 and new.real is None:
+        learns = torch.is_grad_enabled() and (new.key.requires_grad or new.value.requires_grad or self._groups[0].cut)
+        if new.length == 1 and new.real is None and not learns:
             parts = [self._decode(group, queries, new, alike) for group in self._groups]
         else:
             step = self._step(new, alike)
             parts = [self._read(group, step, queries, new) for group in self._groups]
+        for group in self._groups:
+            group.cut = learns
         self._count(new)
         return self._joined(parts).flatten(1, 2)
 
@@ -220,7 +232,8 @@ class WindowLayer(EvictingLayer):
         q, k, v = (self._of(group, states) for states in (queries, new.key, new.value))
         held = group.tokens(step.before, group.size)
         if group.size:
-            k, v = torch.cat([group.keys, k], dim=2), torch.cat([group.values, v], dim=2)
+            keys, values = group.remembered()
+            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
         if step.alike and not group.size and new.length <= min(group.room, group.reach):
             out = causal(q, k, v, new.scaling)
         else:
@@ -260,11 +273,11 @@ class WindowLayer(EvictingLayer):
 
     def _keep(self, group: _Group, step: _Step, key: Tensor, value: Tensor) -> None:
         """Hold what the last query saw, in its slots, out of what was held and the new."""
-        key, value = key.detach(), value.detach()
+        learns, key, value = key.requires_grad or value.requires_grad, key.detach(), value.detach()
         lost = group.passed(int(step.after.min()))
         size = min(int(step.after.max()), group.room) - lost
         if step.alike and size == key.shape[2]:
-            fresh = group.size > 0  # then `key` was made by concatenation
+            fresh = group.size > 0 and not learns  # then `key` was made by concatenation, and nobody needs it
             group.keys, group.values = (key, value) if fresh else (key.clone(), value.clone())
             return
         wanted = group.tokens(step.after, size, lost)

@@ -16,6 +16,7 @@ from tests.adapters.vision_models import END, IMAGE, START, VIDEO, Prompt, tiny_
 from tests.situations.oracle import Rules
 from tests.situations.oracle import logits as oracle
 from torch import nn
+from transformers import DynamicCache
 
 import headwise
 from headwise.errors import ModelError
@@ -411,3 +412,30 @@ def test_what_a_trainer_hands_to_the_loss_does_not_hinder_eviction():
     expected = nn.functional.cross_entropy(in_window(model, ids)[0, :-1], ids[0, 1:], reduction="sum")
     torch.testing.assert_close(loss, expected / 80, **CLOSE)
     torch.testing.assert_close(shifted, expected / 39, **CLOSE)
+
+
+@pytest.mark.parametrize("text", ["window:window=500", "streaming:window=500", "window:window=7", "knorm:budget=500"])
+def test_gradients_through_a_cache_are_the_stock_models_or_refused(text):
+    model, ids = tiny("llama"), tokens(30)[None]
+
+    def gradient(cache, *spans, quietly=()):
+        states = model.get_input_embeddings()(ids).detach().requires_grad_()
+        for number, (start, end) in enumerate(spans):
+            with torch.set_grad_enabled(number not in quietly):
+                logits = model(inputs_embeds=states[:, start:end], past_key_values=cache).logits
+        logits[0, -1].logsumexp(0).backward()
+        return states.grad
+
+    evicting, chunks = Recipe.of(text), ((0, 15), (15, 29), (29, 30))
+    with torch.enable_grad():
+        if text.startswith("knorm"):
+            found = gradient(headwise.cache(model, evicting), *chunks)
+            return torch.testing.assert_close(found, gradient(DynamicCache(), *chunks))
+        for spans in (chunks, chunks[:2], ((0, 29), (29, 30))):
+            with pytest.raises(ModelError, match="gradients do not flow back through what a cache that evicts holds"):
+                gradient(headwise.cache(model, evicting), *spans)
+        if "500" in text:
+            for spans, quietly in ((chunks, (0, 1)), (chunks[:2], (0,)), (((0, 30),), ()), (((0, 1),), ())):
+                found = gradient(headwise.cache(model, evicting), *spans, quietly=quietly)
+                torch.testing.assert_close(found, gradient(DynamicCache(), *spans, quietly=quietly))
+    return None
