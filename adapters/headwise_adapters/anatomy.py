@@ -47,7 +47,8 @@ class Anatomy(Decoder):
     """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels.
 
     ``head`` is the model that users call, which knows what of the output is read. ``pictures`` tells the images of a
-    call of ``outer.get_image_features``.
+    call of ``outer.get_image_features``. ``sliding``: the model's own sliding window in each layer, None where it has
+    none; empty where no layer has one.
     """
 
     head: nn.Module = attrs.field(converter=uncompiled)
@@ -55,6 +56,11 @@ class Anatomy(Decoder):
     tower: Tower
     image_token: int
     pictures: Pictures
+    sliding: tuple[int | None, ...] = ()
+
+    def window(self, layer: int) -> int | None:
+        """The model's own sliding window in one layer."""
+        return self.sliding[layer] if self.sliding else None
 
 
 def text_geometry(config: Any, name: str, there: int, visual_tokens: int = 0, *, gated: bool = True) -> Geometry:

@@ -130,11 +130,12 @@ class StageEvidence:
             rows = instruments.probe.rows(self._rows, queries, self.columns)
             return rows if kind == "attention" else rows / self._rotary_bias(queries).unsqueeze(1)
         real = torch.from_numpy(self._layout.kinds != PADDING).to(self.columns.device)
-        asked = Asked(self._rows, queries, self.columns, real)
+        places = scene.forward.places(scene.pipeline.recipe.positions == "compact").to(self.columns.device)[self._rows]
+        layer = scene.stage.layer - (kind == "unrotated")
+        asked = Asked(self._rows, queries, self.columns, real, places, scene.anatomy.window(layer))
         if kind == "unrotated":
             assert instruments.unrotated is not None
             return instruments.unrotated.rows(asked)
-        layer = scene.stage.layer
         rotary = self._rotary()
         return own_rows(scene.anatomy.layers[layer], scene.anatomy.attention_of(layer), scene.hidden, rotary, asked)
 

@@ -17,8 +17,8 @@ from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.choices import Decision, Integers, generation_of
 from headwise_adapters.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.images import Picture, shared_out, whole
-from headwise_adapters.masks import NEVER, Tokens, flagged, sliced
-from headwise_adapters.pruned_cache import check_kind, held_of, holdings_of
+from headwise_adapters.masks import NEVER, Tokens, flagged, renumbered, sliced
+from headwise_adapters.pruned_cache import check_kind, held_of, holdings_of, window_of
 from headwise_adapters.ragged_cache import EvictingLayer
 from headwise_adapters.watching import Call, Watcher
 
@@ -56,7 +56,7 @@ class Forward:
         self._checksums: dict[int, int] = {}  # by identity of the picture
         self._numbers = np.where(self._image, np.cumsum(self._image, axis=1) - 1, -1)
         self._dropped = np.zeros((len(layout), self.length), dtype=bool)
-        self._views: dict[int, tuple[Tokens, _Kwargs]] = {}  # by identity of what a layer held before
+        self._views: dict[tuple[Any, ...], tuple[Tokens, Tokens, _Kwargs]] = {}  # by what a layer held, and its windows
         self.decided = self._decided_before() if self.has_images else {}
 
     @classmethod
@@ -240,13 +240,17 @@ class Forward:
         earlier = held_of(cache, layer)
         if self.tokens is None and earlier is None:
             return None
-        if id(earlier) not in self._views:
+        own = [] if cache is None else cache.layers[layer : layer + 1]  # a dynamic cache may grow with the layers
+        kept = next(map(window_of, own), None)
+        kind = (id(earlier), kept, self._anatomy.window(layer))
+        if kind not in self._views:
             now = self.tokens or Tokens.everything(hidden.shape[0], self.length, self.device)
             keys = self._keys(earlier, now)
-            self._views[id(earlier)] = keys, self._make_view(now, keys, kwargs, compact, hidden)
-        keys, view = self._views[id(earlier)]
-        self.shown[layer] = self.tokens, keys
-        own = [] if cache is None else cache.layers[layer : layer + 1]  # a dynamic cache may grow with the layers
+            shown = keys if kept is None else self._within(kept, keys, now.index.shape[1], compact)
+            cut = {**kwargs, "attention_mask": self._mask(layer, now, shown, kwargs.get("attention_mask"), compact)}
+            self._views[kind] = keys, shown, self._make_view(now, shown, cut, compact, hidden)
+        keys, shown, view = self._views[kind]
+        self.shown[layer] = self.tokens, shown
         evicts = any(isinstance(one, EvictingLayer) for one in own)
         if self._flags and not evicts:
             # Rotary tables are all that positions are for; flash attention takes gaps for the ends of packed texts.
@@ -255,7 +259,8 @@ class Forward:
             holdings_of(cache, self._anatomy.text, compact).put(layer, keys, self.past + self.length)
             if self.tokens is not None and evicts:
                 real = self.layout.kinds != PADDING  # neither padding nor mere filling
-                own[0].expect(None if real.all() else torch.from_numpy(real).to(self.device))
+                dropped = None if compact else self.tokens.missing
+                own[0].expect(None if real.all() else torch.from_numpy(real).to(self.device), dropped)
         return view
 
     @cached_property
@@ -269,23 +274,60 @@ class Forward:
             earlier = Tokens.everything(now.index.shape[0], self.past, self.device)
         return earlier.then(now.behind(self.past))
 
+    def _within(self, kept: int, keys: Tokens, new: int, compact: bool) -> Tokens:
+        """What a cache layer shows that holds the last ``kept`` - 1 tokens and is given ``new`` ones."""
+        shown = keys.last(min(keys.index.shape[1], max(0, kept - 1) + new))
+        if compact and shown.index.shape[1] < keys.index.shape[1]:
+            number = keys.index - keys.missing
+            wanted = keys.real & (number > number[:, -new, None] - kept)
+            if bool(wanted[:, : -shown.index.shape[1]].any()):
+                raise ModelError(
+                    "rows of this batch lost different numbers of visual tokens, and a cache that holds no more than a"
+                    " sliding window has let go of what positions=compact still shows; use positions=keep, or read"
+                    " each row by itself"
+                )
+        return shown
+
+    def _mask(self, layer: int, now: Tokens, keys: Tokens, mask: Tensor | None, compact: bool) -> Tensor | None:
+        """What a layer's queries may see of its keys, from the model's ``mask`` of the whole text."""
+        given: Tensor | None = self._given.get("attention_mask")
+        window, total = self._anatomy.window(layer), self.past + self.length
+        hides = window is not None and window < total and bool(keys.missing.any())
+        if hides and self._flags and not compact:
+            raise ModelError(
+                f"{cast(Any, self._anatomy.text).config._attn_implementation} counts the tokens of a layer for its"
+                f" sliding window of {window}, without those that were dropped in front of it; use positions=compact,"
+                " or set_attn_implementation('sdpa')"
+            )
+        if window is None or not hides or self._flags or not compact or (given is not None and given.ndim == 4):
+            return sliced(mask, now.index, keys, past=self.past, flags=self._flags)
+        added = None if mask is None or mask.dtype == torch.bool else mask.dtype
+        return renumbered(given, keys.last(now.index.shape[1]), keys, window, added)
+
     def _make_view(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
-        mask = sliced(kwargs.get("attention_mask"), now.index, keys, past=self.past, flags=self._flags)
         if not compact:
             return {
-                "attention_mask": mask,
+                "attention_mask": kwargs["attention_mask"],
                 "position_ids": _ids(kwargs, now),
                 "position_embeddings": self.rotary(kwargs),
             }
         positions = self._compact(kwargs, now, keys.gone - now.gone)
         rotary = cast(Any, self._anatomy.text).rotary_emb(hidden, position_ids=positions)
-        return {"attention_mask": mask, "position_ids": positions, "position_embeddings": rotary}
+        return {
+            "attention_mask": kwargs["attention_mask"],
+            "position_ids": positions,
+            "position_embeddings": rotary,
+        }
 
     def _compact(self, kwargs: _Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
         """Position ids (b, n) of the tokens left, counted without the visual tokens that are gone, ``before`` too."""
-        gone_here = torch.from_numpy(np.cumsum(self._dropped, axis=1)).to(self.device).gather(1, now.index)
         positions: Tensor = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
-        return positions - gone_here - before
+        return positions - now.missing - before
+
+    def places(self, compact: bool) -> Tensor:
+        """Where the tokens left stand in this forward as a sliding window counts them, int64 (b, n)."""
+        now = self.tokens or Tokens.everything(len(self.layout), self.length, self.device)
+        return now.index - now.missing if compact else now.index
 
     def rotary(self, kwargs: _Kwargs, compact: bool = False) -> tuple[Tensor, Tensor]:
         """Rotary tables (b, n, head_dim) of the tokens left, at the positions at which layers run them now.

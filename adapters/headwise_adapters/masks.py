@@ -39,6 +39,15 @@ class Tokens:
         """How many visual tokens were dropped on the way here, int64 (b, 1)."""
         return (self.lost < NEVER).sum(dim=1, keepdim=True)
 
+    @property
+    def missing(self) -> Tensor:
+        """How many tokens were dropped in front of each, int64 (b, n)."""
+        return torch.searchsorted(self.lost.sort(dim=1).values, self.index.contiguous())
+
+    def last(self, count: int) -> Tokens:
+        """The last ``count``, 1 or more, of those of each row."""
+        return Tokens(self.index[:, -count:], self.real[:, -count:], self.lost)
+
     def complete(self, length: int) -> bool:
         """Whether these are the first ``length`` tokens of the text, none of them missing."""
         return self.index.shape[1] == length and bool(self.real.all())
@@ -85,7 +94,7 @@ def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, fla
 
     ``mask`` is what transformers made: None, (b|1, h|1, Q, K) bool or additive, or (b, K) ``flags``.
     ``queries`` (b, q) are positions within this forward, which ``past`` tokens preceded; ``keys`` are in full-sequence
-    positions.
+    positions. A mask may tell of the last keys only, as those of a sliding window do, and hides all others.
     None stays None where a causal kernel needs no mask.
     """
     all_real = bool(keys.real.all())
@@ -98,12 +107,28 @@ def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, fla
     rows = mask.expand(batch, -1, -1, -1).gather(
         2, queries[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
     )
-    small = rows.gather(3, keys.index[:, None, None, :].expand(-1, rows.shape[1], q, -1))
-    if all_real:
+    columns = keys.index - (past + mask.shape[2] - mask.shape[3])
+    small = rows.gather(3, columns.clamp_min(0)[:, None, None, :].expand(-1, rows.shape[1], q, -1))
+    hidden = ~keys.real | (columns < 0)
+    if not bool(hidden.any()):
         return small
-    hidden = ~keys.real[:, None, None, :]
     blocked = False if small.dtype == torch.bool else torch.finfo(small.dtype).min
-    return small.masked_fill(hidden, blocked)
+    return small.masked_fill(hidden[:, None, None, :], blocked)
+
+
+def renumbered(flags: Tensor | None, queries: Tokens, keys: Tokens, window: int, dtype: torch.dtype | None) -> Tensor:
+    """The mask (b, 1, q, n) of a layer whose sliding window counts its own tokens, and none that were dropped.
+
+    ``flags`` (b, K) tell padding; both are in full-sequence positions. Bool, or to be added where there is a ``dtype``.
+    """
+    asking, there = queries.index.unsqueeze(2), keys.index.unsqueeze(1)
+    back = (queries.index - queries.missing).unsqueeze(2) - (keys.index - keys.missing).unsqueeze(1)
+    real = keys.real if flags is None else keys.real & flags.bool().gather(1, keys.index)
+    visible = (there <= asking) & (back < window) & real.unsqueeze(1)
+    visible = (visible | (there == asking)).unsqueeze(1)  # no query can do without a key, and be it padding
+    if dtype is None:
+        return visible
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
 def _flags(mask: Tensor | None, keys: Tokens, all_real: bool) -> Tensor | None:

@@ -20,7 +20,7 @@ class Call(NamedTuple):
     """What an attention function was called with.
 
     ``query`` (b, heads, n, d), ``key`` (b, kv_heads, past + n, d). ``causal``: whether a query sees no later key where
-    there is no mask that says so.
+    there is no mask that says so, nor one beyond a sliding ``window``.
     """
 
     query: Tensor
@@ -28,6 +28,7 @@ class Call(NamedTuple):
     mask: Tensor | None
     scaling: float
     causal: bool
+    window: int | None = None
 
     def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
         """Softmax attention over all keys, float32 (b, heads, q, v), cut to some columns.
@@ -35,12 +36,12 @@ class Call(NamedTuple):
         ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions within the forward, negative where unused
         (their attention is zero). ``columns`` (b, v): positions within the forward.
         """
-        query, key, mask, scaling, causal = self
+        query, key, mask, scaling = self[:4]
         used = queries >= 0
         index = queries.clamp_min(0)
         values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
         past = key.shape[2] - query.shape[2]
-        values = _masked(values, mask, batch, index, past) if causal or mask is not None else values
+        values = _masked(values, self, batch, index) if self.causal or mask is not None else values
         attention = values.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
         wanted = (columns + past)[:, None, None, :].expand(*attention.shape[:3], -1)
         return attention.gather(-1, wanted)
@@ -69,7 +70,8 @@ class Probe:
     def attend(self, function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Remember the call and let the original function do it."""
         _, query, key, _, mask = (*args, kwargs.get("attention_mask"))[:5]
-        self.call = Call(query, key, mask, float(kwargs.get("scaling") or query.shape[-1] ** -0.5), self._causal)
+        scaling = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
+        self.call = Call(query, key, mask, scaling, self._causal, kwargs.get("sliding_window"))
         return function(*args, **kwargs)
 
     def forget(self) -> None:
@@ -125,17 +127,21 @@ def logits(query: Tensor, key: Tensor) -> Tensor:
     return (grouped @ key.float().transpose(-1, -2)).view(b, h, q, key.shape[2])
 
 
-def _masked(values: Tensor, mask: Tensor | None, batch: Tensor, index: Tensor, past: int) -> Tensor:
+def _masked(values: Tensor, call: Call, batch: Tensor, index: Tensor) -> Tensor:
     """Logits (b, h, q, K) with what the queries cannot see at -inf, whatever kind of mask the function was given.
 
     Under a cache that evicts, the keys are those of this forward, and the mask's last columns are theirs.
     """
-    keys = values.shape[-1]
+    keys, mask = values.shape[-1], call.mask
     if mask is not None and mask.ndim == 4:
         rows = mask[batch] if mask.shape[0] > 1 else mask.expand(batch.numel(), -1, -1, -1)
         rows = rows[..., -keys:].gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, keys))
         return values.masked_fill(~rows, float("-inf")) if rows.dtype == torch.bool else values + rows.float()
-    hidden = torch.arange(keys, device=values.device) > (index + past).unsqueeze(-1)
+    asking = (index + keys - call.query.shape[2]).unsqueeze(-1)
+    there = torch.arange(keys, device=values.device)
+    hidden = there > asking
+    if call.window is not None:  # a mask of numbers says so itself
+        hidden = hidden | (asking - there >= call.window)
     if mask is not None:  # flash attention: one flag per key
         hidden = hidden | ~mask[batch, None, :keys].bool()
     return values.masked_fill(hidden.unsqueeze(1), float("-inf"))

@@ -28,18 +28,24 @@ class Asked:
 
     ``batch`` (b,): rows of the batch. ``queries`` (b, q): positions, negative where unused (their attention is zero).
     ``columns`` (b, v): positions of the visual tokens. ``real`` bool (b, n): which of the tokens are not padding.
+    ``places`` (b, n): where they stand for the layer's own sliding ``window``, if it has one.
     """
 
     batch: Tensor
     queries: Tensor
     columns: Tensor
     real: Tensor
+    places: Tensor
+    window: int | None
 
     def rows(self, query: Tensor, key: Tensor, scaling: float) -> Tensor:
         """Softmax of queries (b, h, q, d) against keys (b, h_kv, n, d), cut to the columns: float32 (b, h, q, v)."""
         values = logits(query, key) * scaling
         later = torch.arange(key.shape[2], device=key.device) > self.queries.unsqueeze(-1)
         hidden = later | ~self.real.unsqueeze(1)
+        if self.window is not None:
+            asking = self.places.gather(1, self.queries.clamp_min(0)).unsqueeze(-1)
+            hidden |= asking - self.places.unsqueeze(1) >= self.window
         hidden &= (self.queries >= 0).unsqueeze(-1)  # an unused query may see anything: its row is zeroed
         attention = values.masked_fill(hidden.unsqueeze(1), float("-inf")).softmax(dim=-1)
         attention = attention.masked_fill((self.queries < 0)[:, None, :, None], 0.0)

@@ -17,7 +17,7 @@ from weakref import ref
 import attrs
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
 from headwise.errors import ModelError
 from headwise_adapters import patching
@@ -91,7 +91,10 @@ class PrunedCache(Cache):  # type: ignore[misc]
         return self._holdings.seen
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Masks are made over the whole text; every layer is given what concerns it."""
+        """Masks are made over the whole text where tokens were dropped; every such layer is given what concerns it."""
+        if layer_idx not in self._holdings.tokens:
+            sizes: tuple[int, int] = super().get_mask_sizes(query_length, layer_idx)
+            return sizes
         return self._holdings.seen + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -102,6 +105,11 @@ class PrunedCache(Cache):  # type: ignore[misc]
             if not layer.is_croppable:
                 layer.crop(tokens_to_remove)  # says why not
                 raise ModelError(f"a {type(layer).__name__} cannot be rolled back where visual tokens were dropped")
+            if window_of(layer) and layer.get_seq_length() >= layer.sliding_window and not layer.record_past:
+                raise ModelError(
+                    "a cache that holds no more than a sliding window cannot be rolled back once the text is longer;"
+                    " activate_past_recording before it is read"
+                )
         holdings = self._holdings
         before = [holdings.columns(number) for number in range(len(self.layers))]
         length = holdings.seen = max(0, holdings.seen + tokens_to_remove)
@@ -114,7 +122,9 @@ class PrunedCache(Cache):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Hold nothing."""
-        if self.is_croppable:
+        for layer in self.layers:
+            layer.is_initialized &= not layer.is_sliding  # so that nothing is left of what it held
+        if self.is_croppable and not any(self.is_sliding):
             self.crop(-self._holdings.seen)  # some versions of transformers leave zeros where keys were
         else:
             self._become_stock()
@@ -171,11 +181,19 @@ def holdings_of(cache: Any, text: nn.Module, compact: bool) -> Holdings:
 
 def check_kind(cache: Any) -> None:
     """Refuse caches that cannot become one for pruned tokens."""
-    if cache is not None and (cache.is_compileable or any(cache.is_sliding)):
+    if cache is not None and (
+        cache.is_compileable or any(one.is_sliding and not window_of(one) for one in cache.layers)
+    ):
         raise ModelError(
-            f"{type(cache).__name__} has a fixed or sliding length, which pruned layers cannot share;"
-            " generate with the default dynamic cache"
+            f"{type(cache).__name__} has a fixed length, which pruned layers cannot share; generate with the default"
+            " dynamic cache"
         )
+
+
+def window_of(layer: Any) -> int | None:
+    """The sliding window of a cache layer that holds no more than the last tokens in it, None for any other."""
+    window: int | None = layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else None
+    return window
 
 
 def expect(cache: Any) -> None:

@@ -59,8 +59,9 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 
     ``columns``: tokens the layer was given, padding included, which is what transformers takes for its length.
     ``counts``: real tokens of each row, empty before the first. ``forwards``: those that the layer took part in.
-    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are. ``text``: the
-    language model it was made for, ``rule``: the strategy it evicts by.
+    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are. ``dropped``: how many
+    visual tokens were dropped in front of each of them in this forward, int64 (b, q), None where that changes no
+    distance. ``text``: the language model it was made for, ``rule``: the strategy it evicts by.
     """
 
     text: Callable[[], nn.Module | None]
@@ -94,6 +95,8 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.counts: list[int] = []
         self.forwards = 0
         self.real: Tensor | None = None
+        self.dropped: Tensor | None = None
+        self.missing: Tensor | None = None  # dropped in front of a row's tokens 0, 1, ..., n - 1 and all others: (b, n)
         self._expects = self._waiting = False
 
     @abstractmethod
@@ -142,14 +145,14 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
             )
         return found
 
-    def expect(self, real: Tensor | None) -> None:
-        """A forward begins whose attention will ask this layer; ``real`` as above, cut to what the layer is given."""
-        self._expects, self._waiting, self.real = True, False, real
+    def expect(self, real: Tensor | None, dropped: Tensor | None = None) -> None:
+        """A forward begins whose attention will ask this layer; both as above, cut to what the layer is given."""
+        self._expects, self._waiting, self.real, self.dropped = True, False, real, dropped
 
     def end(self) -> bool:
         """The forward is over; whether keys came that no attention asked for."""
         unanswered = self._waiting
-        self._expects, self._waiting, self.real = False, False, None
+        self._expects, self._waiting, self.real, self.dropped = False, False, None, None
         return unanswered
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -176,11 +179,42 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
             self.counts = [0] * new.batch
         if len(self.counts) != new.batch:
             raise ModelError(f"a cache of {len(self.counts)} rows was given {new.batch}; start a new cache")
+        if self.dropped is not None:
+            self._miss(new, self.dropped)
         out = self.attend(new)
         self._waiting = False
         self.columns += new.length
         self.forwards += 1
         return out
+
+    def _tokens(self, new: New, rows: int) -> Tensor:
+        """Which token of its row each new one is, int64 (rows, q), -1 for padding; of the first rows only."""
+        before = torch.tensor(self.counts[:rows], device=new.query.device).unsqueeze(1)
+        if new.real is None:
+            return before + torch.arange(new.length, device=new.query.device)
+        return torch.where(new.real, before + new.real.cumsum(dim=-1) - 1, -1)
+
+    def _miss(self, new: New, dropped: Tensor) -> None:
+        """Remember how many tokens are missing in front of the new ones, (b, q)."""
+        tokens = self._tokens(new, new.batch)
+        every = torch.arange(int(tokens.max()) + 1, device=tokens.device).expand(new.batch, -1)
+        before = every.new_tensor(self.counts).unsqueeze(1)
+        earlier = self.number(every) - every
+        total = (self.number(before) - before) + dropped.amax(dim=1, keepdim=True)
+        missing = torch.where(every < before, earlier, total)
+        there = torch.where(tokens < 0, every.shape[1], tokens)
+        wide = torch.cat([missing, total], dim=1).scatter(1, there, total - dropped.amax(dim=1, keepdim=True) + dropped)
+        self.missing = torch.cat([wide[:, :-1], total], dim=1)
+
+    def number(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Numbers of ``tokens`` (b, n) in the whole text of their rows, which visual tokens were dropped from.
+
+        ``rows`` (m,): the rows that tokens (m, n) belong to, where they are not one after the other.
+        """
+        if self.missing is None:
+            return tokens
+        missing = self.missing if rows is None else self.missing[rows]
+        return tokens + missing.gather(1, tokens.clamp(0, missing.shape[1] - 1).long())
 
     def _count(self, new: New) -> None:
         """Add the new tokens of each row that are no padding to those read."""
@@ -235,6 +269,8 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     def _rows(self, index: Tensor) -> None:
         if self.counts:
             self.select_rows(index)
+            if self.missing is not None:
+                self.missing = self.missing.index_select(0, index.to(self.missing.device))
             self.counts = [self.counts[row] for row in index.tolist()]
 
 

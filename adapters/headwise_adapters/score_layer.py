@@ -45,13 +45,14 @@ class ScoreLayer(EvictingLayer):
     def _begin(self) -> None:
         super()._begin()
         self._bins: list[Bin] = []
-        self._asked: list[tuple[Tensor, Tensor]] = []  # last queries (b, heads, q, d), and their tokens (b, q)
+        self._asked: list[tuple[Tensor, Tensor]] = []  # last queries (b, heads, q, d), and their numbers (b, q)
         self._since = 0  # tokens decoded since the last eviction
         self._has_padding = False  # whether padding is among the entries, as it is until the end of its forward
 
     def attend(self, new: New) -> Tensor:
         """Attention over everything held and the new tokens; then, when it is due, eviction."""
-        tokens = self._tokens(new)
+        tokens = self._tokens(new, new.batch)
+        numbers = self.number(tokens)
         self._has_padding |= new.real is not None
         first = not self._bins
         if first:
@@ -62,24 +63,20 @@ class ScoreLayer(EvictingLayer):
         if first and new.real is None and not self._plan.accumulates and not self._hides(new.length):
             out = causal(queries, new.key, new.value, new.scaling)
         else:
-            out = self._over_bins(queries, tokens, new.scaling)
-        self._remember(new.query, tokens)
+            out = self._over_bins(queries, numbers, new.scaling)
+        self._remember(new.query, numbers)
         self._count(new)
         self._forget()
         if self._due(new.length):
             self._evict(new.scaling)
         return out.flatten(1, 2)
 
-    def _tokens(self, new: New) -> Tensor:
-        """Which token of its row each new one is, int64 (b, q), -1 for padding."""
-        before = torch.tensor(self.counts, device=new.query.device).unsqueeze(1)
-        if new.real is None:
-            return before + torch.arange(new.length, device=new.query.device)
-        return torch.where(new.real, before + new.real.cumsum(dim=-1) - 1, -1)
-
     def _hides(self, longest: int) -> bool:
         """Whether the model's own sliding window hides anything."""
-        return self._sliding is not None and max(self.counts) + longest > self._sliding
+        if self._sliding is None:
+            return False
+        missing = 0 if self.missing is None else int(self.missing.max())
+        return max(self.counts) + missing + longest > self._sliding
 
     def _append(self, key: Tensor, value: Tensor, tokens: Tensor) -> None:
         """Every unit gets the new tokens' entries."""
@@ -94,10 +91,14 @@ class ScoreLayer(EvictingLayer):
                 new = found.received.new_zeros(*found.received.shape[:2], key.shape[2])
                 found.received = torch.cat([found.received, new], dim=2)
 
-    def _over_bins(self, query: Tensor, tokens: Tensor, scaling: float) -> Tensor:
-        """Attention of queries (b, kv_heads, r, q, d), bin by bin, each of them dense."""
+    def _numbers(self, found: Bin) -> Tensor:
+        """The numbers of a bin's entries in the whole text of their rows, (m, n)."""
+        return self.number(found.tokens, found.index // self._kv_heads)
+
+    def _over_bins(self, query: Tensor, numbers: Tensor, scaling: float) -> Tensor:
+        """Attention of queries (b, kv_heads, r, q, d), numbered (b, q), bin by bin, each of them dense."""
         units = query.flatten(0, 1)
-        asking = tokens.repeat_interleave(self._kv_heads, dim=0)
+        asking = numbers.repeat_interleave(self._kv_heads, dim=0)
         parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._bins]
         out = parts[0] if self._bins[0].whole else parts[0].new_empty(units.shape)
         if not self._bins[0].whole:
@@ -125,31 +126,31 @@ class ScoreLayer(EvictingLayer):
         """Bool (m, 1, q, n), None where everything held is visible; padding asks in vain, and sees all."""
         if asking.shape[1] == 1 and not self._has_padding:
             return None
-        asking, tokens = asking.unsqueeze(2), found.tokens.unsqueeze(1)
-        visible = (tokens >= 0) & (tokens <= asking)
+        asking, numbers = asking.unsqueeze(2), self._numbers(found).unsqueeze(1)
+        visible = (found.tokens.unsqueeze(1) >= 0) & (numbers <= asking)
         if self._sliding is not None:
-            visible &= asking - tokens < self._sliding
+            visible &= asking - numbers < self._sliding
         return (visible | (asking < 0)).unsqueeze(1)
 
-    def _remember(self, query: Tensor, tokens: Tensor) -> None:
+    def _remember(self, query: Tensor, numbers: Tensor) -> None:
         """Keep the last queries that were no padding, as far as the plan asks for them."""
         if not self._plan.queries:
             return
         if not self._has_padding:  # padding may stand behind the last real ones
-            query, tokens = query[:, :, -self._plan.queries :], tokens[:, -self._plan.queries :]
-        self._asked.append((query, tokens))
+            query, numbers = query[:, :, -self._plan.queries :], numbers[:, -self._plan.queries :]
+        self._asked.append((query, numbers))
         if self._has_padding or query.shape[2] > 1 or len(self._asked) > _LOOSE:
             self._asked = [self.asked(self._plan.queries)]
 
     def asked(self, count: int) -> tuple[Tensor, Tensor]:
-        """The last ``count`` queries (b, heads, at most count, d) and which tokens they are, -1 for padding."""
+        """The last ``count`` queries (b, heads, at most count, d) and their numbers in the text, -1 for padding."""
         query = torch.cat([part for part, _ in self._asked], dim=2)
-        tokens = torch.cat([part for _, part in self._asked], dim=1)
+        numbers = torch.cat([part for _, part in self._asked], dim=1)
         if self._has_padding:  # real ones to the end, in their order
-            order = (tokens >= 0).to(torch.uint8).argsort(dim=-1, stable=True)
-            tokens = tokens.gather(1, order)
+            order = (numbers >= 0).to(torch.uint8).argsort(dim=-1, stable=True)
+            numbers = numbers.gather(1, order)
             query = query.gather(2, order[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-        return query[:, :, -count:].clone(), tokens[:, -count:].clone()
+        return query[:, :, -count:].clone(), numbers[:, -count:].clone()
 
     def _due(self, new: int) -> bool:
         """Whether to evict now: after every prefill or chunk of it, and after every ``every``-th decoded token."""
@@ -164,8 +165,9 @@ class ScoreLayer(EvictingLayer):
         if not self._has_padding and not self._hides(1):
             return
         full = self.whole()
-        first = torch.tensor(self.counts, device=full.tokens.device) + 1 - (self._sliding or UNBOUNDED)
-        seen = full.tokens >= first.clamp_min(0).repeat_interleave(self._kv_heads).unsqueeze(1)
+        asking = self.number(torch.tensor(self.counts, device=full.tokens.device).unsqueeze(1))
+        first = (asking + 1 - (self._sliding or UNBOUNDED)).repeat_interleave(self._kv_heads, dim=0)
+        seen = (full.tokens >= 0) & (self._numbers(full) >= first)
         if not bool(seen.all()):
             self._bins = regrouped(full, seen)
         self._has_padding = False
@@ -242,6 +244,7 @@ class ScoreLayer(EvictingLayer):
     def bookkeeping(self) -> list[Tensor]:
         """Tokens and places of entries, attention received, and the queries remembered."""
         found = [tensor for each in self._bins for tensor in each.tensors()]
+        found += [] if self.missing is None else [self.missing]
         return found + [tensor for part in self._asked for tensor in part]
 
     def entries(self) -> list[int]:
@@ -265,7 +268,7 @@ class ScoreLayer(EvictingLayer):
             full.places[units], received, True,
         )  # fmt: skip
         self._bins = regrouped(moved, filled[units])
-        self._asked = [(query.index_select(0, rows), tokens.index_select(0, rows)) for query, tokens in self._asked]
+        self._asked = [(query.index_select(0, rows), numbers.index_select(0, rows)) for query, numbers in self._asked]
 
 
 class LayerEvidence:
@@ -275,7 +278,10 @@ class LayerEvidence:
         self._owner, self._scaling, self.layer = layer, scaling, layer._layer
         self.full = layer.whole()
         self.shape = (len(layer.counts), layer._kv_heads)
-        self.keys, self.values = self._by_row(layer.placed(self.full)), self._by_row(self.full.values)
+        self._held, self.values = self._by_row(layer.placed(self.full)), self._by_row(self.full.values)
+        self.keys = self._held
+        if layer.missing is not None and layer._rotary is not None:  # so that the next query stands at ``seen``
+            self.keys = self.rotate(self._held, -layer.missing[:, None, -1:])
         self.positions = self._by_row(self.full.tokens).long()
         self.seen = torch.tensor(layer.counts, device=self.full.index.device)
 
@@ -290,12 +296,13 @@ class LayerEvidence:
         missing = queries - asked.shape[2]
         return torch.nn.functional.pad(found, (0, 0, missing, 0)) if missing else found
 
-    def _attention(self, asked: Tensor, tokens: Tensor) -> Tensor:
-        products = logits(grouped(asked, self.keys.shape[1]), self.keys, self._scaling)
-        visible = (self.positions.unsqueeze(2) >= 0) & (self.positions.unsqueeze(2) <= tokens[:, None, :, None])
+    def _attention(self, asked: Tensor, numbers: Tensor) -> Tensor:
+        products = logits(grouped(asked, self._held.shape[1]), self._held, self._scaling)
+        asking, there = numbers[:, None, :, None], self._by_row(self._owner._numbers(self.full)).unsqueeze(2)
+        visible = (self.positions.unsqueeze(2) >= 0) & (there <= asking)
         if self._owner._sliding is not None:
-            visible &= tokens[:, None, :, None] - self.positions.unsqueeze(2) < self._owner._sliding
-        attention = softmax(products, visible | (tokens < 0)[:, None, :, None])
+            visible &= asking - there < self._owner._sliding
+        attention = softmax(products, visible | (asking < 0))
         hidden = ~visible.unsqueeze(2)
         return attention.masked_fill(hidden, 0.0).flatten(1, 2)
 
@@ -307,8 +314,8 @@ class LayerEvidence:
 
     def queries(self, count: int) -> Tensor:
         """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
-        asked, tokens = self._last(count)
-        return self.rotate(asked, -tokens[:, None]).masked_fill((tokens < 0)[:, None, :, None], 0.0)
+        asked, numbers = self._last(count)
+        return self.rotate(asked, -numbers[:, None]).masked_fill((numbers < 0)[:, None, :, None], 0.0)
 
     def _last(self, count: int) -> tuple[Tensor, Tensor]:
         if count > self._owner._plan.queries:
@@ -317,7 +324,7 @@ class LayerEvidence:
 
     def unrotated(self) -> Tensor:
         """The keys with rotary embeddings undone, (b, k, n, head_dim)."""
-        return self.rotate(self._by_row(self.full.keys), -self._by_row(self.full.tokens))
+        return self.rotate(self._by_row(self.full.keys), -self._by_row(self._owner._numbers(self.full)))
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
         """``states`` (..., head_dim) with rotary embeddings for positions ``distance``."""

@@ -53,6 +53,7 @@ class VisionLanguageAdapter(ABC):
             tower=self.tower(),
             image_token=self.config.image_token_id,
             pictures=self.pictures,
+            sliding=self.geometry.sliding,
         )
 
     @abstractmethod

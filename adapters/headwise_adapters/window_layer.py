@@ -32,14 +32,16 @@ _NOTHING = torch.empty(0)
 class _Group:
     """KV heads that share sinks and window, and what they hold: (b, heads, entries, d).
 
-    ``reach``: how far back sinks are seen. ``lost``: how many of them no token to come sees, which are held no more.
-    ``cut``: gradients would flow back through what is held, of which no graph is kept.
+    ``own``: the model's own sliding window, and ``reach``, how far back sinks are seen. ``lost``: how many of them no
+    token to come sees, which are held no more. ``cut``: gradients would flow back through what is held, of which no
+    graph is kept.
     """
 
     sinks: int
     window: int
     heads: list[int]
-    reach: int = UNBOUNDED
+    own: int
+    reach: int
     lost: int = 0
     cut: bool = False
     keys: Tensor = _NOTHING
@@ -124,13 +126,14 @@ class _Step:
     """New tokens of r rows, or of one row that stands for all where none has padding.
 
     ``before``, ``after`` int64 (r, 1): real tokens read. ``tokens`` int64 (r, q): which token each new one is, -1 for
-    padding. ``order`` (r, q): new columns, real ones first. ``offset`` (r, q): how far each stands, by its position id,
-    behind the row's first token.
+    padding; ``numbers`` (r, q): the same, counting what was dropped. ``order`` (r, q): new columns, real ones first.
+    ``offset`` (r, q): how far each stands, by its position id, behind the row's first token.
     """
 
     before: Tensor
     after: Tensor
     tokens: Tensor
+    numbers: Tensor
     order: Tensor
     offset: Tensor
 
@@ -147,8 +150,10 @@ class WindowLayer(EvictingLayer):
     """
 
     def __init__(self, plan: WindowPlan, layer: int, rotary: Rotary | None, contiguous: bool = True) -> None:
-        reach = int(plan.reach[layer, 0])
-        self._groups = [_Group(sinks, window, list(heads), reach) for sinks, window, heads in distinct(plan, layer)]
+        own, reach = int(plan.own[layer, 0]), int(plan.reach[layer, 0])
+        self._groups = [
+            _Group(sinks, window, list(heads), own, reach) for sinks, window, heads in distinct(plan, layer)
+        ]
         self._kv_heads = plan.geometry.kv_heads
         self._rotary = rotary if plan.positions == "relative" else None
         self._contiguous = contiguous
@@ -163,7 +168,7 @@ class WindowLayer(EvictingLayer):
 
     def attend(self, new: New) -> Tensor:
         """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
-        alike = new.real is None and len(set(self.counts)) == 1
+        alike = new.real is None and len(set(self.counts)) == 1 and (self.missing is None or new.batch == 1)
         queries = grouped(new.query, self._kv_heads)
         learns = torch.is_grad_enabled() and (new.key.requires_grad or new.value.requires_grad or self._groups[0].cut)
         if new.length == 1 and new.real is None and not learns:
@@ -183,9 +188,10 @@ class WindowLayer(EvictingLayer):
         group.write(self.counts, k, v)
         visible = None
         empty = min(self.counts) + 1 - group.lost < group.size  # slots of shorter rows
-        if not alike and (empty or (group.left and group.reach < UNBOUNDED)):
+        if self._hides(group) or (not alike and (empty or (group.left and group.reach < UNBOUNDED))):
             asking = torch.tensor(self.counts, device=q.device).unsqueeze(1)
-            visible = _visible(group, asking, group.tokens(asking + 1, group.size))
+            held = group.tokens(asking + 1, group.size)
+            visible = _visible(group, (asking, self.number(asking)), (held, self.number(held)))
         if self._rotary is None or max(self.counts) < group.room or not group.sinks:
             return masked(q, group.keys, group.values, visible, new.scaling)
         if alike and self._contiguous:
@@ -198,17 +204,19 @@ class WindowLayer(EvictingLayer):
         products[..., : group.sinks] = logits(near, group.keys[:, :, : group.sinks], new.scaling)
         return weighted(softmax(products, visible), group.values)
 
+    def _hides(self, group: _Group) -> bool:
+        """Whether the model's own window may end before the group's, because it counts what was dropped."""
+        return self.missing is not None and group.own < UNBOUNDED
+
     def _step(self, new: New, alike: bool) -> _Step:
         device, counts = new.query.device, self.counts[:1] if alike else self.counts
-        before = torch.tensor(counts, device=device).unsqueeze(1)
+        before, tokens = torch.tensor(counts, device=device).unsqueeze(1), self._tokens(new, len(counts))
         if new.real is None:
-            order = torch.arange(new.length, device=device).expand(len(counts), -1)
-            tokens, after = before + order, before + new.length
+            order, after = torch.arange(new.length, device=device).expand(len(counts), -1), before + new.length
         else:
             order = (~new.real).to(torch.uint8).argsort(dim=-1, stable=True)
-            tokens = torch.where(new.real, before + new.real.cumsum(dim=-1) - 1, -1)
             after = before + new.real.sum(dim=-1, keepdim=True)
-        return _Step(before, after, tokens, order, self._offset(tokens, new, alike))
+        return _Step(before, after, tokens, self.number(tokens), order, self._offset(tokens, new, alike))
 
     def _offset(self, tokens: Tensor, new: New, alike: bool) -> Tensor:
         if self._contiguous or new.positions is None:
@@ -234,10 +242,12 @@ class WindowLayer(EvictingLayer):
         if group.size:
             keys, values = group.remembered()
             k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        if step.alike and not group.size and new.length <= min(group.room, group.reach):
+        sees_all = new.length <= min(group.room, group.reach) and not self._hides(group)
+        if step.alike and not group.size and sees_all:
             out = causal(q, k, v, new.scaling)
         else:
-            columns = _Columns(k, v, torch.cat([held, step.tokens], dim=1))
+            numbers = torch.cat([self.number(held), step.numbers], dim=1)
+            columns = _Columns(k, v, torch.cat([held, step.tokens], dim=1), numbers)
             out = self._in_blocks(group, step, q, columns, new.scaling)
         self._keep(group, step, k, v)
         return out
@@ -250,7 +260,7 @@ class WindowLayer(EvictingLayer):
             end = min(length, start + block)
             seen = columns.picked(_runs(group, step, start, end)) if step.alike else columns
             asking = step.tokens[:, start:end]
-            visible = _visible(group, asking, seen.tokens)
+            visible = _visible(group, (asking, step.numbers[:, start:end]), (seen.tokens, seen.numbers))
             q = query[:, :, :, start:end]
             if self._rotary is None or not group.sinks or int(asking.max()) < group.room:
                 parts.append(masked(q, seen.keys, seen.values, visible, scaling))
@@ -327,8 +337,8 @@ class WindowLayer(EvictingLayer):
         return keys, self._joined([_gathered(group.values, order) for group, order in pairs])
 
     def bookkeeping(self) -> list[Tensor]:
-        """Position ids of first tokens, where they are needed."""
-        return [] if self._first is None else [self._first]
+        """Position ids of first tokens and what is missing, where they are needed."""
+        return [one for one in (self._first, self.missing) if one is not None]
 
     def entries(self) -> list[int]:
         """Entries each KV head holds of the first row."""
@@ -349,15 +359,19 @@ class WindowLayer(EvictingLayer):
 
 @attrs.frozen(eq=False)
 class _Columns:
-    """What queries may see: ``keys`` and ``values`` (b, g, columns, d), and which ``tokens`` (r, columns) they are."""
+    """What queries may see: ``keys`` and ``values`` (b, g, columns, d), and which ``tokens`` (r, columns) they are.
+
+    ``numbers`` (r, columns): the same, counting what was dropped.
+    """
 
     keys: Tensor
     values: Tensor
     tokens: Tensor
+    numbers: Tensor
 
     def picked(self, runs: list[tuple[int, int]]) -> _Columns:
         """Only the columns of some runs."""
-        fields = ((self.keys, 2), (self.values, 2), (self.tokens, 1))
+        fields = ((self.keys, 2), (self.values, 2), (self.tokens, 1), (self.numbers, 1))
         cut = [[states.narrow(dim, start, stop - start) for start, stop in runs] for states, dim in fields]
         one = len(runs) == 1
         return _Columns(*(part[0] if one else torch.cat(part, dim) for part, (_, dim) in zip(cut, fields, strict=True)))
@@ -379,11 +393,15 @@ def _runs(group: _Group, step: _Step, start: int, end: int) -> list[tuple[int, i
     return [(low, high) for low, high in runs if low < high]
 
 
-def _visible(group: _Group, asking: Tensor, tokens: Tensor) -> Tensor:
-    """Bool (r, 1, q, columns): sinks and the window, nothing after the query; padding asks in vain, and sees all."""
-    asking, tokens = asking.unsqueeze(2), tokens.unsqueeze(1)
-    near = ((tokens < group.sinks) & (asking - tokens < group.reach)) | (asking - tokens < group.window)
-    return (((tokens >= 0) & (tokens <= asking) & near) | (asking < 0)).unsqueeze(1)
+def _visible(group: _Group, asking: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Tensor:
+    """Bool (r, 1, q, columns): sinks and the window, nothing after the query; padding asks in vain, and sees all.
+
+    Both tell tokens and their numbers, (r, q) and (r, columns).
+    """
+    (asks, number), (tokens, numbers) = (one.unsqueeze(2) for one in asking), (one.unsqueeze(1) for one in held)
+    back = number - numbers
+    near = ((asks - tokens < group.window) & (back < group.own)) | ((tokens < group.sinks) & (back < group.reach))
+    return (((tokens >= 0) & (tokens <= asks) & near) | (asks < 0)).unsqueeze(1)
 
 
 def _with_sinks(group: _Group, products: Tensor, near: Tensor, tokens: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def test_relative_positions_equal_streaming_llm_written_from_the_paper(model, si
     with torch.no_grad():
         expected = Stream(model, sinks, recent).read(ids)
     for sizes in ((1,), (60,), (11,), (40, 1)):
-        torch.testing.assert_close(read(model, plan, ids, *sizes), expected, **TIGHT)
+        torch.testing.assert_close(read(model, plan, ids, *sizes), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_original_positions_differ_from_streaming_llm_where_it_has_sinks(model):

@@ -12,10 +12,14 @@ from tests.adapters import decoders
 from tests.adapters.conftest import prompt as words_and_images
 from tests.adapters.conftest import tiny_llava
 from tests.adapters.vision_models import Prompt, ids_of, next_prompt, qwen_prompt, scattered, tiny_next, tiny_qwen
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen2Config
 
 WINDOW = 19
 """Of the families whose layers have a sliding window of their own."""
+
+SLIDES = "sliding_attention"
+SOME = (None, WINDOW, None, WINDOW)
+"""The windows of a family in which some layers have one."""
 
 Parts = tuple[int | str, ...]
 """A prompt: integers are that many random words, "a" and "b" are images of two sizes."""
@@ -23,14 +27,23 @@ Parts = tuple[int | str, ...]
 
 def llava_on_mistral(attention: str = "eager"):
     """LLaVA whose language model sees no further back than ``WINDOW`` tokens."""
+    return _llava_on(MistralConfig, attention, sliding_window=WINDOW)
+
+
+def llava_on_qwen(attention: str = "eager"):
+    """LLaVA some of whose layers see no further back than ``WINDOW`` tokens."""
+    kinds = [SLIDES if window else "full_attention" for window in SOME]
+    return _llava_on(Qwen2Config, attention, sliding_window=WINDOW, use_sliding_window=True, layer_types=kinds)
+
+
+def _llava_on(kind, attention: str, **sliding):
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4
     )
-    text = MistralConfig(
+    text = kind(
         vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, sliding_window=WINDOW, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2,
+        num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sliding,
     )  # fmt: skip
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4, image_seq_length=16)
     config._attn_implementation = attention
@@ -52,14 +65,14 @@ def text_prompt(_, *parts, seed: int = 0) -> Prompt:
 class Family:
     """``make`` from an attention implementation to a model, ``prompt`` from a model and parts to a prompt.
 
-    ``sizes`` of the images "a" and "b"; none: a language model. ``window``: of the model's own in every layer.
+    ``sizes`` of the images "a" and "b"; none: a language model. ``sliding``: the model's own window in each layer.
     """
 
     name: str
     make: Callable[..., torch.nn.Module]
     prompt: Callable[..., Prompt]
     sizes: tuple[object, ...] = ()
-    window: int | None = None
+    sliding: tuple[int | None, ...] = ()
 
     @property
     def sees(self) -> bool:
@@ -80,9 +93,11 @@ FAMILIES = {
         Family("llama", functools.partial(decoders.tiny, "llama"), text_prompt),
         Family("gpt_neox", functools.partial(decoders.tiny, "neox"), text_prompt),
         Family("qwen3", functools.partial(decoders.tiny, "qwen3"), text_prompt),
-        Family("mistral", functools.partial(decoders.tiny, "sliding"), text_prompt, window=WINDOW),
+        Family("mistral", functools.partial(decoders.tiny, "sliding"), text_prompt, sliding=(WINDOW,) * 3),
+        Family("mixed", functools.partial(decoders.tiny, "mixed"), text_prompt, sliding=(None, WINDOW, WINDOW)),
         Family("llava", tiny_llava, llava_prompt, ("image", "image")),
-        Family("llava_mistral", llava_on_mistral, llava_prompt, ("image", "image"), WINDOW),
+        Family("llava_mistral", llava_on_mistral, llava_prompt, ("image", "image"), (WINDOW,) * 4),
+        Family("llava_mixed", llava_on_qwen, llava_prompt, ("image", "image"), SOME),
         Family("llava_next", tiny_next, next_prompt, ((30, 20), (16, 40))),
         Family("qwen2_5_vl", tiny_qwen, qwen_prompt, ((8, 6), (6, 10))),
     )

@@ -25,8 +25,10 @@ class Rules:
 
     ``gone``: layer -> tokens that are gone from this layer on. ``compact``: survivors are renumbered. ``sinks`` and
     ``window``: what each query sees of the tokens its layer has, or None for all. ``budget``: entries with the shortest
-    keys that stay after each of ``evictions``, numbers of tokens read. ``sliding``: the model's own window.
-    ``document``: words of each of the texts that are packed into a row, or None for one text.
+    keys that stay after each of ``evictions``, numbers of tokens read. ``sliding``: the model's own window in each
+    layer, None where it has none; it counts what is gone, unless survivors are renumbered, and the padding between the
+    ``columns`` of tokens, where those are told. ``document``: words of each of the texts that are packed into a
+    row, or None for one text.
     """
 
     gone: dict[int, Sequence[int]] = attrs.field(factory=dict)
@@ -35,7 +37,8 @@ class Rules:
     window: int | None = None
     budget: int | None = None
     evictions: Sequence[int] = ()
-    sliding: int | None = None
+    sliding: Sequence[int | None] = ()
+    columns: Sequence[int] = ()
     document: int | None = None
 
 
@@ -54,7 +57,8 @@ def logits_of(model, states: Tensor, places: Tensor, rules: Rules) -> Tensor:
         gone[list(rules.gone.get(number, ()))] = True
         at = places - torch.cumsum(gone, 0) if rules.compact else places
         rotary = inner.rotary_emb(states, position_ids=at)
-        mask = _visible(layer, states, gone, rules)
+        own = rules.sliding[number] if rules.sliding else None
+        mask = _visible(layer, states, gone, rules, own)
         hidden = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)[None]
         states = layer(states, attention_mask=hidden, position_embeddings=rotary, position_ids=None)
         states = states[0] if isinstance(states, tuple) else states
@@ -78,13 +82,15 @@ def _positions(model, prompts: Sequence[Prompt], ids: Tensor) -> Tensor:
     return positions(model, ids[None], {"image_grid_thw": torch.cat(grids)} if grids else {})
 
 
-def _visible(layer, states: Tensor, gone: Tensor, rules: Rules) -> Tensor:
+def _visible(layer, states: Tensor, gone: Tensor, rules: Rules, own: int | None) -> Tensor:
     """Bool (1 or heads, n, n): the keys each query may see in this layer."""
     length = states.shape[1]
     number = torch.arange(length)
     seen = (number[None, :] <= number[:, None]) & ~gone[None, :]
-    if rules.sliding is not None:
-        seen = seen & (number[:, None] - number[None, :] < rules.sliding)
+    if own is not None:
+        column = torch.tensor(rules.columns) if rules.columns else number
+        at = column - torch.cumsum(gone, 0) if rules.compact else column
+        seen = seen & (at[:, None] - at[None, :] < own)
     if rules.document is not None:
         seen = seen & (number[:, None] // rules.document == number[None, :] // rules.document)
     if rules.window is not None:
@@ -92,11 +98,11 @@ def _visible(layer, states: Tensor, gone: Tensor, rules: Rules) -> Tensor:
         seen = seen & ((rank[None, :] < rules.sinks) | (rank[:, None] - rank[None, :] < rules.window))
     seen = seen[None]
     if rules.budget is not None:
-        seen = seen & _held(layer, states, rules)
+        seen = seen & _held(layer, states, rules, own)
     return seen | torch.eye(length, dtype=torch.bool)  # a token that is gone sees itself: nobody reads what it becomes
 
 
-def _held(layer, states: Tensor, rules: Rules) -> Tensor:
+def _held(layer, states: Tensor, rules: Rules, own: int | None) -> Tensor:
     """Bool (heads, n, n): keys still there when each query comes: the shortest are left, as knorm scores."""
     module = layer.self_attn
     keys = module.k_proj(layer.input_layernorm(states))[0].unflatten(-1, (-1, module.head_dim))
@@ -108,8 +114,8 @@ def _held(layer, states: Tensor, rules: Rules) -> Tensor:
         held, there = list(range(total)), torch.ones(total, total, dtype=torch.bool)
         for read in rules.evictions:
             left = [token for token in held if token < read]
-            if rules.sliding is not None:  # what no later query can see leaves first
-                left.sort(key=lambda token: (read - token >= rules.sliding, norms[token], token))
+            if own is not None:  # what no later query can see leaves first
+                left.sort(key=lambda token: (read - token >= own, norms[token], token))
             else:
                 left.sort(key=lambda token: (norms[token], token))
             edge = [norms[token] for token in left[rules.budget - 1 : rules.budget + 1]]

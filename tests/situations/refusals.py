@@ -19,8 +19,8 @@ class Refusal:
 
 
 def evicts(situation: Situation) -> bool:
-    """Whether KV entries leave, or the model's own window stands in for eviction."""
-    return bool(situation.eviction) or situation.reads.window is not None
+    """Whether the cache is one that evicts, be it by a recipe that keeps all."""
+    return bool(situation.eviction) or situation.cache == "headwise"
 
 
 def scores(situation: Situation) -> bool:
@@ -40,8 +40,10 @@ REFUSALS = (
         "score-based eviction takes entries out of the cache", lambda s: scores(s) and (s.cache == "none" or s.training)
     ),
     Refusal("gradient checkpointing takes the cache", lambda s: s.checkpointing and evicts(s)),
+    Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
     Refusal(
-        "attention maps .* are not made", lambda s: s.touch == "attentions" and (evicts(s) or s.cache == "headwise")
+        "a cache that holds no more than a sliding window has let go of what positions=compact still shows",
+        lambda s: s.positions == "compact" and bool(s.reads.sliding) and len(s.rows) > 1,
     ),
     Refusal("visual tokens of a prompt are read", lambda s: bool(s.pruning) and (s.training or s.keep <= 3)),
     Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),

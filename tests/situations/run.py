@@ -31,15 +31,16 @@ def switch(model, how: str):
 class Row:
     """What one row read and said: ``ids`` (n,) without padding, ``logits`` by position, and its forwards.
 
-    ``forwards``: (tokens read after it, columns it took with padding). ``spans``: (first token, last token + 1) of
-    those that could prune. ``kept``: number of such a forward -> layer -> the visual tokens left of it, each time
-    somebody was told.
+    ``forwards``: (tokens read after it, columns it took with padding). ``columns``: where its tokens stand, if padding
+    may be between them. ``spans``: (first token, last token + 1) of forwards that could prune. ``kept``: number of such
+    a forward -> layer -> the visual tokens left of it, each time somebody was told.
     """
 
     prompts: list[Prompt]
     ids: Tensor
     logits: dict[int, Tensor] = attrs.field(factory=dict)
     forwards: list[tuple[int, int]] = attrs.field(factory=list)
+    columns: list[int] = attrs.field(factory=list)
     spans: list[tuple[int, int]] = attrs.field(factory=list)
     kept: dict[int, dict[int, list[list[int]]]] = attrs.field(factory=dict)
     loss: Tensor | None = None
@@ -203,6 +204,7 @@ def _roll_back(model, situation, recorder, rows: list[Row], reading: _Reading) -
     for row in rows:
         row.ids = row.ids[:-1]
         row.forwards.pop()
+        row.columns.pop()
     _say(model, situation, recorder, rows, reading, words)
 
 
@@ -269,6 +271,7 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
         first, count = int(before[number]), int(real.sum())
         row.spans.append((first, first + count))
         row.forwards.append((first + count, piece["input_ids"].shape[1]))
+        row.columns += (reading.mask.shape[1] - len(real) + real.nonzero().flatten()).tolist()
         for place, scores in enumerate(output.logits[number][real]):
             row.logits[first + place] = scores.float()
 

@@ -60,8 +60,9 @@ def _stock_fails(situation: Situation) -> bool:
 
 def _rules(situation: Situation, row: Row) -> Rules | None:
     """What the recipe takes from this row; None where only the slow references of the strategy itself can tell."""
+    stock = {"sliding": situation.reads.sliding, "columns": row.columns}  # a window of the model's own counts padding
     if situation.touch == "deepcopy":  # a copy is a stock model
-        return Rules(sliding=situation.reads.window)
+        return Rules(**stock)
     if situation.pruning.startswith(MERGING):
         return None
     for layers in row.kept.values():
@@ -71,8 +72,8 @@ def _rules(situation: Situation, row: Row) -> Rules | None:
     found = {
         "gone": row.gone,
         "compact": situation.positions == "compact",
-        "sliding": situation.reads.window,
         "document": document,
+        **({"sliding": situation.reads.sliding} if situation.eviction else stock),
     }
     window = re.search(r"window=(\d+)", situation.eviction)
     if window:
@@ -87,10 +88,12 @@ def _rules(situation: Situation, row: Row) -> Rules | None:
 
 def _scored(situation: Situation, row: Row, found: dict[str, object]) -> Rules | None:
     """Rules for keys that leave by their length."""
+    budget, every = re.search(r"budget=(\d+)", situation.eviction), re.search(r"every=(\d+)", situation.eviction)
+    if int(budget[1]) >= len(row.ids):
+        return Rules(**found)
     unknown = situation.family == "gpt_neox" or any(row.gone.values()) or situation.mode == "lookup"
     if unknown or not situation.attends_exactly:
         return None
-    budget, every = re.search(r"budget=(\d+)", situation.eviction), re.search(r"every=(\d+)", situation.eviction)
     events = _evictions(row, int(every[1]) if every else 16)
     return Rules(**found, budget=int(budget[1]), evictions=events)
 
