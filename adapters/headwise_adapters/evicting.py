@@ -203,7 +203,10 @@ def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: di
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
             " call model.eval()"
         )
-    served.strange(module, kwargs, "leave it out of the call")
+    numbers = {name: given for name, given in kwargs.items() if isinstance(given, Tensor | int | float)}
+    served.strange(
+        module, numbers, "leave it out of the call"
+    )  # `generate` hands on tokenizers, which are nothing to it
     out = layer.answer(
         New(
             query=query,

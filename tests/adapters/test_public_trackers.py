@@ -16,7 +16,7 @@ from tests.adapters.vision_models import END, IMAGE, START, VIDEO, Prompt, tiny_
 from tests.situations.oracle import Rules
 from tests.situations.oracle import logits as oracle
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 import headwise
 from headwise.errors import ModelError
@@ -439,3 +439,26 @@ def test_gradients_through_a_cache_are_the_stock_models_or_refused(text):
                 found = gradient(headwise.cache(model, evicting), *spans, quietly=quietly)
                 torch.testing.assert_close(found, gradient(DynamicCache(), *spans, quietly=quietly))
     return None
+
+
+@pytest.mark.parametrize("options", [
+    {"tokenizer": True},
+    {"prefix_allowed_tokens_fn": lambda *_: list(range(5, 50))}, {"stopping_criteria": StoppingCriteriaList()},
+    {"logits_processor": LogitsProcessorList()}, {"custom_generate": True}, {"repetition_penalty": 3.0},
+    {"guidance_scale": 1.5, "negative_prompt_ids": torch.tensor([[9, 8, 7]])}, {"prefill_chunk_size": 9},
+])  # fmt: skip
+def test_what_generate_is_given_beside_a_prompt_is_no_matter_of_attention(options):
+    def loop(model, input_ids, **_):
+        cache, ids = DynamicCache(), input_ids
+        for _ in range(9):
+            logits = model(ids[:, cache.get_seq_length() :], past_key_values=cache).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(dim=-1)], dim=1)
+        return ids
+
+    given = {name: {"tokenizer": object(), "custom_generate": loop}[name] if value is True else value
+             for name, value in options.items()}  # fmt: skip
+    usual = {"max_new_tokens": 9, "eos_token_id": None, "pad_token_id": 0}
+    model, ids = tiny("llama"), tokens(30)[None]
+    with headwise.attach(model, Recipe.of("window:window=500")):
+        found = model.generate(ids, **usual, **given)
+    assert torch.equal(found, model.generate(ids, **usual, **given))
