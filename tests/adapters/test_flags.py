@@ -55,8 +55,9 @@ def with_attention(model, name: str):
     return model
 
 
-@pytest.mark.parametrize("positions", ["keep", "compact"])
-@pytest.mark.parametrize("text", ["fastv:layer=2", "uniform:layer=0", "pdrop:layers=1/2/3"])
+@pytest.mark.parametrize(
+    ("text", "positions"), [("fastv:layer=2", "keep"), ("uniform:layer=0", "compact"), ("pdrop:layers=1/2/3", "keep")]
+)
 def test_conversations_with_images_are_those_of_sdpa(text, positions):
     """The second prompt's positions have gaps where its tokens were dropped, and no mask goes with them."""
     logits = {}

@@ -57,8 +57,7 @@ def check(found, expected, start: int = 0, end: int | None = None):
         torch.testing.assert_close(one, other[:, :, start:end, :end], **CLOSE)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("whose", ["head", "outer"])
+@pytest.mark.parametrize(("text", "whose"), [*((text, "outer") for text in TEXTS), ("pdrop:layers=1/2/3", "head")])
 def test_every_layer_gives_what_it_gives_with_masked_keys(text, whose):
     model, ids, images = tiny_llava("eager"), prompt(3, "image", 5), {"pixel_values": pixels(1)}
     called = model if whose == "head" else model.model
@@ -166,8 +165,10 @@ def test_what_generate_collects_has_the_shapes_of_the_stock_model(options):
         assert shapes(found) == shapes(expected)
 
 
-@pytest.mark.parametrize("chosen", [0, -1, 3, [0, 2, -2]])
-@pytest.mark.parametrize("text", ["fastv:layer=2", "uniform:layer=0"])
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [("uniform:layer=0", 0), ("fastv:layer=2", -1), ("fastv:layer=2", 3), ("uniform:layer=0", [0, 2, -2])],
+)
 def test_hidden_states_that_nobody_asked_for_are_left_out(text, chosen):
     model, ids, images = tiny_llava("sdpa"), prompt(3, "image", 5), pixels(1)
     inputs = {"input_ids": ids, "pixel_values": images}
