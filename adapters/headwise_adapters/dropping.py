@@ -33,7 +33,7 @@ from headwise_adapters.masks import flagged
 from headwise_adapters.outcomes import Outcomes
 from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
-from headwise_adapters.pruned_cache import PrunedCache, expect
+from headwise_adapters.pruned_cache import PrunedCache, check_whole, expect
 from headwise_adapters.restoring import restore
 from headwise_adapters.ruling import Block, forward_of
 from headwise_adapters.watching import Watcher, watching
@@ -133,7 +133,8 @@ class Dropper:
             _has_pictures(forward, given)
 
     def _check(self, cache: Any) -> None:
-        """Refuse a cache that was pruned otherwise, before anything is computed."""
+        """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
+        check_whole(cache, len(self._anatomy.layers))
         if isinstance(cache, PrunedCache):
             cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer)
             expect(cache)

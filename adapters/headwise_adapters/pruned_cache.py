@@ -72,8 +72,6 @@ class PrunedCache(Cache):  # type: ignore[misc]
                 f"this cache was pruned from layer {earliest} on, and the recipe that is attached here looks after"
                 f" layers from {first} on"
             )
-        elif any(layer.get_seq_length() != holdings.columns(number) for number, layer in enumerate(self.layers)):
-            told = "a forward with this cache was broken off halfway"
         if told:
             raise ModelError(f"{told}; start with an empty cache")
 
@@ -194,6 +192,21 @@ def window_of(layer: Any) -> int | None:
     """The sliding window of a cache layer that holds no more than the last tokens in it, None for any other."""
     window: int | None = layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else None
     return window
+
+
+def check_whole(cache: Any, layers: int) -> None:
+    """Refuse a cache of a model of so many layers that have not all read the same text."""
+    if cache is None or cache.is_compileable or not cache.get_seq_length():
+        return
+    seen = cache.get_seq_length()
+    lengths = [layer.get_seq_length() for layer in cache.layers]
+    lengths += [0] * (layers - len(lengths))
+    known = cache._holdings.columns if isinstance(cache, PrunedCache) else lambda _: seen
+    if any(length != known(number) for number, length in enumerate(lengths)):
+        raise ModelError(
+            "the layers of this cache hold other numbers of tokens than they were given, as after a forward that was"
+            " broken off; start with an empty cache"
+        )
 
 
 def expect(cache: Any) -> None:

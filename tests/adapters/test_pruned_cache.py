@@ -250,23 +250,41 @@ def test_in_a_nested_block_it_goes_on_where_its_layers_are_looked_after():
         read.check(read.says(words(2, 1)))
 
 
+BROKEN = "hold other numbers of tokens than they were given, .* broken off; start with an empty cache"
+
+
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("text", [IN_FRONT, BEHIND])
-def test_a_cache_whose_forward_was_broken_off_is_refused(text):
+def test_a_cache_whose_forward_was_broken_off_is_refused(text, first):
+    """The first forward, or one that goes on; in front of a stage or behind it."""
     model = model_of("llava", "sdpa", torch.float32)
 
     def breaks(*_):
         raise KeyboardInterrupt
 
-    cache, _ = filled(model, text)
+    prompt = FAMILIES["llava"].of((4, "a", 5), seed=5)
     for layer in (1, 3):
-        broken = copy.deepcopy(cache)
+        broken = DynamicCache() if first else filled(model, text)[0]
         with headwise.attach(model, Recipe.of(text, keep=4)):
             handle = model.model.language_model.layers[layer].register_forward_pre_hook(breaks)
+            given = prompt.inputs if first else {"input_ids": words(1, 2)}
             with pytest.raises(KeyboardInterrupt):
-                model(input_ids=words(1, 2), past_key_values=broken)
+                model(**given, past_key_values=broken)
             handle.remove()
-            with pytest.raises(ModelError, match="broken off halfway; start with an empty cache"):
+            with pytest.raises(ModelError, match=BROKEN):
                 model(input_ids=words(1, 2), past_key_values=broken)
+
+
+def test_a_cache_that_somebody_changed_is_refused():
+    """A layer that was cut by itself, and a cache that was made of the tensors of another."""
+    model = model_of("llava", "sdpa", torch.float32)
+    cut, _ = filled(model)
+    made = DynamicCache([(keys, values) for keys, values, *_ in cut])
+    cut.layers[3].crop(-1)
+    with headwise.attach(model, Recipe.of(BEHIND, keep=4)):
+        for cache in (cut, made):
+            with pytest.raises(ModelError, match=BROKEN):
+                model(input_ids=words(1, 1), past_key_values=cache)
 
 
 def test_it_is_copied_and_not_pickled():
