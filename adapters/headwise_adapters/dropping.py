@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from headwise.pipeline import Pipeline, check_read
 from headwise.plan import PruningPlan, Stage
 from headwise_adapters import patching, served
 from headwise_adapters.anatomy import Anatomy
-from headwise_adapters.choices import Decision, generating
+from headwise_adapters.choices import Decision, generating, generation_of
 from headwise_adapters.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.forward import Forward
 from headwise_adapters.groups import groups
@@ -35,7 +35,7 @@ from headwise_adapters.probe import probing
 from headwise_adapters.projections import unrotated
 from headwise_adapters.pruned_cache import PrunedCache, check_whole, expect
 from headwise_adapters.restoring import restore
-from headwise_adapters.ruling import Block, forward_of
+from headwise_adapters.ruling import Block, forward_of, ruling
 from headwise_adapters.watching import Watcher, watching
 
 _Kwargs = dict[str, Any]
@@ -52,6 +52,7 @@ def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: E
         patches.enter_context(patching.around(module, wrapper))
     if hasattr(anatomy.head, "generate"):
         patches.enter_context(patching.method(anatomy.head, "generate", partial(generating, anatomy.text)))
+        patches.enter_context(patching.method(anatomy.head, "prepare_inputs_for_generation", dropper.preparing))
     return dropper
 
 
@@ -100,6 +101,24 @@ class Dropper:
         stages = {stage.layer: stage for stage in self._plan.stages}
         for layer in range(self._plan.stages[0].layer, len(self._anatomy.layers)):
             yield self._anatomy.layer(layer), partial(self._layer, layer, stages.get(layer))
+
+    def preparing(self, original: patching.Call) -> patching.Call:
+        """``prepare_inputs_for_generation``, which refuses steps that would each choose for themselves."""
+
+        @wraps(original)  # transformers reads signatures
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
+            if pictures and kwargs.get("use_cache") is False and generation_of(self._anatomy.text) is None:
+                block = ruling(self._anatomy.text)
+                if block is not None and block.dropper is self:
+                    raise ModelError(
+                        "text is generated without a cache (use_cache=False) by a generate that is not the attached"
+                        " model's, so that each step would choose other visual tokens; call model.generate inside the"
+                        " `with` block, or use a cache"
+                    )
+            return original(*args, **kwargs)
+
+        return prepare
 
     @property
     def _forward(self) -> Forward | None:

@@ -32,7 +32,7 @@ Call = Callable[..., Any]
 Around = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """A wrapper of calls: it is given the call that it wraps, positional and keyword arguments, and returns the output."""
 
-METHODS = ("forward", "get_image_features", "generate")
+METHODS = ("forward", "get_image_features", "generate", "prepare_inputs_for_generation")
 """Methods that can be wrapped, be they the class's or the instance's."""
 
 INTERFACE = "headwise"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 from tests.adapters.vision_models import IMAGE, PAD, batch
 from tests.reference.masked_vlm import fastv_dropped, masked_greedy
 from tests.situations.families import FAMILIES, model_of
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
 import headwise
 from headwise.errors import ModelError
@@ -209,6 +210,26 @@ def test_another_text_without_a_cache_in_generate_is_refused():
         with pytest.raises(ModelError, match="puts in another text than the prompt"):
             model.generate(**prompt.inputs, **GREEDY, logits_processor=processors)
         model(**other.inputs, use_cache=False)
+
+
+def test_a_generate_that_goes_around_the_attached_model_needs_a_cache():
+    """One that was taken from the model before, and one that was taken from the class."""
+    model, (prompt,) = model_of("llava", "sdpa", torch.float32), prompts("llava", 5)
+    before = model.generate
+    ways = (before, partial(GenerationMixin.generate, model), partial(type(model).generate, model))
+    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=3)):
+        expected = model.generate(**prompt.inputs, **GREEDY)
+        for generate in ways:
+            assert torch.equal(generate(**prompt.inputs, **GREEDY), expected)
+            with pytest.raises(ModelError, match=r"call model\.generate inside the `with` block, or use a cache"):
+                generate(**prompt.inputs, **GREEDY, use_cache=False)
+            text = FAMILIES["llava"].of((7,), seed=1)
+            assert torch.equal(
+                generate(**text.inputs, **GREEDY, use_cache=False), model.generate(**text.inputs, **GREEDY)
+            )
+        with headwise.attach(model, Recipe.of("token_pruning=none")):
+            plain = before(**prompt.inputs, **GREEDY, use_cache=False)
+    assert torch.equal(plain, model.generate(**prompt.inputs, **GREEDY))
 
 
 def test_in_a_nested_block_the_inner_recipe_chooses_and_its_choices_end_with_it():
