@@ -167,7 +167,7 @@ def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, conti
     """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
     plan = within(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates
-    rotary = Rotary(cast(Any, decoder.text).rotary_emb) if needs_rotation else None
+    rotary = Rotary(decoder.text) if needs_rotation else None
     served.check(decoder, plan.geometry, rotary)
     layers, sliding = plan.geometry.layers, plan.geometry.sliding
     strategy = pipeline.recipe.strategies.get("kv_eviction")

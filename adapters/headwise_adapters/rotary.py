@@ -17,9 +17,13 @@ _CHANGING = ("dynamic", "longrope")  # their frequencies depend on the length of
 
 
 class Rotary:
-    """Rotations of one model: the first ``2 * len(frequencies)`` numbers of a head, paired half against half."""
+    """Rotations of one language model: the first ``2 * len(frequencies)`` numbers of a head, half against half.
 
-    def __init__(self, module: Any) -> None:
+    They are those that the model has when they are asked, whoever converts or replaces its rotary embeddings meanwhile.
+    """
+
+    def __init__(self, text: Any) -> None:
+        module = text.rotary_emb
         kind = getattr(module, "rope_type", "default")
         if kind in _CHANGING:
             raise ModelError(
@@ -31,7 +35,7 @@ class Rotary:
                 f"{type(module).__name__} has several rotations, one for each type of layer, and keys cannot be moved"
                 " by them; use positions=original, without rerotate"
             )
-        self._module = module
+        self._text, self._known = text, module.inv_freq
         self._turns: dict[tuple[int, int, torch.device], Sequence[Tensor]] = {}
 
     def __deepcopy__(self, _: object) -> Rotary:
@@ -41,10 +45,11 @@ class Rotary:
     def by(self, states: Tensor, distance: int) -> Tensor:
         """All ``states`` (..., d) turned by one distance: one product, for what every layer does at every step."""
         start = distance // _AT_ONCE * _AT_ONCE
-        key = (start, states.shape[-1], states.device)
-        if key not in self._turns:
-            if len(self._turns) >= _REMEMBERED:
+        key, frequencies = (start, states.shape[-1], states.device), self._text.rotary_emb.inv_freq
+        if key not in self._turns or frequencies is not self._known:
+            if len(self._turns) >= _REMEMBERED or frequencies is not self._known:
                 self._turns.clear()
+            self._known = frequencies
             unit = torch.eye(states.shape[-1], device=states.device, dtype=torch.float32).expand(_AT_ONCE, -1, -1)
             following = torch.arange(start, start + _AT_ONCE, device=states.device).unsqueeze(1)
             self._turns[key] = self.rotate(unit, following).unbind(0)
@@ -57,7 +62,7 @@ class Rotary:
 
     def _table(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines in float32; angles in float64, because a distance may be a million tokens."""
-        frequencies = self._module.inv_freq.to(device=distance.device, dtype=torch.float64)
+        frequencies = self._text.rotary_emb.inv_freq.to(device=distance.device, dtype=torch.float64)
         angles = distance.to(torch.float64).unsqueeze(-1) * frequencies
         return angles.cos().float(), angles.sin().float()
 

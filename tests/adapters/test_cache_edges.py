@@ -160,7 +160,7 @@ def masked(query, key, value, budget, sliding, cuts):
 
 
 def rotary():
-    return Rotary(adapter_for(tiny("llama")).decoder.text.rotary_emb)
+    return Rotary(adapter_for(tiny("llama")).decoder.text)
 
 
 def exactly(states, distance, frequencies):
@@ -184,7 +184,7 @@ def test_turning_keys_at_every_step_rounds_them_once(dtype, count):
         layer.answer(New(query=query, key=key, value=key, scaling=0.35))
     left = torch.tensor([*range(4), *range(count - 20, count)])
     moved = torch.arange(count - 24, count) - left
-    expected = exactly(keys[:, :, left], moved, turn._module.inv_freq)
+    expected = exactly(keys[:, :, left], moved, tiny("llama").model.rotary_emb.inv_freq)
     off = (layer.keys.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
     assert off.max() <= 0.004
     assert torch.equal(layer.values, keys[:, :, left])

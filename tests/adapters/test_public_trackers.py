@@ -17,6 +17,7 @@ from tests.situations.oracle import Rules
 from tests.situations.oracle import logits as oracle
 from torch import nn
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import headwise
 from headwise.errors import ModelError
@@ -462,3 +463,29 @@ def test_what_generate_is_given_beside_a_prompt_is_no_matter_of_attention(option
     with headwise.attach(model, Recipe.of("window:window=500")):
         found = model.generate(ids, **usual, **given)
     assert torch.equal(found, model.generate(ids, **usual, **given))
+
+
+@pytest.mark.parametrize("change", ["replaced", "converted", "stretched"])
+@pytest.mark.parametrize("text", ["streaming:sinks=2,window=7", "snapkv:budget=9,queries=4,every=2,rerotate=true"])
+def test_rotary_embeddings_that_change_inside_a_block_are_followed(text, change):
+    model, ids = tiny("llama"), tokens(30)[None]
+
+    def said():
+        cache = DynamicCache()
+        return [model(ids[:, start : start + 1], past_key_values=cache).logits for start in range(30)]
+
+    with headwise.attach(model, Recipe.of(text)):
+        said()
+        if change == "converted":
+            model.to(torch.bfloat16)
+        else:
+            config = copy.deepcopy(model.config)
+            config.rope_parameters = {"rope_type": "default", "rope_theta": 500.0}
+            other = LlamaRotaryEmbedding(config)
+            if change == "replaced":
+                model.model.rotary_emb = other
+            else:
+                model.model.rotary_emb.inv_freq = other.inv_freq
+        inside = said()
+    with headwise.attach(model, Recipe.of(text)):
+        torch.testing.assert_close(inside, said())
