@@ -57,7 +57,7 @@ def test_what_a_sliding_window_hides_leaves_first(attention, budget):
     model, ids, sizes = tiny("sliding", attention), different(64), [30, 13, 1, 1, 1, 1, 17]
     found, cache = by_chunks(model, f"knorm:budget={budget},every=1", ids, sizes)
     evictions = [sum(sizes[: n + 1]) for n in range(len(sizes))]
-    expected = oracle.logits(model, [], ids, oracle.Rules(budget=budget, evictions=evictions, sliding=SLIDING))
+    expected = oracle.logits(model, [], ids, oracle.Rules(budget=budget, evictions=evictions, sliding=(SLIDING,) * 3))
     torch.testing.assert_close(found, expected, **CLOSE)
     assert cache.entries().tolist() == [[min(budget, SLIDING - 1)] * 2] * 3
 
@@ -174,7 +174,7 @@ def exactly(states, distance, frequencies):
 def test_turning_keys_at_every_step_rounds_them_once(dtype, count):
     geometry = adapter_for(tiny("llama")).geometry
     plan = ScorePlan(geometry=geometry, score=lambda e: e.positions.float(), budget=24, sinks=4, every=1, rerotate=True)
-    layer, turn = ScoreLayer(plan, 0, Scores(), rotary()), rotary()
+    layer = ScoreLayer(plan, 0, Scores(), rotary())
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(1, 2, count, 8, generator=generator).to(dtype)
     query = torch.randn(1, 6, 1, 8, generator=generator).to(dtype)
