@@ -146,16 +146,18 @@ class Dropper:
         asked = own.pop(self._asking, None) or {}
         given = {**asked, **given, **given.get("kwargs", {})}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
-            self._check(given.get("past_key_values"))
+            self._check(given)
             own[self] = forward = Forward.begin(self._anatomy, self._watcher, given)
             self._check_read(forward, self._whole_prompts)
             _has_pictures(forward, given)
 
-    def _check(self, cache: Any) -> None:
+    def _check(self, given: _Kwargs) -> None:
         """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
+        cache, ids = given.get("past_key_values"), given.get("input_ids")
         check_whole(cache, len(self._anatomy.layers))
         if isinstance(cache, PrunedCache):
-            cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer)
+            rows = len(given["inputs_embeds"] if ids is None else ids)
+            cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer, rows)
             expect(cache)
 
     def _check_read(self, forward: Forward, stages: list[Stage]) -> None:

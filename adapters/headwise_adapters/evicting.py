@@ -91,15 +91,17 @@ class Equipment:
             return call(**kwargs)
         source = kwargs.get("input_ids")
         source = kwargs["inputs_embeds"] if source is None else source
-        self._check(cache, kwargs, source.shape[1], once=once)
-        real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
-        for layer in cache.layers:
-            layer.expect(real)
-        kwargs = {**kwargs, "past_key_values": cache}
-        if block is None or block.dropper is None:
-            # The layers know the padding, and a mask with four axes is handed through: none is made of the whole text.
-            kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
+        with _lock:
+            cache.layers[0].begin(source.shape[0])
         try:
+            self._check(cache, kwargs, source.shape[1], once=once)
+            real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
+            for layer in cache.layers:
+                layer.expect(real)
+            kwargs = {**kwargs, "past_key_values": cache}
+            if block is None or block.dropper is None:
+                # The layers know the padding, and a mask with four axes is handed through: none is made of all tokens.
+                kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
             output = call(**kwargs)
         finally:
             unanswered = [layer.end() for layer in cache.layers]
@@ -253,6 +255,11 @@ def _converted(cache: Any, layers: Layers) -> Any:
         raise ModelError(
             f"a {type(cache).__name__} cannot evict; generate with the default dynamic cache, or pass"
             " headwise.cache(model, recipe)"
+        )
+    if cache.offloading:
+        raise ModelError(
+            "a cache that is moved off its device between layers cannot evict; generate without"
+            " cache_implementation='offloaded'"
         )
     if cache.get_seq_length():
         raise ModelError(

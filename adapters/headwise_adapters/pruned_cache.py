@@ -56,8 +56,8 @@ class PrunedCache(Cache):  # type: ignore[misc]
 
     _holdings: Holdings
 
-    def check(self, text: nn.Module, compact: bool, first: int) -> None:
-        """Refuse a forward of ``text`` that cuts masks and positions to size from layer ``first`` on."""
+    def check(self, text: nn.Module, compact: bool, first: int, rows: int) -> None:
+        """Refuse a forward of ``rows`` by ``text`` that cuts masks and positions to size from layer ``first`` on."""
         holdings, named = self._holdings, ("keep", "compact")
         earliest, told = min(holdings.tokens), ""
         if holdings.text() is not text:
@@ -72,6 +72,8 @@ class PrunedCache(Cache):  # type: ignore[misc]
                 f"this cache was pruned from layer {earliest} on, and the recipe that is attached here looks after"
                 f" layers from {first} on"
             )
+        elif any(len(tokens.index) != rows for tokens in holdings.tokens.values()):
+            told = f"this cache holds {len(holdings.tokens[earliest].index)} rows and was given {rows}"
         if told:
             raise ModelError(f"{told}; start with an empty cache")
 
@@ -179,9 +181,14 @@ def holdings_of(cache: Any, text: nn.Module, compact: bool) -> Holdings:
 
 def check_kind(cache: Any) -> None:
     """Refuse caches that cannot become one for pruned tokens."""
-    if cache is not None and (
-        cache.is_compileable or any(one.is_sliding and not window_of(one) for one in cache.layers)
-    ):
+    if cache is None:
+        return
+    if not hasattr(cache, "layers"):
+        raise ModelError(
+            f"a {type(cache).__name__} has no layers that could be told which tokens they hold; generate with the"
+            " default dynamic cache"
+        )
+    if cache.is_compileable or any(one.is_sliding and not window_of(one) for one in cache.layers):
         raise ModelError(
             f"{type(cache).__name__} has a fixed length, which pruned layers cannot share; generate with the default"
             " dynamic cache"

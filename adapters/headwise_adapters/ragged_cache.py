@@ -97,7 +97,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.real: Tensor | None = None
         self.dropped: Tensor | None = None
         self.missing: Tensor | None = None  # dropped in front of a row's tokens 0, 1, ..., n - 1 and all others: (b, n)
-        self._expects = self._waiting = False
+        self._expects = self._waiting = self.busy = False
 
     @abstractmethod
     def attend(self, new: New) -> Tensor:
@@ -149,10 +149,21 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         """A forward begins whose attention will ask this layer; both as above, cut to what the layer is given."""
         self._expects, self._waiting, self.real, self.dropped = True, False, real, dropped
 
+    def begin(self, rows: int) -> None:
+        """Refuse a forward of ``rows`` rows that cannot go on from here, or that another one is in the midst of."""
+        if self.counts and len(self.counts) != rows:
+            raise ModelError(f"a cache of {len(self.counts)} rows was given {rows}; start a new cache")
+        if self.busy:
+            raise ModelError(
+                "this cache that evicts is in the midst of another forward, as where threads share one; give each a"
+                " cache of its own"
+            )
+        self.busy = True
+
     def end(self) -> bool:
         """The forward is over; whether keys came that no attention asked for."""
         unanswered = self._waiting
-        self._expects, self._waiting, self.real, self.dropped = False, False, None, None
+        self._expects, self._waiting, self.real, self.dropped, self.busy = False, False, None, None, False
         return unanswered
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -177,8 +188,6 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         new = attrs.evolve(new, real=self.real)
         if not self.counts:
             self.counts = [0] * new.batch
-        if len(self.counts) != new.batch:
-            raise ModelError(f"a cache of {len(self.counts)} rows was given {new.batch}; start a new cache")
         if self.dropped is not None:
             self._miss(new, self.dropped)
         out = self.attend(new)

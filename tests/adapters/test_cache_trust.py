@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from tests.adapters.decoders import VOCAB, tiny, tokens
@@ -9,6 +11,7 @@ from tests.adapters.vision_models import batch
 from tests.situations.families import FAMILIES, model_of
 from tests.situations.run import switch
 from torch import nn
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, QuantizedCache
 
 import headwise
 from headwise.errors import ModelError
@@ -69,8 +72,7 @@ def test_a_vision_language_model_on_mistral_is_not_mistaken_for_a_padded_one():
     for attention in ("eager", "sdpa"):
         model = model_of("llava_mistral", attention, torch.float32)
         inputs = batch([prompt], "left")
-        with headwise.attach(model, NOTHING_TO_EVICT):
-            found = model(**inputs)
+        found = model(**inputs, past_key_values=headwise.cache(model, NOTHING_TO_EVICT))
         assert {tuple(layer.counts) for layer in found.past_key_values.layers} == {(prompt.ids.shape[1],)}
         torch.testing.assert_close(found.logits, model(**inputs).logits, **CLOSE)
 
@@ -176,3 +178,91 @@ def test_attention_dropout_is_not_forgotten_silently():
         pytest.raises(ModelError, match="attention_dropout is not applied"),
     ):
         model(input_ids=tokens(9)[None])
+
+
+def test_a_cache_in_the_midst_of_a_forward_is_refused_to_another_thread():
+    model, cache, ids = tiny("llama"), None, tokens(12)[None]
+    cache, told = headwise.cache(model, Recipe.of("window:window=5")), []
+
+    def interrupt(*_):
+        if not told:
+            told.append("begun")
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(lambda: model(input_ids=ids, past_key_values=cache))
+            told.append(str(other.exception()))
+
+    expected = model(input_ids=ids, past_key_values=headwise.cache(model, Recipe.of("window:window=5"))).logits
+    handle = model.model.layers[1].mlp.register_forward_pre_hook(interrupt)
+    try:
+        found = model(input_ids=ids, past_key_values=cache).logits
+    finally:
+        handle.remove()
+    assert "in the midst of another forward, as where threads share one; give each a cache" in told[1]
+    torch.testing.assert_close(found, expected)
+    assert {layer.columns for layer in cache.layers} == {12}
+    model(input_ids=ids, past_key_values=cache)  # it is free again
+
+
+def test_another_number_of_rows_is_refused_before_anything_runs():
+    model, ran = tiny("llama"), []
+    cache = headwise.cache(model, NOTHING_TO_EVICT)
+    model(input_ids=tokens(5)[None], past_key_values=cache)
+    handle = model.model.layers[0].register_forward_pre_hook(lambda *_: ran.append(1))
+    with pytest.raises(ModelError, match="a cache of 1 rows was given 3"):
+        model(input_ids=tokens(4)[None].expand(3, -1), past_key_values=cache)
+    handle.remove()
+    assert not ran
+    model(input_ids=tokens(4)[None], past_key_values=cache)
+    pictures = model_of("llava", "sdpa", torch.float32)
+    inputs = FAMILIES["llava"].of((3, "a", 5), 1)
+    with headwise.attach(pictures, Recipe.of("fastv:layer=2", keep=5)):
+        held = pictures(input_ids=inputs.ids, **inputs.images).past_key_values
+        with pytest.raises(ModelError, match="this cache holds 1 rows and was given 2"):
+            pictures(input_ids=tokens(4)[None].expand(2, -1) % 50, past_key_values=held)
+        assert pictures(input_ids=tokens(4)[None] % 50, past_key_values=held).logits.shape[0] == 1
+
+
+def offloading(config):
+    cache = DynamicCache(config=config)
+    cache.offloading = True  # as cache_implementation="offloaded" makes it, which needs a GPU
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("make", "pruned", "evicted"),
+    [
+        (offloading, None, "moved off its device between layers cannot evict"),
+        (lambda config: EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)),
+         "a EncoderDecoderCache has no layers", "a EncoderDecoderCache cannot evict"),
+    ],
+)  # fmt: skip
+def test_caches_of_other_kinds_are_refused_before_anything_runs(make, pruned, evicted):
+    model, ran = model_of("llava", "sdpa", torch.float32), []
+    inputs, config = FAMILIES["llava"].of((3, "a", 5), 1), model.config.get_text_config()
+    handle = model.model.language_model.layers[0].register_forward_pre_hook(lambda *_: ran.append(1))
+    recipes = {"fastv:layer=2": pruned, "window:window=7": evicted, "knorm:budget=9": evicted}
+    for text, told in recipes.items():
+        with headwise.attach(model, Recipe.of(text, keep=5 if "fastv" in text else None)):
+            if told is not None:
+                with pytest.raises(ModelError, match=told):
+                    model(input_ids=inputs.ids, **inputs.images, past_key_values=make(config))
+    handle.remove()
+    assert not ran
+
+
+def test_a_quantised_cache_is_pruned_like_any_other_and_cannot_evict():
+    model = model_of("llava", "sdpa", torch.float32)
+    inputs, config = FAMILIES["llava"].of((3, "a", 15), 1), model.config.get_text_config()
+    try:
+        make = [QuantizedCache("fp8", config) for _ in range(2)]
+    except (ValueError, TypeError) as error:  # older transformers
+        pytest.skip(str(error))
+    with headwise.attach(model, Recipe.of("fastv:layer=2", keep=5)):
+        usual = DynamicCache(config=config)
+        for cache in (usual, make[0]):
+            model(input_ids=inputs.ids, **inputs.images, past_key_values=cache)
+        said = torch.tensor([[7, 8, 9]])
+        exact, rough = (model(input_ids=said, past_key_values=cache).logits for cache in (usual, make[0]))
+        assert (exact - rough).abs().mean() < 0.15 * exact.abs().mean()
+    with headwise.attach(model, Recipe.of("window:window=7")), pytest.raises(ModelError, match="cannot evict"):
+        model(input_ids=inputs.ids, **inputs.images, past_key_values=make[1])
