@@ -148,7 +148,7 @@ def test_rolled_back_to_where_nothing_was_dropped_it_is_anybodys_cache_again(tex
     again = model(input_ids=words(1, 2), past_key_values=cache).logits
     expected = model(input_ids=torch.cat([first.ids, words(1, 2)], dim=1)).logits[:, -2:]
     torch.testing.assert_close(again, expected, **CLOSE)
-    cache.reset()
+    cache = DynamicCache()
     with headwise.attach(model, Recipe.of(text, keep=4)):
         model(**family.of((1, "a", 4), seed=2).inputs, past_key_values=cache)
     cache.reset()
