@@ -34,9 +34,9 @@ class Forward:
     ``length``: tokens put in. ``past``: tokens seen before. ``tokens``: those left, as positions within this forward,
     or None while all of them are. ``layout``: kinds of the tokens left. ``entered``: visual tokens put in, per row.
     ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know. ``entering``: what
-    entered layer 0, where tokens were dropped in front of it. ``shown``: layer -> its tokens, None for all, and its
-    keys, in positions of the full sequence; of layers that ran other than the model thinks. ``decided``: layer -> what
-    was decided there.
+    entered layer 0, where tokens were dropped in front of it. ``shown``: layer -> its tokens, None for all, its
+    keys, in positions of the full sequence, and how many of the last positions its cache would show of a whole text; of
+    layers that ran other than the model thinks. ``decided``: layer -> what was decided there.
     """
 
     def __init__(self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
@@ -50,7 +50,7 @@ class Forward:
         self.tokens: Tokens | None = None
         self.embeddings: Tensor | None = None
         self.entering: Tensor | None = None
-        self.shown: dict[int, tuple[Tokens | None, Tokens]] = {}
+        self.shown: dict[int, tuple[Tokens | None, Tokens, int]] = {}
         self._kinds = layout.kinds
         self._image = layout.kinds == IMAGE
         self._checksums: dict[int, int] = {}  # by identity of the picture
@@ -250,13 +250,15 @@ class Forward:
             cut = {**kwargs, "attention_mask": self._mask(layer, now, shown, kwargs.get("attention_mask"), compact)}
             self._views[kind] = keys, shown, self._make_view(now, shown, cut, compact, hidden)
         keys, shown, view = self._views[kind]
-        self.shown[layer] = self.tokens, shown
+        total = self.past + self.length
+        wide = total if kept is None or compact else min(total, max(0, kept - 1) + self.length)
+        self.shown[layer] = self.tokens, shown, wide
         evicts = any(isinstance(one, EvictingLayer) for one in own)
         if self._flags and not evicts:
             # Rotary tables are all that positions are for; flash attention takes gaps for the ends of packed texts.
             view = {**view, "position_ids": None}
         if cache is not None:
-            holdings_of(cache, self._anatomy.text, compact).put(layer, keys, self.past + self.length)
+            holdings_of(cache, self._anatomy.text, compact).put(layer, keys, total)
             if self.tokens is not None and evicts:
                 real = self.layout.kinds != PADDING  # neither padding nor mere filling
                 dropped = None if compact else self.tokens.missing

@@ -36,16 +36,18 @@ def _of_layer(forward: Forward, layer: int, states: Tensor | None) -> Tensor | N
         return None
     if layer < 0:
         return states if forward.entering is None else forward.entering
-    tokens, _ = forward.shown.get(layer, (None, None))
+    tokens, *_ = forward.shown.get(layer, (None,))
     return states if tokens is None else _spread(states, tokens, forward.length, dim=1)
 
 
 def _map(forward: Forward, layer: int, found: Tensor) -> Tensor:
-    """Attention (b, h, q, k) of a layer: (b, h, length, past + length)."""
-    tokens, keys = forward.shown.get(layer, (None, None))
+    """Attention (b, h, q, k) of a layer: (b, h, length, past + length), or what a cache would show of these columns."""
+    if layer not in forward.shown:
+        return found
+    tokens, keys, wide = forward.shown[layer]
     if tokens is not None:
         found = _spread(found, tokens, forward.length, dim=2)
-    return found if keys is None else _spread(found, keys, forward.past + forward.length, dim=3)
+    return _spread(found, keys, forward.past + forward.length, dim=3)[..., -wide:]
 
 
 def _spread(found: Tensor, tokens: Tokens, length: int, dim: int) -> Tensor:

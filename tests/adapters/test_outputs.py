@@ -9,6 +9,7 @@ from tests.adapters.methods import Choices
 from tests.adapters.stages import SAMPLED
 from tests.adapters.vision_models import NEXT, QWEN
 from tests.reference.masked_vlm import embedded, positions
+from tests.situations.families import llava_on_mistral
 from transformers import DynamicCache
 
 import headwise
@@ -235,3 +236,24 @@ def test_labels_line_up_whatever_else_is_asked_for(model):
     expected = torch.nn.functional.cross_entropy(plain.logits[0, :-1], labels[0, 1:])
     torch.testing.assert_close(plain.loss, expected)
     torch.testing.assert_close(model.lm_head(asked.hidden_states[-1]), asked.logits)
+
+
+@pytest.mark.parametrize("text", ["uniform:layer=2", "uniform:layer=0"])
+def test_maps_of_a_cache_that_holds_a_window_have_the_columns_of_the_stock_model(text):
+    model, ids, images = llava_on_mistral("eager"), prompt(3, "image", 5), pixels(1)
+
+    def turns():
+        cache = DynamicCache(config=model.config.text_config)
+        yield model(input_ids=ids, pixel_values=images, past_key_values=cache, **BOTH)
+        for words in ([[7]], [[8, 9, 10]]):
+            yield model(input_ids=torch.tensor(words), past_key_values=cache, **BOTH)
+
+    expected = list(turns())
+    with headwise.attach(model, Recipe.of(text, keep=4)):
+        found = list(turns())
+    for one, other in zip(found, expected, strict=True):
+        assert [maps.shape for maps in one.attentions] == [maps.shape for maps in other.attentions]
+        for maps in one.attentions:  # all that was seen is there
+            torch.testing.assert_close(maps[:, :, -1].sum(-1), torch.ones(1, 4))
+    assert found[1].attentions[3].shape[3] == 19
+    assert (found[1].attentions[3] == 0).sum(-1).min() > 0
