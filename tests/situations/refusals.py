@@ -35,7 +35,11 @@ REFUSALS = (
     Refusal("positions=compact counts tokens along one axis", lambda s: s.family == "qwen2_5_vl"),
     Refusal("positions=relative moves sinks along the text", lambda s: s.family == "qwen2_5_vl"),
     Refusal("StaticCache", lambda s: s.cache == "static"),
-    Refusal("cannot be rolled back", lambda s: (s.mode == "lookup" or s.touch == "crop") and evicts(s)),
+    Refusal(
+        "sliding window cannot be rolled back once the text is longer",
+        lambda s: s.touch == "crop" and bool(s.reads.sliding),
+    ),
+    Refusal("cannot be rolled back, as assisted", lambda s: (s.mode == "lookup" or s.touch == "crop") and evicts(s)),
     Refusal(
         "score-based eviction takes entries out of the cache", lambda s: scores(s) and (s.cache == "none" or s.training)
     ),

@@ -7,7 +7,6 @@ from tests.situations.compatibility import DOCUMENT, FEATURES, HALVES, NEVER, ce
 from tests.situations.families import FAMILIES
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_is_up_to_date(family: str, half: str):

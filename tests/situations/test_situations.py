@@ -18,7 +18,6 @@ SEED = int(os.environ.get("HEADWISE_SEED", "0"))
 MANY = int(os.environ.get("HEADWISE_SITUATIONS", "20000"))
 
 
-@pytest.mark.slow
 @settings(max_examples=300, derandomize=True, **COMMON)
 @given(situations())
 def test_a_situation_is_right_or_refused(situation: Situation):
