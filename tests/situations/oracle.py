@@ -44,7 +44,7 @@ class Rules:
 
 def logits(model, prompts: Sequence[Prompt], ids: Tensor, rules: Rules) -> Tensor:
     """Logits (n, vocabulary) of ids (n,), the text of ``prompts`` with what was said between and behind them."""
-    return logits_of(model, _embedded(model, prompts, ids), _positions(model, prompts, ids), rules)
+    return logits_of(model, _embedded(model, prompts, ids), positions_of(model, prompts, ids[None]), rules)
 
 
 def logits_of(model, states: Tensor, places: Tensor, rules: Rules) -> Tensor:
@@ -77,9 +77,10 @@ def _embedded(model, prompts: Sequence[Prompt], ids: Tensor) -> Tensor:
     return states
 
 
-def _positions(model, prompts: Sequence[Prompt], ids: Tensor) -> Tensor:
+def positions_of(model, prompts: Sequence[Prompt], ids: Tensor) -> Tensor:
+    """Position ids of ids (1, n): (1, n), or (3, 1, n) where images have rows and columns."""
     grids = [prompt.images["image_grid_thw"] for prompt in prompts if "image_grid_thw" in prompt.images]
-    return positions(model, ids[None], {"image_grid_thw": torch.cat(grids)} if grids else {})
+    return positions(model, ids, {"image_grid_thw": torch.cat(grids)} if grids else {})
 
 
 def _visible(layer, states: Tensor, gone: Tensor, rules: Rules, own: int | None) -> Tensor:

@@ -13,6 +13,7 @@ import attrs
 import torch
 from tests.adapters.vision_models import IMAGE, PAD, Prompt, batch
 from tests.situations.families import model_of
+from tests.situations.oracle import positions_of
 from tests.situations.situation import DOCUMENT, Situation
 from torch import Tensor
 from transformers import TextStreamer
@@ -237,6 +238,12 @@ def _piece(prompts: list[Prompt], inputs: dict[str, Tensor], start: int, end: in
             if start <= columns[place] < end:
                 used.append(number)
             place, number = place + visual, number + 1
+    if used and "image_grid_thw" in inputs:  # the patches of all images stand in one row
+        patches = inputs["pixel_values"].split(inputs["image_grid_thw"].prod(dim=1).tolist())
+        piece["pixel_values"] = torch.cat([patches[number] for number in used])
+        piece["image_grid_thw"] = inputs["image_grid_thw"][used]
+        piece["mm_token_type_ids"] = (piece["input_ids"] == IMAGE).int()
+        return piece
     for name in ("pixel_values", "image_sizes") if used else ():
         if name in inputs:
             piece[name] = inputs[name][used]
@@ -249,12 +256,10 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
     before = reading.mask.sum(dim=1)
     reading.mask = torch.cat([reading.mask, piece["attention_mask"]], dim=1)
     arguments = {**_cast(piece, situation.dtype), "attention_mask": reading.mask}
-    if situation.family != "qwen2_5_vl":
-        places = (reading.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -piece["input_ids"].shape[1] :]
-        arguments["position_ids"] = places
+    arguments["position_ids"] = _places(model, situation, rows, reading.mask, piece["input_ids"].shape[1])
     if situation.touch == "packed":  # no mask: the position ids alone say where a text begins
         del arguments["attention_mask"]
-        arguments["position_ids"] = places % DOCUMENT
+        arguments["position_ids"] %= DOCUMENT
     if reading.cache is not None:
         arguments["past_key_values"] = reading.cache
     if situation.touch in ("hidden", "attentions"):
@@ -274,6 +279,18 @@ def _read(model, situation, recorder, rows: list[Row], reading: _Reading, piece:
         row.columns += (reading.mask.shape[1] - len(real) + real.nonzero().flatten()).tolist()
         for place, scores in enumerate(output.logits[number][real]):
             row.logits[first + place] = scores.float()
+
+
+def _places(model, situation: Situation, rows: list[Row], mask: Tensor, new: int) -> Tensor:
+    """Position ids of the last ``new`` columns, as `generate` would give them: (b, new), or (3, b, new)."""
+    if situation.family != "qwen2_5_vl":
+        return (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -new:]
+    found = torch.ones(3, *mask.shape, dtype=torch.long)
+    for number, row in enumerate(rows):
+        read = int(mask[number].sum())
+        axes = positions_of(model, row.prompts, row.ids[None]).reshape(-1, len(row.ids))
+        found[:, number, mask[number].bool()] = axes[:, :read]
+    return found[..., -new:]
 
 
 def _merged(model, arguments: dict[str, Tensor]) -> dict[str, Tensor]:
