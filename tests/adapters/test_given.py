@@ -284,7 +284,7 @@ def test_a_cache_of_fixed_length_is_refused_before_anything_runs(untouched, way)
     called, given = model, {"past_key_values": StaticCache(config=model.config.text_config, max_cache_len=64)}
     if way == "generate":
         called, given = model.generate, {"cache_implementation": "static", **OPTIONS}
-    with headwise.attach(model, fastv()), pytest.raises(ModelError, match="StaticCache has a fixed or sliding length"):
+    with headwise.attach(model, fastv()), pytest.raises(ModelError, match="StaticCache has a fixed length"):
         called(input_ids=ids, pixel_values=images, **given)
 
 
