@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from headwise.exact import exact
+from headwise.autocast import without_autocast
 from headwise_adapters import patching
 
 Integers = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class Decision:
             rows = torch.tensor(merge.rows, device=hidden.device).unsqueeze(-1)
             columns, places = (torch.from_numpy(index).to(hidden.device) for index in (merge.columns, merge.places))
             weights = merge.weights.to(device=hidden.device, dtype=torch.float32)
-            with exact():
+            with without_autocast():
                 states = weights @ hidden[rows, columns].float()
             changed[rows, places] = states.to(hidden.dtype)
         return changed

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
-from headwise.exact import as_the_model
+from headwise.autocast import as_the_model
 from headwise_adapters import patching
 from headwise_adapters.probe import logits
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import ModelError
-from headwise.exact import exact
+from headwise.autocast import without_autocast
 
 _AT_ONCE = 32  # matrices of following distances that are made together: decoding asks for one after the other
 _REMEMBERED = 16  # such bundles: one for each different room of a plan, and a few more
@@ -53,7 +53,7 @@ class Rotary:
             unit = torch.eye(states.shape[-1], device=states.device, dtype=torch.float32).expand(_AT_ONCE, -1, -1)
             following = torch.arange(start, start + _AT_ONCE, device=states.device).unsqueeze(1)
             self._turns[key] = self.rotate(unit, following).unbind(0)
-        with exact():
+        with without_autocast():
             return (states.float() @ self._turns[key][distance - start]).to(states.dtype)
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from headwise.blame import blamed, owned
 from headwise.budget import Budget
 from headwise.errors import BudgetError, ContractError, DataError, StrategyError
 from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
-from headwise.exact import exact
+from headwise.autocast import without_autocast
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics, check_labels
 from headwise.hookspecs import HOOKS, PROJECT, Specs
@@ -105,7 +105,7 @@ class Pipeline:
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""
         who = self.recipe.strategies["kv_eviction"].who
-        with blamed(who), exact():
+        with blamed(who), without_autocast():
             scores = plan.score(evidence)
         _check_tensor(scores, tuple(evidence.positions.shape), who, "entry scores")
         if torch.isnan(scores).any():
@@ -209,7 +209,7 @@ class Pipeline:
         batch, visual, keep = evidence.batch, evidence.visual, evidence.keep
         if read is not None:
             check_read(read, keep, stage.layer)
-        with blamed(who), exact():
+        with blamed(who), without_autocast():
             outcome = stage.select(evidence)
         if isinstance(outcome, Merged):
             return _merged(outcome, (batch, keep, visual), who, read)

@@ -13,7 +13,7 @@ _found: ContextVar[dict[str, torch.dtype]] = ContextVar("headwise_autocast", def
 
 
 @contextmanager
-def exact() -> Iterator[None]:
+def without_autocast() -> Iterator[None]:
     """Inside, autocast is off: it would round products of float32 numbers to half precision, and merge their ranks."""
     on = {device: torch.get_autocast_dtype(device) for device in _DEVICES if torch.is_autocast_enabled(device)}
     if not on:
@@ -31,7 +31,7 @@ def exact() -> Iterator[None]:
 
 @contextmanager
 def as_the_model() -> Iterator[None]:
-    """Inside of :func:`exact`, autocast is what it was around it, for what the model's own modules compute."""
+    """Inside of :func:`without_autocast`, autocast is what it was around it, for what the model's own modules compute."""
     with ExitStack() as stack:
         for device, dtype in _found.get().items():
             stack.enter_context(torch.autocast(device, dtype=dtype))
