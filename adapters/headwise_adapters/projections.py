@@ -16,8 +16,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from headwise.errors import ModelError
 from headwise.autocast import as_the_model
+from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.probe import logits
 

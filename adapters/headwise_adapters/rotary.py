@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwise.errors import ModelError
 from headwise.autocast import without_autocast
+from headwise.errors import ModelError
 
 _AT_ONCE = 32  # matrices of following distances that are made together: decoding asks for one after the other
 _REMEMBERED = 16  # such bundles: one for each different room of a plan, and a few more

@@ -31,7 +31,7 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def as_the_model() -> Iterator[None]:
-    """Inside of :func:`without_autocast`, autocast is what it was around it, for what the model's own modules compute."""
+    """Inside of :func:`without_autocast`, autocast is what it was around it, for the model's own modules."""
     with ExitStack() as stack:
         for device, dtype in _found.get().items():
             stack.enter_context(torch.autocast(device, dtype=dtype))

@@ -14,11 +14,11 @@ import pluggy
 import torch
 from torch import Tensor
 
+from headwise.autocast import without_autocast
 from headwise.blame import blamed, owned
 from headwise.budget import Budget
 from headwise.errors import BudgetError, ContractError, DataError, StrategyError
 from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, WindowPlan, everything, within
-from headwise.autocast import without_autocast
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics, check_labels
 from headwise.hookspecs import HOOKS, PROJECT, Specs
