@@ -7,6 +7,7 @@ every request, and every script but the one it was made with.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import re
@@ -126,6 +127,12 @@ def _contents(content: Content) -> list[tuple[str, str]]:
 
 def render(name: str, page: Page, **more: Any) -> str:
     """A template with its page; everything is escaped but the style and the script that come with this package."""
+    return _templates().get_template(name).render(page=page, **more)
+
+
+@functools.cache
+def _templates() -> Environment:
+    """The templates, each compiled once: that takes longer than most pages."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -135,7 +142,7 @@ def render(name: str, page: Page, **more: Any) -> str:
     )
     filters: dict[str, Callable[..., str]] = {"embedded": embedded, "light": light}
     environment.filters.update(filters)
-    return environment.get_template(name).render(page=page, **more)
+    return environment
 
 
 def embedded(figure: Figure) -> str:
