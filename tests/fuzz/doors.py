@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -150,6 +151,11 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
+def _value(draw: random.Random) -> Any:
+    """One of the values, as its own object: it may be damaged in its turn."""
+    return copy.deepcopy(draw.choice(VALUES))
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Keys that lead to every value within a value."""
     yield path
@@ -164,7 +170,7 @@ def replaced(value: Any, draw: random.Random) -> Any:
         path = draw.choice(list(places(value)))
         if not path:
             if draw.random() < 0.1:
-                return draw.choice(VALUES)
+                return _value(draw)
             continue
         holder = value
         for key in path[:-1]:
@@ -173,11 +179,11 @@ def replaced(value: Any, draw: random.Random) -> Any:
         if kind == 0:
             del holder[path[-1]]
         elif kind == 1 and isinstance(holder, dict):
-            holder[draw.choice((*holder, "x", "", "error", "refused", "\ud800"))] = draw.choice(VALUES)
+            holder[draw.choice((*holder, "x", "", "error", "refused", "\ud800"))] = _value(draw)
         else:
-            holder[path[-1]] = draw.choice(VALUES)
+            holder[path[-1]] = _value(draw)
         if kind == 2 and draw.random() < 0.2:
-            deep: Any = draw.choice(VALUES)
+            deep: Any = _value(draw)
             for _ in range(draw.choice((30, 60, 900))):
                 deep = [deep] if draw.random() < 0.5 else {"a": deep}
             holder[path[-1]] = deep

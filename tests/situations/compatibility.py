@@ -79,6 +79,8 @@ def situation_of(family: str, half: str, feature: str) -> Situation | None:
     """The situation of one cell; None where the feature has no meaning for it."""
     changes, texts, sees = dict(FEATURES[feature]), HALVES[half].split(), FAMILIES[family].sees
     rows, read = changes.pop("rows", SEES), changes.pop("reads", READS)
+    if changes.get("touch") == "packed" and family == "qwen2_5_vl":
+        return None  # its positions do not tell where a text begins
     pruning = next((text for text in texts if text.startswith("fastv")), "")
     eviction = next((text for text in texts if not text.startswith("fastv")), "")
     if (pruning and not sees) or (not sees and read is None) or changes.pop("only", "") not in HALVES[half]:
