@@ -18,8 +18,11 @@ from torch import Tensor
 import headwise
 
 ERROR = {torch.float32: 2e-4, torch.bfloat16: 0.12, torch.float16: 0.015}
-"""How far logits may be from the truth, as a share of the largest one: half precision rounds at every layer, which these
-small models blow up, the stock ones as well. So there it is the mean over the vocabulary; of another token's it is 0.4."""
+"""How far logits may be from the truth, as a share of the largest one.
+
+Half precision rounds at every layer, which these small models blow up, the stock ones as well. So there it is the mean
+over the vocabulary; of another token's logits it is 0.4.
+"""
 
 
 def judge(situation: Situation) -> str:
