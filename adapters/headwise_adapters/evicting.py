@@ -205,10 +205,9 @@ def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: di
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
             " call model.eval()"
         )
+    # `generate` hands on tokenizers, too, which are nothing to attention.
     numbers = {name: given for name, given in kwargs.items() if isinstance(given, Tensor | int | float)}
-    served.strange(
-        module, numbers, "leave it out of the call"
-    )  # `generate` hands on tokenizers, which are nothing to it
+    served.strange(module, numbers, "leave it out of the call")
     out = layer.answer(
         New(
             query=query,

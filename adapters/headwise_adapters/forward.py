@@ -55,7 +55,6 @@ class Forward:
         self._image = layout.kinds == IMAGE
         self._checksums: dict[int, int] = {}  # by identity of the picture
         self._numbers = np.where(self._image, np.cumsum(self._image, axis=1) - 1, -1)
-        self._dropped = np.zeros((len(layout), self.length), dtype=bool)
         self._views: dict[tuple[Any, ...], tuple[Tokens, Tokens, _Kwargs]] = {}  # by what a layer held, and its windows
         self.decided = self._decided_before() if self.has_images else {}
 
@@ -224,9 +223,9 @@ class Forward:
         gather = torch.from_numpy(index).to(self.device)
         before = self.tokens or Tokens.everything(len(self.layout), self.length, self.device)
         left = before.index.gather(1, gather)
-        self._dropped = self._numbers >= 0
-        np.put_along_axis(self._dropped, left.cpu().numpy(), ~real & (self._numbers_at(left) >= 0), axis=1)
-        lost = np.where(self._dropped, np.arange(self.length), NEVER)
+        dropped = self._numbers >= 0
+        np.put_along_axis(dropped, left.cpu().numpy(), ~real & (self._numbers_at(left) >= 0), axis=1)
+        lost = np.where(dropped, np.arange(self.length), NEVER)
         self.tokens = Tokens(left, torch.from_numpy(real).to(self.device), torch.from_numpy(lost).to(self.device))
         self.layout = self.layout.take(index, real)
         self._views.clear()
@@ -247,8 +246,9 @@ class Forward:
             now = self.tokens or Tokens.everything(hidden.shape[0], self.length, self.device)
             keys = self._keys(earlier, now)
             shown = keys if kept is None else self._within(kept, keys, now.index.shape[1], compact)
-            cut = {**kwargs, "attention_mask": self._mask(layer, now, shown, kwargs.get("attention_mask"), compact)}
-            self._views[kind] = keys, shown, self._make_view(now, shown, cut, compact, hidden)
+            mask = self._mask(layer, now, shown, kwargs.get("attention_mask"), compact)
+            view = {"attention_mask": mask, **self._positions(now, shown, kwargs, compact, hidden)}
+            self._views[kind] = keys, shown, view
         keys, shown, view = self._views[kind]
         total = self.past + self.length
         wide = total if kept is None or compact else min(total, max(0, kept - 1) + self.length)
@@ -306,20 +306,13 @@ class Forward:
         added = None if mask is None or mask.dtype == torch.bool else mask.dtype
         return renumbered(given, keys.last(now.index.shape[1]), keys, window, added)
 
-    def _make_view(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
+    def _positions(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
+        """Position ids and rotary tables of the tokens left."""
         if not compact:
-            return {
-                "attention_mask": kwargs["attention_mask"],
-                "position_ids": _ids(kwargs, now),
-                "position_embeddings": self.rotary(kwargs),
-            }
+            return {"position_ids": _ids(kwargs, now), "position_embeddings": self.rotary(kwargs)}
         positions = self._compact(kwargs, now, keys.gone - now.gone)
         rotary = cast(Any, self._anatomy.text).rotary_emb(hidden, position_ids=positions)
-        return {
-            "attention_mask": kwargs["attention_mask"],
-            "position_ids": positions,
-            "position_embeddings": rotary,
-        }
+        return {"position_ids": positions, "position_embeddings": rotary}
 
     def _compact(self, kwargs: _Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
         """Position ids (b, n) of the tokens left, counted without the visual tokens that are gone, ``before`` too."""

@@ -64,3 +64,14 @@ def tiny(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float3
 def tokens(length: int, seed: int = 0) -> torch.Tensor:
     """Token ids (n,) without special ones."""
     return torch.randint(3, VOCAB, (length,), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def read_in_pieces(model, cache, ids: torch.Tensor, *sizes: int) -> torch.Tensor:
+    """Logits (n, vocabulary) of ids (n,), read into a cache in pieces of ``sizes``, the last one over and over."""
+    start, parts = 0, []
+    while start < len(ids):
+        size = sizes[min(len(parts), len(sizes) - 1)]
+        parts.append(model(input_ids=ids[None, start : start + size], past_key_values=cache).logits[0])
+        start += size
+    return torch.cat(parts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.adapters.decoders import tiny, tokens
+from tests.adapters.decoders import read_in_pieces, tiny, tokens
 from tests.reference.masked_decoder import masked_logits, windows_seen
 from tests.reference.streaming_llm import Stream
 from transformers.cache_utils import DynamicCache
@@ -53,15 +53,10 @@ def cache_of(model, plan):
     return adapter_for(model).cache(NO_STRATEGY, within(plan))
 
 
-@torch.no_grad()
 def read(model, plan, ids, *sizes):
-    """Logits (n, vocabulary) and the cache, read in pieces of ``sizes``, the last one over and over."""
-    cache, start, parts = cache_of(model, plan), 0, []
-    while start < len(ids):
-        size = sizes[min(len(parts), len(sizes) - 1)]
-        parts.append(model(input_ids=ids[None, start : start + size], past_key_values=cache).logits[0])
-        start += size
-    return torch.cat(parts), cache
+    """Logits (n, vocabulary) and the cache."""
+    cache = cache_of(model, plan)
+    return read_in_pieces(model, cache, ids, *sizes), cache
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.adapters.decoders import tiny, tokens
+from tests.adapters.decoders import read_in_pieces, tiny, tokens
 from tests.reference.masked_decoder import masked_logits, windows_seen
 from tests.reference.streaming_llm import Stream, turned
 from transformers.cache_utils import DynamicCache, StaticCache
@@ -55,15 +55,8 @@ def cache_of(model, plan):
     return adapter_for(model).cache(NO_STRATEGY, plan)
 
 
-@torch.no_grad()
 def read(model, plan, ids, *sizes):
-    """Logits (n, vocabulary) of ids (n,), read in pieces of ``sizes``, the last one over and over."""
-    cache, start, parts = cache_of(model, plan), 0, []
-    while start < len(ids):
-        size = sizes[min(len(parts), len(sizes) - 1)]
-        parts.append(model(input_ids=ids[None, start : start + size], past_key_values=cache).logits[0])
-        start += size
-    return torch.cat(parts)
+    return read_in_pieces(model, cache_of(model, plan), ids, *sizes)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (60,), (7,), (25, 1)])

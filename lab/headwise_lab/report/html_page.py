@@ -127,14 +127,14 @@ def _contents(content: Content) -> list[tuple[str, str]]:
 
 def render(name: str, page: Page, **more: Any) -> str:
     """A template with its page; everything is escaped but the style and the script that come with this package."""
-    return _templates().get_template(name).render(page=page, **more)
+    return templates(TEMPLATES).get_template(name).render(page=page, **more)
 
 
 @functools.cache
-def _templates() -> Environment:
-    """The templates, each compiled once: that takes longer than most pages."""
+def templates(folder: Path) -> Environment:
+    """The templates of a folder, compiled once, which takes longer than most pages; they escape what they print."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.figures import Figure as Picture
 from headwise_lab.report.grid import Grid, Mark, fenced, markdown, markdown_line, markdown_text
+from headwise_lab.report.html_page import templates
 from headwise_lab.report.inference import Comparison
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.judging import Figure, Judged
 from headwise_lab.tuning.outcome import METHOD, Outcome
 
+TEMPLATES = Path(__file__).parent / "templates"
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
@@ -66,16 +67,11 @@ def markdown_page(outcome: Outcome, picture: Picture) -> str:
 
 def html_page(outcome: Outcome, picture: Picture) -> str:
     """The whole page, which needs nothing beside itself; everything from records is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = base64.b64encode(picture.path.read_bytes()).decode("ascii")
-    return environment.get_template("tune.html.j2").render(
-        outcome=outcome, grids=grids(outcome), picture=shown, caption=picture.caption, method=METHOD
+    return (
+        templates(TEMPLATES)
+        .get_template("tune.html.j2")
+        .render(outcome=outcome, grids=grids(outcome), picture=shown, caption=picture.caption, method=METHOD)
     )
 
 
