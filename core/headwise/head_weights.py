@@ -79,7 +79,7 @@ class HeadWeights:
         found, wanted = self.weights.shape, (geometry.layers, geometry.heads)
         if found != wanted:
             raise DataError(
-                f"the head weights of {self.model!r} are of {found[0]} layers x {found[1]} heads and {geometry.name}"
+                f"the head weights of {shortened(repr(self.model))} are of {found[0]} layers x {found[1]} heads and {geometry.name}"
                 f" has {wanted[0]} x {wanted[1]}; make some of this model with `headwise calibrate`"
             )
 
@@ -92,7 +92,7 @@ class HeadWeights:
         if np.isnan(weights).any():
             measured = ", ".join(map(str, np.flatnonzero(~np.isnan(self.weights).any(axis=1)))) or "none"
             raise DataError(
-                f"the head weights of {self.model!r} leave out layer {layer} (measured: {measured});"
+                f"the head weights of {shortened(repr(self.model))} leave out layer {layer} (measured: {measured});"
                 f" measure it with `headwise calibrate --layers {layer}`"
             )
         positive = weights.clip(min=0)

@@ -191,7 +191,7 @@ class HeadProfile:
         if self.labels.labels.shape != wanted:
             found = self.labels.labels.shape
             raise DataError(
-                f"the profile of {self.model!r} has {found[0]} layers x {found[1]} heads and {geometry.name} has"
+                f"the profile of {shortened(repr(self.model))} has {found[0]} layers x {found[1]} heads and {geometry.name} has"
                 f" {wanted[0]} x {wanted[1]}; make one of this model with `headwise classify-heads`"
             )
 
@@ -237,8 +237,9 @@ def check_labels(labels: HeadLabels, shape: tuple[int, int]) -> None:
     if labels.probabilities is not None:
         if labels.probabilities.shape != (*shape, len(labels.names)):
             raise DataError(f"probabilities of shape {labels.probabilities.shape} do not fit {shape} and the classes")
-        if (abs(labels.probabilities.sum(axis=-1) - 1) > 1e-3).any() or labels.probabilities.min() < 0:
-            raise DataError("the probabilities of a head do not sum to 1")
+        # Asked so that NaN, which is neither above nor below anything, does not pass.
+        if not ((abs(labels.probabilities.sum(axis=-1) - 1) <= 1e-3).all() and (labels.probabilities >= 0).all()):
+            raise DataError("the probabilities of a head are no shares that sum to 1")
 
 
 def _rounded(values: Floats | None) -> Any:

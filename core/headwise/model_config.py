@@ -83,11 +83,16 @@ def _read(file: Path) -> Any:
 def _geometry(name: str, text: Mapping[str, Any], file: Path) -> Geometry:
     """Of the language model alone."""
     heads, hidden = _count(text, "num_attention_heads", file), _count(text, "hidden_size", file)
+    kv_heads = _count(text, "num_key_value_heads", file) if text.get("num_key_value_heads") else heads
+    if heads % kv_heads:
+        raise ModelError(f"{file} gives {heads} heads and {kv_heads} KV heads; wanted as many heads for each KV head")
+    if not text.get("head_dim") and hidden % heads:
+        raise ModelError(f"{file} gives hidden_size={hidden} for {heads} heads; wanted a multiple, or a head_dim")
     return Geometry(
         name=name,
         layers=_count(text, "num_hidden_layers", file),
         heads=heads,
-        kv_heads=_count(text, "num_key_value_heads", file) if text.get("num_key_value_heads") else heads,
+        kv_heads=kv_heads,
         head_dim=_count(text, "head_dim", file) if text.get("head_dim") else hidden // heads,
         hidden=hidden,
         intermediate=_count(text, "intermediate_size", file),

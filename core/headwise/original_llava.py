@@ -31,7 +31,8 @@ def tower_name(config: Mapping[str, Any]) -> str:
     """The folder or name of the vision tower; raises ModelError where the configuration has none."""
     name = config.get("mm_vision_tower") or config.get("mm_vision_tower_name")
     if not isinstance(name, str):
-        raise ModelError(f"config.json gives mm_vision_tower={name!r}; wanted the folder or hub id of a CLIP model")
+        given = shortened(repr(name), 80)
+        raise ModelError(f"config.json gives mm_vision_tower={given}; wanted the folder or hub id of a CLIP model")
     return name
 
 
@@ -64,7 +65,7 @@ def patches(config: Mapping[str, Any], folder: Path) -> int:
         named = _PATCHES.fullmatch(Path(tower_name(config)).name)
         if named is None:
             raise ModelError(
-                f"how many patches the vision tower {tower_name(config)} has is not known, as it is no folder here and"
+                f"how many patches the vision tower {shortened(tower_name(config))} has is not known, as it is no folder here and"
                 " not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
             )
         side, patch = int(named[2] or _SIDE), int(named[1])

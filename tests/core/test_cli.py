@@ -414,6 +414,14 @@ def test_every_mistake_is_one_sentence_and_status_two(capsys, zebra, words, sent
             '{"text_config": {}, "vision_config": {}}',
             "config.json gives num_attention_heads=None; wanted a count of at least 1",
         ),
+        (
+            '{"model_type": "llama", "num_attention_heads": 16, "hidden_size": 8}',
+            "config.json gives hidden_size=8 for 16 heads; wanted a multiple, or a head_dim",
+        ),
+        (
+            '{"model_type": "llama", "num_attention_heads": 16, "hidden_size": 64, "num_key_value_heads": 3}',
+            "config.json gives 16 heads and 3 KV heads; wanted as many heads for each KV head",
+        ),
     ],
 )
 def test_model_folder_that_cannot_be_read_is_one_sentence(capsys, tmp_path, content, sentence):

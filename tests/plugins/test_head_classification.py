@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwise.errors import StrategyError
+from headwise.errors import DataError, StrategyError
 from headwise.geometry import Geometry
-from headwise.heads import AttentionShares, HeadProfile, check_labels
+from headwise.heads import AttentionShares, HeadLabels, HeadProfile, check_labels
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import Registry
@@ -242,6 +242,15 @@ def test_a_head_on_the_threshold_is_a_coin_toss_and_one_without_error_is_sure(te
     assert labels.names == names
     assert labels.confidence[0].tolist() == pytest.approx([0.5, 1, 1], abs=1e-6)
     assert labels.labels[0, 1:].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("share", [None, float("nan"), -0.25, 2.0, float("inf")])
+def test_probabilities_that_are_no_shares_of_one_are_refused(share, tmp_path):
+    labels = HeadLabels.most_probable(("a", "b"), np.array([[[0.25, 0.75], [1.0, 0.0]]]))
+    content = HeadProfile(model="made up", labels=labels).plain()
+    content["probabilities"][0][0][1] = share
+    with pytest.raises(DataError, match="the probabilities of a head are no shares that sum to 1"):
+        HeadProfile.from_plain(content)
 
 
 @pytest.mark.parametrize("text", ["locality", "entropy", "retrieval", "sensitivity"])
