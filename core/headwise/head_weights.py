@@ -79,8 +79,8 @@ class HeadWeights:
         found, wanted = self.weights.shape, (geometry.layers, geometry.heads)
         if found != wanted:
             raise DataError(
-                f"the head weights of {shortened(repr(self.model))} are of {found[0]} layers x {found[1]} heads and {geometry.name}"
-                f" has {wanted[0]} x {wanted[1]}; make some of this model with `headwise calibrate`"
+                f"the head weights of {shortened(repr(self.model))} are of {found[0]} layers x {found[1]} heads and"
+                f" {geometry.name} has {wanted[0]} x {wanted[1]}; make some of this model with `headwise calibrate`"
             )
 
     def of_layer(self, layer: int) -> Floats:

@@ -191,8 +191,8 @@ class HeadProfile:
         if self.labels.labels.shape != wanted:
             found = self.labels.labels.shape
             raise DataError(
-                f"the profile of {shortened(repr(self.model))} has {found[0]} layers x {found[1]} heads and {geometry.name} has"
-                f" {wanted[0]} x {wanted[1]}; make one of this model with `headwise classify-heads`"
+                f"the profile of {shortened(repr(self.model))} has {found[0]} layers x {found[1]} heads and"
+                f" {geometry.name} has {wanted[0]} x {wanted[1]}; make one of this model with `headwise classify-heads`"
             )
 
 

@@ -65,8 +65,8 @@ def patches(config: Mapping[str, Any], folder: Path) -> int:
         named = _PATCHES.fullmatch(Path(tower_name(config)).name)
         if named is None:
             raise ModelError(
-                f"how many patches the vision tower {shortened(tower_name(config))} has is not known, as it is no folder here and"
-                " not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
+                f"how many patches the vision tower {shortened(tower_name(config))} has is not known: it is no folder"
+                " here and not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
             )
         side, patch = int(named[2] or _SIDE), int(named[1])
     if not (type(side) is int and type(patch) is int and 0 < patch <= side < LARGEST):
