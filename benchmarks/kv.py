@@ -31,10 +31,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Llam
 import headwise
 from headwise.attachment import adapter_for
 from headwise.recipe import Recipe
-from headwise_adapters.ragged_cache import kv_bytes
-from headwise_adapters.streaming import read_text
-from headwise_lab.kv.texts import tokens_of
+from headwise_adapters.cache.ragged_cache import kv_bytes
+from headwise_adapters.eviction.streaming import read_text
 from headwise_lab.models import shipped
+from headwise_lab.texts.tokens import tokens_of
 
 
 def main() -> None:

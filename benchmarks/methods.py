@@ -31,7 +31,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 import headwise
 from headwise.attachment import adapter_for
 from headwise.errors import BudgetError
-from headwise_adapters.dropping import Dropper
+from headwise_adapters.pruning.dropping import Dropper
 
 RECIPES = (
     "fastv", "finepruner", "sparsevlm", "sparsevlm-plus", "pdrop", "pdrop-early", "feather", "dart", "random-layer-2",

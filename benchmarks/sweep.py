@@ -25,14 +25,14 @@ import torch
 import transformers
 
 from headwise.recipe import Recipe
-from headwise_lab.inputs import Inputs
-from headwise_lab.models_io import load_model
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.models.load import load_model
 from headwise_lab.sweeps.executor import Ended, Event
 from headwise_lab.sweeps.local import Local
 from headwise_lab.sweeps.planning import Plan, inputs_for, planned, setting_of
 from headwise_lab.sweeps.reading import read
 from headwise_lab.sweeps.trials import Terms, Trial
-from headwise_lab.trial import run_trial
+from headwise_lab.trial.run import run_trial
 
 MEASURED = ("cost", "timing", "created", "command", "hardware")
 """Parts of a record that may differ between two runs of one trial."""

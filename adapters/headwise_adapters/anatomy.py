@@ -9,8 +9,8 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
-from headwise_adapters.images import Pictures, Tower
 from headwise_adapters.patching import uncompiled
+from headwise_adapters.vision.images import Pictures, Tower
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -22,12 +22,12 @@ from headwise.eviction import ScorePlan, WindowPlan
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.retention import retained
-from headwise_adapters import streaming
-from headwise_adapters.ragged_cache import New
-from headwise_adapters.rotary import Rotary
-from headwise_adapters.score_layer import ScoreLayer
-from headwise_adapters.streaming import read_text
-from headwise_adapters.window_layer import WindowLayer
+from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.cache.ragged_cache import New
+from headwise_adapters.cache.score_layer import ScoreLayer
+from headwise_adapters.cache.window_layer import WindowLayer
+from headwise_adapters.eviction import streaming
+from headwise_adapters.eviction.streaming import read_text
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 SLIDING = 19  # of the model "sliding"

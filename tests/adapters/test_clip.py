@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, PreTrainedTokenizerFast
 
 from headwise.errors import ModelError
-from headwise_adapters import clip
-from headwise_adapters.clip import ClipRelevance
+from headwise_adapters.vision import clip
+from headwise_adapters.vision.clip import ClipRelevance
 
 WORDS, LENGTH, WIDTH = 40, 9, 12
 START, END, UNKNOWN = 41, 42, 40

@@ -12,7 +12,7 @@ import headwise
 from headwise.attachment import adapter_for
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.ragged_cache import kv_bytes
+from headwise_adapters.cache.ragged_cache import kv_bytes
 
 TIGHT = {"rtol": 1e-5, "atol": 3e-5}  # logits are in the tens
 PRUNING = ("fastv:layer=2", "last_token")

@@ -11,7 +11,7 @@ from tests.adapters.decoders import tiny
 from torch import Tensor
 
 from headwise import DataError, ModelError
-from headwise_adapters.head_ablation import Ablation, ablate
+from headwise_adapters.heads.ablation import Ablation, ablate
 
 IMAGE, ANSWERS = 4, (1, 3)  # the token of images; tokens of the two rows' answers
 

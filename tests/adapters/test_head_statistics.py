@@ -12,8 +12,8 @@ import torch.nn.functional as F
 import transformers
 
 from headwise.errors import DataError, ModelError
-from headwise_adapters import head_statistics
-from headwise_adapters.head_statistics import COPIED, REPEATS, measure
+from headwise_adapters.heads import statistics as head_statistics
+from headwise_adapters.heads.statistics import COPIED, REPEATS, measure
 
 VOCAB, LAYERS, HEADS = 50, 3, 4
 PAD, BOS, EOS = 0, 1, (2, 3)

@@ -18,8 +18,8 @@ from transformers import AutoProcessor, GenerationConfig, LlavaForConditionalGen
 import headwise
 from headwise.attachment import adapter_for
 from headwise.recipe import Recipe
-from headwise_adapters import original_processor
-from headwise_adapters.original_llava import OriginalLlava
+from headwise_adapters.checkpoints import original_processor
+from headwise_adapters.checkpoints.original_llava import OriginalLlava
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

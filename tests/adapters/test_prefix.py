@@ -10,7 +10,7 @@ from tests.adapters.vision_models import batch as batch_of
 
 import headwise
 from headwise.attachment import adapter_for
-from headwise_adapters.prefix import Prefix
+from headwise_adapters.pruning.prefix import Prefix
 
 KEY = "batch"
 TOWER_WATCHED = {"vision", "clip"}

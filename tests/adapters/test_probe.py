@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headwise_adapters.attention.probe import probing
 from headwise_adapters.patching import memory
-from headwise_adapters.probe import probing
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 import headwise
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.pruned_cache import PrunedCache
+from headwise_adapters.cache.pruned_cache import PrunedCache
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}

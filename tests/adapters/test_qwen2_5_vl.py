@@ -13,7 +13,7 @@ from tests.reference import masked_vlm as reference
 import headwise
 from headwise.attachment import adapter_for
 from headwise.recipe import Recipe
-from headwise_adapters import qwen_tower
+from headwise_adapters.vision import qwen_tower
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"atol": 3e-5, "rtol": 1e-5}

@@ -10,7 +10,7 @@ from tests.reference import cdpruner as reference
 import headwise
 from headwise import ModelError, Recipe
 from headwise.registry import installed, load, only
-from headwise_adapters.clip import ClipRelevance
+from headwise_adapters.vision.clip import ClipRelevance
 
 
 @pytest.fixture(autouse=True)

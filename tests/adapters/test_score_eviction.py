@@ -17,7 +17,7 @@ from headwise.eviction import ScorePlan, grouped
 from headwise.hookspecs import hookimpl
 from headwise.recipe import Recipe
 from headwise.registry import Strategy, resolve
-from headwise_adapters.streaming import read_text
+from headwise_adapters.eviction.streaming import read_text
 
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -11,8 +11,8 @@ from transformers.models.llama import modeling_llama
 import headwise
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.causal_lm import CausalLmAdapter
-from headwise_adapters.pythia import PythiaAdapter
+from headwise_adapters.families.causal_lm import CausalLmAdapter
+from headwise_adapters.families.pythia import PythiaAdapter
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -20,8 +20,8 @@ from headwise.attachment import adapter_for
 from headwise.eviction import UNBOUNDED, everything, within
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_adapters.ragged_cache import kv_bytes
-from headwise_adapters.streaming import read_plan
+from headwise_adapters.cache.ragged_cache import kv_bytes
+from headwise_adapters.eviction.streaming import read_plan
 
 NO_STRATEGY = Pipeline(Recipe(strategies={}))
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}

@@ -18,9 +18,9 @@ import headwise
 from headwise.attachment import adapter_for
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.masks import NEVER, Tokens, renumbered, sliced
-from headwise_adapters.probe import Call
-from headwise_adapters.projections import Asked, own_rows
+from headwise_adapters.attention.probe import Call
+from headwise_adapters.attention.projections import Asked, own_rows
+from headwise_adapters.cache.masks import NEVER, Tokens, renumbered, sliced
 
 ONE = Situation(
     family="llava_mistral", attention="sdpa", dtype=torch.float32, pruning="fastv:layer=2", keep=6, rows=((3, "a", 9),),
@@ -161,7 +161,7 @@ def test_masks_of_the_last_keys_hide_all_others_and_renumbered_windows_count_sur
 
 
 def test_flash_attention_counts_a_layers_own_tokens_and_is_refused_where_dropped_ones_count(monkeypatch):
-    monkeypatch.setattr("headwise_adapters.forward.flagged", lambda text: True)
+    monkeypatch.setattr("headwise_adapters.pruning.forward.flagged", lambda text: True)
     model = model_of("llava_mistral", "sdpa", torch.float32)
     told = pytest.raises(ModelError, match="counts the tokens of a layer for its sliding window of 19")
     with headwise.attach(model, Recipe.of("fastv:layer=2", keep=5)), torch.no_grad(), told:

@@ -14,14 +14,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import headwise
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.causal_lm import CausalLmAdapter
+from headwise_adapters.families.causal_lm import CausalLmAdapter
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 FAMILIES = sorted(
     entry.name
     for entry in entry_points(group="headwise.adapter")
-    if entry.value == "headwise_adapters.causal_lm:CausalLmAdapter" and entry.name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if entry.value == "headwise_adapters.families.causal_lm:CausalLmAdapter"
+    and entry.name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 )
 OTHERWISE_TURNED = {
     "cohere", "cohere2", "ernie4_5", "ernie4_5_moe", "exaone4", "gemma3_text", "glm", "glm4", "helium", "olmo3",

@@ -20,10 +20,10 @@ from headwise.errors import BudgetError, DataError, ModelError
 from headwise.eviction import UNBOUNDED, WindowPlan, everything
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_adapters import streaming
-from headwise_adapters.ragged_cache import kv_bytes
-from headwise_adapters.rotary import Rotary
-from headwise_adapters.streaming import read_plan
+from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.cache.ragged_cache import kv_bytes
+from headwise_adapters.eviction import streaming
+from headwise_adapters.eviction.streaming import read_plan
 
 NO_STRATEGY = Pipeline(Recipe(strategies={}))
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}

@@ -23,7 +23,7 @@ SNIPPETS = [
     for number, block in enumerate(BLOCKS)
     if (found := re.match(r"# plugins/headwise_plugins/(\w+)/(\w+)\.py\n", block))
 ]
-ADAPTERS = [block for block in BLOCKS if block.startswith("# adapters/headwise_adapters/vipllava.py\n")]
+ADAPTERS = [block for block in BLOCKS if block.startswith("# adapters/headwise_adapters/families/vipllava.py\n")]
 
 
 def test_every_hook_with_laws_has_an_example():

@@ -10,7 +10,7 @@ from tests.core.test_blame import RAISED
 from headwise import HeadwiseError
 from headwise.cli import main
 from headwise_lab.benchmarks import Benchmark, benchmark
-from headwise_lab.loading import checkpoint_of
+from headwise_lab.models.checkpoints import checkpoint_of
 from headwise_lab.report.trials import benchmark_of
 
 BENCHMARK = """
@@ -105,7 +105,7 @@ def test_an_adapter_that_fails_is_named_and_what_is_done_inside_the_block_is_not
 
     source = (
         "from contextlib import contextmanager\n"
-        "from headwise_adapters.causal_lm import CausalLmAdapter\n"
+        "from headwise_adapters.families.causal_lm import CausalLmAdapter\n"
         "class Mine(CausalLmAdapter):\n"
         "    @contextmanager\n"
         "    def attached(self, pipeline, plan, eviction):\n"

@@ -18,7 +18,7 @@ from tests.lab.official_files import WRITERS
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Question, benchmark
-from headwise_lab.pictures import check
+from headwise_lab.benchmarks.pictures import check
 
 SYNTHETIC = ("shapes-gqa", "shapes-mme", "shapes-pope", "shapes-textvqa")
 LONGEST = 20.0  # seconds

@@ -30,17 +30,17 @@ from headwise_lab.commands.status import as_dict, details, sentence
 from headwise_lab.engines.importing import records_of
 from headwise_lab.engines.results import read_run
 from headwise_lab.exporting import export, read_tables
-from headwise_lab.manifest import MANIFEST, manifest
-from headwise_lab.records import read_records
 from headwise_lab.report.content import gather
-from headwise_lab.report.context_page import context_lines
-from headwise_lab.report.context_recount import recount_contexts
-from headwise_lab.report.grid import grid_csv, latex
 from headwise_lab.report.html_page import html_page
 from headwise_lab.report.markdown_page import markdown_page
-from headwise_lab.report.recount import recount
-from headwise_lab.report.recount_page import recount_lines
-from headwise_lab.store import Store
+from headwise_lab.report.page.grid import grid_csv, latex
+from headwise_lab.report.published.context_page import context_lines
+from headwise_lab.report.published.context_recount import recount_contexts
+from headwise_lab.report.published.recount import recount
+from headwise_lab.report.published.recount_page import recount_lines
+from headwise_lab.store.manifest import MANIFEST, manifest
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_records
 from headwise_lab.sweeps.folder import write_plan
 from headwise_lab.sweeps.reading import read as read_sweep
 from headwise_lab.sweeps.status import look

@@ -65,8 +65,8 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 def made(folder: Path, layers: int) -> Path:
     """A random demo-llava of some depth, written into a folder."""
-    from headwise_lab.demo_llava.model import build
-    from headwise_lab.demo_llava.tokenizer import build_processor
+    from headwise_lab.demo.llava.model import build
+    from headwise_lab.demo.llava.tokenizer import build_processor
 
     model = build(layers, 0)
     generator = torch.Generator().manual_seed(1)
@@ -81,7 +81,7 @@ def made(folder: Path, layers: int) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    from headwise_lab.models_io import load_model
+    from headwise_lab.models.load import load_model
 
     return load_model(str(tiny_folder))
 
@@ -89,7 +89,7 @@ def tiny(tiny_folder):
 @pytest.fixture(scope="session")
 def deeper(tmp_path_factory):
     """As deep as a method of three stages needs it."""
-    from headwise_lab.models_io import load_model
+    from headwise_lab.models.load import load_model
 
     return load_model(str(made(tmp_path_factory.mktemp("models") / "deeper", layers=6)))
 

@@ -21,13 +21,17 @@ from pathlib import Path
 
 from tests.lab.fake_sweep import swept, trials
 
-from headwise_lab.places import place
+from headwise_lab.store.locations import place
 
 NOTE_HIDDEN, NOTE_PLACED = "note hidden", "note placed"
 OUTCOMES_HIDDEN, OUTCOMES_PLACED = "outcomes hidden", "outcomes placed"
 HALF_A_LINE, LINE_WRITTEN, ON_DISK = "half a line", "line written", "on disk"
 MOMENTS = (NOTE_HIDDEN, NOTE_PLACED, OUTCOMES_HIDDEN, OUTCOMES_PLACED, HALF_A_LINE, LINE_WRITTEN, ON_DISK)
-PRELOADED = ("headwise_lab.files", "pyarrow.parquet", "pandas")  # pyarrow looks for pandas, and loads it where it is
+PRELOADED = (
+    "headwise_lab.store.local_store",
+    "pyarrow.parquet",
+    "pandas",
+)  # pyarrow looks for pandas, and loads it where it is
 REQUEST, ANSWER = "before a request", "after its answer"
 
 

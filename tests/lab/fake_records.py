@@ -10,8 +10,8 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from headwise_lab.outcomes import encode
-from headwise_lab.records import outcomes_path
+from headwise_lab.store.outcomes import encode
+from headwise_lab.store.records import outcomes_path
 
 SIDE, PATCH = 12, 4
 VISUAL = SIDE * SIDE

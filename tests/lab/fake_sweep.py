@@ -15,14 +15,14 @@ from pathlib import Path
 from rich.console import Console
 
 from headwise import HeadwiseError, ModelError
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.sweeps.local import Local
 from headwise_lab.sweeps.plan import Plan
 from headwise_lab.sweeps.running import Order, run
+from headwise_lab.sweeps.tally import Tally
 from headwise_lab.sweeps.trials import Terms, Trial, Work
-from headwise_lab.tally import Tally
 
 QUESTIONS = 3
 

@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
 
 _write = os.write
 

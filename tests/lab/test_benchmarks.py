@@ -26,7 +26,7 @@ from headwise_lab.benchmarks import (
     shapes_pope,
     shapes_textvqa,
 )
-from headwise_lab.demo_llava.tokenizer import question_ids
+from headwise_lab.demo.llava.tokenizer import question_ids
 from headwise_lab.scenes import COLORS, SHAPES, Scene, ask, draw, sample_scene
 
 NAMES = ("shapes-gqa", "shapes-mme", "shapes-pope", "shapes-textvqa")

@@ -13,19 +13,19 @@ import torch
 from headwise import DataError
 from headwise.cli import main
 from headwise.head_weights import HeadWeights
-from headwise_adapters.head_ablation import Ablation
+from headwise_adapters.heads.ablation import Ablation
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.benchmarks.prompting import encode
 from headwise_lab.commands import calibrate as command_module
 from headwise_lab.heads.calibration import answered, calibrate, weights_of
-from headwise_lab.inputs import Inputs
-from headwise_lab.prompting import encode
 
 
 @pytest.fixture(autouse=True)
 def workplace(monkeypatch, tmp_path_factory):
     """Benchmarks are prepared once per test run, with few questions."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr("headwise_lab.data.COUNT", 30)
-    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.benchmarks.questions.COUNT", 30)
+    monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_questions_of_the_evaluation_are_left_alone(run, tiny, tmp_path, capsys)
     assert run("--layers", "0", "--seed", "0") == 0
     assert "warning: these are the questions `headwise run` asks" in capsys.readouterr().err
     from headwise_lab.benchmarks import benchmark
-    from headwise_lab.data import questions_of
+    from headwise_lab.benchmarks.questions import questions_of
 
     asked = benchmark("shapes-gqa")
     evaluated = questions_of(asked, limit=28)
@@ -188,7 +188,7 @@ def test_refusals_are_one_sentence_and_leave_no_file(run, tmp_path, capsys, word
 
 def test_too_few_questions_to_leave_some_are_refused(run, capsys):
     from headwise_lab.benchmarks import benchmark
-    from headwise_lab.data import questions_of
+    from headwise_lab.benchmarks.questions import questions_of
 
     folder = questions_of(benchmark("shapes-gqa"), limit=1)[0].image.parents[1]
     assert run("--data", str(folder), limit="30") == 2

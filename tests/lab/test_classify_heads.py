@@ -18,8 +18,8 @@ from headwise_lab.heads import agreement as agreement_module
 from headwise_lab.heads.agreement import calibration_error, compare
 from headwise_lab.heads.picture import colours
 from headwise_lab.heads.summary import summary
-from headwise_lab.kv.texts import tokens_of
-from headwise_lab.models_io import load_language_model
+from headwise_lab.models.load import load_language_model
+from headwise_lab.texts.tokens import tokens_of
 
 CLASSES = ["positional", "mixed", "gathering", "idle"]
 laws = settings(deadline=None, max_examples=50, derandomize=True)

@@ -10,13 +10,14 @@ import pytest
 
 from headwise import ModelError
 from headwise.cli import main
-from headwise_lab import answering, models_io
 from headwise_lab.commands import demo as demo_module
-from headwise_lab.places import at_hand, place
-from headwise_lab.records import read_outcomes, read_records
+from headwise_lab.models import load as models_io
+from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.sweeps import runner
 from headwise_lab.sweeps.status import look
-from headwise_lab.tally import Tally
+from headwise_lab.sweeps.tally import Tally
+from headwise_lab.trial import answering
 
 SHARP = [word for text in ("fastv:layer=2", "sparsity", "fixed:heads=4", "last_token") for word in ("--strategy", text)]
 SMALL = ["--benchmarks", "shapes-gqa", "--strategies", "sparsity", "--heads", "4", "--keep", "12", "--limit", "5"]
@@ -26,7 +27,7 @@ SMALL = ["--benchmarks", "shapes-gqa", "--strategies", "sparsity", "--heads", "4
 def workplace(monkeypatch, tmp_path_factory):
     """Benchmarks are prepared once per test run, with few questions, and answers are short."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr("headwise_lab.data.COUNT", 30)
+    monkeypatch.setattr("headwise_lab.benchmarks.questions.COUNT", 30)
     monkeypatch.setattr(answering, "NEW_TOKENS", 2)
 
 

@@ -11,8 +11,8 @@ from tests.lab.fake_kv import kv_record
 from tests.lab.fake_records import fake_record, identity, write_folder, write_outcomes
 
 from headwise.cli import main
-from headwise_lab.records import read_outcomes
-from headwise_lab.report.statistics import holm
+from headwise_lab.stats.differences import holm
+from headwise_lab.store.records import read_outcomes
 
 ASKED = "2b928b4c63935089"
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from headwise_lab.demo_llava.batches import make_batch, normalize
-from headwise_lab.demo_llava.evaluate import anchors_right, evaluate, inputs_of, is_right, lines, load
-from headwise_lab.demo_llava.model import build, grow
-from headwise_lab.demo_llava.muon import orthogonalize
-from headwise_lab.demo_llava.packed import OPENING, image_features, question_logits
-from headwise_lab.demo_llava.stages import FIRST_LAYERS, PLAN, Stage
-from headwise_lab.demo_llava.tokenizer import (
+from headwise_lab.demo.llava.batches import make_batch, normalize
+from headwise_lab.demo.llava.evaluate import anchors_right, evaluate, inputs_of, is_right, lines, load
+from headwise_lab.demo.llava.model import build, grow
+from headwise_lab.demo.llava.packed import OPENING, image_features, question_logits
+from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, Stage
+from headwise_lab.demo.llava.tokenizer import (
     EOS_ID,
     IMAGE_ID,
     QUESTION_TOKENS,
@@ -24,7 +23,8 @@ from headwise_lab.demo_llava.tokenizer import (
     prompt,
     question_ids,
 )
-from headwise_lab.demo_llava.train import export, train
+from headwise_lab.demo.llava.train import export, train
+from headwise_lab.demo.muon import orthogonalize
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.scenes import KINDS, TOKENS, held_out
 

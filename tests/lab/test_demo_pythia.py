@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from headwise_lab.demo_pythia.attention import register
-from headwise_lab.demo_pythia.corpus import HELD_OUT, HELD_OUT_BOOKS, bible_books, opening, write_corpus
-from headwise_lab.demo_pythia.evaluate import evaluate, lines, load, masses, surprise, visible, windows_of
-from headwise_lab.demo_pythia.model import Shape, build
-from headwise_lab.demo_pythia.tokenizer import BOS_ID, VOCABULARY, learn_tokenizer
-from headwise_lab.demo_pythia.train import Plan, Run, Windows, encode, export, read_texts, train
+from headwise_lab.demo.pythia.attention import register
+from headwise_lab.demo.pythia.corpus import HELD_OUT, HELD_OUT_BOOKS, bible_books, opening, write_corpus
+from headwise_lab.demo.pythia.evaluate import evaluate, lines, load, masses, surprise, visible, windows_of
+from headwise_lab.demo.pythia.model import Shape, build
+from headwise_lab.demo.pythia.tokenizer import BOS_ID, VOCABULARY, learn_tokenizer
+from headwise_lab.demo.pythia.train import Plan, Run, Windows, encode, export, read_texts, train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.texts import TEXTS, shipped_text
 

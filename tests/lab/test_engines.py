@@ -18,13 +18,13 @@ from tests.lab.language_models import write_model
 
 import headwise
 from headwise import BudgetError, DataError, HeadwiseError, Recipe, StrategyError
+from headwise_lab.benchmarks.prompting import picture
 from headwise_lab.engines import lmms_eval_manifest
 from headwise_lab.engines.arguments import Arguments, model_arguments, strategy_texts
 from headwise_lab.engines.asking import Asked, continuation, pictures_of, prompt
 from headwise_lab.engines.generating import Stopping, Wish, answers, batched, dictated
 from headwise_lab.engines.reading import Reader
-from headwise_lab.models_io import load_language_model
-from headwise_lab.prompting import picture
+from headwise_lab.models.load import load_language_model
 
 WINDOW = "streaming:sinks=2,window=9"
 SCORED = ("snapkv:budget=12,recent=4,every=0", "h2o:budget=12,recent=4,every=4")
@@ -275,7 +275,7 @@ def test_contexts_longer_than_the_model_lose_their_beginning(in_lm_eval, loaded,
 
 @pytest.mark.parametrize("text", [WINDOW, SCORED[1]])
 def test_a_whole_text_is_read_as_headwise_ppl_reads_it(in_lm_eval, loaded, text):
-    from headwise_adapters.streaming import read_text
+    from headwise_adapters.eviction.streaming import read_text
 
     model = in_lm_eval(pretrained=loaded.source, strategy=[text])
     bare = [0, *loaded.tokenizer(TEXT)["input_ids"]]  # the prefix, and what the tokenizer itself begins with
@@ -375,8 +375,8 @@ def test_lmms_eval_finds_our_model_by_its_entry_point(harness):
 
 @pytest.mark.parametrize("strategy", ["fastv:layer=1+sparsity+fixed:heads=2", f"fastv:layer=1+[{WINDOW}]"])
 def test_answers_in_lmms_eval_are_those_of_headwise_run(in_lmms_eval, harness, tiny, toy, strategy):
-    from headwise_lab.inputs import Inputs
-    from headwise_lab.trial import Setting, run_trial
+    from headwise_lab.benchmarks.inputs import Inputs
+    from headwise_lab.trial.run import Setting, run_trial
 
     recipe = Recipe.of(*strategy_texts(strategy), keep=9)
     record, outcomes = run_trial(Setting(recipe=recipe, timed_batches=0), Inputs(tiny, toy, toy.questions, 4))

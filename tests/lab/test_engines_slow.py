@@ -19,7 +19,7 @@ import torch
 from headwise import Recipe
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.records import read_outcomes, read_records
+from headwise_lab.store.records import read_outcomes, read_records
 
 pytestmark = pytest.mark.slow
 
@@ -137,9 +137,9 @@ def lmms_task(folder: Path, questions) -> Path:
 
 
 def test_lmms_eval_gets_the_answers_of_headwise_run_and_its_results_are_reported(tmp_path, harnesses):
-    from headwise_lab.inputs import Inputs
-    from headwise_lab.models_io import load_model
-    from headwise_lab.trial import Setting, run_trial
+    from headwise_lab.benchmarks.inputs import Inputs
+    from headwise_lab.models.load import load_model
+    from headwise_lab.trial.run import Setting, run_trial
 
     asked = benchmark("shapes-pope")
     asked.prepare(tmp_path / "pope", 60, 3)
@@ -245,9 +245,9 @@ def likelihoods(folder: Path) -> list[float]:
 
 
 def test_lm_eval_reads_with_a_cache_that_forgets_and_its_results_are_reported(tmp_path, harnesses):
-    from headwise_adapters.streaming import read_text
+    from headwise_adapters.eviction.streaming import read_text
     from headwise_lab.models import shipped
-    from headwise_lab.models_io import load_language_model
+    from headwise_lab.models.load import load_language_model
 
     programs = made(harnesses, "lm-eval")
     lm_task(tmp_path / "task")

@@ -18,7 +18,7 @@ from headwise.cli import main
 from headwise_lab.exporting import Table
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
 from headwise_lab.exporting.writers import targets
-from headwise_lab.records import outcomes_path, read_outcomes
+from headwise_lab.store.records import outcomes_path, read_outcomes
 
 FORMATS = ("csv", "parquet", "duckdb")
 

@@ -22,9 +22,9 @@ from tests.lab import official_files as files
 from headwise.cli import main
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Question, benchmark
-from headwise_lab.data import beside, pinned, questions_of
-from headwise_lab.hub import Reference, is_reference, source, writers
-from headwise_lab.hub.layouts import LAYOUTS, Layout, layout_of
+from headwise_lab.benchmarks.hub import Reference, is_reference, source, writers
+from headwise_lab.benchmarks.hub.layouts import LAYOUTS, Layout, layout_of
+from headwise_lab.benchmarks.questions import beside, pinned, questions_of
 from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read
 
@@ -367,7 +367,7 @@ def test_a_trial_on_a_dataset_is_the_trial_on_its_official_files_and_its_command
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headwise_lab.trial.new_tokens", lambda _: 2)
+    monkeypatch.setattr("headwise_lab.trial.run.new_tokens", lambda _: 2)
     words = ["run", "--model", str(tiny_folder), "--benchmark", "pope", "--limit", "3", "--batch", "3", "--json"]
     records = []
     for data in (str(made("pope")[0]), "hub"):

@@ -12,9 +12,9 @@ from headwise import DataError
 from headwise.cli import main
 from headwise_lab.engines.importing import command, records_of
 from headwise_lab.engines.results import read_run, result_files
-from headwise_lab.records import read_outcomes, read_records
 from headwise_lab.report import build
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes, read_records
 
 SEEN = {"processed": 37.5, "kept": 16.0, "visual": 144.0, "heads": 4.0, "heads_of": 8.0}
 OURS = "pretrained=demo-llava,strategy=[fastv:layer=2 fixed:heads=4],keep=16"

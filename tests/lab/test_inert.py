@@ -27,8 +27,8 @@ from headwise.cli import main
 from headwise.printing import printable
 from headwise_lab.csv_cells import csv_cell
 from headwise_lab.exporting.writers import NAMES
-from headwise_lab.report.grid import Grid, fenced, grid_csv, latex, markdown, markdown_line, markdown_text
-from headwise_lab.report.score_tables import read_tables, unescaped
+from headwise_lab.report.page.grid import Grid, fenced, grid_csv, latex, markdown, markdown_line, markdown_text
+from headwise_lab.report.published.score_tables import read_tables, unescaped
 from headwise_lab.terminal import Terminal
 
 ESCAPES = (

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, permutation_test
 
-from headwise_lab.report.inference import (
+from headwise_lab.stats.differences import holm
+from headwise_lab.stats.inference import (
     Comparison,
     benjamini_hochberg,
     bootstrap_probability,
@@ -23,8 +24,7 @@ from headwise_lab.report.inference import (
     permutation_probability,
     resampled_means,
 )
-from headwise_lab.report.paired_tests import LEVEL, MCNEMAR, corrected, family_sentence, paired_test
-from headwise_lab.report.statistics import holm
+from headwise_lab.stats.paired_tests import LEVEL, MCNEMAR, corrected, family_sentence, paired_test
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
 SKEWED = [0.1, 0.4, 0.5, 0.9, 1.3, 4.0]
@@ -115,8 +115,8 @@ def test_means_of_few_values_are_drawn_as_often_as_among_all_samples(values):
 def test_drawing_by_counts_and_drawing_by_places_agree(monkeypatch):
     values = np.array(([1.0] * 30 + [0.0] * 60 + [-1.0] * 10) * 2)
     by_counts = resampled_means(values, resamples=20_000)
-    monkeypatch.setattr("headwise_lab.report.inference._EACH", 1000)
-    monkeypatch.setattr("headwise_lab.report.inference._AT_ONCE", 7_000)
+    monkeypatch.setattr("headwise_lab.stats.inference._EACH", 1000)
+    monkeypatch.setattr("headwise_lab.stats.inference._AT_ONCE", 7_000)
     by_places = resampled_means(values, resamples=20_000)
     assert len(by_counts) == len(by_places) == 20_000
     assert by_counts.mean() == pytest.approx(by_places.mean(), abs=0.002)

@@ -11,7 +11,7 @@ from tests.lab import official_files as files
 from headwise.cli import main
 from headwise.errors import DataError, StrategyError
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.judging import Judge, answers_in, judged
+from headwise_lab.benchmarks.judge import Judge, answers_in, judged
 
 SAID = {"v1_0": "x = -1", "v1_1": "Christmas"}
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.lab.fake_kv import finished, full, heads, kv_record, losses, permuted, streaming, sure, twin, window
 
 from headwise.errors import DataError
-from headwise_lab.kv.baseline import Curve
-from headwise_lab.kv.judgement import at_equal_budget, judge
-from headwise_lab.kv.runs import Run
-from headwise_lab.report.interpolation import interpolation_error, left_out, place
+from headwise_lab.report.kv.baseline import Curve
+from headwise_lab.report.kv.judgement import at_equal_budget, judge
+from headwise_lab.report.kv.runs import Run
+from headwise_lab.stats.interpolation import interpolation_error, left_out, place
 
 LAWS = settings(deadline=None, max_examples=50, derandomize=True)
 CONTEXTS = (64, 96, 128, 192, 256)

@@ -26,12 +26,12 @@ from tests.lab.test_report_pages import Page
 
 from headwise.cli import main
 from headwise.errors import DataError
-from headwise_lab.records import read_records
 from headwise_lab.report import build
 from headwise_lab.report.content import gather
-from headwise_lab.report.context_recount import recount_contexts
 from headwise_lab.report.html_page import html_page
 from headwise_lab.report.markdown_page import markdown_page
+from headwise_lab.report.published.context_recount import recount_contexts
+from headwise_lab.store.records import read_records
 
 CONTEXTS = (64, 96, 128, 192, 256)
 

@@ -20,10 +20,10 @@ from headwise.pipeline import Pipeline
 from headwise_lab.commands import demo as demo_module
 from headwise_lab.kv import planning, runner
 from headwise_lab.kv.recipes import eviction_recipe
-from headwise_lab.kv.runs import HEAD_AWARE, PERMUTED, TWIN, Run
 from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
-from headwise_lab.records import read_outcomes, read_records
-from headwise_lab.store import Store
+from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, Run
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.local import Local
 from headwise_lab.sweeps.running import Order, run

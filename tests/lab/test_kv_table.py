@@ -10,8 +10,8 @@ import pytest
 
 from headwise.cli import main
 from headwise.errors import DataError
-from headwise_lab.report.context_page import context_lines, verdict
-from headwise_lab.report.context_recount import recount_contexts
+from headwise_lab.report.published.context_page import context_lines, verdict
+from headwise_lab.report.published.context_recount import recount_contexts
 
 SEED = Path(__file__).parent / "data" / "seed_004_tables.md"
 

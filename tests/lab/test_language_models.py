@@ -14,11 +14,11 @@ import torch
 from tests.lab.language_models import BOS, BYTES, EOS, VOCAB, WORDS, tiny_llama, write_model, write_text
 
 from headwise.errors import DataError, HeadwiseError, ModelError
-from headwise_lab.kv.texts import tokens_of
-from headwise_lab.loading import digest
 from headwise_lab.models import smollm2
-from headwise_lab.models_io import find, load_language_model, load_model
+from headwise_lab.models.checkpoints import digest
+from headwise_lab.models.load import find, load_language_model, load_model
 from headwise_lab.texts import TEXTS, shipped_text
+from headwise_lab.texts.tokens import tokens_of
 
 
 @pytest.fixture(scope="module", params=["llama", "neox"])

@@ -18,13 +18,13 @@ from tests.lab.fake_sweep import swept, trials
 
 from headwise import DataError
 from headwise.cli import main
-from headwise_lab.answers import FOLDER as ANSWERS
-from headwise_lab.answers import forget
 from headwise_lab.commands.sweeping import carry_out
-from headwise_lab.manifest import manifest
-from headwise_lab.places import place
-from headwise_lab.store import Store
-from headwise_lab.whole_files import put, whole
+from headwise_lab.store.atomic import put, whole
+from headwise_lab.store.locations import place
+from headwise_lab.store.manifest import manifest
+from headwise_lab.store.output_folder import Store
+from headwise_lab.trial.answers import FOLDER as ANSWERS
+from headwise_lab.trial.answers import forget
 
 LONG_AGO = 2 * 24 * 3600.0
 TOLD = (

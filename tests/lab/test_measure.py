@@ -15,15 +15,18 @@ import torch
 
 from headwise.attachment import attach
 from headwise.recipe import Recipe
-from headwise_lab import choosing, costs, flops, measure, memory
-from headwise_lab.choosing import Stopwatch, choices_timed, each_choice
+from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.commands.run import describe
-from headwise_lab.costs import watched
-from headwise_lab.flops import counted_prefill
-from headwise_lab.inputs import Inputs
-from headwise_lab.measure import counted, timed
-from headwise_lab.memory import peak_of
-from headwise_lab.trial import Setting, run_trial
+from headwise_lab.cost import flops, memory
+from headwise_lab.cost import measured as costs
+from headwise_lab.cost import selection as choosing
+from headwise_lab.cost import timing as measure
+from headwise_lab.cost.flops import counted_prefill
+from headwise_lab.cost.measured import watched
+from headwise_lab.cost.memory import peak_of
+from headwise_lab.cost.selection import Stopwatch, choices_timed, each_choice
+from headwise_lab.cost.timing import counted, timed
+from headwise_lab.trial.run import Setting, run_trial
 
 WIDTH, FEED_FORWARD, VISUAL, HEADS, VOCABULARY = 128, 384, 144, 8, 68
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
@@ -178,7 +181,7 @@ def test_watching_leaves_the_model_as_it_was(unlike):
 
 
 def test_nothing_is_watched_where_nothing_is_timed(tiny, toy, monkeypatch):
-    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
     record, _ = run_trial(Setting(recipe=Recipe.of(), timed_batches=0), Inputs(tiny, toy, toy.questions[:2], 2))
     assert record["cost"]["prefill_ms"] is None
     assert "flops_counted" not in record["cost"]
@@ -364,7 +367,7 @@ def test_other_devices_tell_no_peak():
 
 
 def test_a_reader_sees_planned_and_counted_costs_and_a_question_mark_where_nothing_is_known(tiny, toy, monkeypatch):
-    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
     monkeypatch.setattr(costs, "peak_of", lambda device: peak_of("mps"))
     setting = Setting(recipe=Recipe.of(*SHARP, keep=12), timed_batches=1)
     record, _ = run_trial(setting, Inputs(tiny, toy, [toy.questions[0], toy.questions[4]], 2))

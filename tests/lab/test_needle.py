@@ -24,10 +24,10 @@ from headwise_lab.kv.heat_map import draw
 from headwise_lab.kv.needle import NEW_TOKENS, Answer, Grid, ask, batches, find_passkeys, identity, summary
 from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, Passkeys
 from headwise_lab.kv.recipes import eviction_recipe
-from headwise_lab.models_io import load_language_model
-from headwise_lab.places import at_hand, place
-from headwise_lab.records import read_outcomes
-from headwise_lab.store import Store
+from headwise_lab.models.load import load_language_model
+from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
 LENGTH = 260

@@ -14,8 +14,8 @@ from tests.lab import official_files as files
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import SUFFIX, Benchmark, Question, benchmark, names, synthetic
+from headwise_lab.benchmarks.questions import questions_of
 from headwise_lab.benchmarks.submission import Submits
-from headwise_lab.data import questions_of
 
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 SERVED = ("vqav2-test-dev", "vizwiz-test", "mmbench-test", "mmbench-cn-test")

@@ -16,13 +16,13 @@ from headwise.cli import main
 from headwise.errors import ModelError
 from headwise.geometry import SHAPES
 from headwise.model_config import geometry_of
-from headwise_lab import answering
 from headwise_lab.benchmarks import Question
-from headwise_lab.inputs import Inputs
-from headwise_lab.loading import checkpoint_of
-from headwise_lab.measure import generate
-from headwise_lab.models_io import load_language_model, load_model
-from headwise_lab.prompting import encode
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.benchmarks.prompting import encode
+from headwise_lab.cost.timing import generate
+from headwise_lab.models.checkpoints import checkpoint_of
+from headwise_lab.models.load import load_language_model, load_model
+from headwise_lab.trial import answering
 
 GEOMETRY = {"layers": original.LAYERS, "heads": original.HEADS, "kv_heads": original.KV_HEADS, "head_dim": 8,
             "hidden": original.HIDDEN, "intermediate": original.INNER, "visual_tokens": original.VISUAL}  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_patches_of_a_tower_are_its_own_or_those_of_its_name(tmp_path):
 
 def test_run_prunes_it_on_a_benchmark(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("headwise_lab.data.COUNT", 8)
+    monkeypatch.setattr("headwise_lab.benchmarks.questions.COUNT", 8)
     monkeypatch.setattr(answering, "NEW_TOKENS", 2)
     words = ["run", "--model", str(folder), "--benchmark", "shapes-gqa", "--limit", "4", "--keep", "4"]
     assert main([*words, "--strategy", "fastv:layer=2", "--json"]) == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from headwise import DataError
-from headwise_lab.outcomes import count, decode, encode
+from headwise_lab.store.outcomes import count, decode, encode
 
 NUMBERS = st.integers(-(2**70), 2**70) | st.integers(-3, 3) | st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.none() | st.booleans() | NUMBERS | st.text(st.characters(), max_size=5)
@@ -83,7 +83,9 @@ def test_every_cut_of_a_file_is_noticed_by_its_end():
 
 
 def test_the_command_line_starts_without_pyarrow():
-    assert "pyarrow" not in _imported("import headwise_lab.store, headwise_lab.sweeps.status, headwise_lab.records")
+    assert "pyarrow" not in _imported(
+        "import headwise_lab.store.output_folder, headwise_lab.sweeps.status, headwise_lab.store.records"
+    )
 
 
 def _imported(code: str) -> set[str]:

@@ -15,8 +15,8 @@ from transformers.image_utils import load_image
 
 from headwise import DataError
 from headwise_lab.benchmarks import Question
-from headwise_lab.pictures import check, rgb, size_of
-from headwise_lab.prompting import check_questions
+from headwise_lab.benchmarks.pictures import check, rgb, size_of
+from headwise_lab.benchmarks.prompting import check_questions
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 9, 4), dtype=np.uint8)
 COLOUR = Image.fromarray(NOISE[:, :, :3].copy())

@@ -14,9 +14,9 @@ from upath import UPath
 
 from headwise import DataError
 from headwise.cli import main
-from headwise_lab.places import at_hand, is_local, place
-from headwise_lab.records import read_outcomes, read_records
-from headwise_lab.store import Store, kind_of
+from headwise_lab.store.locations import at_hand, is_local, place
+from headwise_lab.store.output_folder import Store, kind_of
+from headwise_lab.store.records import read_outcomes, read_records
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_records_that_several_stores_add_are_all_there_in_order(url):
 
 
 def test_a_later_attempt_counts_though_its_machine_is_behind(url, monkeypatch):
-    import headwise_lab.objects as module
+    import headwise_lab.store.object_store as module
 
     first = Store.open(place(url), "demo")
     first.add({"id": "aa", "attempt": 1})
@@ -244,7 +244,7 @@ def test_a_run_behind_a_url_ends_with_its_report_there(both, capsys):
     from rich.console import Console
 
     from headwise_lab.commands.ending import finish
-    from headwise_lab.tally import Tally
+    from headwise_lab.sweeps.tally import Tally
 
     url = both[1]
     finish(Store.open(place(url), "demo"), Tally(ran=2), "Made up", Console(stderr=True))

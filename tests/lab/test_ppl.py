@@ -25,10 +25,10 @@ from headwise_lab.kv import measure
 from headwise_lab.kv.compare import compare, perplexity
 from headwise_lab.kv.measure import identity, measure_text, outcomes_of, profile_digest
 from headwise_lab.kv.recipes import eviction_recipe
-from headwise_lab.kv.texts import tokens_of
-from headwise_lab.models_io import load_language_model
-from headwise_lab.records import read_outcomes
-from headwise_lab.store import Store
+from headwise_lab.models.load import load_language_model
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes
+from headwise_lab.texts.tokens import tokens_of
 
 TOKENS = 90
 

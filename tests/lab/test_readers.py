@@ -16,10 +16,10 @@ from headwise import DataError
 from headwise.head_weights import HeadWeights
 from headwise.heads import HeadProfile
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.hub.writers import mmbench as mmbench_from_rows
-from headwise_lab.kv.texts import tokens_of
-from headwise_lab.models_io import load_language_model
+from headwise_lab.benchmarks.hub.writers import mmbench as mmbench_from_rows
+from headwise_lab.models.load import load_language_model
 from headwise_lab.sweeps.reading import toml
+from headwise_lab.texts.tokens import tokens_of
 
 TEXT = (".json", ".tsv", ".txt", ".jsonl")
 WRITTEN = {

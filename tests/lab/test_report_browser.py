@@ -265,7 +265,7 @@ def test_overlays_lay_what_each_strategy_kept_over_the_picture(reader, folder):
     assert [panel["kept"] for panel in shown] == [16, 16, 16]
     assert all(panel["boxes"] == 1 and panel["picture"].startswith("data:image/webp") for panel in shown)
     assert len({panel["cells"] for panel in shown}) == 3
-    from headwise_lab.records import read_outcomes
+    from headwise_lab.store.records import read_outcomes
 
     data = reader.run("return JSON.parse(document.querySelector('#kept-first script').textContent)")
     asked = data["questions"][0]["id"]

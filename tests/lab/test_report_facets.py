@@ -12,13 +12,13 @@ from PIL import Image
 from tests.lab.fake_records import fake_record
 
 from headwise.errors import DataError
-from headwise_lab.inputs import squared
-from headwise_lab.report.facets import NO_CHOICE, Facets, of_columns, of_record, of_rows, plain, union
-from headwise_lab.report.grid import Grid, Mark
-from headwise_lab.report.kept_views import bits
-from headwise_lab.report.page_records import Book
-from headwise_lab.report.page_tables import page_table
-from headwise_lab.report.squares import square
+from headwise_lab.benchmarks.inputs import squared
+from headwise_lab.report.kept_tokens.squares import square
+from headwise_lab.report.kept_tokens.views import bits
+from headwise_lab.report.page.facets import NO_CHOICE, Facets, of_columns, of_record, of_rows, plain, union
+from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.page_records import Book
+from headwise_lab.report.page.page_tables import page_table
 
 
 def book(*records: dict) -> Book:

@@ -10,14 +10,14 @@ import pytest
 from tests.lab.fake_records import VISUAL, fake_record
 from tests.lab.test_report_methods import method
 
-from headwise_lab.report.comparison import BASELINE, compare
+from headwise_lab.report.heads.comparison import BASELINE, compare
+from headwise_lab.report.heads.verdicts import recommendations
 from headwise_lab.report.matching import Curve, same_budget
-from headwise_lab.report.methods import compare_methods
-from headwise_lab.report.methods_section import gather_methods
+from headwise_lab.report.methods.methods import compare_methods
+from headwise_lab.report.methods.section import gather_methods
 from headwise_lab.report.pooling import Questions
-from headwise_lab.report.statistics import mean_and_error
 from headwise_lab.report.trials import Trial
-from headwise_lab.report.verdicts import recommendations
+from headwise_lab.stats.differences import mean_and_error
 
 
 def graded(record: dict, ability: float, n: int = 80) -> Trial:

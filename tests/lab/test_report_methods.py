@@ -16,9 +16,9 @@ from tests.lab.fake_records import fake_record, identity, write_folder
 
 from headwise_lab.report import build
 from headwise_lab.report.content import gather
-from headwise_lab.report.methods_console import methods_table
-from headwise_lab.report.methods_figures import looks
-from headwise_lab.report.methods_tables import shares
+from headwise_lab.report.methods.console import methods_table
+from headwise_lab.report.methods.figures import looks
+from headwise_lab.report.methods.tables import shares
 
 LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
 REASON = "tokens=32 cannot be met when pruning before layers 3, 6; the nearest feasible budget is tokens=36.75"

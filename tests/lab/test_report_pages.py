@@ -26,9 +26,9 @@ from headwise.geometry import shape
 from headwise_lab.commands.report import report
 from headwise_lab.report import build, terminal_table
 from headwise_lab.report.content import gather
-from headwise_lab.report.grid import Grid, Mark, latex, markdown
-from headwise_lab.report.overlays import dimmed
-from headwise_lab.report.recount import recount
+from headwise_lab.report.kept_tokens.overlays import dimmed
+from headwise_lab.report.page.grid import Grid, Mark, latex, markdown
+from headwise_lab.report.published.recount import recount
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

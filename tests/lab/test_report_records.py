@@ -8,7 +8,7 @@ import pytest
 from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
 from headwise.errors import DataError
-from headwise_lab.records import read_outcomes, read_records
+from headwise_lab.store.records import read_outcomes, read_records
 
 
 def lay(folder, *lines: str):

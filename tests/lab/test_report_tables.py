@@ -16,11 +16,11 @@ from tests.lab.test_report_methods import lay, method
 
 from headwise.errors import DataError
 from headwise_lab.report.content import gather
-from headwise_lab.report.efficiency import efficiency
-from headwise_lab.report.grid import Grid, Mark, grid_csv, latex
-from headwise_lab.report.recount import recount
-from headwise_lab.report.references import judged, lower_is_better, references, rule
-from headwise_lab.report.tables import long_rows
+from headwise_lab.report.heads.efficiency import efficiency
+from headwise_lab.report.heads.references import judged, lower_is_better, references, rule
+from headwise_lab.report.heads.tables import long_rows
+from headwise_lab.report.page.grid import Grid, Mark, grid_csv, latex
+from headwise_lab.report.published.recount import recount
 from headwise_lab.report.trials import Trial
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)

@@ -15,9 +15,9 @@ from rich.console import Console
 from tests.lab.fake_sweep import QUESTIONS, plan, result, trials
 
 from headwise import BudgetError, DataError
-from headwise_lab.places import place
-from headwise_lab.records import has_result, read_lines
-from headwise_lab.store import Store
+from headwise_lab.store.locations import place
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import has_result, read_lines
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Outcome, Started
 from headwise_lab.sweeps.folder import locked, read_plan

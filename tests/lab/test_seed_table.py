@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from headwise.errors import DataError
 from headwise_lab.commands.report import report
-from headwise_lab.report.recount import recount
-from headwise_lab.report.recount_page import recount_lines
+from headwise_lab.report.published.recount import recount
+from headwise_lab.report.published.recount_page import recount_lines
 
 SEED = Path(__file__).parent / "data" / "seed_000_tables.md"
 

@@ -14,9 +14,9 @@ import pytest
 from tests.lab.fake_records import write_outcomes
 
 from headwise import DataError
-from headwise_lab.records import outcomes_path, read_outcomes
-from headwise_lab.store import MANIFEST, Store
-from headwise_lab.whole_files import put
+from headwise_lab.store.atomic import put
+from headwise_lab.store.output_folder import MANIFEST, Store
+from headwise_lab.store.records import outcomes_path, read_outcomes
 
 
 def record(identity: str, n: int = 2, **more):

@@ -13,13 +13,15 @@ from threading import Thread
 import pytest
 from tests.lab import fake_writer
 
-from headwise_lab.files import LOCK
-from headwise_lab.locking import held
-from headwise_lab.records import read_outcomes
-from headwise_lab.store import Store
+from headwise_lab.store.local_store import LOCK
+from headwise_lab.store.lock import held
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["headwise_lab.files", "headwise_lab.store", "pyarrow.parquet"])
+PROCESSES.set_forkserver_preload(
+    ["headwise_lab.store.local_store", "headwise_lab.store.output_folder", "pyarrow.parquet"]
+)
 
 
 @pytest.fixture(autouse=True)

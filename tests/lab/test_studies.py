@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from headwise import Budget, Geometry, StrategyError, shape
 from headwise.registry import installed
-from headwise_lab import studies
-from headwise_lab.studies import (
+from headwise_lab.sweeps import studies
+from headwise_lab.sweeps.cases import cases as cases_of
+from headwise_lab.sweeps.cases import recipes_of
+from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
+from headwise_lab.sweeps.studies import (
     LAYER,
     averages,
     common_averages,
@@ -22,10 +25,7 @@ from headwise_lab.studies import (
     recipes,
     study_a,
 )
-from headwise_lab.sweeps.cases import cases as cases_of
-from headwise_lab.sweeps.cases import recipes_of
-from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
-from headwise_lab.trial import check
+from headwise_lab.trial.run import check
 
 BUDGETS = [Budget(tokens=48), Budget(tokens=32)]
 MODEL = shape("demo-llava")

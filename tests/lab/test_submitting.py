@@ -15,12 +15,11 @@ from tests.lab.official_files import WRITERS
 from headwise.cli import main
 from headwise.errors import DataError
 from headwise.recipe import Recipe
-from headwise_lab import answering
+from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.submission import Submission, json_submission
-from headwise_lab.inputs import Inputs
-from headwise_lab.places import at_hand, place
-from headwise_lab.submitting import keep, submit, unanswered
-from headwise_lab.trial import Setting, identity, run_trial
+from headwise_lab.store.locations import at_hand, place
+from headwise_lab.trial.run import Setting, answering, identity, run_trial
+from headwise_lab.trial.submission import keep, submit, unanswered
 
 FASTV = ("fastv:layer=1", "sum")
 
@@ -77,7 +76,7 @@ def test_what_made_a_submission_is_written_beside_it(tiny, tmp_path):
     [(True, None, "the answers of toy; give --out a folder for the"), (False, "out", "no sheet can be made")],
 )
 def test_what_cannot_end_well_is_refused_before_the_model_is_asked(sheet, out, complaint, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwise_lab.answering.ask", lambda *_, **__: pytest.fail("the model was asked"))
+    monkeypatch.setattr("headwise_lab.trial.answering.ask", lambda *_, **__: pytest.fail("the model was asked"))
     benchmark = Served(tmp_path, sheet=sheet)
     with pytest.raises(DataError, match=complaint):
         submit(setting(), Inputs(tiny, benchmark, benchmark.questions, 4), out and tmp_path / out)

@@ -17,11 +17,11 @@ from headwise.cli import main
 from headwise.registry import installed
 from headwise_lab.kv.planning import cases_of
 from headwise_lab.kv.study import study_kv
-from headwise_lab.studies import averages, common_averages, head_counts, pruning_recipes, recipes, study_a
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read, shipped, structured
 from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
+from headwise_lab.sweeps.studies import averages, common_averages, head_counts, pruning_recipes, recipes, study_a
 from headwise_lab.sweeps.trials import Reading, Terms, Trial, Work, plain, trial_from, work_from
 
 MODEL = shape("demo-llava")

@@ -31,8 +31,8 @@ from tests.lab.test_sweep_local import alive, figure, until, workers
 
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.records import has_result, read_outcomes
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import has_result, read_outcomes
 from headwise_lab.sweeps.folder import is_locked
 from headwise_lab.sweeps.status import look
 

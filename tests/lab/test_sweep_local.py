@@ -21,7 +21,7 @@ from tests.lab.fake_sweep import swept, trials, value
 from headwise import DataError, StrategyError
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines, read_outcomes
 from headwise_lab.sweeps.executor import executor
 from headwise_lab.sweeps.folder import is_locked, locked
 from headwise_lab.sweeps.local import Local, cores, places
@@ -252,7 +252,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_leaves_no_process(tmp_pa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headwise_lab.files.append", full)
+    monkeypatch.setattr("headwise_lab.store.local_store.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         swept(tmp_path, trials(4), workers=2)
     assert not any(map(alive, workers(tmp_path)))
@@ -308,8 +308,8 @@ def tallies(monkeypatch):
 
 
 def test_a_real_sweep_goes_on_where_its_store_was_cut_off_with_equal_metrics(tiny_file, tmp_path, tallies, monkeypatch):
-    monkeypatch.setattr("headwise_lab.answering.NEW_TOKENS", 2)
-    monkeypatch.setattr("headwise_lab.measure.STEPS", 2)
+    monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
+    monkeypatch.setattr("headwise_lab.cost.timing.STEPS", 2)
     out = tmp_path / "out"
     line = ["sweep", str(tiny_file), "--out", str(out), "--workers", "0"]
     assert main(line) == 0

@@ -14,7 +14,7 @@ from tests.lab.fake_sweep import plan, swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
-from headwise_lab.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines, read_outcomes
 from headwise_lab.sweeps.executor import Advanced, executor
 from headwise_lab.sweeps.ray_cluster import RayCluster, cause, share
 

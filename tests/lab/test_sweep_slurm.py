@@ -13,7 +13,7 @@ from tests.lab import fake_slurm
 from tests.lab.fake_sweep import plan, result, swept, trials, value
 
 from headwise import DataError, StrategyError
-from headwise_lab.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines, read_outcomes
 from headwise_lab.sweeps import slurm, slurm_job
 from headwise_lab.sweeps.executor import Ended, Outcome, Started, executor
 from headwise_lab.sweeps.slurm import Slurm

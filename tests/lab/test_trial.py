@@ -15,12 +15,12 @@ from PIL import Image
 from headwise import ModelError, StrategyError
 from headwise.recipe import Recipe
 from headwise_adapters import patching
-from headwise_lab import answering, measure
-from headwise_lab import inputs as inputs_module
-from headwise_lab.inputs import Inputs, diversity
-from headwise_lab.prompting import prompt
-from headwise_lab.studies import pruning_recipes
-from headwise_lab.trial import Setting, check, command, identity, run_trial, summary
+from headwise_lab.benchmarks import inputs as inputs_module
+from headwise_lab.benchmarks.inputs import Inputs, diversity
+from headwise_lab.benchmarks.prompting import prompt
+from headwise_lab.cost import timing as measure
+from headwise_lab.sweeps.studies import pruning_recipes
+from headwise_lab.trial.run import Setting, answering, check, command, identity, run_trial, summary
 
 FASTV = ("fastv:layer=2", "sum", "head_count=all")
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
@@ -296,7 +296,7 @@ def test_a_processor_without_template_gets_the_prompt_of_llava(tiny):
 def test_unreadable_weights_and_foreign_models_are_one_sentence(tiny_folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from headwise_lab.models_io import digest, load_model
+    from headwise_lab.models.load import digest, load_model
 
     for name, content, told in (
         ("bert", '{"model_type": "bert"}', "model_type 'bert' has no adapter; supported: apertus, arcee"),
@@ -328,7 +328,7 @@ def test_unreadable_weights_and_foreign_models_are_one_sentence(tiny_folder, tmp
     ],
 )
 def test_settings_no_model_can_have_are_one_sentence(tiny_folder, options, told):
-    from headwise_lab.models_io import load_model
+    from headwise_lab.models.load import load_model
 
     with pytest.raises(ModelError, match=told) as caught:
         load_model(str(tiny_folder), **options)

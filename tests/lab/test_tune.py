@@ -26,10 +26,10 @@ from headwise import BudgetError, DataError, ModelError, Recipe, StrategyError, 
 from headwise.cli import main
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import Question
-from headwise_lab.records import read_outcomes, read_records
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.sweeps.reading import structured_as
-from headwise_lab.trial import check
+from headwise_lab.trial.run import check
 from headwise_lab.tuning import measuring
 from headwise_lab.tuning.database import need_optuna, opened
 from headwise_lab.tuning.fronts import beats, front, spread
@@ -267,7 +267,7 @@ def test_a_benchmark_of_files_is_split_and_one_without_enough_pictures_says_so(m
 
 def test_a_synthetic_benchmark_holds_out_questions_of_another_seed_about_other_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path))
-    monkeypatch.setattr("headwise_lab.data.COUNT", 12)
+    monkeypatch.setattr("headwise_lab.benchmarks.questions.COUNT", 12)
     (searched,), (held,) = split(["shapes-gqa"], data=None, limit=10, held_out=12, seed=4)
     assert (len(searched.questions), searched.seed, len(held.questions), held.seed) == (10, 4, 12, 5)
     seen = [{picture(question.image) for question in part.questions} for part in (searched, held)]

@@ -16,15 +16,14 @@ from tests.lab.vision_folders import FAMILIES, write
 from headwise import DataError
 from headwise.cli import main
 from headwise.recipe import Recipe
-from headwise_lab import answering
-from headwise_lab import trial as trial_module
+from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.official.pope import Pope
-from headwise_lab.data import questions_of
-from headwise_lab.inputs import Inputs
+from headwise_lab.benchmarks.prompting import encode, picture
+from headwise_lab.benchmarks.questions import questions_of
 from headwise_lab.metrics.overlap import token_mask
-from headwise_lab.models_io import load_model
-from headwise_lab.prompting import encode, picture
-from headwise_lab.trial import Setting, run_trial
+from headwise_lab.models.load import load_model
+from headwise_lab.trial.run import Setting, answering, run_trial
+from headwise_lab.trial.run import run as trial_module
 
 SIZES = ((30, 20), (20, 50), (40, 40), (16, 48))
 UNPRUNED, FASTV, VISION = [], ["--strategy", "fastv:layer=2"], ["--recipe", "visionzip"]

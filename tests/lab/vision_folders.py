@@ -27,7 +27,7 @@ def write(family: str, folder: Path) -> Path:
 
 
 def _tokenizer():
-    from headwise_lab.demo_llava.tokenizer import build_processor
+    from headwise_lab.demo.llava.tokenizer import build_processor
 
     processor = build_processor()
     processor.tokenizer.add_special_tokens({"additional_special_tokens": [VISION_START, VISION_END]})

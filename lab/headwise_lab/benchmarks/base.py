@@ -35,7 +35,8 @@ class Benchmark(Protocol):
     Beside this it may have ``new_tokens``, how long an answer may be, and ``needs_data = True`` where it cannot prepare
     questions of its own; one whose predictions others score has ``submission``
     (headwise_lab.benchmarks.submission), and ``judged = True`` where a judge is to read them whatever else is scored.
-    One whose rows are a dataset of the hub may have ``hub`` (headwise_lab.hub.layouts.Layout), for ``--data hub``.
+    One whose rows are a dataset of the hub may have ``hub`` (headwise_lab.benchmarks.hub.layouts.Layout), for
+    ``--data hub``.
     """
 
     @property

@@ -193,9 +193,9 @@ def _budgets(tokens: list[float] | None, keep: list[int] | None) -> dict[str, An
 def _judged(told: dict[str, Any]) -> SweepFile:
     """The sweep that the options make; raises DataError that names the option where a value is not allowed."""
     from headwise.errors import DataError
-    from headwise_lab.models_io import called
+    from headwise_lab.models.load import called
+    from headwise_lab.schema.wrong_values import WrongValue
     from headwise_lab.sweeps.schema import Budgets, Grid, Settings, SweepFile, TextTable
-    from headwise_lab.wrong_values import WrongValue
 
     def once(values: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for key, value in values.items()}

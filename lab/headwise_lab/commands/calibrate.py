@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from headwise.head_weights import HeadWeights
     from headwise_lab.benchmarks import Benchmark, Question
-    from headwise_lab.inputs import Inputs
+    from headwise_lab.benchmarks.inputs import Inputs
 
 STRONGEST = 10
 """Heads that are listed."""
@@ -55,9 +55,9 @@ def calibrate(
     synthetic ones get another seed, and of those on disk the last are taken, while other commands ask the first.
     """
     from headwise_lab.benchmarks import benchmark as benchmark_called
-    from headwise_lab.data import pinned
-    from headwise_lab.inputs import Inputs
-    from headwise_lab.models_io import load_model
+    from headwise_lab.benchmarks.inputs import Inputs
+    from headwise_lab.benchmarks.questions import pinned
+    from headwise_lab.models.load import load_model
 
     asked = benchmark_called(benchmark)
     with _writing(out):
@@ -82,7 +82,7 @@ def calibrate(
 def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> list[Question]:
     """Questions that no other command asks first."""
     from headwise.errors import DataError
-    from headwise_lab.data import questions_of
+    from headwise_lab.benchmarks.questions import questions_of
 
     if data is None:
         if seed == 0:

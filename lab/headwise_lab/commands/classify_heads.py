@@ -47,8 +47,8 @@ def classify_heads(
     from headwise_lab.heads.agreement import halves_agree
     from headwise_lab.heads.picture import draw
     from headwise_lab.heads.profile import classify
-    from headwise_lab.kv.texts import tokens_of
-    from headwise_lab.models_io import load_language_model
+    from headwise_lab.models.load import load_language_model
+    from headwise_lab.texts.tokens import tokens_of
 
     chosen = resolve(strategy, ("head_classification",))
     _check_file(out)

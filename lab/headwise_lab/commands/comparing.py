@@ -15,7 +15,7 @@ from headwise.output import answer
 from headwise.printing import say
 
 if TYPE_CHECKING:
-    from headwise_lab.report.sides import Side
+    from headwise_lab.report.compare.sides import Side
 
 
 @attrs.frozen
@@ -32,8 +32,8 @@ class Comparing:
 
 def compare(folders: Sequence[str], options: Comparing) -> None:
     """Compare output folders with the first; print the tables, and write what ``--out`` names."""
-    from headwise_lab.report.side_by_side_page import as_dict, heading, terminal
-    from headwise_lab.report.side_by_side_report import compare_all, write
+    from headwise_lab.report.compare.files import compare_all, write
+    from headwise_lab.report.compare.page import as_dict, heading, terminal
 
     if options.out is not None:
         _check(options.out, overwrite=options.overwrite)
@@ -57,8 +57,8 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
 
 def _check(out: Path, *, overwrite: bool) -> None:
     """Raise DataError where ``--out`` names nothing that can be written, or what is there already."""
-    from headwise_lab.report.side_by_side_report import ENDINGS
-    from headwise_lab.whole_files import free
+    from headwise_lab.report.compare.files import ENDINGS
+    from headwise_lab.store.atomic import free
 
     if out.suffix in ENDINGS:
         free([out], overwrite=overwrite)
@@ -74,8 +74,8 @@ def _check(out: Path, *, overwrite: bool) -> None:
 @contextmanager
 def _side(text: str) -> Iterator[Side]:
     """One side, with its outcomes at hand inside, also where it lies behind a URL."""
-    from headwise_lab.places import at_hand
-    from headwise_lab.report.sides import Side, named
+    from headwise_lab.report.compare.sides import Side, named
+    from headwise_lab.store.locations import at_hand
 
     folder, identity = named(text)
     with at_hand(folder) as local:
@@ -84,7 +84,7 @@ def _side(text: str) -> Iterator[Side]:
 
 def _as_called(told: str, sides: Sequence[Side]) -> str:
     """What is told of a copy is told of the URL that it was made of."""
-    from headwise_lab.report.sides import named
+    from headwise_lab.report.compare.sides import named
 
     for side in sides:
         told = told.replace(str(side.folder), str(named(side.called)[0]))

@@ -54,10 +54,10 @@ def _pruning(keep: int, limit: int, seed: int) -> Plan:
     """demo-llava, pruned with every head-scoring strategy; so small that threads would wait for each other."""
     import attrs
 
-    from headwise_lab.studies import demo as demo_cases
-    from headwise_lab.studies import half
     from headwise_lab.sweeps.plan import check_any_left, plan_of
     from headwise_lab.sweeps.planning import looked_at, trials_on
+    from headwise_lab.sweeps.studies import demo as demo_cases
+    from headwise_lab.sweeps.studies import half
     from headwise_lab.sweeps.trials import Terms, Work
 
     terms = Terms(limit=limit, batch=BATCH, timed_batches=TIMED_BATCHES, study="demo", one_thread=True)
@@ -87,10 +87,10 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
 
     from headwise.errors import ModelError
     from headwise_lab.commands.sweeping import tell
+    from headwise_lab.cost.timing import one_thread
     from headwise_lab.kv.planning import loaded_for_planning, plan_reading
     from headwise_lab.kv.preparing import KvOptions
     from headwise_lab.kv.study import demo_kv, demo_real
-    from headwise_lab.measure import one_thread
     from headwise_lab.sweeps.trials import Terms
 
     given = KvOptions(text=TEXT, tokens=TOKENS[name], classify_on=CLASSIFY_ON)

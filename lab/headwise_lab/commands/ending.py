@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from headwise_lab.store import Store
-    from headwise_lab.tally import Tally
+    from headwise_lab.store.output_folder import Store
+    from headwise_lab.sweeps.tally import Tally
 
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
@@ -20,9 +20,9 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
 
     Raises HeadwiseError if trials failed, or none could be run.
     """
-    from headwise_lab.places import at_hand
-    from headwise_lab.records import has_result, read_records
     from headwise_lab.report import build
+    from headwise_lab.store.locations import at_hand
+    from headwise_lab.store.records import has_result, read_records
 
     with at_hand(store.folder, writes=True) as folder:
         paths = build(folder, title)
@@ -51,10 +51,10 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
 
 def _tables(records: list[dict[str, Any]], folder: Path) -> list[Table]:
     """One for studies of heads, one for whole methods, and one for each model that read a text, where there are any."""
-    from headwise_lab.kv.terminal import kv_tables
-    from headwise_lab.records import compares_methods, is_kv
     from headwise_lab.report import terminal_table
-    from headwise_lab.report.methods_console import methods_table
+    from headwise_lab.report.kv.terminal import kv_tables
+    from headwise_lab.report.methods.console import methods_table
+    from headwise_lab.store.records import compares_methods, is_kv
 
     methods = [record for record in records if compares_methods(record)]
     heads = [record for record in records if not (is_kv(record) or compares_methods(record))]

@@ -32,8 +32,8 @@ def export(
     fixed order; others follow by name. Lines that are torn or malformed are left out with a warning.
     """
     from headwise_lab import exporting
-    from headwise_lab.places import at_hand, place
-    from headwise_lab.whole_files import free
+    from headwise_lab.store.atomic import free
+    from headwise_lab.store.locations import at_hand, place
 
     given = place(folder)
     with at_hand(given, writes=out is None) as local:

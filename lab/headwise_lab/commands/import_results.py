@@ -15,7 +15,7 @@ from headwise.output import answer
 from headwise.printing import say
 
 if TYPE_CHECKING:
-    from headwise_lab.store import Store
+    from headwise_lab.store.output_folder import Store
 
 KIND = "import"  # of a folder that is made for results of harnesses
 
@@ -43,7 +43,7 @@ def import_results(
     """
     from headwise_lab.engines.importing import records_of
     from headwise_lab.engines.results import read_run, result_files
-    from headwise_lab.places import place
+    from headwise_lab.store.locations import place
 
     found: list[Imported] = []
     with ExitStack() as copies:
@@ -65,7 +65,7 @@ def import_results(
 
 def _at_hand(file: str, copies: ExitStack) -> Path:
     """A file or folder; behind a URL a copy of it, with the samples that lie beside a file."""
-    from headwise_lab.places import at_hand, is_local, place
+    from headwise_lab.store.locations import at_hand, is_local, place
 
     given = place(file)
     if is_local(given) or given.suffix != ".json":
@@ -75,7 +75,7 @@ def _at_hand(file: str, copies: ExitStack) -> Path:
 
 def _opened(out: Path) -> Store:
     """The folder, whatever kind of run made it; a new one where it belongs to none, unless Store says what is wrong."""
-    from headwise_lab.store import Store, kind_of
+    from headwise_lab.store.output_folder import Store, kind_of
 
     return Store.open(out, kind_of(out) or KIND)
 
@@ -110,7 +110,7 @@ def _with_error(metric: Mapping[str, Any]) -> str:
 
 def _difference(ours: Imported, theirs: Imported) -> str:
     """In the scale of the headline, which is per cent where documents are worth 0..1."""
-    from headwise_lab.report.statistics import paired
+    from headwise_lab.stats.differences import paired
 
     found = paired(*({one["unit"]: one["score"] for one in outcomes} for _, outcomes in (ours, theirs)))
     if found is None:

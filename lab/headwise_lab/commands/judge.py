@@ -30,8 +30,8 @@ def judge(
     figures. Packages that ask a language model add one by an entry point of the group headwise.judge.
     """
     from headwise_lab.benchmarks import benchmark
-    from headwise_lab.data import questions_of
-    from headwise_lab.judging import Judge, answers_in, judged, write_judged
+    from headwise_lab.benchmarks.judge import Judge, answers_in, judged, write_judged
+    from headwise_lab.benchmarks.questions import questions_of
 
     chosen = Judge.called(judge)
     record = judged(questions_of(benchmark("mm-vet"), data=data), answers_in(answers), chosen)

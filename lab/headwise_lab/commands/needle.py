@@ -15,8 +15,8 @@ from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, La
 if TYPE_CHECKING:
     from headwise.recipe import Recipe
     from headwise_lab.kv.needle import Grid
-    from headwise_lab.models_io import LoadedLm
-    from headwise_lab.report.statistics import Difference
+    from headwise_lab.models.load import LoadedLm
+    from headwise_lab.stats.differences import Difference
 
 Measured = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -59,9 +59,9 @@ def needle(
     from headwise_lab.kv.needle import Grid
     from headwise_lab.kv.passkey import Passkeys
     from headwise_lab.kv.recipes import planned
-    from headwise_lab.models_io import load_language_model
-    from headwise_lab.places import place
-    from headwise_lab.store import Store
+    from headwise_lab.models.load import load_language_model
+    from headwise_lab.store.locations import place
+    from headwise_lab.store.output_folder import Store
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
@@ -124,7 +124,7 @@ def _measure(
 
 def _difference(ours: Measured, first: Measured, key: str) -> Difference | None:
     """Paired over prompts; None for the first strategy itself."""
-    from headwise_lab.report.statistics import paired
+    from headwise_lab.stats.differences import paired
 
     if ours is first:
         return None
@@ -167,7 +167,7 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
     """What a reader should know before believing a figure."""
     from headwise.eviction import WindowPlan
     from headwise.pipeline import Pipeline
-    from headwise_lab.report.statistics import FEWEST
+    from headwise_lab.stats.differences import FEWEST
 
     plans = [Pipeline(recipe).eviction(loaded.geometry) for recipe in recipes]
     windows = [plan for plan in plans if isinstance(plan, WindowPlan)]
@@ -198,7 +198,7 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
 
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     from headwise_lab.kv.heat_map import draw
-    from headwise_lab.places import at_hand
+    from headwise_lab.store.locations import at_hand
 
     with at_hand(folder, writes=True) as local:
         drawn = [draw(record, local / "figures") for record in records]

@@ -23,7 +23,7 @@ from headwise_lab.commands.options import (
 
 if TYPE_CHECKING:
     from headwise_lab.kv.compare import Comparison
-    from headwise_lab.models_io import LoadedLm
+    from headwise_lab.models.load import LoadedLm
 
 UNEQUAL = 1.01  # contexts further apart than this are called unequal
 
@@ -59,10 +59,10 @@ def ppl(
     """
     from headwise.heads import HeadProfile
     from headwise_lab.kv.recipes import planned
-    from headwise_lab.kv.texts import tokens_of
-    from headwise_lab.models_io import load_language_model
-    from headwise_lab.places import place
-    from headwise_lab.store import Store
+    from headwise_lab.models.load import load_language_model
+    from headwise_lab.store.locations import place
+    from headwise_lab.store.output_folder import Store
+    from headwise_lab.texts.tokens import tokens_of
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)

@@ -92,8 +92,8 @@ def report(
 
 
 def _build(given: str, title: str | None, as_json: bool) -> None:
-    from headwise_lab.places import at_hand, is_local, place
     from headwise_lab.report import build
+    from headwise_lab.store.locations import at_hand, is_local, place
 
     folder = place(given)
     name = title if title or is_local(folder) else f"Headwise report: {folder.name}"
@@ -126,9 +126,9 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
 
 def _recount(table: Path, n: str | None, as_json: bool) -> None:
     """Score tables (seed 000's layout), tables of perplexity against context (seed 004's), or both in one document."""
-    from headwise_lab.report.context_page import context_lines
-    from headwise_lab.report.context_recount import recount_contexts
-    from headwise_lab.report.score_tables import has_score_tables, read_text
+    from headwise_lab.report.published.context_page import context_lines
+    from headwise_lab.report.published.context_recount import recount_contexts
+    from headwise_lab.report.published.score_tables import has_score_tables, read_text
 
     tokens = int(n) if n and n.isascii() and n.isdigit() and int(n) > 0 else None
     contexts = recount_contexts(table, tokens)
@@ -145,8 +145,8 @@ def _recount(table: Path, n: str | None, as_json: bool) -> None:
 
 
 def _score_recount(table: Path, counts: dict[str, int]) -> tuple[dict[str, Any], list[str]]:
-    from headwise_lab.report.recount import recount
-    from headwise_lab.report.recount_page import recount_lines
+    from headwise_lab.report.published.recount import recount
+    from headwise_lab.report.published.recount_page import recount_lines
 
     counted = recount(table, counts)
     unknown = sorted(set(counts) - set(counted.tables))

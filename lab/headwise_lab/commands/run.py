@@ -60,14 +60,14 @@ def run(
     """
     from headwise.recipe import Recipe
     from headwise_lab.benchmarks import benchmark as benchmark_called
-    from headwise_lab.data import questions_of
-    from headwise_lab.inputs import Inputs
-    from headwise_lab.models_io import load_model
-    from headwise_lab.places import place
-    from headwise_lab.store import Store
-    from headwise_lab.submitting import keep as keep_answers
-    from headwise_lab.submitting import submit, unanswered
-    from headwise_lab.trial import Setting, check, run_trial
+    from headwise_lab.benchmarks.inputs import Inputs
+    from headwise_lab.benchmarks.questions import questions_of
+    from headwise_lab.models.load import load_model
+    from headwise_lab.store.locations import place
+    from headwise_lab.store.output_folder import Store
+    from headwise_lab.trial.run import Setting, check, run_trial
+    from headwise_lab.trial.submission import keep as keep_answers
+    from headwise_lab.trial.submission import submit, unanswered
 
     settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
     chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep, **settings)

@@ -24,7 +24,7 @@ def status(
 
     Reads the plan and the records, while the sweep runs or after it ended in any way, and changes nothing.
     """
-    from headwise_lab.places import place
+    from headwise_lab.store.locations import place
     from headwise_lab.sweeps.status import look
     from headwise_lab.terminal import Terminal
 
@@ -75,7 +75,7 @@ def table(found: Status) -> Table:
 
 def best_text(found: Status, model: str, benchmark: str) -> str:
     """The best trial that prunes, and its figure."""
-    from headwise_lab.tally import headline
+    from headwise_lab.sweeps.tally import headline
 
     best = found.best(model, benchmark)
     return "-" if best is None else f"{model}, {best[0].label}: {headline(best[1])}"

@@ -35,8 +35,8 @@ def carry_out(
     the way, or trials failed.
     """
     from headwise_lab.commands.ending import finish
-    from headwise_lab.places import place
-    from headwise_lab.store import Store
+    from headwise_lab.store.locations import place
+    from headwise_lab.store.output_folder import Store
     from headwise_lab.sweeps.display import Display
     from headwise_lab.sweeps.folder import locked
     from headwise_lab.sweeps.local import Local
@@ -67,7 +67,7 @@ def overridden(found: File, given: dict[str, Any]) -> File:
     import attrs
 
     from headwise.errors import DataError
-    from headwise_lab.wrong_values import WrongValue
+    from headwise_lab.schema.wrong_values import WrongValue
 
     told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     try:

@@ -76,7 +76,7 @@ def tune(
 def _folder(out: str) -> Path:
     """The output folder; raises DataError for one behind a URL, where the search's database could not be locked."""
     from headwise.errors import DataError
-    from headwise_lab.places import is_local, place
+    from headwise_lab.store.locations import is_local, place
 
     folder = place(out)
     if not is_local(folder):

@@ -9,7 +9,7 @@ import attrs
 from PIL import Image
 
 from headwise.errors import DataError
-from headwise_lab.models_io import DTYPES, Loaded
+from headwise_lab.models.load import DTYPES, Loaded
 
 MARK = "<image>"
 """Where a task's text wants a picture; a text without marks gets its pictures ahead of it."""

@@ -20,8 +20,8 @@ from headwise.errors import DataError, HeadwiseError
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
-from headwise_lab.models_io import NAMES
-from headwise_lab.records import is_number, judge
+from headwise_lab.models.load import NAMES
+from headwise_lab.store.records import is_number, judge
 
 SCHEMA = 1
 

@@ -17,13 +17,13 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from headwise_lab.cost.timing import hardware, versions
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.generating import Wish, batched
 from headwise_lab.engines.reading import Pair, Reader
 from headwise_lab.kv.measure import description
-from headwise_lab.measure import hardware, versions
-from headwise_lab.models_io import load_language_model
+from headwise_lab.models.load import load_language_model
 
 NEW_TOKENS = 256  # where a task names no number; what lm-eval's own models take
 LONGEST = 2048  # tokens, where a model does not say how many it takes; as lm-eval's own models have it

@@ -25,8 +25,8 @@ from headwise.registry import built, installed, only
 from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
 from headwise_lab.engines.generating import Wish, answers, batched, dictated
-from headwise_lab.models_io import load_model
-from headwise_lab.trial import check
+from headwise_lab.models.load import load_model
+from headwise_lab.trial.run import check
 
 NEW_TOKENS = 1024  # where a task names no number; what lmms-eval's own models take
 

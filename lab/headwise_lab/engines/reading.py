@@ -18,9 +18,9 @@ from headwise.attachment import adapter_for, attach
 from headwise.eviction import WindowPlan
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_adapters.streaming import CHUNK, read_plan
+from headwise_adapters.eviction.streaming import CHUNK, read_plan
 from headwise_lab.engines.generating import Wish, answers, dictated
-from headwise_lab.models_io import LoadedLm
+from headwise_lab.models.load import LoadedLm
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of its continuation, at least one each."""

@@ -13,9 +13,9 @@ import attrs
 
 from headwise.errors import DataError
 from headwise.reading import is_deep, shortened
-from headwise_lab.json_schema import what_is_wrong
-from headwise_lab.records import is_number, read_lines
-from headwise_lab.report.statistics import mean_and_error
+from headwise_lab.schema.json_schema import what_is_wrong
+from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.store.records import is_number, read_lines
 
 VERSIONS = {"lmms-eval": "lmms_eval_version", "lm-eval": "lm_eval_version"}
 """Harness -> the key of its result files that no other has."""

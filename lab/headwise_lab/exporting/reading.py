@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
-from headwise_lab.outcomes import decode
-from headwise_lab.record_schema import SAFE_ID
-from headwise_lab.records import RECORDS, outcomes_path, whole_lines
+from headwise_lab.store.outcomes import decode
+from headwise_lab.store.record_schema import SAFE_ID
+from headwise_lab.store.records import RECORDS, outcomes_path, whole_lines
 
 
 def whole_records(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:

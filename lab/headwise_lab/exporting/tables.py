@@ -11,7 +11,7 @@ import attrs
 
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
 from headwise_lab.exporting.reading import whole_outcomes, whole_records
-from headwise_lab.records import has_result
+from headwise_lab.store.records import has_result
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ from headwise.errors import DataError
 from headwise_lab.csv_cells import CsvRows
 from headwise_lab.exporting.columns import BOOLEAN, INTEGER, REAL, TEXT
 from headwise_lab.exporting.tables import Table
-from headwise_lab.whole_files import whole
+from headwise_lab.store.atomic import whole
 
 NAMES = ("trials", "outcomes")
 _NEEDED = {"csv": (), "parquet": (), "duckdb": ("duckdb",)}

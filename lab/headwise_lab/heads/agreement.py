@@ -8,10 +8,10 @@ import torch
 
 from headwise.heads import Floats, HeadLabels
 from headwise.registry import Strategy
-from headwise_adapters.head_statistics import Progress
+from headwise_adapters.heads.statistics import Progress
 from headwise_lab.heads.profile import Classified, classify, of_ids
-from headwise_lab.kv.texts import Text, beginning
-from headwise_lab.models_io import LoadedLm
+from headwise_lab.models.load import LoadedLm
+from headwise_lab.texts.tokens import Text, beginning
 
 SHORTEST = 256
 """Tokens of the shortest half worth classifying."""

@@ -24,11 +24,11 @@ from torch import Tensor
 from headwise.errors import DataError
 from headwise.head_weights import HeadWeights
 from headwise.heads import Floats
-from headwise_adapters.head_ablation import Ablation, ablate
+from headwise_adapters.heads.ablation import Ablation, ablate
 from headwise_lab.benchmarks import Question
-from headwise_lab.inputs import Inputs, placed
-from headwise_lab.measure import versions
-from headwise_lab.prompting import encode, prompt
+from headwise_lab.benchmarks.inputs import Inputs, placed
+from headwise_lab.benchmarks.prompting import encode, prompt
+from headwise_lab.cost.timing import versions
 
 
 def calibrate(

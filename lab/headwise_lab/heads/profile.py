@@ -9,9 +9,9 @@ from headwise.heads import WINDOWS, HeadProfile
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import Strategy
-from headwise_adapters.head_statistics import ModelStatistics, Progress, measure
-from headwise_lab.kv.texts import Text
-from headwise_lab.models_io import LoadedLm
+from headwise_adapters.heads.statistics import ModelStatistics, Progress, measure
+from headwise_lab.models.load import LoadedLm
+from headwise_lab.texts.tokens import Text
 
 SINKS = 4
 """First tokens that a profile's attention mass leaves out."""

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.report.statistics import Difference, paired
+from headwise_lab.stats.differences import Difference, paired
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from headwise_lab.report.statistics import Difference
+from headwise_lab.stats.differences import Difference
 from headwise_lab.terminal import Terminal
 
 CLEAR = "*"

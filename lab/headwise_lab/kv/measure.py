@@ -23,12 +23,12 @@ from headwise.eviction import EvictionPlan, ScorePlan
 from headwise.heads import HeadProfile
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_adapters.streaming import Reading, read_text
+from headwise_adapters.eviction.streaming import Reading, read_text
+from headwise_lab.cost.timing import hardware, versions
 from headwise_lab.kv.compare import perplexity
-from headwise_lab.kv.texts import Text
-from headwise_lab.measure import hardware, versions
-from headwise_lab.models_io import DTYPES, LoadedLm
-from headwise_lab.report.statistics import mean_and_error
+from headwise_lab.models.load import DTYPES, LoadedLm
+from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.texts.tokens import Text
 
 SCHEMA = 1
 FULL_CACHE = "none"  # what stands in a record whose recipe names no kv_eviction strategy

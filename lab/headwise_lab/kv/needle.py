@@ -23,8 +23,8 @@ from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_lab.kv.measure import SCHEMA, circumstances, description, hashed, reads_profile, strategy_text, usual
 from headwise_lab.kv.passkey import GRASS, Prompt
-from headwise_lab.models_io import LoadedLm
-from headwise_lab.report.statistics import mean_and_error
+from headwise_lab.models.load import LoadedLm
+from headwise_lab.stats.differences import mean_and_error
 
 NEW_TOKENS = 12  # room for the passkey and for a few words before it
 

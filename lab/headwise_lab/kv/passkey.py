@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headwise.errors import DataError
-from headwise_lab.kv.texts import beginning, content_of
+from headwise_lab.texts.tokens import beginning, content_of
 
 TASK = "There is an important piece of information hidden inside a lot of irrelevant text. Find it and memorize it."
 PASSKEY = " The pass key is {key}. Remember it. {key} is the pass key."

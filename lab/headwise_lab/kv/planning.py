@@ -18,12 +18,12 @@ from headwise_lab.kv.preparing import KvOptions, prepare
 from headwise_lab.kv.profiling import trained_context
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import CONTEXTS, KvCase, study_kv
-from headwise_lab.kv.texts import Text
-from headwise_lab.models_io import LoadedLm, load_language_model
+from headwise_lab.models.load import LoadedLm, load_language_model
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
 from headwise_lab.sweeps.trials import FULL, Reading, Terms, Trial, Work
 from headwise_lab.sweeps.values import EVERY
+from headwise_lab.texts.tokens import Text
 
 RUNNER = "headwise_lab.kv.runner:TextRunner"
 

@@ -9,13 +9,13 @@ import attrs
 
 from headwise.errors import DataError
 from headwise.heads import HeadProfile
-from headwise_lab import places
 from headwise_lab.kv.console import progress_bars
 from headwise_lab.kv.profiling import MOST, classified, split, trained_context
 from headwise_lab.kv.study import scale_for
-from headwise_lab.kv.texts import Text, tokens_of
-from headwise_lab.models_io import LoadedLm
-from headwise_lab.whole_files import put
+from headwise_lab.models.load import LoadedLm
+from headwise_lab.store import locations
+from headwise_lab.store.atomic import put
+from headwise_lab.texts.tokens import Text, tokens_of
 
 PROFILE = "profile.json"
 
@@ -77,8 +77,8 @@ def _content(folder: Path | None, name: str) -> bytes | None:
     """What a file of an output folder holds; None where it is not there."""
     if folder is None:
         return None
-    if not places.is_local(folder):
-        return places.load(folder, [name]).get(name)
+    if not locations.is_local(folder):
+        return locations.load(folder, [name]).get(name)
     try:
         return (folder / name).read_bytes()
     except FileNotFoundError:
@@ -90,8 +90,8 @@ def _content(folder: Path | None, name: str) -> bytes | None:
 def _leave(folder: Path | None, name: str, content: bytes) -> None:
     if folder is None:
         return
-    if not places.is_local(folder):
-        places.send(folder, {name: content})
+    if not locations.is_local(folder):
+        locations.send(folder, {name: content})
         return
     try:
         put(folder / name, content)

@@ -11,11 +11,11 @@ from headwise.errors import DataError
 from headwise.heads import HeadProfile
 from headwise.registry import resolve
 from headwise_lab.heads.profile import classify, of_ids
-from headwise_lab.kv.texts import Text, beginning, tokens_of
+from headwise_lab.texts.tokens import Text, beginning, tokens_of
 
 if TYPE_CHECKING:
-    from headwise_adapters.head_statistics import Progress
-    from headwise_lab.models_io import LoadedLm
+    from headwise_adapters.heads.statistics import Progress
+    from headwise_lab.models.load import LoadedLm
 
 CLASSIFICATION = "locality"
 MOST = 1024

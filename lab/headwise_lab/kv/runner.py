@@ -12,10 +12,10 @@ from headwise.heads import HeadProfile
 from headwise_lab.kv.measure import command_line, measure_text
 from headwise_lab.kv.profiling import trained_context
 from headwise_lab.kv.recipes import eviction_recipe
-from headwise_lab.kv.texts import Text
-from headwise_lab.models_io import LoadedLm, load_language_model
+from headwise_lab.models.load import LoadedLm, load_language_model
 from headwise_lab.sweeps.runner import loaded_again, threads
 from headwise_lab.sweeps.trials import Terms, Trial
+from headwise_lab.texts.tokens import Text
 
 
 class TextRunner:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.report.comparison import Comparison
 from headwise_lab.report.content import Content, Section, gather
-from headwise_lab.report.grid import Grid, comma_separated, grid_csv, latex
+from headwise_lab.report.heads.comparison import Comparison
+from headwise_lab.report.heads.tables import long_rows
 from headwise_lab.report.markdown_page import markdown_page
-from headwise_lab.report.methods import Methods
-from headwise_lab.report.methods_section import MethodsPart, MethodsSection
-from headwise_lab.report.tables import long_rows
+from headwise_lab.report.methods.methods import Methods
+from headwise_lab.report.methods.section import MethodsPart, MethodsSection
+from headwise_lab.report.page.grid import Grid, comma_separated, grid_csv, latex
 from headwise_lab.report.trials import Trial
-from headwise_lab.whole_files import make_folder, put
+from headwise_lab.store.atomic import make_folder, put
 
 if TYPE_CHECKING:
-    from headwise_lab.report.choices import Choice
-    from headwise_lab.report.kept_views import KeptView
+    from headwise_lab.report.kept_tokens.choices import Choice
+    from headwise_lab.report.kept_tokens.views import KeptView
 
 
 @attrs.frozen
@@ -68,8 +68,8 @@ def _write(folder: Path, content: Content) -> ReportPaths:
 
 def _with_figures(content: Content, folder: Path) -> Content:
     """The content with its figures drawn; what could not be drawn becomes a warning."""
-    from headwise_lab.report import figures
-    from headwise_lab.report.choices import of_comparison
+    from headwise_lab.report.heads import figures
+    from headwise_lab.report.kept_tokens.choices import of_comparison
 
     target = folder / "figures"
     sections: list[Section] = []
@@ -90,7 +90,7 @@ def _with_figures(content: Content, folder: Path) -> Content:
 
 def _methods(part: MethodsPart, folder: Path) -> tuple[MethodsPart, list[str]]:
     """The part with overlays of kept tokens, and what there is to warn about."""
-    from headwise_lab.report.choices import of_methods
+    from headwise_lab.report.kept_tokens.choices import of_methods
 
     sections: list[MethodsSection] = []
     notes: list[str] = []
@@ -106,7 +106,7 @@ def _methods(part: MethodsPart, folder: Path) -> tuple[MethodsPart, list[str]]:
 def _kept(
     table: Comparison | Methods, choices: Sequence[Choice], folder: Path, full: Trial | None
 ) -> tuple[KeptView | None, str | None]:
-    from headwise_lab.report.kept_views import Wanted, kept_view
+    from headwise_lab.report.kept_tokens.views import Wanted, kept_view
 
     wanted = Wanted(title=table.title, slug=table.slug, choices=choices, source=folder, unpruned=full)
     return kept_view(wanted, folder / "figures")
@@ -138,7 +138,7 @@ def _records(content: Content) -> list[dict[str, Any]]:
 
 def _write_kv_tables(content: Content, folder: Path) -> list[Path]:
     """The CSV of a KV section carries every column there is; the other tables are written as shown."""
-    from headwise_lab.kv.tables import long_rows as kv_rows
+    from headwise_lab.report.kv.tables import long_rows as kv_rows
 
     written = []
     for section in content.kv.sections:
@@ -159,7 +159,7 @@ def _csv(grid: Grid, content: Content) -> str:
 
 
 def _rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    from headwise_lab.report.tables import flat
+    from headwise_lab.report.heads.tables import flat
 
     flattened = [flat(row) for row in rows]
     return comma_separated(list(dict.fromkeys(key for row in flattened for key in row)), flattened)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from headwise_lab.records import compares_methods, has_result, is_kv, read_records
-from headwise_lab.report import tables, verdicts
-from headwise_lab.report.comparison import Comparison, compare
-from headwise_lab.report.efficiency import efficiency
 from headwise_lab.report.failures import count_attempts, failures
-from headwise_lab.report.figures import Figure
-from headwise_lab.report.grid import Grid
-from headwise_lab.report.methods_section import MethodsPart, MethodsSection, gather_methods
-from headwise_lab.report.references import references
+from headwise_lab.report.heads import tables, verdicts
+from headwise_lab.report.heads.comparison import Comparison, compare
+from headwise_lab.report.heads.efficiency import efficiency
+from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.heads.references import references
+from headwise_lab.report.methods.section import MethodsPart, MethodsSection, gather_methods
+from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
+from headwise_lab.store.records import compares_methods, has_result, is_kv, read_records
 
 if TYPE_CHECKING:
-    from headwise_lab.kv.section import KvPart
-    from headwise_lab.report.kept_views import KeptView
+    from headwise_lab.report.kept_tokens.views import KeptView
+    from headwise_lab.report.kv.section import KvPart
 
 
 @attrs.frozen(eq=False)
@@ -118,7 +118,7 @@ def pictures(section: Section | MethodsSection) -> list[Figure]:
 
 def gather(folder: Path, title: str | None = None) -> Content:
     """Read an output folder; raises DataError where there is nothing to report on."""
-    from headwise_lab.kv.section import gather_kv  # kv builds on the report's statistics and tables
+    from headwise_lab.report.kv.section import gather_kv  # kv builds on the report's statistics and tables
 
     raw, warnings = read_records(folder)
     trials, told = load(folder, raw)

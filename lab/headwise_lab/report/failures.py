@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
-from headwise_lab.records import RECORDS, has_result, read_lines
-from headwise_lab.report.grid import Grid, Mark
+from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.store.records import RECORDS, has_result, read_lines
 
 MISSING = "-"
 

@@ -21,12 +21,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from headwise_lab.report.content import Content, Section
-from headwise_lab.report.facets import Facets, of_record, union
-from headwise_lab.report.figures import Figure
-from headwise_lab.report.grid import Grid
-from headwise_lab.report.methods_section import MethodsSection
-from headwise_lab.report.page_records import Book
-from headwise_lab.report.page_tables import PageTable, page_table
+from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.methods.section import MethodsSection
+from headwise_lab.report.page.facets import Facets, of_record, union
+from headwise_lab.report.page.grid import Grid
+from headwise_lab.report.page.page_records import Book
+from headwise_lab.report.page.page_tables import PageTable, page_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headwise_lab.report.content import Content, Section, pictures
-from headwise_lab.report.figures import Figure
-from headwise_lab.report.grid import Grid, markdown, markdown_line, markdown_text
+from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.page.grid import Grid, markdown, markdown_line, markdown_text
 
 if TYPE_CHECKING:
-    from headwise_lab.kv.section import KvSection
-    from headwise_lab.report.methods_section import MethodsSection
+    from headwise_lab.report.kv.section import KvSection
+    from headwise_lab.report.methods.section import MethodsSection
 
 LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (p adjusted over the table), ★ recommended, - not measured."
 METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (p adjusted over the table), - not run."

@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.interpolation import interpolation_error, place
 from headwise_lab.report.trials import Trial
+from headwise_lab.stats.interpolation import interpolation_error, place
 
 TOLERANCE = 1.0
 """Processed averages that differ by at most one token per layer are one budget: methods keep whole tokens only."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.records import is_number
-from headwise_lab.report.statistics import mean_and_error
 from headwise_lab.report.trials import Trial
+from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.store.records import is_number
 
 
 @attrs.frozen(eq=False)

@@ -13,7 +13,7 @@ import attrs
 from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.records import has_outcomes, is_number, read_outcomes
+from headwise_lab.store.records import has_outcomes, is_number, read_outcomes
 
 _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count": "all", "token_pruning": "none"}
 

@@ -9,7 +9,8 @@ from headwise.budget import Budget
 from headwise.geometry import Geometry
 from headwise.registry import installed
 from headwise.text import StrategyText
-from headwise_lab.studies import (
+from headwise_lab.sweeps.schema import Grid, SweepFile
+from headwise_lab.sweeps.studies import (
     OWN_COUNT,
     REFERENCE,
     UNPRUNED,
@@ -19,7 +20,6 @@ from headwise_lab.studies import (
     head_counts,
     pruning_recipes,
 )
-from headwise_lab.sweeps.schema import Grid, SweepFile
 from headwise_lab.sweeps.values import EVERY
 
 ALL, BASELINE, CONTROL, LAST = "all", "sum", "random", "last_token"

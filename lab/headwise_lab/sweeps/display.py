@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from headwise_lab.sweeps.status import standing
+from headwise_lab.sweeps.tally import headline
 from headwise_lab.sweeps.trials import Trial
-from headwise_lab.tally import headline
 
 SHOWN = 4  # running trials that are named
 

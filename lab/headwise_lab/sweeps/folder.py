@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.places import files_in, is_local, load, send
+from headwise_lab.store.atomic import put
+from headwise_lab.store.locations import files_in, is_local, load, send
 from headwise_lab.sweeps.locks import LOCK, is_held, lock_of, locked, name_of
 from headwise_lab.sweeps.trials import Trial, plain, trial_from
-from headwise_lab.whole_files import put
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwise.errors import DataError
-from headwise_lab.locking import take
-from headwise_lab.manifest import MANIFEST
-from headwise_lab.places import is_local
+from headwise_lab.store.locations import is_local
+from headwise_lab.store.lock import take
+from headwise_lab.store.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part

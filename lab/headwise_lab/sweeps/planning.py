@@ -11,16 +11,16 @@ from headwise.errors import HeadwiseError
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks import benchmark, synthetic
-from headwise_lab.data import questions_of
-from headwise_lab.inputs import Inputs
-from headwise_lab.models_io import Loaded, load_model
-from headwise_lab.studies import Case, recipes
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.benchmarks.questions import questions_of
+from headwise_lab.models.load import Loaded, load_model
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.labels import label
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
+from headwise_lab.sweeps.studies import Case, recipes
 from headwise_lab.sweeps.trials import Terms, Trial, Work
-from headwise_lab.trial import Setting, check, head_of_record, identity
+from headwise_lab.trial.run import Setting, check, head_of_record, identity
 
 __all__ = ["Plan", "inputs_for", "looked_at", "planned", "setting_of", "terms_of", "trials_on"]
 

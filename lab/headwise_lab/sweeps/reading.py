@@ -15,10 +15,10 @@ from cattrs.gen import make_dict_structure_fn
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
 from headwise.reading import local_path, shortened, text_of
-from headwise_lab import data
+from headwise_lab.benchmarks import questions as data
+from headwise_lab.schema.wrong_values import WrongValue, first_problem, keys_of
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
 from headwise_lab.texts import TEXTS
-from headwise_lab.wrong_values import WrongValue, first_problem, keys_of
 
 LARGEST = 2**24  # bytes
 LONGEST = 1000  # letters of a sentence

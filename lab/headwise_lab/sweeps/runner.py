@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_lab.inputs import Inputs
-from headwise_lab.measure import one_thread
-from headwise_lab.models_io import Loaded, LoadedLm, load_model
-from headwise_lab.places import place
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.cost.timing import one_thread
+from headwise_lab.models.load import Loaded, LoadedLm, load_model
+from headwise_lab.store.locations import place
 from headwise_lab.sweeps.planning import inputs_for, setting_of
 from headwise_lab.sweeps.trials import Terms, Trial
-from headwise_lab.trial import run_trial
+from headwise_lab.trial.run import run_trial
 
 L = TypeVar("L", Loaded, LoadedLm)
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import ContractError, DataError
-from headwise_lab.places import is_local
-from headwise_lab.store import Store
+from headwise_lab.store.locations import is_local
+from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Event, Executor, Outcome, Started
 from headwise_lab.sweeps.folder import Progress, write_plan, write_progress
 from headwise_lab.sweeps.plan import Part, Plan, numbered
+from headwise_lab.sweeps.tally import Tally
 from headwise_lab.sweeps.trials import Trial, Work
-from headwise_lab.tally import Tally
 
 OFTEN, SELDOM = 0.5, 10.0
 """Seconds between two notes of what is running, which ``headwise status`` reads: here, and behind a URL, where each

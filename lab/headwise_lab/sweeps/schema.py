@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import attrs
 
 from headwise.recipe import AGGREGATES, POSITIONS
-from headwise_lab.models_io import ATTENTIONS, DTYPES
+from headwise_lab.models.load import ATTENTIONS, DTYPES
+from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.sweeps.values import (
     EVERY,
     at_least,
@@ -23,7 +24,6 @@ from headwise_lab.sweeps.values import (
     single,
     within,
 )
-from headwise_lab.wrong_values import WrongValue
 
 STUDIES = ("a", "b", "methods", "kv")
 """Layouts that the report has: head scorers across, query strategies across, whole methods side by side, or texts."""

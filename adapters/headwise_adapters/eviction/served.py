@@ -1,0 +1,232 @@
+"""What KV eviction asks of a model before anything is computed: which attention it has, and how it turns its keys.
+
+One attention module of each kind is given a few random states, at two sets of positions. What it then hands to its
+attention function says whether caches that evict can answer in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from headwise.errors import ModelError
+from headwise.geometry import Geometry
+from headwise_adapters import patching
+from headwise_adapters.anatomy import Decoder
+from headwise_adapters.attention.rotary import Rotary
+
+UNDERSTOOD = frozenset(
+    ("attention_mask", "dropout",
+     "scaling", "position_ids", "sliding_window", "is_causal", "use_cache", "cache_position", "output_attentions",
+     "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits",
+     "labels", "shift_labels", "num_items_in_batch", "ignore_index")
+)  # fmt: skip
+"""What attention is called with that a cache layer knows already, or that changes nothing."""
+
+_KINDS = ("full_attention", "sliding_attention")
+PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens", "seq_idx", "block_table")
+"""What tells where the texts of a row begin."""
+
+_STEPS = (1, 5, 17, 300)  # how much later the same states stand in the second row
+_TOLERANCE = 0.03  # of a key's length: far above the rounding of 16 bit, far below another rotation
+
+_lock = threading.Lock()
+_known: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
+
+
+def check(decoder: Decoder, geometry: Geometry, rotary: Rotary | None) -> None:
+    """Raise ModelError where a decoder's attention is not what caches that evict compute.
+
+    With ``rotary``, its rotations have to be the model's own. What was found in order is not looked at again.
+    """
+    with _lock:
+        if (rotary is not None) in _known.setdefault(decoder.text, set()):
+            return
+        config = cast(Any, decoder.text).config
+        kinds = getattr(config, "layer_types", None) or [_KINDS[0]] * geometry.layers
+        seen: set[str] = set()
+        for layer in range(geometry.layers):
+            if kinds[layer] not in _KINDS:
+                raise ModelError(
+                    f"layer {layer} of this model is of type {kinds[layer]!r}, which KV eviction does not serve"
+                )
+            if not hasattr(decoder.layer(layer), decoder.attention):
+                raise ModelError(
+                    f"layer {layer} of this model, a {type(decoder.layer(layer)).__name__}, has no {decoder.attention}"
+                    " from which KV entries could be evicted"
+                )
+            module = decoder.attention_of(layer)
+            kind = f"{type(module)} {kinds[layer]} {_settings(module)}"
+            if kind not in seen and not _absent(module):
+                seen.add(kind)
+                _check_layer(decoder, layer, kinds[layer], geometry, rotary)
+        _known[decoder.text].add(rotary is not None)
+
+
+def strange(module: nn.Module, kwargs: dict[str, Any], then: str = "its family is not served") -> None:
+    """Raise ModelError, by name, for what attention is called with and no cache layer knows."""
+    for name, given in kwargs.items():
+        if given is not None and name not in UNDERSTOOD:
+            raise ModelError(
+                f"{type(module).__name__} computes attention with {name}, which caches that evict do not know; {then}"
+            )
+
+
+def causal(text: nn.Module, kwargs: dict[str, Any]) -> None:
+    """Raise ModelError where tokens see those behind them, by an argument of the call or by the config."""
+    given = kwargs.get("is_causal")
+    if (getattr(cast(Any, text).config, "is_causal", None) if given is None else given) is False:
+        raise ModelError(
+            "attention in both directions (is_causal=False) is not served: visual tokens are pruned and KV entries"
+            " evicted where a text is read from left to right"
+        )
+
+
+def covering(mask: Any, tokens: int) -> None:
+    """Raise ModelError where a mask (b, n) does not have a flag for each of the tokens, those in the cache included."""
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != tokens:
+        raise ModelError(
+            f"the attention mask has {mask.shape[1]} columns for {tokens} tokens, those in the cache included; give one"
+            " for each of them"
+        )
+
+
+def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
+    """Raise ModelError for a call of the decoder that lays out its tokens in a way KV eviction does not follow.
+
+    ``counted``: position ids have to count the tokens, because no cache follows or positions are moved.
+    """
+    causal(text, kwargs)
+    implementation = str(cast(Any, text).config._attn_implementation)
+    if implementation.startswith("paged|"):
+        raise ModelError(
+            "continuous batching (generate_batch, paged attention) keeps its own cache, in which nothing is evicted;"
+            " use generate"
+        )
+    for name in PACKED:
+        if kwargs.get(name) is not None:
+            raise ModelError(f"packed texts ({name}) are not served by KV eviction; give each text a row of its own")
+    ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[1] < 2:
+        return
+    steps = ids.diff(dim=1)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        real = mask[:, -ids.shape[1] :].bool()
+        if real.shape[1] == ids.shape[1]:
+            steps = steps[(real[:, 1:] & real[:, :-1]).expand_as(steps)] if len(real) == len(steps) else steps
+    if bool((steps < 1).any()):
+        raise ModelError(
+            "position_ids start again within a row, as in packed texts, which KV eviction does not serve; give each"
+            " text a row of its own"
+        )
+    if counted and bool((steps > 1).any()):
+        raise ModelError(
+            "position_ids leave numbers out, and this strategy moves positions or reads a packed text by them; give"
+            " position_ids that count the tokens, or none"
+        )
+
+
+def _check_layer(decoder: Decoder, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
+    module = decoder.attention_of(layer)
+    name = type(module).__name__
+    if any(type(weight).__name__ == "DTensor" for weight in module.parameters()):
+        raise ModelError(f"the weights of {name} are sharded already; attach first, and then shard the model (FSDP)")
+    (query, key, value), kwargs = _asked(decoder, module, kind)
+    strange(module, kwargs)
+    own = geometry.sliding[layer] if geometry.sliding else None
+    if "sliding_window" in kwargs and kwargs["sliding_window"] != own:
+        raise ModelError(
+            f"{name} of layer {layer} has a window of {kwargs['sliding_window']} tokens, and the model's configuration"
+            f" says {own}; its family is not served"
+        )
+    wanted = (geometry.kv_heads, geometry.head_dim)
+    for states in (key, value):
+        if (states.shape[1], states.shape[3]) != wanted or query.shape[1] != geometry.heads:
+            raise ModelError(
+                f"{name} has keys or values of {states.shape[1]} heads by {states.shape[3]}, and the model's"
+                f" configuration says {wanted[0]} by {wanted[1]}; its family is not served"
+            )
+    if rotary is None:
+        return
+    for states in (query, key):
+        early, late = states.float()
+        moved = rotary.rotate(early, torch.tensor(_STEPS, device=states.device))
+        if bool(((moved - late).norm(dim=-1) > _TOLERANCE * late.norm(dim=-1)).any()):
+            raise ModelError(
+                f"{name} of layer {layer} does not turn queries and keys by their positions as this strategy would have"
+                " to; use a strategy that leaves positions as they are (positions=original, without rerotate)"
+            )
+
+
+def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
+    """Queries, keys and values (2, heads, n, d) of random states at two places, and what else attention is given."""
+    found: list[tuple[Any, ...]] = []
+    mine = object()
+
+    def attend(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not patching.recall(mine):  # another thread's forward
+            return function(*args, **kwargs)
+        states: tuple[Any, ...] = (*args[1:4],)
+        found.append((states, kwargs))
+        query, _, value = states
+        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
+
+    try:
+        with torch.no_grad(), patching.memory(), patching.knowing(mine, True), patching.attending(module, attend):
+            hidden, ids = _states(decoder, module)
+            rotations = _rotations(decoder, hidden, ids, kind)
+            module(hidden_states=hidden, position_embeddings=rotations, attention_mask=None)
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{type(module).__name__} could not be asked about its attention ({type(error).__name__}: {error}); its"
+            " family is not served"
+        ) from error
+    if not found:
+        raise ModelError(
+            f"{type(module).__name__} does not call an attention function of transformers; its family is not served"
+        )
+    if len(found) > 1:
+        raise ModelError(
+            f"{type(module).__name__} computes attention {len(found)} times, and caches that evict answer once; its"
+            " family is not served"
+        )
+    return found[0]
+
+
+def _states(decoder: Decoder, module: nn.Module) -> tuple[Tensor, Tensor]:
+    """The same random hidden states (2, n, hidden) twice, and their positions (2, n)."""
+    text: Any = decoder.text
+    found = next(module.parameters(), None)  # quantised layers have none
+    place = text.device if found is None else found.device
+    place = torch.device("cpu") if place.type == "meta" else place
+    steps = torch.tensor(_STEPS, device=place)
+    ids = torch.stack([torch.arange(len(_STEPS), device=place), torch.arange(len(_STEPS), device=place) + steps])
+    drawn = torch.Generator().manual_seed(0)
+    some = torch.randn(1, len(_STEPS), text.config.hidden_size, generator=drawn, device="cpu", dtype=torch.float32)
+    return some.to(place, text.dtype).expand(2, -1, -1).contiguous(), ids
+
+
+def _rotations(decoder: Decoder, hidden: Tensor, ids: Tensor, kind: str) -> Any:
+    module: Any = cast(Any, decoder.text).rotary_emb
+    rope = getattr(cast(Any, decoder.text).config, "rope_parameters", None)
+    if isinstance(rope, dict) and rope.get("mrope_section"):
+        ids = ids.expand(3, -1, -1)
+    if "layer_type" in inspect.signature(module.forward).parameters and isinstance(rope, dict) and kind in rope:
+        return module(hidden, ids, kind)
+    return module(hidden, ids)
+
+
+def _settings(module: nn.Module) -> list[tuple[str, Any]]:
+    """The plain attributes of a module, by which kinds of layers differ."""
+    plain = {n: v for n, v in vars(module).items() if v is None or isinstance(v, bool | int | float | str)}
+    return sorted((n, repr(v)) for n, v in plain.items() if n != "layer_idx")
+
+
+def _absent(module: nn.Module) -> bool:
+    """Whether the weights are nowhere, so that nothing can be computed at all."""
+    return not hasattr(module, "_hf_hook") and any(p.device.type == "meta" for p in module.parameters())

@@ -1,0 +1,249 @@
+"""Dropping visual tokens between decoder layers: hidden states, positions, masks and cache follow.
+
+Before the first layer of a stage, the survivors are gathered out of the hidden states; merged tokens take their places
+among them. The model's own loop keeps handing every later layer what belongs to the full sequence, so each of them gets
+its positions and mask cut down the same way. Layers behind a stage cache fewer keys than those in front of it; which
+ones they hold is known to the cache itself (pruned_cache), so decoding, further turns and copies of the cache find it
+there.
+
+Pruning happens in a forward that carries image tokens, and in no other: decoding steps and later turns without an
+image are only kept consistent. Outputs have the length the caller put in; dropped positions come out as zeros.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import Any
+
+from torch import Tensor, nn
+
+from headwise.errors import ModelError
+from headwise.pipeline import Pipeline, check_read
+from headwise.plan import PruningPlan, Stage
+from headwise_adapters import patching
+from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.attention.probe import probing
+from headwise_adapters.attention.projections import unrotated
+from headwise_adapters.cache.masks import flagged
+from headwise_adapters.cache.pruned_cache import PrunedCache, check_whole, expect
+from headwise_adapters.eviction import served
+from headwise_adapters.eviction.ruling import Block, forward_of, ruling
+from headwise_adapters.pruning.choices import Decision, generating, generation_of
+from headwise_adapters.pruning.evidence import Instruments, Scene, StageEvidence
+from headwise_adapters.pruning.forward import Forward
+from headwise_adapters.pruning.groups import groups
+from headwise_adapters.pruning.outcomes import Outcomes
+from headwise_adapters.pruning.restoring import restore
+from headwise_adapters.pruning.watching import Watcher, watching
+
+_Kwargs = dict[str, Any]
+
+
+def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+    """What prunes ``anatomy``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
+    flagged(anatomy.text)
+    looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
+    watcher = patches.enter_context(watching(anatomy, tower=looks))
+    instruments = {stage.layer: _instruments(anatomy, stage, looks, patches) for stage in plan.stages}
+    dropper = Dropper(anatomy, pipeline, plan, instruments, watcher)
+    for module, wrapper in dropper.wrappers():
+        patches.enter_context(patching.around(module, wrapper))
+    if hasattr(anatomy.head, "generate"):
+        patches.enter_context(patching.method(anatomy.head, "generate", partial(generating, anatomy.text)))
+        patches.enter_context(patching.method(anatomy.head, "prepare_inputs_for_generation", dropper.preparing))
+    return dropper
+
+
+def _instruments(anatomy: Anatomy, stage: Stage, looks: bool, stack: ExitStack) -> Instruments:
+    """What the stage's evidence needs to have running before the stage comes."""
+    reads = set(stage.reads)
+    in_front = reads & {"attention", "unbiased", "keys", "unrotated"}
+    if in_front and stage.layer == 0:
+        raise ModelError(
+            f"a stage before layer 0 reads {', '.join(sorted(in_front))} of the layer in front of it, and there is none"
+        )
+    module = anatomy.attention_of(stage.layer - 1) if in_front else None
+    probed = module is not None and bool(reads & {"attention", "unbiased", "keys"})
+    return Instruments(
+        probe=stack.enter_context(probing(module)) if module is not None and probed else None,
+        unrotated=stack.enter_context(unrotated(module)) if module is not None and "unrotated" in reads else None,
+        looks=looks,
+    )
+
+
+class Dropper:
+    """The wrappers of one attachment; the forward they are in is in their memory."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        pipeline: Pipeline,
+        plan: PruningPlan,
+        instruments: dict[int, Instruments],
+        watcher: Watcher,
+    ) -> None:
+        self._anatomy, self._pipeline, self._plan = anatomy, pipeline, plan
+        self._instruments, self._watcher = instruments, watcher
+        self._whole_prompts = [stage for stage in plan.stages if not stage.per_image]
+        self._by_picture = [stage for stage in plan.stages if stage.per_image]  # whose sizes are known with features
+        self._signature = inspect.signature(anatomy.outer.forward)
+        self._asked = inspect.signature(anatomy.head.forward)
+        self._compact = pipeline.recipe.positions == "compact"
+        self._asking = object()  # in a forward's memory: what the model was called with
+
+    def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
+        """What is to be wrapped around which module."""
+        yield self._anatomy.head, self._head
+        yield self._anatomy.outer, self._outer
+        yield self._anatomy.text, self._text
+        stages = {stage.layer: stage for stage in self._plan.stages}
+        for layer in range(self._plan.stages[0].layer, len(self._anatomy.layers)):
+            yield self._anatomy.layer(layer), partial(self._layer, layer, stages.get(layer))
+
+    def preparing(self, original: patching.Call) -> patching.Call:
+        """``prepare_inputs_for_generation``, which refuses steps that would each choose for themselves."""
+
+        @wraps(original)  # transformers reads signatures
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
+            if pictures and kwargs.get("use_cache") is False and generation_of(self._anatomy.text) is None:
+                block = ruling(self._anatomy.text)
+                if block is not None and block.dropper is self:
+                    raise ModelError(
+                        "text is generated without a cache (use_cache=False) by a generate that is not the attached"
+                        " model's, so that each step would choose other visual tokens; call model.generate inside the"
+                        " `with` block, or use a cache"
+                    )
+            return original(*args, **kwargs)
+
+        return prepare
+
+    @property
+    def _forward(self) -> Forward | None:
+        """The forward that this thread is in, where this recipe rules it."""
+        forward: Forward | None = patching.recall(self)
+        return forward
+
+    def _head(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        with forward_of(self._anatomy.text, self._asking) as block:
+            if block is not None and block.dropper is self:
+                given = self._asked.bind_partial(*args, **kwargs).arguments
+                patching.remember(self._asking, {**given, **given.get("kwargs", {})})
+            return call(*args, **kwargs)
+
+    def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        with forward_of(self._anatomy.text, self) as block:
+            self._begin(block, self._signature.bind_partial(*args, **kwargs).arguments)
+            return call(*args, **kwargs)
+
+    def _begin(self, block: Block | None, given: _Kwargs) -> None:
+        """Remember the forward that begins with the arguments ``given``, where this recipe rules it."""
+        if block is None or block.dropper is not self:
+            return
+        own = patching.remembered() or {}
+        asked = own.pop(self._asking, None) or {}
+        given = {**asked, **given, **given.get("kwargs", {})}
+        if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
+            self._check(given)
+            own[self] = forward = Forward.begin(self._anatomy, self._watcher, given)
+            self._check_read(forward, self._whole_prompts)
+            _has_pictures(forward, given)
+
+    def _check(self, given: _Kwargs) -> None:
+        """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
+        cache, ids = given.get("past_key_values"), given.get("input_ids")
+        check_whole(cache, len(self._anatomy.layers))
+        if isinstance(cache, PrunedCache):
+            rows = len(given["inputs_embeds"] if ids is None else ids)
+            cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer, rows)
+            expect(cache)
+
+    def _check_read(self, forward: Forward, stages: list[Stage]) -> None:
+        """Refuse stages that would have to drop what the caller reads; nothing that is read leaves before them."""
+        for stage in stages if forward.reads_images else ():
+            for group, keep in groups(forward, stage, self._plan.geometry):
+                check_read(forward.read(group.rows, group.columns), keep, stage.layer)
+
+    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        if self in (patching.remembered() or {}):
+            return self._language(call, args, kwargs)
+        with forward_of(self._anatomy.text, self) as block:  # the language model is called by itself
+            self._begin(block, inspect.signature(self._anatomy.text.forward).bind_partial(*args, **kwargs).arguments)
+            return self._language(call, args, kwargs)
+
+    def _language(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+        forward = self._forward
+        if forward is None:
+            return call(*args, **kwargs)
+        served.causal(self._anatomy.text, kwargs)
+        if self._pipeline.reads_embeddings and forward.has_images:
+            forward.embeddings = kwargs.get("inputs_embeds")
+        self._check_read(forward, self._by_picture)
+        asked = kwargs.get("return_dict", getattr(self._anatomy.text.config, "return_dict", True))
+        output = call(*args, **{**kwargs, "return_dict": True})
+        restore(forward, output, len(self._anatomy.layers))
+        return output.to_tuple() if asked is False else output
+
+    def _layer(
+        self, layer: int, stage: Stage | None, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs
+    ) -> Any:
+        forward = self._forward
+        if forward is None:
+            return call(*args, **kwargs)
+        cache = kwargs.get(self._anatomy.cache)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if stage is not None and forward.has_images:
+            if layer == 0:
+                forward.entering = hidden
+            hidden = self._drop(forward, stage, hidden, kwargs)
+        view = forward.view(layer, cache, kwargs, self._compact, hidden)
+        if view is None:
+            return call(*args, **kwargs)
+        if args:
+            return call(hidden, *args[1:], **{**kwargs, **view})
+        return call(**{**kwargs, **view, "hidden_states": hidden})
+
+    def _drop(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Tensor:
+        """Decide, merge and gather; returns the hidden states of the tokens that stay."""
+        forward.check(stage.layer, hidden)
+        if stage.layer not in forward.decided:
+            forward.decided[stage.layer] = self._decide(forward, stage, hidden, kwargs)
+        decision = forward.decided[stage.layer]
+        if not decision.survivors:
+            return hidden
+        hidden = decision.merged(hidden)
+        index = forward.drop(decision.survivors).to(hidden.device)
+        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Decision:
+        """Ask the strategies, and tell observers what they said."""
+        scene = Scene(
+            anatomy=self._anatomy,
+            pipeline=self._pipeline,
+            stage=stage,
+            forward=forward,
+            instruments=self._instruments[stage.layer],
+            hidden=hidden,
+            kwargs=kwargs,
+            share=self._plan.share,
+        )
+        outcomes = Outcomes(forward, stage)
+        for group, keep in groups(forward, stage, self._plan.geometry):
+            evidence = StageEvidence(scene, group, keep)
+            outcomes.add(group, evidence, self._pipeline.select(stage, evidence, evidence.read))
+        for selection in outcomes.selections():
+            self._pipeline.observe(selection)
+        return outcomes.decision()
+
+
+def _has_pictures(forward: Forward, given: _Kwargs) -> None:
+    """Refuse a forward that brings videos alone: nothing would be pruned, and nobody would be told."""
+    made = given.get("mm_encoder_outputs") or {}
+    if not forward.has_images and (given.get("pixel_values_videos") is not None or made.get("video") is not None):
+        raise ModelError(
+            "these prompts have videos and no picture, and tokens of videos are not pruned; give pictures, or leave"
+            " token_pruning out"
+        )

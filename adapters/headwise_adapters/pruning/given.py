@@ -1,0 +1,115 @@
+"""What a forward that drops visual tokens is given: which tokens are real, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from headwise.errors import ModelError
+from headwise_adapters.eviction.served import PACKED, covering
+
+_BLOCK = 4096  # rows of the embedding table that are looked at together
+_UNSEEN = -1e3  # of a mask to be added: what softmax makes of it is 0 in every data type
+_ROWS = "give each text a row of its own"
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def real_tokens(given: dict[str, Any], image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Bool (b, n): the tokens of this forward that are no padding; ``image`` bool (b, n) are visual.
+
+    Flags (b, k) say so. A mask with four axes has to be asked only where visual tokens are dropped.
+    """
+    mask = given.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        cache = given.get("past_key_values")
+        covering(mask, image.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
+        real: npt.NDArray[np.bool_] = mask[:, -image.shape[1] :].bool().cpu().numpy()
+        return real
+    if mask is None or not image.any():
+        return np.ones_like(image)
+    if not isinstance(mask, Tensor):
+        raise ModelError(f"an attention mask as a {type(mask).__name__} does not tell padding; give flags (b, n)")
+    return _shown(mask, image)
+
+
+def _shown(mask: Tensor, image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The tokens (b, n) that a mask (b|1, h|1, n, k) shows to the last of each row, where they are all but padding.
+
+    That is so where padding comes first, nobody sees it, and everybody else sees all that is in front. Padding itself
+    may see everything, for no query can do without a key.
+    """
+    (batch, length), seen = image.shape, mask if mask.dtype == torch.bool else mask > _UNSEEN
+    if mask.ndim != 4 or mask.shape[2] != length:
+        raise ModelError(f"an attention mask {tuple(mask.shape)} is not one of {length} tokens; give flags (b, n)")
+    own = seen.any(dim=1)[..., -length:].expand(batch, -1, -1).cpu().numpy()
+    real = own[:, -1]
+    padding = ~real
+    shows = own & ~np.eye(length, dtype=bool) & ~(own.all(axis=-1) & padding)[:, :, None] & padding[:, None, :]
+    hides = ~own & np.tri(length, dtype=bool) & real[:, :, None] & real[:, None, :]
+    if shows.any() or hides.any() or (real[:, :-1] & padding[:, 1:]).any() or (image & padding).any():
+        raise ModelError(
+            "an attention mask with 4 axes is followed where visual tokens are dropped if each token sees the whole row"
+            " in front of it, but for padding on the left; give flags (b, n), and each text a row of its own"
+        )
+    return real
+
+
+def check_layout(given: dict[str, Any], real: npt.NDArray[np.bool_]) -> None:
+    """Raise ModelError for several texts in a row: whose images they are, and who is asked, could not be told.
+
+    Position ids with several axes count the text along the first of four, and along none of three: then the stock
+    model takes a row for one text.
+    """
+    for name in PACKED:
+        if given.get(name) is not None:
+            raise ModelError(f"packed texts ({name}) are not served where visual tokens are dropped; {_ROWS}")
+    ids = given.get("position_ids")
+    if not isinstance(ids, Tensor):
+        return
+    if ids.ndim == 3 and ids.shape[0] == 4:
+        ids = ids[0]
+    if ids.ndim == 2 and bool(((ids.cpu().diff(dim=1) < 1).numpy() & real[:, 1:] & real[:, :-1]).any()):
+        raise ModelError(
+            f"position_ids start again within a row, as in packed texts, where visual tokens are dropped; {_ROWS}"
+        )
+
+
+def check_embeddings(text: nn.Module, states: Tensor, real: npt.NDArray[np.bool_]) -> None:
+    """Raise ModelError unless the real ones of embeddings (b, n, d) are all words of the language model.
+
+    Others may be of images that somebody merged beforehand. Those would be run as text, none of them dropped.
+    """
+    states = states.detach()[torch.from_numpy(real).to(states.device)]
+    begins, wanted = _beginning(states), _hash(states)
+    found = torch.zeros_like(wanted, dtype=torch.bool)
+    embed, words = cast(Any, text).get_input_embeddings(), cast(Any, text).config.vocab_size
+    with torch.no_grad():
+        for first in range(0, words, _BLOCK):
+            if bool(found.all()):
+                return
+            ids = torch.arange(first, min(first + _BLOCK, words), device=states.device)
+            rows = embed(ids).to(states)
+            alike = torch.isin(_beginning(rows), begins)  # few are, and adding up takes long
+            found |= torch.isin(wanted, _hash(rows[alike]))
+    if not bool(found.all()):
+        raise ModelError(
+            "inputs_embeds hold vectors that are no rows of the embedding table, as where images are merged already,"
+            " and visual tokens could not be found among them to be dropped; give input_ids, or embeddings of"
+            " placeholders, together with pixel_values"
+        )
+
+
+def _beginning(states: Tensor) -> Tensor:
+    """The first 8 bytes of each of (n, d), as int64 (n,)."""
+    return states[:, : 8 // states.element_size()].contiguous().view(torch.int64)[:, 0]
+
+
+def _hash(states: Tensor) -> Tensor:
+    """A number int64 (n,) for the bits of each of (n, d); other bits give another number, but for one case in 2**64."""
+    drawn = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, states.shape[-1:], generator=drawn, device="cpu") * 2 + 1
+    return (states.contiguous().view(_INTEGERS[states.element_size()]).long() * factors.to(states.device)).sum(dim=-1)

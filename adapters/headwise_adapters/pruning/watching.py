@@ -1,0 +1,104 @@
+"""What a model makes of its pictures, overheard: the calls of ``get_image_features`` and the tower's inner layers.
+
+`generate` makes the features before the first forward and hands on nothing else, so what tells images apart, and what
+the vision tower thought of them, has to be caught when the features are made. It belongs to the thread or task that
+made them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, cast
+from weakref import WeakSet
+
+import attrs
+
+from headwise.errors import ModelError
+from headwise_adapters import patching
+from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.pruning.choices import alike
+from headwise_adapters.vision.images import Look, Seen
+
+
+@attrs.define(eq=False)
+class Call:
+    """One call of ``get_image_features``: its bound arguments, the output that the forward will be handed, and what
+    the tower did in it where that is wanted (``seen``)."""
+
+    arguments: dict[str, Any]
+    output: Any
+    seen: Seen | None
+
+
+_last: ContextVar[Mapping[Watcher, Call]] = ContextVar("headwise_last_call", default=MappingProxyType({}))
+
+
+class Watcher:
+    """Remembers the last call of every thread or task.
+
+    Until the next call: without a cache, `generate` hands the same features to every forward.
+    """
+
+    def __init__(self, look: Look | None, config: Any) -> None:
+        self._look, self._config = look, config
+        self._calls: WeakSet[Call] = WeakSet()
+        self._open = True
+
+    def watched(self, original: patching.Call) -> patching.Call:
+        """``get_image_features``, overheard."""
+        signature = inspect.signature(original)
+
+        @wraps(original)  # transformers reads signatures
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            if self._look is not None:
+                _as_configured(signature.bind_partial(*args, **kwargs).arguments, self._config)
+            with nullcontext() if self._look is None else self._look() as seen:
+                output = original(*args, **kwargs)
+            bound = signature.bind_partial(*args, **kwargs).arguments
+            call = Call({**bound, **bound.pop("kwargs", {})}, output, seen)
+            self._calls.add(call)
+            _last.set({watcher: found for watcher, found in _last.get().items() if watcher._open} | {self: call})
+            return output
+
+        return watch
+
+    def call_for(self, features_given: Any) -> Call | None:
+        """The call that made a forward's image features; None where they were made out of sight."""
+        last = _last.get().get(self)
+        # A forward may be handed a copy: accelerate moves arguments to where it begins.
+        if features_given is not None and (last is None or not alike(last.output, features_given)):
+            return None
+        return last
+
+    def forget(self) -> None:
+        """Let go of pixels and features, in every thread."""
+        self._open = False
+        for call in list(self._calls):
+            call.arguments, call.output, call.seen = {}, None, None
+
+
+def _as_configured(given: Mapping[str, Any], config: Any) -> None:
+    """Refuse a call that takes other features than those of the layer that is looked at, which the config names."""
+    for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+        wanted, usual = given.get(name), getattr(config, name, None)
+        if wanted is not None and wanted != usual:
+            raise ModelError(
+                f"this call gives {name}={wanted}, and the strategy looks at the vision tower where the config says"
+                f" ({usual}); set it in the config before attaching"
+            )
+
+
+@contextmanager
+def watching(anatomy: Anatomy, *, tower: bool) -> Iterator[Watcher]:
+    """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
+    with ExitStack() as stack:
+        looks = stack.enter_context(anatomy.tower.watched()) if tower else None
+        watcher = Watcher(looks, cast(Any, anatomy.outer).config)
+        stack.callback(watcher.forget)
+        stack.enter_context(patching.method(anatomy.outer, "get_image_features", watcher.watched))
+        yield watcher

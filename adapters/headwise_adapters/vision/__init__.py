@@ -1,0 +1,1 @@
+"""Vision towers watched, and how pictures become visual tokens."""

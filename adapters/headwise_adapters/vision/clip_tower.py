@@ -1,0 +1,91 @@
+"""Looking at a CLIP-like vision tower while it works: features, saliency and keys of the layer the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headwise.errors import ModelError
+from headwise_adapters import patching
+from headwise_adapters.attention.probe import Call, probing
+from headwise_adapters.vision.images import Look
+
+
+class ClipSeen:
+    """What one CLIP-like layer computed in the tower's last call (:class:`headwise_adapters.vision.images.Seen`)."""
+
+    def __init__(self, has_cls: bool, first: int) -> None:
+        self.states: Tensor | None = None
+        self.call: Call | None = None
+        self._has_cls, self._first = has_cls, first
+
+    def features(self) -> list[Tensor]:
+        """(n, c) per picture."""
+        return list(_had(self.states)[:, self._first :].unbind(0))
+
+    def saliency(self) -> list[Tensor]:
+        """float32 (n,) per picture: the CLS row, or the mean of all rows, averaged over heads."""
+        states = _had(self.states)
+        pictures = torch.arange(len(states), device=states.device)
+        columns = torch.arange(self._first, states.shape[1], device=states.device).expand(len(states), -1)
+        if self._has_cls:
+            cls = torch.zeros_like(columns[:, :1])
+            return list(_had(self.call).rows(pictures, cls, columns).mean(dim=(1, 2)).unbind(0))
+        call = _had(self.call)  # one picture at a time: all rows are needed, and those of a batch may not fit
+        return [
+            call.rows(pictures[i : i + 1], columns[i : i + 1], columns[i : i + 1])[0].mean(dim=(0, 1))
+            for i in range(len(states))
+        ]
+
+    def keys(self) -> list[Tensor]:
+        """(n, head_dim) per picture, averaged over heads."""
+        return list(_had(self.call).keys()[:, :, self._first :].mean(dim=1).unbind(0))
+
+
+def _had(found: Any) -> Any:
+    if found is None:
+        raise ModelError(
+            "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
+            " let the model see pixel_values, inside the `with` block"
+        )
+    return found
+
+
+class ClipTower:
+    """A tower whose encoder layers have a ``self_attn``: CLIP, SigLIP and their relatives.
+
+    ``feature_layer`` as in a LLaVA config: an index into the hidden states, 0 being the embeddings; of several, the
+    last is looked at. ``keeps_cls``: the CLS token becomes a visual token like the patches.
+    """
+
+    def __init__(self, tower: nn.Module, feature_layer: int | list[int], *, keeps_cls: bool = False) -> None:
+        layers = next((part for name, part in tower.named_modules() if name.endswith("encoder.layers")), None)
+        wanted = feature_layer if isinstance(feature_layer, int) else feature_layer[-1]
+        self._layer: Any = None
+        if isinstance(layers, nn.ModuleList):
+            number = (wanted if wanted >= 0 else len(layers) + 1 + wanted) - 1
+            self._layer = layers[number] if 0 <= number < len(layers) else None
+        self._has_cls = any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
+        self._first = int(self._has_cls and not keeps_cls)
+        self._name = type(tower).__name__
+
+    @contextmanager
+    def watched(self) -> Iterator[Look]:
+        """Remember what the layer computes; its attention implementation stays, and nothing is left behind."""
+        if self._layer is None:
+            raise ModelError(f"{self._name} has no encoder layer with attention that headwise could look at")
+        with probing(self._layer.self_attn, causal=False) as probe:
+
+            def watch(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                output = call(*args, **kwargs)
+                seen: ClipSeen | None = patching.recall(self)
+                if seen is not None:
+                    seen.states, seen.call = (output if isinstance(output, Tensor) else output[0]), probe.call
+                return output
+
+            with patching.around(self._layer, watch):
+                yield lambda: patching.knowing(self, ClipSeen(self._has_cls, self._first))

@@ -1,0 +1,209 @@
+"""A benchmark's questions as a model sees them: batches of tensors, and what is known about them beforehand.
+
+None of it depends on a recipe, so the trials of a study share one :class:`Inputs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwise.attachment import adapter_for
+from headwise.errors import DataError
+from headwise_adapters.pruning.prefix import Prefix
+from headwise_lab.benchmarks import Benchmark, Question
+from headwise_lab.benchmarks.pictures import size_of
+from headwise_lab.benchmarks.prompting import check_questions, encode
+from headwise_lab.metrics.overlap import Box, Mask, token_mask
+from headwise_lab.models.load import DTYPES, Loaded
+
+SAMPLE = 64
+"""Questions whose image features are held, to tell how diverse the kept tokens are."""
+
+ROOM = 2**30  # bytes of tensors that are held for the next trial; beyond them they are computed again
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """Consecutive questions: the number of the first, tensors on the CPU, visual and other tokens of each row."""
+
+    first: int
+    tensors: Any
+    visual: tuple[int, ...]
+    text: tuple[int, ...]
+
+    def on(self, loaded: Loaded) -> Any:
+        """The tensors where the model is and in its dtype."""
+        return placed(self.tensors, loaded)
+
+
+def placed(tensors: Any, loaded: Loaded) -> Any:
+    """Tensors of a processor where the model is and in its dtype."""
+    return tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+
+
+class Inputs:
+    """Questions of a benchmark, ready for one model."""
+
+    def __init__(self, loaded: Loaded, benchmark: Benchmark, questions: Sequence[Question], batch: int) -> None:
+        self.loaded, self.benchmark, self.questions, self.batch = loaded, benchmark, tuple(questions), batch
+        self._batches: dict[int, Batch] = {}
+        self._room = ROOM
+        self._checked = False
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """What the model computes for these questions whatever the recipe; keys are the first questions of batches."""
+        adapter: Any = adapter_for(self.loaded.model)
+        return Prefix(self.loaded.model, adapter.decoder)
+
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256 over everything that is asked and shown, shortened to 16 hexadecimal digits."""
+        found = hashlib.sha256()
+        for question in self.questions:
+            told = attrs.asdict(question) | {"image": question.image.name}
+            found.update(json.dumps(told, sort_keys=True).encode())
+        for path in sorted({question.image for question in self.questions}):
+            found.update(path.name.encode() + _content(path))
+        return found.hexdigest()[:16]
+
+    def check(self) -> None:
+        """Look at every question and picture before the first is asked, once.
+
+        Raises DataError, which names question and picture, for what could not be shown or told to the model.
+        """
+        if not self._checked:
+            check_questions(self.loaded.processor, self.questions)
+            self._checked = True
+
+    def starts(self) -> range:
+        """The numbers of the first questions of all batches."""
+        return range(0, len(self), self.batch)
+
+    def batches(self) -> Iterator[Batch]:
+        """Every question once, in order."""
+        return map(self.batch_of, self.starts())
+
+    def batch_of(self, first: int) -> Batch:
+        """The batch that begins with a question."""
+        return self._batches.get(first) or self._made(first)
+
+    def _made(self, first: int) -> Batch:
+        loaded, questions = self.loaded, self.questions[first : first + self.batch]
+        tensors = encode(loaded.processor, questions)
+        images = tensors["input_ids"] == loaded.model.config.image_token_id
+        visual = tuple(images.sum(dim=1).tolist())
+        valid = tensors["attention_mask"].sum(dim=1).tolist()
+        text = tuple(length - count for length, count in zip(valid, visual, strict=True))
+        batch = Batch(first, tensors, visual, text)
+        size = sum(value.nbytes for value in tensors.values())
+        if size <= self._room:
+            self._batches[first], self._room = batch, self._room - size
+        return batch
+
+    @cached_property
+    def truths(self) -> list[Mask | None]:
+        """Per question the visual tokens its boxes lie on; None without boxes, or where tokens cannot be placed."""
+        side, tokens = self._crop_side(), self.loaded.geometry.visual_tokens
+        return [self._truth(question, side, tokens) for question in self.questions]
+
+    def _crop_side(self) -> int | None:
+        """Pixels per side of what the vision tower sees; None for a processor that does not crop as CLIP's does.
+
+        CLIP's makes the shortest side as long as the square that it cuts out. One that cuts a picture into crops
+        (LLaVA-NeXT) shows several squares.
+        """
+        images = self.loaded.processor.image_processor
+        if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
+            return None
+        sides = {images.size.get("shortest_edge"), images.crop_size["height"], images.crop_size["width"]}
+        if len(sides) > 1 or getattr(images, "image_grid_pinpoints", None):
+            return None
+        return int(images.crop_size["height"])
+
+    @property
+    def pictures(self) -> str | None:
+        """How a picture becomes the square that is seen: ``padded``, ``cropped``; None where tokens have no place."""
+        if self._crop_side() is None:
+            return None
+        images = self.loaded.processor.image_processor
+        padded = hasattr(images, "pad_to_square") and getattr(images, "do_pad", False)
+        return "padded" if padded else "cropped"
+
+    def _truth(self, question: Question, side: int | None, tokens: int) -> Mask | None:
+        if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
+            return None
+        size = size_of(question.image)
+        if self.pictures == "padded":
+            return token_mask(*squared(question.boxes, size), tokens, side)
+        return token_mask(question.boxes, size, tokens, side)
+
+    @cached_property
+    def features(self) -> list[Tensor]:
+        """Projected image features of the first questions, SAMPLE at most: float32 (v, d) each, of length 1."""
+        found: list[Tensor] = []
+        for batch in self.batches():
+            if batch.first >= SAMPLE:
+                break
+            with self.prefix.remembered(batch.first):
+                found += image_features(self.loaded, batch)
+        return found[:SAMPLE]
+
+
+def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tuple[int, int]]:
+    """Boxes of a picture, and its size, once borders have made it square; an odd border's larger part comes last."""
+    width, height = size
+    side = max(size)
+    right, down = (side - width) // 2, (side - height) // 2
+    return [(x0 + right, y0 + down, x1 + right, y1 + down) for x0, y0, x1, y1 in boxes], (side, side)
+
+
+@torch.inference_mode()
+def image_features(loaded: Loaded, batch: Batch) -> list[Tensor]:
+    """What each row's visual tokens enter the language model as, scaled to length 1: float32 (v, d) on the CPU.
+
+    The model is asked with all that it wants to know about pictures, such as their sizes, and ``v`` is each row's own.
+    Raises DataError where what comes back does not fill the rows in order.
+    """
+    tensors, wanted = batch.on(loaded), inspect.signature(loaded.model.get_image_features).parameters
+    features = loaded.model.get_image_features(**{name: tensors[name] for name in tensors if name in wanted})
+    features = getattr(features, "pooler_output", features)
+    tokens = torch.cat([row.reshape(-1, row.shape[-1]) for row in features]).float().cpu()
+    if len(tokens) != sum(batch.visual):
+        raise DataError(f"the model has {len(tokens)} image features for {sum(batch.visual)} visual tokens")
+    return list(torch.split(torch.nn.functional.normalize(tokens, dim=-1), list(batch.visual)))
+
+
+def diversity(features: Sequence[Tensor], kept: Sequence[Sequence[int]]) -> float | None:
+    """1 - mean pairwise cosine of each row's kept tokens, averaged over rows; None where no row keeps two.
+
+    Of k unit vectors with sum s, the mean over pairs is (|s|^2 - k) / (k (k - 1)).
+    """
+    values = []
+    for row, tokens in zip(features, kept, strict=False):
+        count = len(tokens)
+        if count > 1:
+            total = float(row[list(tokens)].sum(dim=0).square().sum())
+            values.append(1 - (total - count) / (count * (count - 1)))
+    return float(np.mean(values)) if values else None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the picture {path} cannot be read: {error.strerror}") from error

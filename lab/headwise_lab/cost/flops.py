@@ -1,0 +1,122 @@
+"""What a prefill computes and stores, counted while it runs, to stand beside what :mod:`headwise.budget` plans.
+
+torch's FlopCounterMode counts matrix products, convolutions and attention, two for every multiply-add; everything here
+is in multiply-adds, as planned figures are. Attention counts all pairs of tokens, as there, causal or not. Norms,
+activations, sorting and the like are counted by neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import attrs
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from headwise.attachment import Attachment, adapter_for, attach
+from headwise.recipe import Recipe
+from headwise_adapters.cache.ragged_cache import kv_bytes
+from headwise_lab.benchmarks.inputs import Inputs
+from headwise_lab.cost.selection import each_choice
+from headwise_lab.cost.timing import prefill
+
+Attached = Callable[[], AbstractContextManager[Attachment]]
+
+
+@attrs.frozen(kw_only=True)
+class Counted:
+    """One prefill of a batch, per row of it, padding included.
+
+    ``flops``: multiply-adds of everything from the pixels to the logits of the last token. Two parts of it: ``layers``,
+    the decoder layers, which planned figures are about, and ``selection``, choosing tokens and KV entries with all that
+    is computed for it. ``kv_bytes``: the storages behind the cache afterwards, each counted once.
+    """
+
+    flops: int
+    layers: int
+    selection: int
+    kv_bytes: int
+
+
+@torch.inference_mode()
+def counted_prefill(inputs: Inputs, attached: Attached) -> Counted:
+    """One prefill of the first batch, counted, with what ``attached`` puts on the model."""
+    loaded, batch = inputs.loaded, next(inputs.batches())
+    rows = len(batch.visual)
+    with attached() as attachment, _counting(loaded.model, attachment) as counter:
+        out = prefill(loaded.model, batch.on(loaded))
+    return Counted(
+        flops=round(counter.so_far / rows),
+        layers=round(counter.layers / rows),
+        selection=round(counter.selection / rows),
+        kv_bytes=round(kv_bytes(out.past_key_values) / rows),
+    )
+
+
+_unpruned: WeakKeyDictionary[Inputs, Counted] = WeakKeyDictionary()
+
+
+def unpruned_prefill(inputs: Inputs) -> Counted:
+    """The same without any recipe, counted once for all trials that share ``inputs``."""
+    if inputs not in _unpruned:
+        _unpruned[inputs] = counted_prefill(inputs, lambda: attach(inputs.loaded.model, Recipe.of()))
+    return _unpruned[inputs]
+
+
+class _Counter:
+    """Multiply-adds so far, and the parts of them that fall to decoder layers and to choices."""
+
+    def __init__(self) -> None:
+        self.mode = FlopCounterMode(display=False, custom_mapping=_MISSING)
+        self.layers = self.selection = 0
+        self._entered = 0
+
+    @property
+    def so_far(self) -> int:
+        return self.mode.get_total_flops() // 2
+
+    def enter(self, *_: Any) -> None:
+        """A decoder layer begins."""
+        self._entered = self.so_far - self.selection
+
+    def leave(self, *_: Any) -> None:
+        """It ends; KV entries chosen in it are no part of it."""
+        self.layers += self.so_far - self.selection - self._entered
+
+    @contextmanager
+    def choice(self) -> Iterator[None]:
+        """Something is chosen inside."""
+        before = self.so_far
+        yield
+        self.selection += self.so_far - before
+
+
+@contextmanager
+def _counting(model: Any, attachment: Attachment) -> Iterator[_Counter]:
+    """Count inside. Hooks on a layer run in order, so what a recipe's do in front of it is no part of the layer."""
+    counter, adapter = _Counter(), _adapter(model)
+    with ExitStack() as stack:
+        for layer in adapter.decoder.layers:
+            stack.callback(layer.register_forward_pre_hook(counter.enter).remove)
+            stack.callback(layer.register_forward_hook(counter.leave).remove)
+        stack.enter_context(each_choice(attachment.pipeline, counter.choice))
+        stack.enter_context(counter.mode)
+        yield counter
+
+
+def _adapter(model: Any) -> Any:
+    """The adapter, of which the decoder is wanted, that the protocol of all adapters does not name."""
+    return adapter_for(model)
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Attention of queries (b, h, q, d) over keys and values (b, h_kv, n, d), two for every multiply-add."""
+    batch, heads, queries, width = query
+    return int(2 * batch * heads * queries * key[2] * (width + value[3]))
+
+
+_MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""The attention kernel that FlopCounterMode does not know."""

@@ -1,0 +1,1 @@
+"""The models that ship: how they were trained and what they can do."""

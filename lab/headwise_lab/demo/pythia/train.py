@@ -1,0 +1,254 @@
+"""Train demo-pythia: ``python -m headwise_lab.demo.pythia.train --text DIR --out DIR [--resume]``.
+
+A run is a pure function of the texts, the plan and the seed: interrupted and resumed, it takes the very same steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headwise_lab.demo.muon import Muon
+from headwise_lab.demo.pythia.model import Shape, build
+from headwise_lab.demo.pythia.tokenizer import BOS_ID, for_transformers, learn_tokenizer
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG_EVERY, SAVE_EVERY = 15.0, 60.0  # seconds
+SMOOTHING = 0.98  # of the logged average, per step
+ADAM_SHARE = 0.6  # AdamW's learning rate as a share of Muon's
+
+
+@attrs.frozen
+class Plan:
+    """What is trained, for how long, and how fast."""
+
+    shape: Shape = attrs.field(factory=Shape)
+    steps: int = 2_300
+    batch: int = 4  # windows per step
+    lr: float = 0.008  # Muon's, at its peak; it then falls linearly to zero
+    warmup: int = 100  # steps
+    weight_decay: float = 0.05
+
+
+PLAN = Plan()
+
+
+class Windows:
+    """The texts as one row of tokens, cut into windows that every epoch shifts and shuffles anew."""
+
+    def __init__(self, tokens: Tensor, length: int, seed: int) -> None:
+        self.tokens, self.length, self.seed = tokens, length, seed
+        self.per_epoch = len(tokens) // length - 1
+        if self.per_epoch < 1:
+            raise ValueError(f"the texts hold {len(tokens)} tokens, less than two windows of {length}")
+        self.epoch = -1
+
+    def window(self, index: int) -> Tensor:
+        """The window of that number in the whole run, (length,)."""
+        epoch, number = divmod(index, self.per_epoch)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+            self.shift = int(torch.randint(self.length, (), generator=generator))
+            self.order = torch.randperm(self.per_epoch, generator=generator)
+            self.epoch = epoch
+        start = self.shift + int(self.order[number]) * self.length
+        return self.tokens[start : start + self.length]
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """The windows of one step, (size, length)."""
+        return torch.stack([self.window(step * size + i) for i in range(size)])
+
+
+class Run:
+    """A training run: model, optimizers, and how far it has come."""
+
+    def __init__(self, plan: Plan, tokens: Tensor, *, seed: int) -> None:
+        self.plan = plan
+        self.windows = Windows(tokens, plan.shape.context, seed)
+        self.model = build(plan.shape, seed)
+        self.step = 0
+        self.seconds = 0.0
+        self.average: float | None = None
+        self.make_optimizers()
+
+    @property
+    def done(self) -> bool:
+        """Whether the plan's last step has been taken."""
+        return self.step >= self.plan.steps
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """Everything that learns, by name."""
+        return dict(self.model.named_parameters())
+
+    def make_optimizers(self) -> None:
+        """Muon for the layers' matrices, AdamW for all else."""
+        weights = self.named_weights()
+        matrices = [w for name, w in weights.items() if ".layers." in name and w.ndim == 2]
+        chosen = {id(w) for w in matrices}
+        rest = [w for w in weights.values() if id(w) not in chosen]
+        decay = self.plan.weight_decay
+        groups = [
+            {"params": [w for w in rest if w.ndim > 1], "weight_decay": decay},
+            {"params": [w for w in rest if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.muon = Muon(matrices, 1e-3, weight_decay=decay)
+        self.adam = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95))
+
+    def learning_rate(self) -> float:
+        """Linear down to zero, after a linear warm-up."""
+        left = 1 - self.step / self.plan.steps
+        return self.plan.lr * min(left, (self.step + 1) / self.plan.warmup)
+
+    def take_step(self) -> None:
+        """One batch, one update of every weight."""
+        lr = self.learning_rate()
+        for optimizer, share in ((self.muon, 1.0), (self.adam, ADAM_SHARE)):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * share
+        loss = self.loss(self.windows.batch(self.step, self.plan.batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        weights = list(self.named_weights().values())
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        self.muon.step()
+        self.adam.step()
+        for weight in weights:
+            weight.grad = None
+        self.step += 1
+        before = loss.item() if self.average is None else self.average
+        self.average = SMOOTHING * before + (1 - SMOOTHING) * loss.item()
+
+    def loss(self, windows: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the windows (batch, length), each read after the beginning-of-text token."""
+        inputs = windows.roll(1, dims=1)
+        inputs[:, 0] = BOS_ID
+        logits = self.model(input_ids=inputs, use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1), windows.flatten())
+
+    def line(self) -> str:
+        """The state of the run in one line."""
+        plan = self.plan
+        tokens = self.step * plan.batch * plan.shape.context
+        rate = tokens / max(self.seconds, 1e-9)
+        return (
+            f"{self.step}/{plan.steps} {self.seconds:.0f} s, tokens {tokens}, {rate:.0f}/s, "
+            f"lr {self.learning_rate():.5f} | loss {self.average or 0:.3f}"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on, in one file that is replaced at once."""
+        weights = self.named_weights()
+        tensors = {f"weight/{name}": w.detach() for name, w in weights.items()}
+        for label, optimizer in (("muon", self.muon), ("adam", self.adam)):
+            for name, w in weights.items():
+                for key, value in optimizer.state.get(w, {}).items():
+                    tensors[f"{label}/{key}/{name}"] = value
+        progress = {key: getattr(self, key) for key in PROGRESS}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Take up what ``save`` wrote."""
+        weights = self.named_weights()
+        by_label = {"muon": self.muon, "adam": self.adam}
+        with safe_open(path, framework="pt") as stored, torch.no_grad():
+            for key, value in json.loads(stored.metadata()["progress"]).items():
+                setattr(self, key, value)
+            for entry in stored.keys():  # noqa: SIM118 (not a dict)
+                label, _, name = entry.partition("/")
+                tensor = stored.get_tensor(entry)
+                if label == "weight":
+                    weights[name].copy_(tensor)
+                else:
+                    key, _, name = name.partition("/")
+                    by_label[label].state[weights[name]][key] = tensor
+
+
+PROGRESS = ("step", "seconds", "average")
+
+
+def read_texts(folder: Path) -> list[str]:
+    """The ``.txt`` files directly inside a folder, by name."""
+    paths = sorted(folder.glob("*.txt"))
+    if not paths:
+        raise ValueError(f"{folder} holds no .txt file; headwise_lab.demo.pythia.corpus writes them")
+    return [path.read_text(encoding="utf-8") for path in paths]
+
+
+def encode(tokenizer: Any, texts: list[str]) -> Tensor:
+    """All texts as one row of tokens, a beginning-of-text token before each."""
+    return torch.tensor([token for text in texts for token in tokenizer.encode(text).ids])
+
+
+def train(
+    plan: Plan, tokens: Tensor, out: Path, *, seed: int = 0, resume: bool = False, stop_after: int | None = None
+) -> Run:
+    """Follow the plan, saving to ``out`` every minute; ``stop_after`` ends the run early, after that many steps."""
+    run = Run(plan, tokens, seed=seed)
+    checkpoint = out / CHECKPOINT
+    if resume and checkpoint.exists():
+        run.load(checkpoint)
+    logged = saved = time.monotonic()
+    taken = 0
+    while not run.done and taken != stop_after:
+        before = time.monotonic()
+        run.take_step()
+        taken += 1
+        now = time.monotonic()
+        run.seconds += now - before
+        if now - logged > LOG_EVERY:
+            logged = now
+            print(run.line(), flush=True)
+        if now - saved > SAVE_EVERY:
+            saved = now
+            run.save(checkpoint)
+    run.save(checkpoint)
+    print(run.line(), flush=True)
+    return run
+
+
+def export(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model in float16 with its tokenizer, ready for ``from_pretrained``."""
+    from transformers import GenerationConfig
+
+    half = copy.deepcopy(model).half()
+    half.generation_config = GenerationConfig(
+        do_sample=False, bos_token_id=BOS_ID, eos_token_id=BOS_ID, pad_token_id=BOS_ID
+    )
+    half.save_pretrained(folder)
+    for_transformers(tokenizer).save_pretrained(folder)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train demo-pythia on a folder of texts.")
+    parser.add_argument("--text", type=Path, required=True, help="folder of .txt files")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the finished model")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--stop-after", type=int, help="end after so many steps of this call, and export what there is")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    texts = read_texts(options.text)
+    tokenizer = learn_tokenizer(texts)
+    tokens = encode(tokenizer, texts)
+    run = train(PLAN, tokens, options.out, seed=options.seed, resume=options.resume, stop_after=options.stop_after)
+    export(run.model, tokenizer, options.out / "model")
+
+
+if __name__ == "__main__":
+    main()

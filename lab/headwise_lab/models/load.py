@@ -1,0 +1,155 @@
+"""Loading a model to be measured: one that ships with headwise, ``smollm2``, a local folder, or a name on the hub.
+
+Code that comes with a model is never run, and weights that do not fit the model are an error, not a random start.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from headwise.attachment import adapter_for
+from headwise.errors import ModelError
+from headwise.geometry import Geometry
+from headwise.reading import local_path
+from headwise_lab.models import SHIPPED, shipped
+from headwise_lab.models.checkpoints import (
+    READ,
+    checkpoint_of,
+    digest,
+    first_line,
+    load_pair,
+    load_weights,
+    pad_left,
+    speaking_for,
+)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("sdpa", "eager")
+SMOLLM2 = "smollm2"
+NAMES = (*SHIPPED, SMOLLM2)
+"""Models that have a name of their own."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@attrs.frozen(eq=False)
+class Loaded:
+    """A vision-language model ready to be asked, its processor, and what tells it apart from others.
+
+    ``name`` stands in records, ``source`` is what the user gave.
+    ``weights``: the first 16 hexadecimal digits of a SHA-256 over the model's weights, configuration and tokenizer.
+    """
+
+    name: str
+    source: str
+    model: Any
+    processor: Any
+    geometry: Geometry
+    weights: str
+    dtype: str
+    attention: str
+    device: str
+
+
+@attrs.frozen(eq=False)
+class LoadedLm:
+    """A language model ready to read, its tokenizer, and what tells it apart from others; names as in ``Loaded``."""
+
+    name: str
+    source: str
+    model: Any
+    tokenizer: Any
+    geometry: Geometry
+    weights: str
+    dtype: str
+    attention: str
+    device: str
+
+
+def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> Loaded:
+    """Load the vision-language model called ``name``; raises ModelError in one sentence for what stands in the way."""
+    _check(dtype, attention, device)
+    folder = find(name)
+    with speaking_for(name):
+        model, processor, weights = load_pair(folder, DTYPES[dtype], attention)
+        if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
+            raise ModelError(
+                f"its processor is a {type(processor).__name__}; wanted one with tokenizer and image processor"
+            )
+        model, geometry = _ready(model, name, device, processor.tokenizer)
+    return Loaded(geometry.name, name, model, processor, geometry, weights, dtype, attention, str(device))
+
+
+def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> LoadedLm:
+    """Load the language model called ``name``; raises ModelError in one sentence for whatever stands in the way."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _check(dtype, attention, device)
+    folder = find(name)
+    with speaking_for(name):
+        model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model, geometry = _ready(model, name, device, tokenizer)
+    return LoadedLm(geometry.name, name, model, tokenizer, geometry, digest(folder), dtype, attention, str(device))
+
+
+def _check(dtype: str, attention: str, device: str) -> None:
+    if str(device).partition(":")[0] == "meta":
+        raise ModelError("device 'meta' holds no numbers, so nothing can be computed on it; give cpu or cuda")
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if attention not in ATTENTIONS:
+        raise ModelError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+
+
+def _ready(model: Any, name: str, device: str, tokenizer: Any) -> tuple[Any, Geometry]:
+    """The model on its device, and its geometry under the name that records carry."""
+    pad_left(tokenizer)
+    model = model.to(torch.device(device)).eval()
+    return model, attrs.evolve(adapter_for(model).geometry, name=called(name))
+
+
+def called(name: str) -> str:
+    """What a model is called in records and reports: its own name, or that of its folder."""
+    return name if name in NAMES else local_path(name).resolve().name
+
+
+def find(name: str) -> Path:
+    """The folder of a model, fetched from the hub where ``name`` is neither one of ours nor on disk."""
+    if name == SMOLLM2:
+        from headwise_lab.models.smollm2 import folder
+
+        return folder()
+    if name in SHIPPED:
+        return _checked(shipped(name), name)
+    path = local_path(name)
+    if path.is_dir():
+        return _checked(path, name)
+    if path.exists():
+        raise ModelError(f"{name} is a file; give the folder of a model, a hub id, or {', '.join(NAMES)}")
+    if _HUB_ID.fullmatch(name):
+        return _fetched(name)
+    raise ModelError(f"there is no model folder {name}; give one, a hub id, or {', '.join(NAMES)}")
+
+
+def _checked(folder: Path, name: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {name} has no config.json in {folder}; give a folder written by save_pretrained")
+    return folder
+
+
+def _fetched(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(READ)))
+        if not any(folder.glob("*.safetensors")) and checkpoint_of(folder):
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read as tensors, never as code
+        return folder
+    except Exception as error:  # offline, unknown, gated, disk full: each comes as a class of its own
+        raise ModelError(f"{name} is neither a local folder nor to be had from the hub: {first_line(error)}") from error

@@ -1,0 +1,1 @@
+"""Output folders side by side."""

@@ -1,0 +1,89 @@
+"""Pictures of a comparison: every difference with its interval, and what both sides kept of single pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from headwise.reading import shortened
+from headwise_lab.report.compare.page import Against, label
+from headwise_lab.report.compare.pairs import Pair
+from headwise_lab.report.compare.sides import Side
+from headwise_lab.report.heads.comparison import slugs
+from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.kept_tokens.choices import Choice
+from headwise_lab.report.kept_tokens.views import KeptView, Wanted, kept_view
+from headwise_lab.report.page.facets import of_record
+from headwise_lab.report.trials import Trial
+from headwise_lab.store.records import is_kv
+
+MOST = 30
+"""Pairs that a picture shows; the largest differences come first."""
+
+LONGEST = 100  # letters of a label
+_COLOURS = {"better": "#147d64", "worse": "#ba2525", "no difference": GREY}
+
+
+def differences(against: Against, folder: Path) -> Figure:
+    """A line per pair, its difference and interval, the largest first."""
+    shown = sorted(against.pairs, key=lambda pair: -abs(pair.comparison.difference))[:MOST]
+    shown = [pair for pair in against.pairs if pair in shown]
+    path = folder / f"{against.slug}-differences.png"
+    with matplotlib.rc_context(STYLE):
+        canvas = new_canvas(7.6, 1.2 + 0.26 * len(shown))
+        panel = canvas.subplots()
+        panel.axvline(0, color=INK, linewidth=1)
+        for line, pair in enumerate(shown):
+            _line(panel, line, pair)
+        panel.set_yticks(range(len(shown)), [shortened(label(against, pair), LONGEST) for pair in shown], fontsize=8)
+        panel.set_ylim(len(shown) - 0.4, -0.6)
+        panel.set_xlabel(f"{against.letter} - A")
+        panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
+        save_all(canvas, path)
+    some = f", the {MOST} largest of {len(against.pairs)}" if len(shown) < len(against.pairs) else ""
+    caption = (
+        f"{against.letter} against A: paired differences with 95% intervals{some}. Green: better, red: worse, grey: no"
+        " difference after Holm's correction."
+    )
+    return Figure(path, caption, against.slug)
+
+
+def _line(panel: Any, line: int, pair: Pair) -> None:
+    found = pair.comparison
+    low, high = (found.difference if math.isnan(end) else end for end in (found.low, found.high))
+    error = [[max(0.0, found.difference - low)], [max(0.0, high - found.difference)]]
+    panel.errorbar([found.difference], [line], xerr=error, fmt="o", markersize=5, capsize=2.5,
+                   color=_COLOURS[pair.verdict])  # fmt: skip
+
+
+def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptView]:
+    """What both sides kept of the pictures that tell them apart: a view for each benchmark that has such."""
+    choices: dict[str, list[Choice]] = {}
+    for pair in against.pairs:
+        records = [side[0] for side in pair.records]
+        if not any(map(is_kv, records)) and any(Trial(record).name("token_pruning") != "none" for record in records):
+            one = _choice(against, pair, {"A": left.folder, against.letter: right.folder})
+            choices.setdefault(str(records[0]["benchmark"]), []).append(one)
+    views = []
+    for benchmark, slug in zip(choices, slugs(list(choices)), strict=True):
+        title = f"{benchmark}: {against.letter} against A"
+        wanted = Wanted(title=title, slug=f"{against.slug}-{slug}", choices=choices[benchmark], source=left.folder)
+        views.append(kept_view(wanted, folder)[0])
+    return [view for view in views if view is not None]
+
+
+def _choice(against: Against, pair: Pair, folders: Mapping[str, Path]) -> Choice:
+    trials = {letter: Trial(records[0]) for letter, records in zip(("A", against.letter), pair.records, strict=True)}
+    facets = of_record(pair.records[0][0])
+    return Choice(
+        budget="".join(facets.budget),
+        heads="".join(facets.heads),
+        label=label(against, pair),
+        trials=trials,
+        references=("A", against.letter),
+        folders=folders,
+    )

@@ -1,0 +1,180 @@
+"""The files of a comparison of output folders: Markdown, CSV, LaTeX, figures and one HTML page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.report.compare.page import METHOD, Against, grid, heading, page
+from headwise_lab.report.compare.pairs import side_by_side
+from headwise_lab.report.compare.sides import BY, Side
+from headwise_lab.report.failures import count_attempts, failures
+from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.html_page import Page, render
+from headwise_lab.report.kept_tokens.views import KeptView
+from headwise_lab.report.page.facets import Facets, of_record, union
+from headwise_lab.report.page.grid import Grid, grid_csv, latex, markdown_text
+from headwise_lab.report.page.page_records import Book
+from headwise_lab.store.atomic import make_folder, put
+
+TITLE = "Side by side"
+ENDINGS = (".md", ".csv", ".tex", ".html")
+"""Files that hold a whole comparison; anything without an ending is a folder for all of them."""
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@attrs.frozen(eq=False)
+class Shown:
+    """One folder against the first as the page shows it."""
+
+    against: Against
+    grid: Grid
+    heading: Sequence[str]
+    around: Facets
+    figure: Figure
+    kept: Sequence[KeptView]
+
+
+@attrs.frozen(eq=False)
+class Compared:
+    """Output folders, the first of which the others are held against."""
+
+    sides: tuple[Side, ...]
+    parts: tuple[Against, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What there is to warn about, each once."""
+        return list(dict.fromkeys(warning for part in self.parts for warning in part.warnings))
+
+
+def compare_all(sides: Sequence[Side], by: Sequence[str] = BY, *, allow_different: bool = False) -> Compared:
+    """Hold every side against the first; raises DataError as ``side_by_side`` does, and for more than 26 sides."""
+    if len(sides) > len(_LETTERS):
+        raise DataError(f"{len(sides)} folders are given; compare at most {len(_LETTERS)} at a time")
+    parts = []
+    for letter, side in zip(_LETTERS[1:], sides[1:], strict=False):
+        pairs, warnings = side_by_side(sides[0], side, by, allow_different=allow_different)
+        parts.append(Against(letter, side.called, tuple(pairs), tuple(warnings)))
+    return Compared(tuple(sides), tuple(parts))
+
+
+def write(compared: Compared, out: Path, title: str | None = None) -> list[Path]:
+    """Write a comparison: the one file its name asks for, or all of them into a folder; returns what was written.
+
+    Raises DataError where that cannot be written to.
+    """
+    title = title or TITLE
+    try:
+        if out.suffix in ENDINGS:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            put(out, _text(compared, out.suffix, title).encode(), durable=False)
+            return [out]
+        return _folder(compared, out, title)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror or error}); give --out another place") from error
+
+
+def _text(compared: Compared, ending: str, title: str) -> str:
+    if ending == ".html":
+        with tempfile.TemporaryDirectory(prefix="headwise-") as hidden:
+            return _html(compared, title, _drawn(compared, Path(hidden)))
+    if ending == ".md":
+        return page(compared.parts, compared.sides[0].called, title, {})
+    write_one = grid_csv if ending == ".csv" else latex
+    return "\n".join(write_one(grid(part)) for part in compared.parts)
+
+
+def _folder(compared: Compared, out: Path, title: str) -> list[Path]:
+    for name in ("tables", "figures"):
+        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out / name)
+    shown = _drawn(compared, out / "figures")
+    pictures = {one.against.slug: [_picture(figure) for figure in _figures(one)] for one in shown}
+    texts = {
+        out / "report.md": page(compared.parts, compared.sides[0].called, title, pictures),
+        out / "report.html": _html(compared, title, shown),
+    }
+    for one in shown:
+        texts[out / "tables" / f"{one.grid.slug}.csv"] = grid_csv(one.grid)
+        texts[out / "tables" / f"{one.grid.slug}.tex"] = latex(one.grid)
+    for path, text in texts.items():
+        put(path, text.encode(), durable=False)
+    return [
+        *texts,
+        *(path for one in shown for figure in _figures(one) for path in (figure.path, figure.svg, figure.pdf)),
+    ]
+
+
+def _figures(shown: Shown) -> list[Figure]:
+    return [shown.figure, *(view.figure for view in shown.kept)]
+
+
+def _picture(figure: Figure) -> str:
+    return f"![{markdown_text(figure.caption)}](figures/{figure.path.name})"
+
+
+def _drawn(compared: Compared, folder: Path) -> list[Shown]:
+    from headwise_lab.report.compare.figures import differences, kept
+
+    left = compared.sides[0]
+    found = []
+    for part, side in zip(compared.parts, compared.sides[1:], strict=True):
+        views = kept(part, left, side, folder)
+        records = [record for pair in part.pairs for side_records in pair.records for record in side_records]
+        known = union(map(of_record, records))
+        around = Facets(benchmark=known.benchmark, model=known.model)
+        figure = differences(part, folder)
+        found.append(Shown(part, grid(part), heading(part, left.called), around, figure, views))
+    return found
+
+
+def _html(compared: Compared, title: str, shown: Sequence[Shown]) -> str:
+    named = list(zip(_LETTERS, compared.sides, strict=False))
+    records = [_named(record, letter) for letter, side in named for record in (*side.records, *side.failed)]
+    failed = [grid for letter, side in named if (grid := _failures(letter, side))]
+    contents = [(one.grid.slug, one.grid.title) for one in shown]
+    contents += [(found.slug, found.title) for found in failed]
+    book = Book.of(records)
+    shown_page = Page(
+        title, book, [*contents, ("reading", "How to read this"), ("records", "Records")], compared.warnings
+    )
+    sides = [(letter, side.called) for letter, side in named]
+    return render("side_by_side.html.j2", shown_page, shown=shown, sides=sides, failed=failed, method=METHOD,
+                  records=_records(records, book))  # fmt: skip
+
+
+def _named(record: Mapping[str, Any], letter: str) -> dict[str, Any]:
+    """A record under a name that tells the side: the same trial may be on both."""
+    return {**record, "id": f"{letter}-{record['id']}"}
+
+
+def _failures(letter: str, side: Side) -> Grid | None:
+    named = [_named(record, letter) for record in side.failed]
+    attempts = {f"{letter}-{name}": count for name, count in count_attempts(side.folder).items()} if named else {}
+    found = failures(named, attempts)
+    if found is None:
+        return None
+    return attrs.evolve(found, title=f"Failures of {letter}", slug=f"failures-{letter.lower()}")
+
+
+def _records(records: Sequence[Mapping[str, Any]], book: Book) -> Grid:
+    """Where every figure comes from."""
+    from headwise_lab.report.page.grid import Mark
+
+    header = ["Record", "Score", "n", "Strategies", "Budget", "Model", "Seed", "Command", "Where"]
+    rows: list[list[str | Mark]] = [
+        [
+            Mark(str(record["id"]), anchor=str(record["id"])),
+            *(book.fact(str(record["id"]), label) for label in header[1:]),
+        ]
+        for record in records
+        if str(record["id"]) in book.facts
+    ]
+    return Grid.of("Records", "records", header, rows)

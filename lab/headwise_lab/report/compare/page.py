@@ -1,0 +1,172 @@
+"""A comparison side by side as a grid, as the lines above and below it, and as a table for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from rich.table import Table
+from rich.text import Text
+
+from headwise_lab.report.compare.pairs import Pair
+from headwise_lab.report.page.facts import known
+from headwise_lab.report.page.grid import Grid, Mark, markdown, markdown_line, markdown_text
+from headwise_lab.stats.differences import LEVEL
+from headwise_lab.stats.inference import CONFIDENCE
+
+METHOD = (
+    f"Figures are means over the questions both sides share, ± SE; the difference is paired, with its {CONFIDENCE:.0%}"
+    " interval (BCa bootstrap). p is McNemar's exact test where answers are right or wrong, else that of sign flips;"
+    f" Holm corrects it over the table. A difference is called one where that is at most {LEVEL:.3f}."
+)
+_STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
+_FIGURES = 8  # columns behind the labels
+
+
+@attrs.frozen(eq=False)
+class Against:
+    """One folder held against the first: its letter, what it is called, the pairs, and what there is to warn about."""
+
+    letter: str
+    called: str
+    pairs: tuple[Pair, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The name of its table in files and links."""
+        return "side-by-side" if self.letter == "B" else f"side-by-side-{self.letter.lower()}"
+
+
+def grid(against: Against) -> Grid:
+    """One row per pair: what tells the rows apart, both figures, the difference and what it is worth."""
+    names = _varying(against.pairs)
+    header = [_heading(name) for name in names]
+    rows: list[list[str | Mark]] = [
+        [*(_label(pair, name) for name in names), *_figures(pair, against.letter)] for pair in against.pairs
+    ]
+    ours = against.letter
+    shared = ("A", ours, f"{ours} - A ± SE", f"{CONFIDENCE:.0%} interval", "n", "p", "Holm p", "")
+    title = "Side by side" if ours == "B" else f"Side by side: {ours} against A"
+    return Grid.of(title, against.slug, [*header, *shared], rows, METHOD)
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _label(pair: Pair, name: str) -> str:
+    return pair.key[name] if name in pair.key else " → ".join(pair.apart.get(name, ("", "")))
+
+
+def _varying(pairs: Sequence[Pair]) -> list[str]:
+    """Benchmark, and every other field in which rows differ: of the keys, then of what sets left and right apart."""
+    names = dict.fromkeys(name for pair in pairs for name in (*pair.key, *pair.apart))
+    return ["benchmark", *(n for n in names if n != "benchmark" and len({_label(pair, n) for pair in pairs}) > 1)]
+
+
+def _figures(pair: Pair, letter: str) -> list[str | Mark]:
+    found = pair.comparison
+    digits = 4 if pair.lower_is_better else 2
+    left, right = (tuple(f"{side}-{name}" for name in ids) for side, ids in zip(("A", letter), pair.ids, strict=True))
+    told: dict[str, Any] = {"records": (*left, *right), "data": _facts(pair)}
+    return [
+        Mark(_with_error(*pair.left, digits), records=left, data=_side_facts(*pair.left, found.n)),
+        Mark(_with_error(*pair.right, digits), records=right, data=_side_facts(*pair.right, found.n)),
+        Mark(f"{found.difference:+.{digits}f} ± {found.se:.{digits}f}", verdict=sign(pair), **told),
+        Mark("-" if math.isnan(found.low) else f"{found.low:+.{digits}f} to {found.high:+.{digits}f}", **told),
+        Mark(str(found.n), **told),
+        Mark(_probability(found.probability), **told),
+        Mark(_probability(pair.adjusted), **told),
+        pair.verdict,
+    ]
+
+
+def _side_facts(value: float, error: float, n: int) -> dict[str, Any]:
+    return known({"value": value, "se": error, "pairs": n})
+
+
+def _facts(pair: Pair) -> dict[str, Any]:
+    """Everything about a difference by the names that ``Mark`` gives them."""
+    found = pair.comparison
+    return known({
+        "reference": "A", "difference": found.difference, "difference_se": found.se, "low": found.low,
+        "high": found.high, "pairs": found.n, "p": found.probability, "adjusted_p": pair.adjusted,
+        "test": "sign-flip permutation" if found.p_mcnemar is None else "McNemar's exact test",
+        "family": "the table (Holm)",
+        "verdict": pair.verdict,
+    })  # fmt: skip
+
+
+def sign(pair: Pair) -> str:
+    """The verdict as tables mark it."""
+    return {"no difference": "same"}.get(pair.verdict, pair.verdict)
+
+
+def _with_error(value: float, error: float, digits: int) -> str:
+    return f"{value:.{digits}f} ± {'-' if math.isnan(error) else f'{error:.{digits}f}'}"
+
+
+def _probability(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def label(against: Against, pair: Pair) -> str:
+    """What tells a pair from the others of its table, in one line."""
+    return " · ".join(_label(pair, name) for name in _varying(against.pairs) if _label(pair, name))
+
+
+def heading(against: Against, left: str) -> list[str]:
+    """What A and the other are, what all rows share, and what sets the sides apart in all of them."""
+    pairs = against.pairs
+    varying = set(_varying(pairs))
+    metrics = dict.fromkeys(f"{p.metric}{', lower is better' if p.lower_is_better else ''}" for p in pairs)
+    same = [f"{name}={value}" for name, value in pairs[0].key.items() if name not in varying]
+    apart = [f"{name} {ours} → {theirs}" for name, (ours, theirs) in pairs[0].apart.items() if name not in varying]
+    lines = [f"A: {left}", f"{against.letter}: {against.called}", f"Scores: {', '.join(metrics)}"]
+    lines += [f"Same in every row: {', '.join(same)}"] if same else []
+    return lines + ([f"Apart in every row, A → {against.letter}: {', '.join(apart)}"] if apart else [])
+
+
+def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[str, Sequence[str]]) -> str:
+    """The Markdown page. ``pictures``: table -> lines that show its figures."""
+    lines = [f"# {markdown_text(title)}", ""]
+    for against in compared:
+        shown = grid(against)
+        lines += [f"## {markdown_text(shown.title)}", ""] if len(compared) > 1 else []
+        lines += [f"> {markdown_line(warning)}\n" for warning in against.warnings]
+        lines += [f"* {markdown_line(line)}" for line in heading(against, left)]
+        lines += ["", markdown(shown), "", *(f"{line}\n" for line in pictures.get(against.slug, ()))]
+    return "\n".join([*lines, METHOD, ""])
+
+
+def terminal(against: Against) -> Table:
+    """The table a terminal shows."""
+    found = grid(against)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    labels = len(found.header) - _FIGURES
+    for index, name in enumerate(found.header):
+        table.add_column(name, justify="left" if index < labels or not name else "right", no_wrap=True)
+    for row, pair in zip(found.rows, against.pairs, strict=True):
+        table.add_row(*(Text(mark.text, style=_STYLES[pair.verdict] if mark.verdict else "") for mark in row))
+    return table
+
+
+def as_dict(against: Against, pair: Pair) -> dict[str, Any]:
+    """Everything about a pair as JSON has it: NaN is null; ``right_folder`` says which folder the right side is."""
+    told: Mapping[str, Any] = attrs.asdict(pair.comparison)
+    return {
+        **pair.key,
+        "right_folder": against.called,
+        "left": list(pair.ids[0]),
+        "right": list(pair.ids[1]),
+        "apart": {name: list(values) for name, values in pair.apart.items()},
+        "metric": pair.metric,
+        "left_mean": pair.left[0],
+        "right_mean": pair.right[0],
+        **{name: None if isinstance(value, float) and math.isnan(value) else value for name, value in told.items()},
+        "p_holm": pair.adjusted,
+        "verdict": pair.verdict,
+    }

@@ -1,0 +1,188 @@
+"""Two output folders, or two single trials, side by side: what answers what, and the paired difference of each pair.
+
+Trials are matched by what they were asked to do; where they differ in anything else (versions, dtype, the strategies
+when matched by budget alone) is told beside the figures. Different questions or weights are not compared unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.report.compare.sides import BY, Side, apart, fields, grouped, key_of, questions
+from headwise_lab.report.trials import Trial, benchmark_of, load_units
+from headwise_lab.stats.differences import LEVEL, holm, mean_and_error
+from headwise_lab.stats.inference import Comparison, compare
+from headwise_lab.store.records import is_kv, read_outcomes
+
+
+@attrs.frozen(eq=False)
+class Pair:
+    """Trials that were asked to do the same, one per seed on each side, and the difference right - left.
+
+    ``key`` is what they were matched by, ``apart`` the other fields they differ in, field -> (left, right); ``records``
+    are those of the left and of the right side. ``left`` and ``right`` are means with standard errors over the shared
+    units. ``adjusted`` is Holm's over the whole table.
+    """
+
+    key: Mapping[str, str]
+    records: tuple[tuple[Mapping[str, Any], ...], ...]
+    metric: str
+    lower_is_better: bool
+    apart: Mapping[str, tuple[str, str]]
+    left: tuple[float, float]
+    right: tuple[float, float]
+    comparison: Comparison
+    adjusted: float = 1.0
+
+    @property
+    def ids(self) -> tuple[tuple[str, ...], ...]:
+        """Ids of the records of both sides."""
+        return tuple(tuple(str(record["id"]) for record in side) for side in self.records)
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``no difference``: the right side against the left, after Holm's correction."""
+        if self.adjusted > LEVEL or self.comparison.difference == 0:
+            return "no difference"
+        return "better" if (self.comparison.difference > 0) != self.lower_is_better else "worse"
+
+
+def side_by_side(
+    left: Side, right: Side, by: Sequence[str] = BY, *, allow_different: bool = False
+) -> tuple[list[Pair], list[str]]:
+    """All pairs in the order of the left side, and warnings about trials without one.
+
+    Raises DataError where nothing matches, where a match is ambiguous, or, unless ``allow_different``, where matched
+    trials answered different questions or have different weights. Then only questions that are equal on both sides are
+    compared.
+    """
+    by = ("benchmark",) if left.single and right.single else by
+    ours, theirs = grouped(left, by), grouped(right, by)
+    shared = [key for key in ours if key in theirs]
+    if not shared:
+        raise DataError(_nothing(left, right, by))
+    warnings = [*left.warnings, *right.warnings, *_alone(left, ours, theirs), *_alone(right, theirs, ours)]
+    pairs = []
+    for key in shared:
+        couples = _couples(ours[key], theirs[key], allow_different=allow_different)
+        pair, told = _pair(key, couples, left.folder, right.folder)
+        warnings += told
+        pairs += [pair] if pair else []
+    if not pairs:
+        raise DataError(f"{left.called} and {right.called} have no question in common to compare; {warnings[-1]}")
+    adjusted = holm([pair.comparison.probability for pair in pairs])
+    return [attrs.evolve(pair, adjusted=value) for pair, value in zip(pairs, adjusted, strict=True)], warnings
+
+
+def _nothing(left: Side, right: Side, by: Sequence[str]) -> str:
+    ours, theirs = fields(left.records[0]), fields(right.records[0])
+    words = [word for word in by if key_of(left.records[0], [word]) != key_of(right.records[0], [word])]
+    kept = [word for word in by if word not in words]
+    if ours.get("benchmark") != theirs.get("benchmark") or not kept:
+        return f"no trial of {left.called} matches one of {right.called} by {', '.join(by)}"
+    return (
+        f"no trial of {left.called} matches one of {right.called} by {', '.join(by)}: the first of each differ in"
+        f" {', '.join(words)}; match by less, such as --by {','.join(kept)}"
+    )
+
+
+def _alone(side: Side, ours: Mapping[Any, Sequence[Any]], theirs: Mapping[Any, Any]) -> list[str]:
+    count = sum(len(group) for key, group in ours.items() if key not in theirs)
+    return [f"{count} of {len(side.records)} trials of {side.called} match none of the other side."] if count else []
+
+
+Couple = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
+def _couples(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], *, allow_different: bool
+) -> list[Couple]:
+    """Records of both sides on the same questions; where there are none and it is allowed, of the same seed.
+
+    Raises DataError for other questions or other weights, unless they are allowed.
+    """
+    same = [(one, other) for one in ours for other in theirs if questions(one) == questions(other)]
+    if not same and not allow_different:
+        raise DataError(_different("questions", ours[0], theirs[0]))
+    for one, other in same:
+        if one.get("weights") != other.get("weights") and not allow_different:
+            raise DataError(_different("weights", one, other))
+    return same or [(one, other) for one in ours for other in theirs if one.get("seed") == other.get("seed")]
+
+
+def _different(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    ours, theirs = (fields(record).get(what, "unknown") for record in (one, other))
+    return (
+        f"trials {one['id']} and {other['id']} have different {what} ({ours} and {theirs}); compare trials with the"
+        " same, or give --allow-different to compare them on the questions they share"
+    )
+
+
+def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple[Pair | None, list[str]]:
+    """The pair of one key, or None and why; what different couples were asked are different units."""
+    ours: dict[Any, float] = {}
+    theirs: dict[Any, float] = {}
+    warnings: list[str] = []
+    for number, (one, other) in enumerate(couples):
+        (units, said), (told, also) = _units(left, one), _units(right, other)
+        warnings += [warning for warning in (said, also) if warning]
+        if not (units and told):
+            continue
+        equal = _equally_asked((left, one), (right, other), units)
+        shared = [unit for unit in units if unit in told and unit in equal]
+        ours |= {(number, unit): units[unit] for unit in shared}
+        theirs |= {(number, unit): told[unit] for unit in shared}
+    comparison = compare(theirs, ours)
+    if comparison is None:
+        where = " ".join(f"{name}={value}" for name, value in key)
+        return None, [*warnings, f"No question in common at {where}."]
+    first, other = couples[0]
+    return Pair(
+        key=dict(key),
+        records=tuple(zip(*couples, strict=True)),
+        metric="loss in nats" if is_kv(first) else str(first["metric"].get("name") or "score"),
+        lower_is_better=is_kv(first),
+        apart={name: values for name, values in apart(first, other).items() if name not in dict(key)},
+        left=mean_and_error(list(ours.values())),
+        right=mean_and_error(list(theirs.values())),
+        comparison=comparison,
+    ), warnings
+
+
+def _units(folder: Path, record: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]:
+    """Unit -> score of a trial, nothing where its outcomes are missing, and what there is to warn about."""
+    if is_kv(record):
+        try:
+            outcomes = read_outcomes(folder, record["id"])
+        except DataError as error:
+            return {}, f"Record {record['id']} is compared with nothing: {error}."
+        return {str(outcome["id"]): float(outcome["score"]) for outcome in outcomes}, None
+    trial = Trial(record)
+    warning = load_units(trial, folder, benchmark_of(trial.benchmark))
+    return trial.units or {}, warning
+
+
+def _equally_asked(
+    left: tuple[Path, Mapping[str, Any]], right: tuple[Path, Mapping[str, Any]], units: Container[str]
+) -> Container[str]:
+    """Those of our units that ask the same on both sides: all by equal digests, else those equal word by word."""
+    if questions(left[1]) == questions(right[1]):
+        return units
+    if is_kv(left[1]):
+        return ()  # tokens are known by their place alone, which says nothing about another text
+    ours, theirs = (_asked(folder, record) for folder, record in (left, right))
+    return {unit for unit, asked in ours.items() if theirs.get(unit) == asked}
+
+
+def _asked(folder: Path, record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Unit -> (question, text, accepted answers) of its outcomes, in order."""
+    asked: dict[str, list[Any]] = {}
+    for outcome in read_outcomes(folder, record["id"]):
+        told = (outcome["id"], outcome.get("question"), outcome.get("answers"))
+        asked.setdefault(str(outcome.get("unit") or outcome["id"]), []).append(told)
+    return {unit: sorted(lines, key=repr) for unit, lines in asked.items()}

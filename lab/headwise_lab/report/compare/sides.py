@@ -1,0 +1,139 @@
+"""One side of a comparison: an output folder or a single trial of it, and how its trials are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.store.locations import place
+from headwise_lab.store.records import has_result, is_kv, read_records
+
+BY = ("model", "benchmark", "strategies", "settings", "budget")
+"""What trials are matched by unless told otherwise."""
+
+GROUPS = ("strategies", "settings", "versions")
+"""Words that stand for several fields of a record each."""
+
+
+@attrs.frozen(eq=False)
+class Side:
+    """One side: its folder, what the user called it, and its finished trials; ``single`` where one was named.
+
+    ``failed``: records of trials without a result, unless one trial was named.
+    """
+
+    folder: Path
+    called: str
+    records: tuple[Mapping[str, Any], ...]
+    single: bool
+    warnings: tuple[str, ...] = ()
+    failed: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> Side:
+        """``DIR``, or ``DIR:ID`` for one trial by its id or the beginning of it; raises DataError for neither."""
+        return cls.read(*named(text), text)
+
+    @classmethod
+    def read(cls, folder: Path, identity: str, called: str) -> Side:
+        """The trials of a local folder whose id begins with ``identity``, which may be empty; errors as of ``of``."""
+        records, warnings = read_records(folder)
+        done = tuple(record for record in records if has_result(record) and record["id"].startswith(identity))
+        if not done or (identity and len(done) > 1):
+            found = f"{len(done)} finished trials" if done else "no finished trial"
+            what = f" whose id begins with {identity}" if identity else ""
+            raise DataError(f"{folder} holds {found}{what}; give DIR, or DIR:ID with the id of one trial")
+        failed = () if identity else tuple(record for record in records if not has_result(record))
+        return cls(folder, called, done, bool(identity), tuple(f"{folder}: {warning}" for warning in warnings), failed)
+
+
+def named(text: str) -> tuple[Path, str]:
+    """Folder or URL of ``DIR`` or ``DIR:ID``, and the id, which is empty where none is given."""
+    before, _, identity = text.rpartition(":")
+    if "://" in text:
+        return (place(text), "") if "/" in identity else (place(before), identity)
+    return (Path(text), "") if Path(text).exists() or not before else (Path(before), identity)
+
+
+def fields(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a trial was asked to do and where it ran, as flat texts: hooks, settings and versions by their own names."""
+    text = record.get("text") or {}
+    found = {
+        "model": record.get("model"),
+        "benchmark": text.get("name") if is_kv(record) else record.get("benchmark"),
+        "budget": (record.get("budget") or {}).get("given"),
+        **record["strategies"],
+        **(record.get("settings") or {}),
+        "recipe": record.get("recipe"),
+        "profile": record.get("profile"),
+        "seed": record.get("seed"),
+        "limit": record.get("limit"),
+        "questions": text.get("digest") if is_kv(record) else record.get("questions"),
+        "weights": record.get("weights"),
+        "dtype": record.get("dtype"),
+        "attention": record.get("attention") if is_kv(record) else record.get("attention_implementation"),
+        "device": (record.get("hardware") or {}).get("device"),
+        **{f"{package} version": number for package, number in (record.get("versions") or {}).items()},
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def key_of(record: Mapping[str, Any], by: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(field, value) of what trials are matched by; the three groups stand for all their fields."""
+    told = fields(record)
+    within = {
+        "strategies": sorted(record["strategies"]),
+        "settings": sorted(record.get("settings") or {}),
+        "versions": [name for name in told if name.endswith(" version")],
+    }
+    names = [name for word in by for name in within.get(word, [word])]
+    return tuple((name, told.get(name, "")) for name in dict.fromkeys(names))
+
+
+def grouped(side: Side, by: Sequence[str]) -> dict[Any, list[Mapping[str, Any]]]:
+    """Key -> records, which ask different questions: one per seed."""
+    known = {*GROUPS, *BY, *(name for record in side.records for name in fields(record))}
+    unknown = [word for word in by if word not in known]
+    if unknown:
+        raise DataError(
+            f"--by {unknown[0]!r} is nothing that trials of {side.called} have; choose from {_names(known)}"
+        )
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for record in side.records:
+        key = key_of(record, by)
+        group = groups.setdefault(key, [])
+        for other in group:
+            if record.get("seed") == other.get("seed") or questions(record) == questions(other):
+                raise DataError(_ambiguous(side, key, other, record))
+        group.append(record)
+    return groups
+
+
+def questions(record: Mapping[str, Any]) -> str:
+    """What was asked: the digest, or in records that have none the seed it was made from."""
+    told = fields(record)
+    return told.get("questions") or f"seed {told.get('seed')}"
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _ambiguous(side: Side, key: Any, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    differ = ", ".join(apart(one, other)) or "nothing that is recorded"
+    told = " ".join(f"{name}={value}" for name, value in key)
+    return (
+        f"{side.called} holds several trials of {told} that differ in {differ};"
+        f" add that to --by, or name one trial as {side.folder}:{one['id']}"
+    )
+
+
+def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Fields in which two records differ: field -> (of one, of the other)."""
+    ours, theirs = fields(one), fields(other)
+    both = {name: (ours.get(name, "-"), theirs.get(name, "-")) for name in {**ours, **theirs}}
+    return {name: values for name, values in both.items() if values[0] != values[1]}

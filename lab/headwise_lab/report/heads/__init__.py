@@ -1,0 +1,1 @@
+"""Head selection: scores by budget and head count."""

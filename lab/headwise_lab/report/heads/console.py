@@ -1,0 +1,73 @@
+"""The short table a command prints when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from headwise_lab.report.content import load
+from headwise_lab.report.heads.comparison import Cell, Comparison, Row, compare
+from headwise_lab.report.heads.tables import number
+from headwise_lab.report.heads.verdicts import signed
+from headwise_lab.report.trials import Trial
+from headwise_lab.store.records import has_result
+
+_STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
+
+
+def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = None) -> Table:
+    """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall.
+
+    ``folder`` holds the outcomes that pairs need; without it differences are left out.
+    """
+    if folder is not None:
+        trials, _ = load(folder, records)
+    else:
+        trials = [Trial(record) for record in records if has_result(record)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"):
+        table.add_column(name, justify="left" if name in ("Strategy", "") else "right", no_wrap=True)
+    comparisons = compare(trials)
+    for trial in (trial for trial in trials if not trial.selects_heads):
+        rule = trial.name("token_pruning")
+        label = f"{trial.benchmark}, " + ("unpruned" if rule == "none" else f"{rule} tokens, {trial.budget}")
+        table.add_row(label, "-", _score(trial.value, trial.se), "", "", number(trial.number("overlap", "recall")))
+    for comparison in comparisons:
+        _add(table, comparison)
+    return table
+
+
+def _score(value: float, se: float | None) -> str:
+    return f"{value:.2f} ± {number(se)}"
+
+
+def _add(table: Table, comparison: Comparison) -> None:
+    several = len({row.budget for row in comparison.rows}) > 1
+    shown: set[str] = set()
+    budget = ""
+    for row, name, cell in comparison.cells():
+        if not budget or (several and row.budget != budget):
+            table.add_section()
+            table.add_row(Text(f"{comparison.title}, {row.budget}", style="bold"))
+            shown.clear()
+        budget = row.budget
+        if cell.role != "baseline" or name not in shown:
+            _add_cell(table, row, name, cell)
+        shown.add(name)
+
+
+def _add_cell(table: Table, row: Row, name: str, cell: Cell) -> None:
+    verdict = "recommended" if cell.recommended else cell.verdict
+    style = _STYLES.get(cell.verdict, "")
+    table.add_row(
+        Text(name),
+        "all" if cell.role == "baseline" else row.head_label,
+        Text(_score(cell.value, cell.se), style="bold" if cell.best else ""),
+        Text("" if cell.role == "baseline" else signed(cell.against_baseline), style=style),
+        Text(verdict, style=style),
+        number(cell.trials[-1].number("overlap", "recall")),
+    )

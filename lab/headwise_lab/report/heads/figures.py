@@ -1,0 +1,266 @@
+"""Figures of a comparison: scores against processed tokens, and a heat map of differences to all heads."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+
+from headwise.printing import printable
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, Row
+
+GREY = "#8a8f98"
+INK = "#1f2933"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a name begins no formula
+}
+_DPI = 130
+
+
+@attrs.frozen
+class Figure:
+    """A picture on disk, its caption, and the slug of the table it belongs to.
+
+    ``path`` is the PNG; the same picture lies beside it as SVG, letters drawn as shapes, and as PDF, fonts embedded.
+    ``budget`` and ``heads`` are given where a picture shows one of them alone.
+    """
+
+    path: Path
+    caption: str
+    table: str
+    budget: str = ""
+    heads: str = ""
+
+    @property
+    def svg(self) -> Path:
+        """The SVG."""
+        return self.path.with_suffix(".svg")
+
+    @property
+    def pdf(self) -> Path:
+        """The PDF."""
+        return self.path.with_suffix(".pdf")
+
+
+def save(canvas: Canvas, path: Path) -> None:
+    """Write a PNG; no time stamp inside, so equal records give equal files."""
+    for text in canvas.findobj(Text):
+        text.set_text(printable(text.get_text()))
+    canvas.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
+
+
+def save_all(canvas: Canvas, path: Path) -> None:
+    """Write the PNG ``path`` and the same as SVG and PDF beside it; equal records give equal files here, too."""
+    save(canvas, path)
+    canvas.set_layout_engine("none")  # what the first file found is kept: layout takes longer than drawing
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "headwise", "pdf.fonttype": 42}):
+        canvas.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None, "Creator": None})
+        nobody = {"CreationDate": None, "Creator": None, "Producer": None}
+        canvas.savefig(path.with_suffix(".pdf"), facecolor="white", metadata=nobody)
+
+
+def new_canvas(width: float, height: float) -> Canvas:
+    """An empty figure that knows no display and no global state."""
+    return Canvas(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07))
+
+
+def scores(comparison: Comparison, unpruned: tuple[float, float] | None, folder: Path) -> Figure | None:
+    """Scores against processed tokens, a line per strategy; a dot plot where there is only one budget.
+
+    ``unpruned``: score and standard error of the model without pruning, where it was run.
+    """
+    if not comparison.rows:
+        return None
+    path = folder / f"{comparison.slug}-scores.png"
+    with matplotlib.rc_context(STYLE):
+        if len({row.budget for row in comparison.rows}) == 1:
+            _dots(comparison, unpruned, path)
+            return Figure(path, f"{comparison.title}: {comparison.metric} at {comparison.rows[0].budget}. {_BARS}",
+                          comparison.slug)  # fmt: skip
+        _lines(comparison, unpruned, path)
+    return Figure(path, f"{comparison.title}: {comparison.metric} against processed tokens. {_BARS}", comparison.slug)
+
+
+_BARS = "Bars are one standard error of each figure by itself; pairs, in the tables, separate strategies better."
+
+
+def _looks(comparison: Comparison) -> dict[str, tuple[Any, str]]:
+    """Column -> colour and marker; nearly equal colours get different markers, greys are for the control."""
+    looks = [(matplotlib.colormaps["tab10"](index)[:3], "o") for index in range(10) if index != 7]
+    looks += [(matplotlib.colormaps["Dark2"](index)[:3], "s") for index in range(7)]
+    names = [name for name in comparison.columns if name not in (BASELINE, CONTROL)]
+    chosen = {name: looks[index % len(looks)] for index, name in enumerate(names)}
+    return {BASELINE: ("black", "o"), CONTROL: (GREY, "o"), **chosen}
+
+
+def _lines(comparison: Comparison, unpruned: tuple[float, float] | None, path: Path) -> None:
+    heads = list(dict.fromkeys(row.heads for row in comparison.rows))
+    looks = _looks(comparison)
+    canvas = new_canvas(max(5.6, 3.4 * len(heads)), 3.9)
+    panels = canvas.subplots(1, len(heads), sharey=True, squeeze=False)[0]
+    for panel, count in zip(panels, heads, strict=True):
+        rows = [row for row in comparison.rows if row.heads == count]
+        for index, name in enumerate(comparison.columns):
+            _line(panel, rows, name, looks[name], _dodge(index, len(comparison.columns), comparison))
+        _unpruned_line(panel, unpruned, "h")
+        panel.set_title("all heads" if count == "all" else f"{rows[0].head_label} heads")
+        panel.set_xlabel("visual tokens processed per layer, average")
+        panel.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+    panels[0].set_ylabel(comparison.metric)
+    _legend(canvas, panels)
+    save_all(canvas, path)
+
+
+def _dodge(index: int, count: int, comparison: Comparison) -> float:
+    """A small sideways step per strategy, so that error bars at the same budget do not hide each other."""
+    budgets = sorted({row.processed for row in comparison.rows})
+    gap = min((right - left for left, right in itertools.pairwise(budgets)), default=1.0)
+    return (index - (count - 1) / 2) / max(count - 1, 1) * 0.22 * gap
+
+
+def _line(panel: Any, rows: Sequence[Row], name: str, look: tuple[Any, str], dodge: float) -> None:
+    points = [(row.processed + dodge, row.cells[name]) for row in rows if name in row.cells]
+    if not points:
+        return
+    colour, marker = look
+    style = "--" if name == CONTROL else "-"
+    panel.errorbar(
+        [x for x, _ in points],
+        [cell.value for _, cell in points],
+        yerr=_errors([cell for _, cell in points]),
+        label=name, color=colour, linestyle=style, marker=marker, markersize=3.5, capsize=2,
+        linewidth=2.2 if name == BASELINE else 1.2, elinewidth=0.9, zorder=3 if name == BASELINE else 2,
+    )  # fmt: skip
+
+
+def _errors(cells: Sequence[Cell]) -> list[float]:
+    return [0.0 if math.isnan(cell.se) else cell.se for cell in cells]
+
+
+def _unpruned_line(panel: Any, unpruned: tuple[float, float] | None, direction: str) -> None:
+    if unpruned is not None:
+        draw = panel.axhline if direction == "h" else panel.axvline
+        draw(unpruned[0], color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
+
+
+def _legend(canvas: Canvas, panels: Sequence[Any]) -> None:
+    """One legend for all panels, below them; a strategy missing from the first panel is still listed."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    width = max(2, int(canvas.get_figwidth() // 1.7))
+    canvas.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=width, fontsize=8)
+
+
+def _dots(comparison: Comparison, unpruned: tuple[float, float] | None, path: Path) -> None:
+    heads = list(dict.fromkeys(row.heads for row in comparison.rows))
+    names = _by_score(comparison)
+    canvas = new_canvas(6.8, 1.3 + 0.3 * len(names) * max(1, 0.55 * len(heads)))
+    panel = canvas.subplots()
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(heads)))
+    for index, (row, shade) in enumerate(zip(comparison.rows, shades, strict=True)):
+        offset = (index - (len(heads) - 1) / 2) * 0.6 / len(heads)
+        shown = [(position, row.cells[name]) for position, name in enumerate(names) if name in row.cells]
+        shown = [(position, cell) for position, cell in shown if cell.role != "baseline"]
+        panel.errorbar(
+            [cell.value for _, cell in shown], [position + offset for position, _ in shown],
+            xerr=_errors([cell for _, cell in shown]), fmt="o", markersize=4.5, capsize=2, color=shade,
+            label="all heads" if row.heads == "all" else f"{row.head_label} heads",
+        )  # fmt: skip
+    _baseline_dot(panel, comparison, names)
+    _unpruned_line(panel, unpruned, "v")
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_xlabel(comparison.metric)
+    panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
+    _legend(canvas, [panel])
+    save_all(canvas, path)
+
+
+def _baseline_dot(panel: Any, comparison: Comparison, names: Sequence[str]) -> None:
+    cell = next((row.cells[BASELINE] for row in comparison.rows if BASELINE in row.cells), None)
+    if cell is not None:
+        panel.axvline(cell.value, color="black", linewidth=1, alpha=0.5, zorder=1)
+        panel.errorbar(
+            [cell.value], [names.index(BASELINE)], xerr=_errors([cell]), fmt="s", markersize=5, capsize=2,
+            color="black", label=BASELINE,
+        )  # fmt: skip
+
+
+def _by_score(comparison: Comparison) -> list[str]:
+    """Columns that have a figure, the highest mean first."""
+    cells: dict[str, list[float]] = {}
+    for _, name, cell in comparison.cells():
+        cells.setdefault(name, []).append(cell.value)
+    return sorted(cells, key=lambda name: -sum(cells[name]) / len(cells[name]))
+
+
+def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
+    """Difference to all heads, strategies down, head counts across, a panel per budget; None without pairs."""
+    budgets = list(dict.fromkeys(row.budget for row in comparison.rows))
+    names = [
+        name for name in comparison.columns if name != BASELINE and any(name in row.cells for row in comparison.rows)
+    ]
+    gains = [cell.against_baseline.value for _, _, cell in comparison.cells() if cell.against_baseline]
+    if not gains or not names:
+        return None
+    limit = max(1e-6, *map(abs, gains))
+    widest = max(sum(row.budget == budget for row in comparison.rows) for budget in budgets)
+    with matplotlib.rc_context(STYLE):
+        canvas = new_canvas(1.9 + len(budgets) * max(1.7, 0.62 * widest), 1.3 + 0.29 * len(names))
+        panels = canvas.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
+        for panel, budget in zip(panels, budgets, strict=True):
+            _heat_panel(panel, [row for row in comparison.rows if row.budget == budget], names, limit)
+            panel.set_title(budget)
+        panels[0].set_yticks(range(len(names)), names)
+        bar = canvas.colorbar(panels[-1].images[0], ax=list(panels), shrink=0.8, aspect=18)
+        bar.set_label("difference to all heads", fontsize=8)
+        bar.outline.set_visible(False)
+        path = folder / f"{comparison.slug}-differences.png"
+        save_all(canvas, path)
+    caption = f"{comparison.title}: difference to all heads. Pale cells with grey figures are no difference."
+    return Figure(path, caption, comparison.slug)
+
+
+def _heat_panel(panel: Any, rows: Sequence[Row], names: Sequence[str], limit: float) -> None:
+    gains = np.full((len(names), len(rows)), np.nan)
+    strength = np.ones_like(gains)
+    for column, row in enumerate(rows):
+        for line, name in enumerate(names):
+            difference = row.cells[name].against_baseline if name in row.cells else None
+            text, colour = "-", GREY
+            if difference is not None:
+                gains[line, column] = difference.value
+                strength[line, column] = 1.0 if difference.clear else 0.3
+                text, colour = f"{difference.value:+.1f}", INK if difference.clear else GREY
+                if difference.clear and abs(difference.value) > 0.6 * limit:
+                    colour = "white"
+            panel.text(column, line, text, ha="center", va="center", fontsize=7.5, color=colour)
+    panel.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, alpha=strength, aspect="auto")
+    labels = [row.head_label.replace("_", "_\n").replace(" (", "\n(") for row in rows]
+    panel.set_xticks(range(len(rows)), labels, fontsize=8 if max(map(len, labels)) < 8 else 6.5)
+    panel.set_xlabel("heads")
+    panel.tick_params(length=0)
+    for side in panel.spines.values():
+        side.set_visible(False)

@@ -1,0 +1,234 @@
+"""The report's tables as grids, and the long CSV rows that carry everything a record knows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, Row
+from headwise_lab.report.page import facts
+from headwise_lab.report.page.facts import signed
+from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.trials import Trial
+from headwise_lab.stats.paired_tests import SAME, PairedTest, family_sentence
+
+MISSING = "-"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure, or ``-`` where there is none."""
+    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def scores(comparison: Comparison) -> Grid:
+    """The headline figures in the layout of the seed's tables."""
+    rows: list[list[str | Mark]] = []
+    previous = ""
+    for row in comparison.rows:
+        budget: str | Mark = Mark(row.budget, bold=True) if row.budget != previous else ""
+        previous = row.budget
+        marks = [_score(row, name, comparison.digits) for name in comparison.columns]
+        rows.append([budget, row.head_label, *marks])
+    told = family_sentence(comparison.family())
+    caption = f"{comparison.metric}, in the benchmark's scale" + (f". {told}" if told else "")
+    return Grid.of(
+        f"{comparison.title} results", comparison.slug, ["Token", "Head", *comparison.columns], rows, caption
+    )
+
+
+def _score(row: Row, name: str, digits: int) -> Mark:
+    cell = row.cells.get(name)
+    if cell is None:
+        return Mark(MISSING)
+    return Mark(
+        text=number(cell.value, digits),
+        bold=cell.best,
+        verdict=_sign(cell.verdict),
+        note="" if cell.role == "baseline" else signed(cell.against_baseline, digits),
+        hint=describe(cell),
+        anchor=cell.trials[-1].id,
+        recommended=cell.recommended,
+        records=tuple(trial.id for trial in cell.trials),
+        data=_data(row, name, cell),
+    )
+
+
+def _sign(verdict: str) -> str:
+    return {SAME: "same"}.get(verdict, verdict)
+
+
+def _data(row: Row, name: str, cell: Cell) -> dict[str, Any]:
+    """Everything about a cell by name."""
+    shown = {"value": cell.value, "se": cell.se, "n": cell.n, "units": len(cell.units) or None, "seeds": cell.seeds}
+    where = {"method": name, "heads": row.head_label, "budget": row.budget, "best": cell.best}
+    return {
+        **facts.figure(cell.trials),
+        **facts.known(shown | where),
+        **facts.difference(cell.against_baseline, BASELINE),
+        **facts.difference(cell.against_control, CONTROL, "to_random_"),
+    }
+
+
+def describe(cell: Cell) -> str:
+    """Everything about a cell in a few lines: n, SE, differences, strategy text and command."""
+    seeds = f", {cell.seeds} seeds" if cell.seeds > 1 else ""
+    lines = [f"n={cell.n}, SE {number(cell.se)}{seeds}"]
+    lines += facts.sentences(cell.against_baseline, "all heads")
+    lines += facts.sentences(cell.against_control, "random heads")
+    for trial in cell.trials:
+        lines += [trial.strategies, str(trial.record.get("command") or "")]
+    return "\n".join(filter(None, lines))
+
+
+def differences(comparison: Comparison) -> Grid:
+    """Paired differences to all heads and to random ones: interval, p by itself and p after the correction."""
+    controlled = any(cell.against_control for _, _, cell in comparison.cells())
+    rows: list[list[str | Mark]] = [
+        [row.budget, row.head_label, name, *_differences(row, name, cell, controlled=controlled)]
+        for row, name, cell in comparison.cells()
+        if cell.role != "baseline"
+    ]
+    header = ["Token", "Head", "Strategy", "To all heads ± SE", "95 % interval", "p", "Adjusted p"]
+    header += ["To random heads ± SE", "95 % interval, random", "p, random", "Adjusted p, random"] * controlled
+    caption = family_sentence(comparison.family())
+    title = f"{comparison.title}: difference to all heads"
+    return Grid.of(title, f"{comparison.slug}-differences", [*header, "Pairs", "Verdict"], rows, caption)
+
+
+def _differences(row: Row, name: str, cell: Cell, *, controlled: bool) -> list[str | Mark]:
+    base, control = cell.against_baseline, cell.against_control
+    shown = Mark(
+        signed(base),
+        verdict=_sign(cell.verdict),
+        hint=describe(cell),
+        recommended=cell.recommended,
+        records=tuple(trial.id for trial in cell.trials),
+        data=_data(row, name, cell),
+    )
+    to_control: list[str | Mark] = [Mark(signed(control), verdict=_sign(control.verdict) if control else "")]
+    return [
+        shown,
+        *facts.certainty(base),
+        *([*to_control, *facts.certainty(control)] if controlled else []),
+        str(base.n) if base else MISSING,
+        cell.verdict or MISSING,
+    ]
+
+
+def overlap(comparison: Comparison) -> Grid | None:
+    """How well the kept tokens cover what the question is about; None where no trial has boxes."""
+    rows: list[list[str | Mark]] = []
+    for row, name, cell in comparison.cells():
+        trial = cell.trials[-1]
+        figures = [trial.number("overlap", key) for key in ("recall", "precision", "iou", "lift")]
+        figures += [trial.number("attention", "concentration"), diversity(trial)]
+        if any(figure is not None for figure in figures):
+            rows.append([row.budget, row.head_label, Mark(name, anchor=trial.id), *map(number, figures)])
+    if not rows:
+        return None
+    header = ["Token", "Head", "Strategy", "Recall", "Precision", "IoU", "Lift", "Concentration", "Diversity"]
+    caption = (
+        "Kept tokens against the tokens of the boxes a question is about. Lift: recall over that of random keeping."
+        " Concentration: share of the image attention on the kept tokens. Diversity: 1 - their mean pairwise cosine."
+    )
+    return Grid.of(f"{comparison.title}: kept tokens", f"{comparison.slug}-overlap", header, rows, caption)
+
+
+def diversity(trial: Trial) -> float | None:
+    """Diversity of the kept tokens, where the record has it."""
+    value = trial.record.get("diversity")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def wins(counted: Mapping[str, tuple[int, int]], title: str, slug: str) -> Grid:
+    """Rows each strategy is best in, ties counted for each, and rows it alone is best in."""
+    rows = [[name, str(best), str(sole)] for name, (best, sole) in counted.items()]
+    return Grid.of(title, slug, ["Strategy", "Wins", "Sole wins"], rows)
+
+
+def records(trials: Sequence[Trial]) -> Grid:
+    """Where every figure comes from."""
+    rows: list[list[str | Mark]] = [
+        [
+            Mark(trial.id, anchor=trial.id),
+            trial.benchmark,
+            trial.strategies,
+            trial.budget,
+            f"{number(trial.value)} ± {number(trial.se)}",
+            str(trial.record["n"]),
+            str(trial.record.get("seed", MISSING)),
+            str(trial.record.get("command") or MISSING),
+            _where(trial),
+            json.dumps(trial.record.get("notes") or {}, ensure_ascii=False, sort_keys=True),
+        ]
+        for trial in trials
+    ]
+    header = ["Record", "Benchmark", "Strategies", "Budget", "Score ± SE", "n", "Seed", "Command", "Where", "Notes"]
+    return Grid.of("Records", "records", header, rows)
+
+
+def _where(trial: Trial) -> str:
+    versions, hardware = trial.record.get("versions") or {}, trial.record.get("hardware") or {}
+    told = [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join([*told, *(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key))]) or MISSING
+
+
+def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One flat row per cell and record: figures, pairs, verdict and every field of the record."""
+    rows = []
+    for row, name, cell in comparison.cells():
+        for trial in cell.trials:
+            rows.append({**_facts(row, name, cell), **flat(trial.record)})
+    return rows
+
+
+def _facts(row: Row, name: str, cell: Cell) -> dict[str, Any]:
+    base, control = cell.against_baseline, cell.against_control
+    return {
+        "row_budget": row.budget,
+        "row_heads": row.head_label,
+        "column": name,
+        "value": cell.value,
+        "se": cell.se,
+        "units": cell.n,
+        "seeds": cell.seeds,
+        "best": cell.best,
+        "difference": base and base.value,
+        "difference_se": base and base.se,
+        "pairs": base and base.n,
+        "verdict": cell.verdict,
+        **_tested(base),
+        "difference_to_random": control and control.value,
+        "difference_to_random_se": control and control.se,
+        **_tested(control, "_to_random"),
+        "recommended": cell.recommended,
+    }
+
+
+def _tested(found: PairedTest | None, ending: str = "") -> dict[str, Any]:
+    """The columns that say how sure a difference is; the same ones whether or not there is one."""
+    told = {
+        "difference_low": found and found.low,
+        "difference_high": found and found.high,
+        "test": found and found.test,
+        "p": found and found.p,
+        "adjusted_p": found and found.adjusted,
+        "family": found and found.family,
+        "left_out": found and sum(found.left_out),
+        "interpolated_between": found and " and ".join(found.between),
+        "interpolation_error": found and found.allowance,
+    }
+    return {f"{key}{ending}": value for key, value in told.items()}
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result

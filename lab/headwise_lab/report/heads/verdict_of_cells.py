@@ -1,0 +1,82 @@
+"""The rows of a table judged: every cell paired with baseline and control at its budget, all of them corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, Row
+from headwise_lab.report.matching import TOLERANCE, Curve, Matched
+from headwise_lab.stats.paired_tests import PairedTest, corrected, paired_test
+
+
+def judge(rows: Sequence[Row], curve: Curve, digits: int) -> list[Row]:
+    """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons.
+
+    ``curve``: the baseline at every budget it was run at.
+    """
+    found = [_paired_cells(row, _baseline(row, curve), _control_for(row, rows), digits) for row in rows]
+    places = [(index, name) for index, row in enumerate(found) for name in row.cells]
+    pairs = [
+        pair
+        for index, name in places
+        for pair in (found[index].cells[name].against_baseline, found[index].cells[name].against_control)
+    ]
+    adjusted = iter(corrected(pairs))
+    cells: list[dict[str, Cell]] = [{} for _ in found]
+    for index, name in places:
+        base, control = next(adjusted), next(adjusted)
+        cells[index][name] = attrs.evolve(found[index].cells[name], against_baseline=base, against_control=control)
+    return [attrs.evolve(row, cells=judged) for row, judged in zip(found, cells, strict=True)]
+
+
+def _baseline(row: Row, curve: Curve) -> Matched | None:
+    """The baseline in the row itself, else at its budget; None where there is neither."""
+    if BASELINE in row.cells:
+        return Matched(row.cells[BASELINE].units)
+    trial = next((trial for cell in row.cells.values() for trial in cell.trials), None)
+    return curve.at(trial) if trial is not None else None
+
+
+def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
+    """Random heads in the row itself; where a rule counts heads, those nearest in number, at most an eighth off."""
+    if CONTROL in row.cells or row.mean_heads is None:
+        return row.cells.get(CONTROL)
+    near = [
+        (abs(other.mean_heads - row.mean_heads), other.cells[CONTROL])
+        for other in rows
+        if CONTROL in other.cells and other.mean_heads is not None and _equal(row, other)
+    ]
+    distance, control = min(near, key=lambda pair: pair[0], default=(math.inf, None))
+    return control if distance <= row.all_heads / 8 else None
+
+
+def _equal(row: Row, other: Row) -> bool:
+    """Whether two rows have the same budget; neighbouring budgets of one method may be less than a token apart."""
+    processed = bool(row.processed and other.processed)
+    return row.budget == other.budget or (processed and abs(row.processed - other.processed) <= TOLERANCE / 2)
+
+
+def _paired_cells(row: Row, baseline: Matched | None, control: Cell | None, digits: int) -> Row:
+    top = max(round(cell.value, digits) for cell in row.cells.values())
+
+    def to_baseline(cell: Cell) -> PairedTest | None:
+        if baseline is None or cell.role == "baseline":
+            return None
+        return paired_test(cell.units, baseline.units, allowance=baseline.allowance, between=baseline.between)
+
+    def to_control(cell: Cell) -> PairedTest | None:
+        return paired_test(cell.units, control.units) if control is not None and cell.role == "strategy" else None
+
+    cells: Mapping[str, Cell] = {
+        name: attrs.evolve(
+            cell,
+            best=len(row.cells) > 1 and round(cell.value, digits) == top,
+            against_baseline=to_baseline(cell),
+            against_control=to_control(cell),
+        )
+        for name, cell in row.cells.items()
+    }
+    return attrs.evolve(row, cells=cells)

@@ -1,0 +1,126 @@
+"""What the evidence carries, in plain sentences; nothing is recommended that it does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headwise_lab.report.heads.comparison import CONTROL, Cell, Comparison, Row
+from headwise_lab.report.matching import TOLERANCE
+from headwise_lab.report.page.facts import signed
+from headwise_lab.stats.differences import FEWEST
+from headwise_lab.stats.inference import CONFIDENCE
+from headwise_lab.stats.paired_tests import BETTER, LEVEL, WORSE
+
+__all__ = ["METHOD", "PAIRED", "RULE", "recommendations", "signed", "total_wins"]
+
+MOST_NAMED = 5
+"""Strategies a sentence names before it counts the rest."""
+
+
+def recommendations(comparison: Comparison) -> list[str]:
+    """One sentence per budget of a table, and another where head selection did harm."""
+    budgets = dict.fromkeys(row.budget for row in comparison.rows)
+    sentences = (told for budget in budgets for told in (_at_budget(comparison, budget), _harm(comparison, budget)))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _harm(comparison: Comparison, budget: str) -> str:
+    """What is worse than all heads, worst first; nothing where nothing is."""
+    worse = [
+        (cell.against_baseline.value, f"{name} with {row.head_label} heads ({signed(cell.against_baseline)})")
+        for row in comparison.rows
+        if row.budget == budget
+        for name, cell in row.cells.items()
+        if cell.verdict == WORSE and cell.against_baseline is not None
+    ]
+    told = [text for _, text in sorted(worse)]
+    if not told:
+        return ""
+    more = f"; and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return f"{comparison.title}, {budget}: worse than all heads: {'; '.join(told[:MOST_NAMED])}{more}."
+
+
+def _at_budget(comparison: Comparison, budget: str) -> str:
+    rows = [row for row in comparison.rows if row.budget == budget]
+    where = f"{comparison.title}, {budget}"
+    entries = [(row, name, cell) for row in rows for name, cell in row.cells.items() if cell.role == "strategy"]
+    paired = any(cell.against_baseline for _, _, cell in entries)
+    if not (paired or any(cell.role == "baseline" for row in rows for cell in row.cells.values())):
+        return f"{where}: `sum` over all heads was run neither here nor on both sides of it, so nothing is recommended."
+    if not entries:
+        return f"{where}: only the baseline was run, so nothing is compared."
+    if not paired:
+        return f"{where}: the outcomes needed for pairs are missing, so nothing is recommended."
+    carried = [entry for entry in entries if entry[2].recommended]
+    if carried:
+        carried.sort(key=lambda entry: -_gain(entry[2]))
+        return f"{where}: recommended: {'; '.join(_reason(*entry) for entry in carried)}."
+    return f"{where}: no strategy beats all heads{_near_miss(rows, entries)}."
+
+
+def _gain(cell: Cell) -> float:
+    return cell.against_baseline.value if cell.against_baseline else 0.0
+
+
+def _reason(row: Row, name: str, cell: Cell) -> str:
+    return (
+        f"{name} with {row.head_label} heads ({signed(cell.against_baseline)} against all heads,"
+        f" {signed(cell.against_control)} against random heads)"
+    )
+
+
+def _near_miss(rows: Sequence[Row], entries: Sequence[tuple[Row, str, Cell]]) -> str:
+    """Why a strategy that looks better is not recommended: the correction, or the random control."""
+    better = [cell for _, _, cell in entries if cell.verdict == BETTER]
+    seem = [cell for _, _, cell in entries if cell.against_baseline and cell.against_baseline.seems == BETTER]
+    if better and not any(CONTROL in row.cells for row in rows):
+        return f" as far as can be said: {len(better)} looked better, but no random-heads control was run"
+    if better and all(cell.against_control is None for cell in better):
+        return f" as far as can be said: {len(better)} looked better, but no random control keeps about as many heads"
+    if not seem:
+        return ""
+    return (
+        f" once the table's comparisons are corrected for and random heads are beaten too"
+        f" ({len(seem)} of {len(entries)} looked better by themselves, p at most {LEVEL:g})"
+    )
+
+
+def total_wins(comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
+    """Wins and sole wins over several tables, most wins first."""
+    totals: dict[str, tuple[int, int]] = {}
+    for comparison in comparisons:
+        for name, (wins, sole) in comparison.wins().items():
+            before = totals.get(name, (0, 0))
+            totals[name] = (before[0] + wins, before[1] + sole)
+    return dict(sorted(totals.items(), key=lambda item: (-item[1][0], -item[1][1], item[0])))
+
+
+RULE = (
+    f"A difference is called better or worse where its p, adjusted by Benjamini and Hochberg's method over all paired"
+    f" comparisons of its table, is at most {LEVEL:g}: of what a table calls a difference, one in {1 / LEVEL:.0f} is"
+    f" expected to be none. All else, and whatever has fewer than {FEWEST} pairs, is called no difference and set in"
+    f" grey."
+)
+"""When a difference is called one; everything a report says of one follows this."""
+
+PAIRED = (
+    f"Differences are paired over the questions both sides were asked, pooled over seeds, and given with their standard"
+    f" error and a {CONFIDENCE:.0%} interval (BCa bootstrap over units, 10 000 resamples, fixed seed). p is that of"
+    f" McNemar's exact test where every unit is right or wrong, else that of a permutation test (10 000 times, the two"
+    f" sides change places at random within every unit)."
+    f" Only equal budgets are compared: visual tokens processed per layer, averages at most {TOLERANCE:g} apart. Where"
+    f" the reference was not run at a budget, it is interpolated question by question between its two neighbouring"
+    f" budgets, linearly in log2 of the processed average, with the unpruned model as the largest budget (marked ~);"
+    f" the interval is longer, and p larger, by the error that leaving out neighbouring budgets shows; where nothing"
+    f" shows it, nothing is called better or worse. Differences to the unpruned model, and they alone, are across"
+    f" budgets: they are what pruning costs."
+)
+"""How differences are made."""
+
+METHOD = (
+    f"Strategies are held against `sum` over all heads. {PAIRED} {RULE} A strategy is recommended only where it is"
+    f" better than all heads and also better than as many heads drawn at random. Bold marks the best figure of a row as"
+    f" printed; ties are all bold and count as a win for each. A best figure picked from many is biased upwards, so a"
+    f" win by itself is no evidence."
+)
+"""How to read the report, in one paragraph."""

@@ -1,0 +1,1 @@
+"""What strategies kept, drawn over the pictures."""

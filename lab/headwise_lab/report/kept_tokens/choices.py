@@ -1,0 +1,158 @@
+"""Strategies that chose tokens under the same conditions, and the questions that tell their choices apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
+from headwise_lab.report.page.facets import plain
+from headwise_lab.report.trials import Trial
+from headwise_lab.store.records import read_outcomes
+
+_COMPARED = 6  # strategies whose choices are held against each other to find questions
+
+Outcome = Mapping[str, Any]
+
+
+@attrs.frozen(eq=False)
+class Choice:
+    """One budget (and head count): strategy -> its trial. ``references``: those that others are held against.
+
+    ``folders``: strategy -> where its outcomes lie, where that is not one place for all.
+    """
+
+    budget: str
+    heads: str
+    label: str
+    trials: Mapping[str, Trial]
+    references: tuple[str, ...]
+    folders: Mapping[str, Path] = attrs.field(factory=dict)
+
+    @property
+    def processed(self) -> float:
+        """Visual tokens that layers process on average, by the first trial."""
+        return next((trial.processed for trial in self.trials.values()), 0.0)
+
+    def leading(self, most: int = _COMPARED) -> list[str]:
+        """References, then the best and the worst scores, as many as fit."""
+        ranked = sorted((name for name in self.trials if name not in self.references),
+                        key=lambda name: -self.trials[name].value)  # fmt: skip
+        room = most - len(self.references)
+        if len(ranked) > room:
+            ranked = [*ranked[: room - room // 2], *ranked[len(ranked) - room // 2 :]]
+        return [*self.references, *ranked]
+
+
+def of_comparison(comparison: Comparison) -> list[Choice]:
+    """One choice per row that has anything to compare."""
+    found = []
+    for row in comparison.rows:
+        trials = {name: row.cells[name].trials[0] for name in comparison.columns if name in row.cells}
+        heads = "all heads" if row.heads == "all" else f"{row.head_label} heads"
+        references = tuple(name for name in (BASELINE, CONTROL) if name in trials)
+        if len(trials) > 1:
+            label = f"{row.budget} with {heads}"
+            found.append(Choice(plain(row.budget), plain(row.head_label), label, trials, references))
+    return found
+
+
+def of_methods(methods: Methods) -> list[Choice]:
+    """One choice per budget that has anything to compare."""
+    found = []
+    for budget in methods.budgets:
+        trials = {result.name: result.trial for result in methods.at(budget)}
+        references = [REFERENCE] if REFERENCE in trials else []
+        references += [name for name in CONTROLS if name in trials][:1]
+        if len(trials) > 1:
+            found.append(Choice(plain(budget), "", budget, trials, tuple(references)))
+    return found
+
+
+def main_choice(choices: Sequence[Choice]) -> Choice | None:
+    """The one with most strategies; of those the one that keeps least, where choice matters most."""
+    return min(choices, key=lambda choice: (-len(choice.trials), choice.processed), default=None)
+
+
+def grid_side(choice: Choice) -> int | None:
+    """Visual tokens along one edge of the image; None where they form no square."""
+    visual = next(iter(choice.trials.values())).record["budget"].get("visual")
+    if not isinstance(visual, int) or visual < 1 or math.isqrt(visual) ** 2 != visual:
+        return None
+    return math.isqrt(visual)
+
+
+def placed(choice: Choice) -> str | None:
+    """How pictures become the square that tokens lie on: ``cropped``, ``padded``; None where tokens have no place.
+
+    Records of other programs do not say; LLaVA as transformers has it crops.
+    """
+    found = next(iter(choice.trials.values())).record.get("pictures", "cropped")
+    return found if found in ("cropped", "padded") else None
+
+
+def fits(outcomes: Iterable[Outcome], side: int) -> bool:
+    """Whether all kept tokens lie on the grid, and any were kept."""
+    kept = [index for outcome in outcomes for index in outcome.get("kept") or ()]
+    return bool(kept) and min(kept) >= 0 and max(kept) < side * side
+
+
+def by_question(trial: Trial, source: Path) -> dict[str, Outcome]:
+    """Question -> outcome of a trial in a folder; raises DataError where outcomes are missing."""
+    return {outcome["id"]: outcome for outcome in read_outcomes(source, trial.id)}
+
+
+def telling(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[dict[str, Outcome]]:
+    """What all strategies made of each question, the questions on which they disagree most first.
+
+    ``outcomes``: strategy -> question -> outcome.
+    """
+    shared = set.intersection(*(set(group) for group in outcomes.values()))
+    found = [{name: group[key] for name, group in outcomes.items()} for key in sorted(shared)]
+    found = [given for given in found if all(outcome.get("kept") for outcome in given.values())]
+    found = [given for given in found if all(same_question(_first(given), outcome) for outcome in given.values())]
+    return sorted(found, key=lambda given: _disagreement(list(given.values())), reverse=True)
+
+
+def same_question(one: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes are about the same: seeds and folders may give one name to different questions."""
+    asked = [(told.get("question"), Path(str(told.get("image") or "")).name) for told in (one, other)]
+    return asked[0] == asked[1]
+
+
+def _disagreement(given: Sequence[Outcome]) -> tuple[bool, bool, float]:
+    """Some right and some wrong first, boxes to look at next, then how little the kept tokens overlap."""
+    pairs = itertools.combinations([set(outcome["kept"]) for outcome in given], 2)
+    distances = [1 - len(left & right) / len(left | right) for left, right in pairs]
+    mixed = len({float(outcome["score"]) for outcome in given}) > 1
+    return mixed, bool(given[0].get("boxes")), sum(distances) / max(len(distances), 1)
+
+
+def with_images(found: Sequence[Mapping[str, Outcome]], source: Path, most: int) -> list[tuple[Path, str]]:
+    """(image, question id) of the first questions whose image is there, no image twice while others are left."""
+    placed = [(find(first.get("image"), source), str(first["id"])) for first in map(_first, found)]
+    shown = [(image, identity) for image, identity in placed if image is not None]
+    seen: set[Path] = set()
+    fresh: list[tuple[Path, str]] = []
+    again: list[tuple[Path, str]] = []
+    for image, identity in shown:
+        (again if image in seen else fresh).append((image, identity))
+        seen.add(image)
+    return [*fresh, *again][:most]
+
+
+def _first(given: Mapping[str, Outcome]) -> Outcome:
+    return next(iter(given.values()))
+
+
+def find(name: object, source: Path) -> Path | None:
+    """The image file of an outcome, by its own path or within the output folder."""
+    if not isinstance(name, str) or not name:
+        return None
+    return next((path for path in (Path(name), source / name) if path.is_file()), None)

@@ -1,0 +1,94 @@
+"""Kept tokens drawn onto example images, several strategies side by side, where the strategies disagree.
+
+The visual tokens of one square image form a square grid in raster order; an image that is not square is cropped to its
+centre or given borders, as the record says.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from headwise.printing import printable
+from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.kept_tokens.choices import Choice, Outcome, placed
+from headwise_lab.report.kept_tokens.squares import Box, square
+
+EXAMPLES = 3
+_BOX = "#ffb000"
+
+Example = tuple[Path, Mapping[str, Outcome]]
+"""An image, and strategy -> outcome on a question about it."""
+
+
+def overlay(choice: Choice, examples: Sequence[Example], side: int, *, title: str, slug: str, folder: Path) -> Figure:
+    """Draw the figure: a line per example, the image itself and what each strategy kept of it."""
+    path = folder / f"{slug}-kept.png"
+    with matplotlib.rc_context(STYLE):
+        _draw(examples[:EXAMPLES], side, path, padded=placed(choice) == "padded")
+    caption = f"{title}: tokens kept at {choice.label}, on examples where strategies disagree."
+    return Figure(path, caption, slug, choice.budget, choice.heads)
+
+
+def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -> None:
+    strategies = list(examples[0][1])
+    width = len(strategies) + 1
+    canvas = new_canvas(1.75 * width, 2.2 * len(examples) + 0.2)
+    panels = canvas.subplots(len(examples), width, squeeze=False)
+    for line, (image, outcomes) in enumerate(examples):
+        first = outcomes[strategies[0]]
+        shown = square(image, first.get("boxes") or (), padded=padded)
+        picture = np.asarray(shown.image, dtype=np.float32) / 255
+        _show(panels[line][0], picture, shown.boxes)
+        panels[line][0].set_xlabel(_question(first), fontsize=7, color=INK)
+        for panel, name in zip(panels[line][1:], strategies, strict=True):
+            outcome = outcomes[name]
+            _show(panel, dimmed(picture, outcome["kept"], side), shown.boxes)
+            panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome["score"] else GREY)
+        if line == 0:
+            for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
+                panel.set_title("\n".join(textwrap.wrap(name, 18)), fontsize=8, fontweight="bold", color=INK)
+    save_all(canvas, path)
+
+
+def dimmed(picture: np.ndarray[Any, Any], kept: Sequence[int], side: int) -> np.ndarray[Any, Any]:
+    """Dropped patches faded towards white and grey, kept ones as they are."""
+    rows = np.arange(picture.shape[0]) * side // picture.shape[0]
+    columns = np.arange(picture.shape[1]) * side // picture.shape[1]
+    stays = np.zeros(side * side, dtype=bool)
+    stays[list(kept)] = True
+    mask = stays[rows[:, None] * side + columns[None, :]][..., None]
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.where(mask, picture, 0.82 + 0.18 * grey)
+
+
+def _show(panel: Any, picture: np.ndarray[Any, Any], boxes: Sequence[Box]) -> None:
+    panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+    for x0, y0, x1, y1 in boxes:
+        panel.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.4))
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for side in panel.spines.values():
+        side.set_visible(True)
+        side.set_color(GREY)
+        side.set_linewidth(0.6)
+
+
+def _question(question: Outcome) -> str:
+    text = str(question.get("question") or "").splitlines()[0] if question.get("question") else ""
+    answers = question.get("answers") or ()
+    wanted = f"\n→ {answers[0]}" if answers else ""
+    return printable("\n".join(textwrap.wrap(text, 28)[:3]) + wanted)
+
+
+def _answer(outcome: Outcome) -> str:
+    sign = "✓" if outcome["score"] >= 0.999 else ("✗" if outcome["score"] <= 0 else "~")
+    recall = outcome.get("recall")
+    covered = f"\nrecall {recall:.2f}" if isinstance(recall, int | float) else ""
+    return printable(f"{sign} {textwrap.shorten(str(outcome.get('prediction') or ''), 22, placeholder='…')}{covered}")

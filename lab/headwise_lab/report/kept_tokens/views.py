@@ -1,0 +1,184 @@
+"""What a page needs to lay kept tokens over pictures: questions, pictures once each, and what every strategy kept."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from headwise.errors import DataError
+from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.kept_tokens.choices import (
+    Choice,
+    Outcome,
+    by_question,
+    fits,
+    grid_side,
+    main_choice,
+    placed,
+    same_question,
+    telling,
+    with_images,
+)
+from headwise_lab.report.kept_tokens.overlays import EXAMPLES, Example, overlay
+from headwise_lab.report.kept_tokens.squares import square
+from headwise_lab.report.trials import Trial
+
+QUESTIONS = 8
+"""Questions of one table that a page carries."""
+
+TRIALS = 160
+"""Trials of one table whose choices a page carries; settings that keep least come first."""
+
+
+@attrs.frozen(eq=False)
+class KeptView:
+    """The overlays of one table: the picture for paper, and the data of the page's own; ``note`` says what is shown."""
+
+    title: str
+    data: Mapping[str, Any]
+    figure: Figure
+    note: str
+    benchmark: str
+
+    @property
+    def facets(self) -> list[tuple[str, str]]:
+        """What the view is filtered by."""
+        return [("benchmark", self.benchmark)]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Wanted:
+    """The choices of one table to look at, where outcomes and images lie, and the model without pruning."""
+
+    title: str
+    slug: str
+    choices: Sequence[Choice]
+    source: Path
+    unpruned: Trial | None = None
+
+    def folder(self, choice: Choice, name: str) -> Path:
+        """Where the outcomes of a strategy lie."""
+        return choice.folders.get(name, self.source)
+
+
+def kept_view(wanted: Wanted, folder: Path) -> tuple[KeptView | None, str | None]:
+    """The view, its figure drawn into ``folder``; else None, and what there is to warn about."""
+    choice = main_choice(wanted.choices)
+    if choice is None:
+        return None, None
+    why = f"{wanted.title}: no overlay of kept tokens, since "
+    try:
+        outcomes = {name: by_question(choice.trials[name], wanted.folder(choice, name)) for name in choice.leading()}
+    except DataError:
+        return None, f"{why}outcomes are missing."
+    side = grid_side(choice)
+    seen = placed(choice)
+    if seen is None:
+        return None, f"{why}the tokens of this model have no place on its pictures."
+    if side is None or not fits((one for group in outcomes.values() for one in group.values()), side):
+        return None, f"{why}they form no square grid."
+    found = telling(outcomes)
+    shown = with_images(found, wanted.source, QUESTIONS)
+    if not shown:
+        return None, why + ("the image files are gone." if found else "no question tells the strategies apart.")
+    examples: list[Example] = [
+        (image, {name: group[identity] for name, group in outcomes.items()}) for image, identity in shown
+    ]
+    figure = overlay(choice, examples[:EXAMPLES], side, title=wanted.title, slug=wanted.slug, folder=folder)
+    settings, left = _settings(wanted, choice, [next(iter(given.values())) for _, given in examples], side)
+    data = {**_questions(examples, padded=seen == "padded"), "side": side, "settings": settings}
+    benchmark = next(iter(choice.trials.values())).benchmark
+    return KeptView(wanted.title, data, figure, _note(len(shown), len(found), left, seen), benchmark), None
+
+
+def _note(shown: int, found: int, left: int, seen: str) -> str:
+    told = f"{shown} of {found} questions, those on which strategies disagree most: some right and some wrong, then the"
+    told += " least tokens in common."
+    told += f" {left} settings with more tokens are left out to keep the page small." if left else ""
+    how = "with borders" if seen == "padded" else "as its centre"
+    return f"{told} An image that is not square is shown {how}, which is what the model sees."
+
+
+def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, Any]:
+    """The questions, and their pictures once each."""
+    pictures: dict[Path, str] = {}
+    questions = []
+    for image, outcomes in examples:
+        first = next(iter(outcomes.values()))
+        shown = square(image, first.get("boxes") or (), padded=padded)
+        pictures.setdefault(image, shown.data_uri())
+        questions.append(
+            {
+                "id": first["id"],
+                "text": str(first.get("question") or "").partition("\n")[0],
+                "answers": list(dict.fromkeys(map(str, first.get("answers") or ())))[:3],
+                "boxes": shown.shares,
+                "picture": list(pictures).index(image),
+                "small": shown.small,
+            }
+        )
+    return {"questions": questions, "pictures": list(pictures.values())}
+
+
+def _settings(wanted: Wanted, main: Choice, asked: Sequence[Outcome], side: int) -> tuple[list[dict[str, Any]], int]:
+    """What every strategy made of the questions asked, by setting, the main one first; and how many are left out."""
+    whole = [] if wanted.unpruned is None else [_strategy("unpruned", wanted.unpruned, wanted.source, asked, side)]
+    settings: list[dict[str, Any]] = []
+    room = TRIALS
+    for choice in sorted(wanted.choices, key=lambda choice: (choice is not main, choice.processed)):
+        if settings and len(choice.trials) > room:
+            continue
+        room -= len(choice.trials)
+        strategies = [
+            _strategy(name, trial, wanted.folder(choice, name), asked, side) for name, trial in choice.trials.items()
+        ]
+        first = [*choice.references, *sorted(choice.trials, key=lambda name: -choice.trials[name].value)]
+        settings.append(
+            {
+                "label": choice.label,
+                "budget": choice.budget,
+                "heads": choice.heads,
+                "first": list(dict.fromkeys(first))[: len(choice.references) + 1],
+                "strategies": [told for told in (*strategies, *whole) if told],
+            }
+        )
+    return settings, len(wanted.choices) - len(settings)
+
+
+def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], side: int) -> dict[str, Any] | None:
+    """A strategy's record, and what it made of each question (None where that is not known); None without outcomes."""
+    try:
+        outcomes = by_question(trial, folder)
+    except DataError:
+        return None
+    found = [outcomes.get(one["id"]) for one in asked]
+    given = [
+        _told(outcome, side) if outcome is not None and same_question(one, outcome) else None
+        for one, outcome in zip(asked, found, strict=True)
+    ]
+    return {"name": name, "record": trial.id, "given": given}
+
+
+def _told(outcome: Outcome, side: int) -> dict[str, Any] | None:
+    if not fits([outcome], side):
+        return None
+    recall = outcome.get("recall")
+    return {
+        "kept": bits(outcome["kept"], side * side),
+        "said": str(outcome.get("prediction") or "")[:80],
+        "score": round(float(outcome["score"]), 3),
+        "heads": list(outcome.get("heads") or ()),
+        "recall": round(float(recall), 3) if isinstance(recall, int | float) else None,
+    }
+
+
+def bits(kept: Sequence[int], tokens: int) -> str:
+    """A bit per token, the first token the highest bit of the first byte, in base 64."""
+    mask = np.zeros(tokens, dtype=np.uint8)
+    mask[list(kept)] = 1
+    return base64.b64encode(np.packbits(mask).tobytes()).decode("ascii")

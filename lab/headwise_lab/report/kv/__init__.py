@@ -1,0 +1,1 @@
+"""KV eviction: perplexity and accuracy by effective context."""

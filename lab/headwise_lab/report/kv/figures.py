@@ -1,0 +1,240 @@
+"""Figures of a KV study: perplexity against effective context, sinks, thresholds, the best runs, inverse windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.kv.baseline import same_budget
+from headwise_lab.report.kv.judgement import Judged, Judgement, per_cent, per_cent_error
+from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
+from headwise_lab.report.kv.verdicts import orientation, thresholds
+
+COLOURS = {
+    "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",
+    "allocated": "#8d5b3f", "score": "#c2408f", "permuted": "#b8bfc8", "full": "black",
+}  # fmt: skip
+"""Groups in the colours of seed 004: A red, B green, G blue, I purple, K cyan."""
+
+_LABELS = {
+    "A": "A: window, no sinks", "B": "B: StreamingLLM", "G": "G: by confidence", "I": "I: inverse",
+    "J": "J: small gathering", "K": "K: uniform, as head-aware", "allocated": "allocated by attention mass",
+    "score": "score-based", "permuted": "permuted over heads", "full": "full cache",
+}  # fmt: skip
+_GROUPS = {FULL: "full", WINDOW: "A", UNIFORM: "B", TWIN: "K", PERMUTED: "permuted", SCORED: "score"}
+_GRID: dict[str, Any] = {"color": "#e4e7eb", "linewidth": 0.7}
+
+Draw = Callable[[Judged, Path], bool]
+
+
+def draw_all(judged: Judged, title: str, slug: str, folder: Path) -> list[Figure]:
+    """Every figure that the runs carry, as PNG files in ``folder``."""
+    wanted: list[tuple[str, Draw, str]] = [
+        ("ppl-vs-context", _context, "perplexity against effective context; the line: interpolated uniform budget"),
+        ("head-aware", _forest, "change of perplexity against the uniform budget at each run's own context, paired SE"
+         " (grey band: interpolation error); hollow: the same windows dealt at random to the heads"),
+        ("sink-importance", _sinks, "the same number of entries with and without sinks"),
+        ("confidence-threshold", _thresholds, "perplexity by confidence threshold beside the uniform budget at each"
+         " run's own context"),
+        ("best-configs", _best, "the lowest perplexities, with the effective context each takes"),
+        ("inverse-experiment", _inverse, "inverse and conventional windows, each beside the uniform budget at its own"
+         " context"),
+    ]  # fmt: skip
+    drawn = []
+    with matplotlib.rc_context(STYLE):
+        for name, draw, caption in wanted:
+            path = folder / f"{slug}-{name}.png"
+            if draw(judged, path):
+                drawn.append(Figure(path, f"{title}: {caption}.", slug))
+    return drawn
+
+
+def group_of(one: Judgement) -> str:
+    """The key of a run's colour: its study group where it has one, else what its strategy is."""
+    if one.run.group in COLOURS:
+        return one.run.group
+    if one.run.part != HEAD_AWARE:
+        return _GROUPS[one.run.part]
+    by_name = {"confidence_windows": "G", "head_windows": "I" if orientation(one.run) == "inverse" else "J"}
+    return by_name.get(one.run.strategy.name, "allocated")
+
+
+def _error(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _context(judged: Judged, path: Path) -> bool:
+    canvas = new_canvas(8.2, 4.8)
+    panel = canvas.subplots()
+    _curve(panel, judged)
+    for group, colour in COLOURS.items():
+        members = [one for one in judged.judgements if group_of(one) == group and group != "full"]
+        if members:
+            small = group == "permuted"
+            panel.errorbar(
+                [one.run.context for one in members], [one.run.ppl for one in members],
+                yerr=None if small else [_error(one.run.ppl_se) for one in members], fmt="o",
+                markersize=2.5 if small else 4.5, capsize=0, elinewidth=0.6, alpha=0.7 if small else 0.95,
+                color=colour, label=_LABELS[group], zorder=2 if small else 3,
+            )  # fmt: skip
+    full = judged.first(FULL)
+    if full:
+        panel.axhline(full.run.ppl, color="black", linestyle=":", linewidth=1.2, label=_LABELS["full"])
+    _log_axes(panel, [one.run.context for one in judged.judgements if one.run.part != FULL])
+    panel.set_xlabel("effective context: entries per KV head, mean")
+    panel.set_ylabel("perplexity")
+    panel.grid(axis="y", which="both", **_GRID)
+    canvas.legend(loc="outside right upper", fontsize=8)
+    save_all(canvas, path)
+    return True
+
+
+def _curve(panel: Any, judged: Judged) -> None:
+    """The uniform budget, as it is interpolated: straight in log perplexity over log context."""
+    contexts = judged.curve.contexts
+    if len(contexts) > 1:
+        panel.plot(contexts, np.exp(judged.curve.losses), color=COLOURS["B"], linewidth=1.4, zorder=1)
+
+
+def _log_axes(panel: Any, contexts: Sequence[float]) -> None:
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    low, high = min(contexts, default=1), max(contexts, default=2)
+    ticks = [2**power for power in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
+    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    panel.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(1.2, 0.6)))
+
+
+def _forest(judged: Judged, path: Path) -> bool:
+    """Head-aware minus baseline, one line per run, the permuted controls beside it."""
+    shown = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN) if one.delta]
+    if not shown:
+        return False
+    canvas = new_canvas(7.4, 1.3 + 0.24 * len(shown))
+    panel = canvas.subplots()
+    panel.axvline(0, color=INK, linewidth=1)
+    for line, one in enumerate(shown):
+        panel.barh(line, 2 * per_cent(one.allowance), left=-per_cent(one.allowance), height=0.8, color="#eceff3")
+        _controls(panel, line, one, judged)
+        _dot(panel, line, one)
+    panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
+    panel.set_ylim(len(shown) - 0.4, -0.6)
+    panel.set_xlabel("perplexity against the uniform budget at the same effective context, % (left: better)")
+    panel.grid(axis="x", **_GRID)
+    save_all(canvas, path)
+    return True
+
+
+def _dot(panel: Any, line: int, one: Judgement) -> None:
+    if one.delta:
+        panel.errorbar(
+            [per_cent(one.delta.value)], [line], xerr=[per_cent_error(one.delta)], fmt="o", markersize=4.5, capsize=2,
+            color=COLOURS[group_of(one)], zorder=3,
+        )  # fmt: skip
+
+
+def _controls(panel: Any, line: int, one: Judgement, judged: Judged) -> None:
+    ids = {run.id for run in one.chance.controls} if one.chance else set()
+    found = [other.delta.value for other in judged.of(PERMUTED) if other.run.id in ids and other.delta]
+    if found:
+        panel.plot([per_cent(value) for value in found], [line + 0.18] * len(found), "o", markersize=3.5,
+                   markerfacecolor="none", markeredgecolor=GREY, zorder=2)  # fmt: skip
+
+
+def _sinks(judged: Judged, path: Path) -> bool:
+    pairs = [
+        (one.run, uniform)
+        for one in judged.of(WINDOW)
+        for uniform in judged.curve.runs
+        if same_budget(one.run, uniform)
+    ]
+    if not pairs:
+        return False
+    canvas = new_canvas(5.6, 3.6)
+    panel = canvas.subplots()
+    places = np.arange(len(pairs))
+    for index, (group, side) in enumerate((("A", 0), ("B", 1))):
+        runs = [pair[side] for pair in pairs]
+        panel.bar(places + 0.38 * (index - 0.5), [run.ppl for run in runs], 0.36, color=COLOURS[group],
+                  yerr=[_error(run.ppl_se) for run in runs], capsize=3, label=_LABELS[group])  # fmt: skip
+    for place, (window, uniform) in zip(places, pairs, strict=True):
+        change = 100 * (window.ppl / uniform.ppl - 1)
+        panel.text(
+            place - 0.19, window.ppl + _error(window.ppl_se), f"{change:+.0f} %", ha="center", va="bottom", fontsize=8
+        )
+    panel.set_xticks(places, [f"{window.context:.0f} entries" for window, _ in pairs])
+    panel.margins(y=0.25)  # room for the legend above the bars
+    panel.set_ylabel("perplexity")
+    panel.grid(axis="y", **_GRID)
+    panel.legend(fontsize=8)
+    save_all(canvas, path)
+    return True
+
+
+def _thresholds(judged: Judged, path: Path) -> bool:
+    """One panel per base window."""
+    bases = thresholds(judged)
+    if not bases:
+        return False
+    canvas = new_canvas(max(4.6, 4.1 * len(bases)), 3.7)
+    panels = canvas.subplots(1, len(bases), squeeze=False)[0]
+    for panel, (base, runs) in zip(panels, bases.items(), strict=True):
+        x = [threshold for threshold, _ in runs]
+        panel.plot(x, [one.run.ppl for _, one in runs], "o-", color=COLOURS["G"], label="by confidence")
+        known = [(threshold, one.baseline.ppl) for threshold, one in runs if one.baseline]
+        panel.plot([at for at, _ in known], [ppl for _, ppl in known], "s--", color=COLOURS["B"], markersize=3.5,
+                   label="uniform, same context")  # fmt: skip
+        for threshold, one in runs:
+            panel.annotate(f"{one.run.context:.0f}", (threshold, one.run.ppl), textcoords="offset points",
+                           xytext=(0, 5), ha="center", fontsize=7, color=GREY)  # fmt: skip
+        panel.set_title(f"base window {base}")
+        panel.set_xlabel("confidence threshold (grey: effective context)")
+        panel.grid(axis="y", **_GRID)
+    panels[0].set_ylabel("perplexity")
+    panels[0].legend(fontsize=8)
+    save_all(canvas, path)
+    return True
+
+
+def _best(judged: Judged, path: Path, most: int = 12) -> bool:
+    shown = sorted(
+        (one for one in judged.judgements if one.run.part not in (PERMUTED, FULL) and not one.same_as),
+        key=lambda one: one.run.ppl,
+    )
+    shown = shown[:most]
+    if not shown:
+        return False
+    _bars(shown, path)
+    return True
+
+
+def _bars(shown: Sequence[Judgement], path: Path) -> None:
+    """Perplexity of each run, its context behind it, and a tick where the uniform budget of that context is."""
+    canvas = new_canvas(7.2, 1.2 + 0.29 * len(shown))
+    panel = canvas.subplots()
+    for line, one in enumerate(shown):
+        panel.errorbar([one.run.ppl], [line], xerr=[_error(one.run.ppl_se)], fmt="o", markersize=5, capsize=2,
+                       color=COLOURS[group_of(one)], zorder=3)  # fmt: skip
+        if one.baseline and one.run.part != UNIFORM:
+            panel.plot([one.baseline.ppl], [line], marker="|", markersize=13, markeredgewidth=2, color=COLOURS["B"])
+    panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
+    panel.set_ylim(len(shown) - 0.4, -0.6)
+    panel.set_xlabel("perplexity (green tick: uniform budget at the same context; in brackets: effective context)")
+    panel.grid(axis="x", **_GRID)
+    save_all(canvas, path)
+
+
+def _inverse(judged: Judged, path: Path) -> bool:
+    shown = [one for one in judged.of(HEAD_AWARE) if orientation(one.run) and one.delta]
+    shown.sort(key=lambda one: (orientation(one.run) != "inverse", one.run.context))
+    if not any(orientation(one.run) == "inverse" for one in shown):
+        return False
+    _bars(shown, path)
+    return True

@@ -1,0 +1,163 @@
+"""A KV record as the report sees it: what part its strategy plays, and the loss of every token it scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError, HeadwiseError
+from headwise.text import StrategyText
+from headwise_lab.store.records import has_outcomes, is_kv, is_number, read_outcomes
+
+FULL, WINDOW, UNIFORM, TWIN = "full", "window", "uniform", "uniform twin"
+HEAD_AWARE, PERMUTED, SCORED = "head-aware", "permuted", "score-based"
+
+PARTS = (FULL, WINDOW, UNIFORM, TWIN, HEAD_AWARE, PERMUTED, SCORED)
+"""What a run is in a comparison. A twin is head-aware in name only: all its windows are equal, so it is a uniform run
+of another context, and what it scores against the uniform curve cannot be head-awareness."""
+
+_PARTS = {
+    "none": FULL,
+    "window": WINDOW,
+    "streaming": UNIFORM,
+    "permuted": PERMUTED,
+    "confidence_windows": HEAD_AWARE,
+    "allocated": HEAD_AWARE,
+}
+_NOT_WINDOWS = ("sinks", "positions")
+
+
+@attrs.define(eq=False, slots=False)
+class Run:
+    """One finished record, and token -> loss in nats (None without usable outcomes)."""
+
+    record: Mapping[str, Any]
+    nll: Mapping[str, float] | None = None
+
+    @property
+    def id(self) -> str:
+        """Identity of the record."""
+        return str(self.record["id"])
+
+    @property
+    def text(self) -> str:
+        """Canonical text of the eviction strategy."""
+        return str(self.record["strategies"].get("kv_eviction") or "none")
+
+    @cached_property
+    def strategy(self) -> StrategyText:
+        """The eviction strategy, parsed."""
+        return StrategyText.parse(self.text)
+
+    @property
+    def name(self) -> str:
+        """The name a study gave the run, else its strategy text."""
+        return str(self.record.get("name") or self.text)
+
+    @property
+    def group(self) -> str:
+        """The study's group, else the part the run plays."""
+        return str(self.record.get("group") or self.part)
+
+    @cached_property
+    def part(self) -> str:
+        """One of PARTS, from the strategy text alone."""
+        return part_of(self.strategy, HEAD_AWARE if self.record.get("profile") else SCORED)
+
+    @cached_property
+    def windows(self) -> Mapping[str, int]:
+        """Class of heads -> window, as far as the strategy text says."""
+        return windows_of(self.strategy)
+
+    @property
+    def context(self) -> float:
+        """Effective context: entries the last token sees, averaged over layers and KV heads."""
+        return float(self.record["context"])
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity."""
+        return float(self.record["metric"]["value"])
+
+    @property
+    def ppl_se(self) -> float:
+        """Standard error of the perplexity by itself; NaN where it is unknown."""
+        return self.number("metric", "se")
+
+    def number(self, *keys: str) -> float:
+        """The figure under these keys of the record, NaN where there is none."""
+        value: Any = self.record
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return float(value) if is_number(value) else math.nan
+
+    @cached_property
+    def controls(self) -> str | None:
+        """Of a permuted run: the canonical text of the strategy whose windows it deals at random."""
+        inner = self.strategy.options.get("of") if self.part == PERMUTED else None
+        return None if inner is None else spelled_out(inner)
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Of a uniform run: sinks and positions, which a curve holds fixed."""
+        options = self.strategy.options
+        return options.get("sinks", ""), options.get("positions", "")
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """All that a fair comparison holds fixed: model, its precision, text and tokens."""
+        record = self.record
+        text = record["text"]
+        keys = [record.get(key) for key in ("model", "weights", "dtype", "attention")]
+        return tuple(map(str, (*keys, text.get("name"), text.get("digest"), text.get("tokens"))))
+
+
+def part_of(strategy: StrategyText, unknown: str = SCORED) -> str:
+    """The part a strategy plays; ``unknown`` for one that is not ours."""
+    if strategy.name == "head_windows":
+        return TWIN if len(set(windows_of(strategy).values())) == 1 else HEAD_AWARE
+    return _PARTS.get(strategy.name, unknown)
+
+
+def windows_of(strategy: StrategyText) -> dict[str, int]:
+    """The options that are windows, one per class of heads."""
+    options = strategy.options.items()
+    return {key: int(value) for key, value in options if key not in _NOT_WINDOWS and value.isdigit()}
+
+
+def spelled_out(text: str) -> str:
+    """The canonical text of an eviction strategy; as it stands where its package is not installed any more."""
+    from headwise.registry import resolve
+
+    try:
+        return resolve(text, ("kv_eviction",)).text
+    except HeadwiseError:
+        return text
+
+
+def load_runs(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Run], list[str]]:
+    """Runs of the KV records that have a result, their outcomes read; and warnings about those that could not be."""
+    runs = [Run(record) for record in raw if is_kv(record) and not record.get("error")]
+    warnings = [_load_losses(run, folder) for run in runs]
+    return runs, [warning for warning in warnings if warning]
+
+
+def _load_losses(run: Run, folder: Path) -> str | None:
+    try:
+        outcomes = read_outcomes(folder, run.id)
+    except DataError as error:
+        if has_outcomes(folder, run.id):
+            raise
+        return f"Record {run.id} is compared with nothing: {error}."
+    if not outcomes:
+        return f"Record {run.id} is compared with nothing: it has no outcomes."
+    run.nll = {str(outcome["id"]): float(outcome["score"]) for outcome in outcomes}
+    mean, told = math.fsum(run.nll.values()) / len(run.nll), run.number("nll", "mean")
+    if abs(mean - told) > 1e-4 * max(1.0, abs(told)):
+        return f"The outcomes of record {run.id} give a loss of {mean:.4f} nats, its record says {told:.4f}."
+    return None

@@ -1,0 +1,1 @@
+"""Whole methods at equal budgets."""

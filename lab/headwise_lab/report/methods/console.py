@@ -1,0 +1,50 @@
+"""The short table of a comparison of methods that a command prints when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from headwise_lab.report.content import load
+from headwise_lab.report.heads.tables import number
+from headwise_lab.report.heads.verdicts import signed
+from headwise_lab.report.methods.methods import Methods, Result, compare_methods
+
+_STYLES = {"better": "green", "worse": "red", "same": "dim"}
+
+
+def methods_table(records: Sequence[Mapping[str, Any]], folder: Path) -> Table:
+    """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
+    trials, _ = load(folder, records)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"):
+        table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=True)
+    for methods in compare_methods(trials, records):
+        if methods.unpruned is not None:
+            score = f"{number(methods.unpruned.value)} ± {number(methods.unpruned.se)}"
+            table.add_row(Text(f"{methods.benchmark}, unpruned", style="bold"), score, "", "", "")
+        for budget in methods.budgets:
+            _add(table, methods, budget)
+    return table
+
+
+def _add(table: Table, methods: Methods, budget: str) -> None:
+    table.add_section()
+    table.add_row(Text(f"{methods.benchmark}, {budget}", style="bold"))
+    for result in methods.at(budget):
+        table.add_row(*_row(result))
+
+
+def _row(result: Result) -> list[str | Text]:
+    trial = result.trial
+    return [
+        Text(result.name),
+        Text(f"{number(trial.value)} ± {number(trial.se)}", style="bold" if result.best else ""),
+        Text(signed(result.to_reference) if result.to_reference else "", style=_STYLES.get(result.verdict, "")),
+        signed(result.to_unpruned) if result.to_unpruned else "",
+        number(trial.number("cost", "prefill_share"), 3),
+    ]

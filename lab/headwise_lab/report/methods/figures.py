@@ -1,0 +1,139 @@
+"""Figures of a comparison of methods: what is left of the score against what is left of the prefill time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import matplotlib
+
+from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
+from headwise_lab.report.methods.tables import order, shares
+
+Look = tuple[Any, str | None]
+"""A colour, and the marker of a control; other markers say where a method prunes."""
+
+_SIZES = (8.0, 6.0, 4.5, 3.5)  # of the markers, the largest budget first
+_WIDTH = 32  # letters of a name in the legend, before it goes on in another line
+_CONTROL_MARKERS = ("x", "+", "1", "2", "*")
+
+_HOW = (
+    "Whole prefill of a question, vision tower included, timed in turns with the unpruned model on the same batches"
+    " (medians). A line is a method, its markers are the budgets, the largest budget the largest marker: circles prune"
+    " before the language model, squares within it; grey: controls. Bars: one standard error."
+)
+
+
+@attrs.frozen
+class Point:
+    """A marker: method, budget, where it stands, its error, and whether tokens leave before the language model."""
+
+    name: str
+    budget: str
+    x: float
+    y: float
+    se: float
+    early: bool
+
+
+def looks(compared: Sequence[Methods]) -> dict[str, Look]:
+    """Method -> how it looks in every figure of a report: its colour, and for controls the marker of their greys."""
+    colours = [matplotlib.colormaps["tab10"](index)[:3] for index in range(10) if index != 7]
+    colours += [matplotlib.colormaps["Dark2"](index)[:3] for index in range(7)]
+    names = sorted({name for methods in compared for name in methods.names})
+    others = itertools.cycle(colours)
+    markers = itertools.cycle(_CONTROL_MARKERS)
+    found: dict[str, Look] = {REFERENCE: (INK, None)}
+    for name in names:
+        if name in CONTROLS:
+            found[name] = GREY, next(markers)
+        elif name != REFERENCE:
+            found[name] = next(others), None
+    return found
+
+
+def draw(methods: Methods, chosen: Mapping[str, Look], folder: Path) -> Figure | None:
+    """Score against measured prefill time on one benchmark; None where nothing was timed."""
+    points = [
+        Point(result.name, budget, share, trial.value, trial.se or 0.0, _early(trial.record))
+        for budget in methods.budgets
+        for result in methods.at(budget)
+        for trial in [result.trial]
+        if (share := trial.number("cost", "prefill_share")) is not None
+    ]
+    unpruned = methods.unpruned.value if methods.unpruned else None
+    path = folder / f"{methods.slug}-prefill.png"
+    caption = f"{methods.title}: {methods.metric} against measured prefill time. {_HOW}"
+    if not points:
+        return None
+    _plot(points, {name: chosen[name] for name in methods.names}, path, label=methods.metric, unpruned=unpruned)
+    return Figure(path, caption, methods.slug)
+
+
+def draw_overview(compared: Sequence[Methods], chosen: Mapping[str, Look], folder: Path) -> Figure | None:
+    """The mean share of the unpruned model's scores against prefill time; None where nothing was timed."""
+    found = shares(compared)
+    records = {key: result.trial.record for one in compared for key, result in one.results.items()}
+    points = [
+        Point(share.name, share.budget, share.prefill, share.value, share.se, _early(records[share.name, share.budget]))
+        for share in found
+        if share.prefill is not None
+    ]
+    path = folder / "methods-prefill.png"
+    names = ", ".join(one.benchmark for one in compared)
+    caption = (
+        f"Mean score over {names}, in per cent of the unpruned model's, against measured prefill time (median over"
+        f" benchmarks). {_HOW}"
+    )
+    if not points:
+        return None
+    named = {name: chosen[name] for name in order(found)}
+    _plot(points, named, path, label="score, % of the unpruned model's", unpruned=100.0)
+    return Figure(path, caption, "methods-overview")
+
+
+def _early(record: Any) -> bool:
+    return any(stage.get("layer") == 0 for stage in record.get("stages") or ())
+
+
+def _plot(
+    points: Sequence[Point], named: Mapping[str, Look], path: Path, *, label: str, unpruned: float | None
+) -> None:
+    """Draw all markers, the unpruned model's line and the legend into ``path``."""
+    with matplotlib.rc_context(STYLE):
+        canvas = new_canvas(9.4, 5.2)
+        panel = canvas.subplots()
+        budgets = list(dict.fromkeys(point.budget for point in points))
+        for name, look in named.items():
+            _method(panel, [point for point in points if point.name == name], budgets, name, look)
+        if unpruned is not None:
+            panel.axhline(unpruned, color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
+        panel.set_xlabel("prefill time, as a share of the unpruned model's")
+        panel.set_ylabel(label)
+        panel.grid(color="#e4e7eb", linewidth=0.7)
+        canvas.legend(loc="outside right upper", fontsize=8)
+        save_all(canvas, path)
+
+
+def _method(panel: Any, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:
+    """One method: a thin line through its budgets, and a marker with its error for each."""
+    if not points:
+        return
+    colour, marker = look
+    marker = marker or ("o" if points[0].early else "s")
+    width = 1.8 if name == REFERENCE else 0.9
+    panel.plot([point.x for point in points], [point.y for point in points], color=colour, linewidth=width, alpha=0.7)
+    for number, point in enumerate(points):
+        size = _SIZES[min(budgets.index(point.budget), len(_SIZES) - 1)]
+        panel.errorbar(
+            [point.x], [point.y], yerr=[0.0 if math.isnan(point.se) else point.se], color=colour, marker=marker,
+            markersize=size, capsize=2, elinewidth=0.9, linestyle="none",
+            label=textwrap.fill(name, _WIDTH) if number == 0 else None,
+            zorder=3 if name == REFERENCE else 2,
+        )  # fmt: skip

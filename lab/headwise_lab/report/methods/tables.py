@@ -1,0 +1,275 @@
+"""Tables of a comparison of methods: scores, costs, kept tokens, refusals, and the mean over benchmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks
+from headwise_lab.report.heads.tables import MISSING, flat, number
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result
+from headwise_lab.report.page import facts
+from headwise_lab.report.page.facts import signed
+from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.trials import Trial
+from headwise_lab.stats.paired_tests import family_sentence
+
+UNPRUNED = "unpruned"
+
+
+def scores(methods: Methods) -> Grid:
+    """Methods down, budgets across, with the paired difference to the reference under each figure."""
+    rows: list[list[str | Mark]] = []
+    if methods.unpruned is not None:
+        trial = methods.unpruned
+        score = Mark(_score(trial, methods.digits), hint=_hint(trial), anchor=trial.id,
+                     data=facts.figure([trial], method=UNPRUNED))  # fmt: skip
+        rows.append([UNPRUNED, MISSING, *[score] * len(methods.budgets)])
+    for name in methods.names:
+        marks = [_mark(methods.results.get((name, budget)), methods.digits) for budget in methods.budgets]
+        rows.append([name, _stages(methods.of(name)[0].trial), *marks])
+    caption = (
+        f"{methods.metric} ± SE, in the benchmark's scale; small print: paired difference to fastv at the same budget."
+        f" Budgets are visual tokens processed per layer on average, or kept. Bold: best of its column."
+        f" {family_sentence(methods.family())}"
+    ).strip()
+    header = ["Method", "Before layer", *methods.budgets]
+    grid = Grid.of(f"{methods.title}: scores", methods.slug, header, rows, caption)
+    return attrs.evolve(grid, long=tuple(long_rows(methods)))
+
+
+def _mark(result: Result | None, digits: int) -> Mark:
+    if result is None:
+        return Mark(MISSING)
+    note = signed(result.to_reference, digits) if result.to_reference else ""
+    return Mark(
+        _score(result.trial, digits),
+        bold=result.best,
+        verdict=result.verdict,
+        note=note,
+        hint=_describe(result),
+        anchor=result.trial.id,
+        records=result.records,
+        data=_data(result),
+    )
+
+
+def _data(result: Result) -> dict[str, Any]:
+    """Everything about a result by name."""
+    return {
+        **facts.figure(result.trials or [result.trial], result.trial, method=result.name, best=result.best),
+        "budget": result.budget,
+        **facts.difference(result.to_reference, REFERENCE),
+        **facts.difference(result.to_unpruned, UNPRUNED, "to_unpruned_"),
+    }
+
+
+def long_rows(methods: Methods) -> list[dict[str, Any]]:
+    """One flat row per result and record: figures, pairs, verdict and every field of the record."""
+    judged = [(_data(result), trial) for result in methods.results.values() for trial in result.trials]
+    whole = methods.unpruned
+    rows = [({**facts.figure([whole], method=UNPRUNED)}, whole)] if whole else []
+    return [{**{f"shown.{key}": value for key, value in told.items() if key not in ("strategies", "command")},
+             **flat(trial.record)} for told, trial in [*rows, *judged]]  # fmt: skip
+
+
+def _score(trial: Trial, digits: int) -> str:
+    return f"{number(trial.value, digits)} ± {number(trial.se, digits)}"
+
+
+def _hint(trial: Trial) -> str:
+    return "\n".join(filter(None, [_count(trial), trial.strategies, str(trial.record.get("command") or "")]))
+
+
+def _count(trial: Trial) -> str:
+    seeds = trial.record.get("seeds") or 1
+    return f"n={trial.record['n']}" + (f", {seeds} seeds" if seeds > 1 else "")
+
+
+def _describe(result: Result) -> str:
+    """Everything about a result in a few lines: n, SE, differences, strategy text and commands."""
+    trial = result.trial
+    lines = [f"{_count(trial)}, SE {number(trial.se)}", *facts.sentences(result.to_reference, REFERENCE)]
+    lines += facts.sentences(result.to_unpruned, "the unpruned model")
+    lines += dict.fromkeys(one.strategies for one in result.trials)
+    lines += dict.fromkeys(str(one.record.get("command") or "") for one in result.trials)
+    return "\n".join(filter(None, lines))
+
+
+def _stages(trial: Trial) -> str:
+    """The layers a method prunes before: ``2`` or ``1, 3, 6``."""
+    return ", ".join(str(stage.get("layer")) for stage in trial.record.get("stages") or ()) or MISSING
+
+
+def differences(methods: Methods) -> Grid:
+    """Paired differences of every result to the reference and to the unpruned model."""
+    rows: list[list[str | Mark]] = [
+        [
+            result.budget,
+            Mark(name, anchor=result.trial.id, records=result.records),
+            Mark(signed(result.to_reference), verdict=result.verdict, data=_data(result)),
+            *facts.certainty(result.to_reference),
+            signed(result.to_unpruned),
+            *facts.certainty(result.to_unpruned),
+            str(result.to_reference.n if result.to_reference else result.to_unpruned.n if result.to_unpruned else 0),
+        ]
+        for budget in methods.budgets
+        for name in methods.names
+        for result in [methods.results.get((name, budget))]
+        if result is not None
+    ]
+    header = ["Budget", "Method", "To fastv ± SE", "95 % interval", "p", "Adjusted p"]
+    header += ["To unpruned ± SE", "95 % interval, unpruned", "p, unpruned", "Adjusted p, unpruned", "Pairs"]
+    title = f"{methods.title}: paired differences"
+    return Grid.of(title, f"{methods.slug}-differences", header, rows, family_sentence(methods.family()))
+
+
+def costs(methods: Methods) -> Grid:
+    """What every method made of every budget, and what that took; a row per machine it was measured on."""
+    whole = methods.unpruned
+    rows = [_cost(MISSING, UNPRUNED, [whole], whole)] if whole else []
+    rows += [
+        _cost(result.budget, result.name, group, whole)
+        for budget in methods.budgets
+        for result in methods.at(budget)
+        for group in by_machine(result.trials or [result.trial])
+    ]
+    header = ["Budget", "Method", "Stages", "Processed", "As reported", *COST_HEADER]
+    caption = (
+        "Stages: layer:tokens left before it. Processed: visual tokens per layer on average; as reported: by the"
+        " method's own way of counting, where it differs; only processed averages are compared. FLOPs share: planned"
+        f" prefill of visual and text tokens against the unpruned model. {COST_CAPTION}"
+    )
+    return Grid.of(f"{methods.title}: costs", f"{methods.slug}-costs", header, rows, caption)
+
+
+def _cost(budget: str, name: str, group: Sequence[Trial], unpruned: Trial | None) -> list[str | Mark]:
+    trial = group[-1]
+    flops = trial.number("cost", "flops_total")
+    whole = unpruned.number("cost", "flops_total") if unpruned else None
+    stages = [f"{stage.get('layer')}:{stage.get('keep')}" for stage in trial.record.get("stages") or ()]
+    return [
+        budget,
+        Mark(name, anchor=trial.id, records=tuple(one.id for one in group)),
+        " ".join(stages) or MISSING,
+        number(trial.processed, 1),
+        number(trial.number("budget", "reported"), 1),
+        *cost_marks(group, flops / whole if flops and whole else None),
+    ]
+
+
+def kept_tokens(methods: Methods) -> Grid | None:
+    """How well the tokens that stay cover what is asked about, and how different they are; None without figures."""
+    rows: list[list[str | Mark]] = []
+    for budget in methods.budgets:
+        for result in methods.at(budget):
+            figures = [result.trial.number("overlap", key) for key in ("recall", "precision", "lift")]
+            diversity = result.trial.record.get("diversity")
+            figures.append(float(diversity) if isinstance(diversity, int | float) else None)
+            if any(figure is not None for figure in figures):
+                rows.append(
+                    [budget, Mark(result.name, anchor=result.trial.id, records=result.records), *map(number, figures)]
+                )
+    if not rows:
+        return None
+    caption = (
+        "Places that are kept after the last stage, merged tokens at the place where they stand, against the tokens of"
+        " the boxes a question is about. Lift: recall over that of random keeping. Diversity: 1 - mean pairwise cosine."
+    )
+    header = ["Budget", "Method", "Recall", "Precision", "Lift", "Diversity"]
+    return Grid.of(f"{methods.title}: kept tokens", f"{methods.slug}-kept", header, rows, caption)
+
+
+def refusals(compared: Sequence[Methods]) -> Grid | None:
+    """Which method could not be run at which budget, and why; the same on several benchmarks is told once."""
+    told = {(name, budget, reason): None for one in compared for (name, budget), reason in one.refused.items()}
+    if not told:
+        return None
+    rows = [list(key) for key in told]
+    return Grid.of("Methods that were not run", "methods-not-run", ["Method", "Budget", "Why"], rows)
+
+
+@attrs.frozen
+class Share:
+    """Mean over benchmarks of a method's score as a share of the unpruned model's, in per cent, with its error.
+
+    ``prefill``: prefill time as a share of the unpruned model's, the median over benchmarks.
+    """
+
+    name: str
+    budget: str
+    value: float
+    se: float
+    prefill: float | None
+
+
+def shares(compared: Sequence[Methods]) -> list[Share]:
+    """The mean share of every method and budget that was run on all benchmarks; nothing without an unpruned model.
+
+    The error is that of the paired differences to the unpruned model, whose own score counts as known.
+    """
+    if not compared or any(one.unpruned is None or not one.unpruned.value for one in compared):
+        return []
+    found = []
+    for key in dict.fromkeys(key for one in compared for key in one.results):
+        if all(key in one.results and one.results[key].to_unpruned for one in compared):
+            found.append(_share(*key, compared))
+    return found
+
+
+def _share(name: str, budget: str, compared: Sequence[Methods]) -> Share:
+    values, variances, times = [], [], []
+    for one in compared:
+        result, whole = one.results[name, budget], one.unpruned
+        assert whole is not None
+        assert result.to_unpruned is not None
+        values.append(100 * result.trial.value / whole.value)
+        variances.append((100 * result.to_unpruned.se / whole.value) ** 2)
+        times.append(result.trial.number("cost", "prefill_share"))
+    known = sorted(time for time in times if time is not None)
+    middle = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2 if known else None
+    return Share(name, budget, sum(values) / len(values), math.sqrt(sum(variances)) / len(values), middle)
+
+
+def overview(compared: Sequence[Methods]) -> Grid | None:
+    """The mean share of the unpruned model's scores, methods down and budgets across; None for fewer than 2 tables."""
+    found = {(share.name, share.budget): share for share in shares(compared)}
+    if len(compared) < 2 or not found:
+        return None
+    budgets = [budget for budget in compared[0].budgets if any(key[1] == budget for key in found)]
+    tops = {budget: max(share.value for share in found.values() if share.budget == budget) for budget in budgets}
+    rows = []
+    for name in order(list(found.values())):
+        row: list[str | Mark] = [name, _stages(compared[0].of(name)[0].trial)]
+        for budget in budgets:
+            share = found.get((name, budget))
+            if share is None:
+                row += [MISSING, MISSING]
+            else:
+                top = round(share.value, 1) == round(tops[budget], 1)
+                of = tuple(record for one in compared for record in one.results[name, budget].records)
+                row += [Mark(f"{share.value:.1f} ± {share.se:.1f}", bold=top, records=of)]
+                row += [Mark(number(share.prefill, 2), records=of)]
+        rows.append(row)
+    header = ["Method", "Before layer", *(text for budget in budgets for text in (budget, "prefill"))]
+    names = ", ".join(one.benchmark for one in compared)
+    caption = (
+        f"Score in per cent of the unpruned model's, mean over {names}, ± SE of the paired differences; prefill time as"
+        " a share of the unpruned model's, vision tower included. Bold: best of its column."
+    )
+    return Grid.of("Methods over all benchmarks", "methods-overview", header, rows, caption)
+
+
+def order(found: Sequence[Share]) -> list[str]:
+    """Names as in the tables: the reference, the best on average, controls."""
+    values: dict[str, list[float]] = {}
+    for share in found:
+        values.setdefault(share.name, []).append(share.value)
+
+    def rank(name: str) -> tuple[bool, bool, int, float]:
+        return name != REFERENCE, name in CONTROLS, -len(values[name]), -sum(values[name]) / len(values[name])
+
+    return sorted(values, key=rank)

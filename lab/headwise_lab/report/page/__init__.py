@@ -1,0 +1,1 @@
+"""Tables, figures and facts as every page sets them."""

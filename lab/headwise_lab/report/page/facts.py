@@ -1,0 +1,109 @@
+"""Facts about a figure by name, for everything that reads tables: tooltips, columns, filters, CSV files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwise_lab.report.trials import Trial
+from headwise_lab.stats.differences import Difference
+from headwise_lab.stats.paired_tests import PairedTest
+
+
+def known(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is: neither None, nor NaN, nor an empty text."""
+    return {
+        key: value
+        for key, value in told.items()
+        if value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+    }
+
+
+def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> dict[str, Any]:
+    """Facts about the figure of one trial, or of several pooled ones as ``shown``."""
+    trial = shown or trials[-1]
+    units = trial.record.get("units") or (len(trial.units) if trial.units else None)
+    return known({
+        "value": trial.value,
+        "se": trial.se,
+        "n": int(trial.record["n"]),
+        "units": units,
+        "seeds": len({one.record.get("seed") for one in trials}),
+        "benchmark": trial.benchmark,
+        "budget": trial.budget,
+        "processed": trial.processed or None,
+        "strategies": "\n".join(dict.fromkeys(one.strategies for one in trials)),
+        "command": "\n".join(dict.fromkeys(str(one.record.get("command") or "") for one in trials)),
+        "record": " ".join(one.id for one in trials),
+        **more,
+    })  # fmt: skip
+
+
+def difference(found: PairedTest | None, reference: str, prefix: str = "") -> dict[str, Any]:
+    """Facts about a paired difference to ``reference``; nothing where there is none."""
+    if found is None:
+        return {}
+    told = known({
+        "reference": reference,
+        "difference": found.value,
+        "difference_se": found.se,
+        "low": found.low,
+        "high": found.high,
+        "pairs": found.n,
+        "left_out": sum(found.left_out) or None,
+        "test": found.test,
+        "p": found.p,
+        "adjusted_p": found.adjusted,
+        "family": found.family or None,
+        "interpolated_between": " and ".join(found.between),
+        "interpolation_error": found.allowance or None,
+        "verdict": found.verdict,
+    })  # fmt: skip
+    return {f"{prefix}{key}": value for key, value in told.items()}
+
+
+def signed(found: Difference | None, digits: int = 2) -> str:
+    """``+1.20 ± 0.35``, with ``~`` behind it where the reference is interpolated; ``-`` where nothing is compared."""
+    if found is None:
+        return "-"
+    about = " ~" if isinstance(found, PairedTest) and found.between else ""
+    return f"{found.value:+.{digits}f} ± {found.se:.{digits}f}{about}"
+
+
+def interval(found: PairedTest | None, digits: int = 2) -> str:
+    """``+0.5 to +1.9``, or ``-`` where there is none."""
+    if found is None or math.isnan(found.low):
+        return "-"
+    return f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
+
+
+def probability(value: float | None) -> str:
+    """``0.012``, ``< 0.0001``, or ``-``."""
+    if value is None:
+        return "-"
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
+def certainty(found: PairedTest | None, digits: int = 2) -> list[str]:
+    """Interval, p by itself and p after the correction, as texts."""
+    if found is None:
+        return ["-"] * 3
+    return [interval(found, digits), probability(found.p), probability(found.adjusted)]
+
+
+def sentences(found: PairedTest | None, reference: str, digits: int = 2) -> list[str]:
+    """A paired difference in full, in a line or two."""
+    if found is None:
+        return []
+    changed = found.discordant
+    test = f"McNemar's exact test, {changed[0]} to {changed[1]}" if changed else "permutation test"
+    asked = f"{found.n} pairs" + (f", {sum(found.left_out)} units only one side has" if any(found.left_out) else "")
+    lines = [
+        f"{signed(found, digits)} to {reference} ({interval(found, digits)}; {asked}): {found.verdict}".rstrip(": ")
+    ]
+    if found.between:
+        error = "unknown" if found.allowance is None else f"at most {found.allowance:.{digits}f}"
+        lines.append(f"{reference} interpolated between {' and '.join(found.between)}, error {error}")
+    adjusted = f", {probability(found.adjusted)} adjusted over {found.family}" if found.adjusted is not None else ""
+    return [*lines, f"p {probability(found.p)} ({test}){adjusted}"]

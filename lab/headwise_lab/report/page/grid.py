@@ -1,0 +1,128 @@
+"""A printable table, and how it becomes Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from headwise.printing import printable
+from headwise_lab.csv_cells import CsvRows
+from headwise_lab.report.page.latex import latex, latex_text
+
+__all__ = [
+    "SIGNS", "Grid", "Mark", "comma_separated", "fenced", "grid_csv", "latex", "latex_text", "markdown",
+    "markdown_line", "markdown_text",
+]  # fmt: skip
+
+SIGNS = {"same": "≈", "better": "↑", "worse": "↓"}
+"""How a verdict is written where there is no colour."""
+
+_ALIVE = re.compile(r"[\\|<>*`~\[\]]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|:(?=//)|(?<=www)\.")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_BEGINS = re.compile(r"^([0-9]+(?=[.)])|(?=[#+=-]))(.)")
+
+
+@attrs.frozen
+class Mark:
+    """A table cell: its text and how it is set.
+
+    ``verdict`` is ``same``, ``better``, ``worse`` or empty; ``note`` is a second line, ``hint`` everything else there
+    is to say and ``anchor`` the record it comes from. ``records`` are all of them where there are several. A number
+    without any comes from those of the first mark of its row that has some. ``data`` are facts about a number by name
+    as plain values (see ``facts``): value, se, n, units, seeds, benchmark, method, budget, processed, heads,
+    strategies, command, record; of its paired difference reference, difference, difference_se, low, high, pairs, test,
+    p, adjusted_p, family, verdict; a second difference has to_unpruned_ or to_random_ before them. Only what there is.
+    """
+
+    text: str
+    bold: bool = False
+    verdict: str = ""
+    note: str = ""
+    hint: str = ""
+    anchor: str = ""
+    recommended: bool = False
+    records: tuple[str, ...] = ()
+    data: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every record the mark comes from."""
+        return self.records or ((self.anchor,) if self.anchor else ())
+
+
+@attrs.frozen
+class Grid:
+    """A titled table of marks; ``long`` are the rows of its CSV file where they say more than what is shown."""
+
+    title: str
+    slug: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Mark, ...], ...]
+    caption: str = ""
+    long: tuple[Mapping[str, Any], ...] = attrs.field(default=(), hash=False)
+
+    @classmethod
+    def of(
+        cls, title: str, slug: str, header: Sequence[str], rows: Sequence[Sequence[str | Mark]], caption: str = ""
+    ) -> Grid:
+        """A grid from plain texts and marks."""
+        marks = tuple(tuple(cell if isinstance(cell, Mark) else Mark(cell) for cell in row) for row in rows)
+        return cls(title, slug, tuple(header), marks, caption)
+
+
+def markdown(grid: Grid) -> str:
+    """A Markdown table; bold is ``**``, verdicts are signs behind the figure."""
+    lines = [
+        [markdown_text(name) for name in grid.header],
+        ["---"] * len(grid.header),
+        *([_markdown_cell(mark) for mark in row] for row in grid.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_cell(mark: Mark) -> str:
+    text = markdown_text(mark.text)
+    text = f"**{text}**" if mark.bold else text
+    signs = SIGNS.get(mark.verdict, "") + ("★" if mark.recommended else "")
+    return f"{text} {signs}" if signs else text
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown takes literally, within a line or a cell: no link, picture, tag, emphasis or bar is left."""
+    text = _ALIVE.sub(lambda found: _ENTITIES.get(found[0]) or f"\\{found[0]}", " ".join(text.splitlines()))
+    return printable(text.replace("\t", " "))
+
+
+def markdown_line(text: str) -> str:
+    """As ``markdown_text``, at the beginning of a line: no heading, list or quotation begins there either."""
+    text = markdown_text(text.strip())
+    return _BEGINS.sub(r"\1\\\2", text)
+
+
+def fenced(text: str) -> str:
+    """A block of code, which ends where it should, whatever is in it."""
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
+    return f"{fence}\n{printable(text)}\n{fence}"
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV of plain rows; what a row lacks is left empty."""
+    buffer = io.StringIO()
+    written = CsvRows(buffer)
+    written.add(header)
+    for row in rows:
+        written.add(row.get(name, "") for name in header)
+    return buffer.getvalue()
+
+
+def grid_csv(grid: Grid) -> str:
+    """CSV of a grid: its long rows where it has some, else its texts."""
+    if grid.long:
+        return comma_separated(list(dict.fromkeys(key for row in grid.long for key in row)), grid.long)
+    return comma_separated(
+        grid.header, [dict(zip(grid.header, (mark.text for mark in row), strict=True)) for row in grid.rows]
+    )

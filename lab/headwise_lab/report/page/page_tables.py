@@ -1,0 +1,110 @@
+"""Tables as a page shows them: every row with what it is filtered by, every number with the records it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from headwise_lab.report.page.facets import HEADERS, Facets, of_columns, of_rows
+from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.own_facts import own_facts
+from headwise_lab.report.page.page_records import Book
+
+_NUMBER = re.compile(r"[<≥≤+−-]? ?\d[\d.,:]*(e[+-]?\d+)?($|[ %~])")
+_LONG = 40  # letters of a cell that is given room
+
+
+@attrs.frozen
+class PageCell:
+    """A cell; ``records`` are empty where they are those of the row, ``own`` numbers what this figure tells alone."""
+
+    mark: Mark
+    linked: str = ""
+    records: str = ""
+    own: str = ""
+    text: bool = False
+    again: bool = False
+
+    @property
+    def long(self) -> bool:
+        """Whether it needs room."""
+        return len(self.mark.text) > _LONG
+
+
+@attrs.frozen
+class PageRow:
+    """A row: the attributes that it is filtered by, its records, and the record it is the entry of."""
+
+    facets: tuple[tuple[str, str], ...]
+    records: str
+    cells: tuple[PageCell, ...]
+    entry: str = ""
+
+
+@attrs.frozen
+class PageTable:
+    """A table; ``budgets`` of the columns where they go across; ``strategies``: whether strategies go across."""
+
+    grid: Grid
+    rows: tuple[PageRow, ...]
+    budgets: tuple[str, ...]
+    texts: tuple[bool, ...]
+    strategies: bool
+    wide: bool
+
+
+def page_table(grid: Grid, book: Book, around: Facets, *, entries: bool = False, wide: bool = False) -> PageTable:
+    """The table of a grid; what its figures tell of themselves is noted in the book.
+
+    ``entries``: each row is where links to its record lead. ``wide``: its cells are texts.
+    """
+    texts = tuple(_is_text(grid, place) for place in range(len(grid.header)))
+    facets = of_rows(grid, book.facets, around)
+    above: list[Mark] = [Mark("")] * len(grid.header)
+    rows = []
+    for number, marks in enumerate(grid.rows):
+        of_row = _first(marks, book)
+        cells = [
+            _cell(mark, above[place], book, header=grid.header[place], text=texts[place], of_row=of_row)
+            for place, mark in enumerate(marks)
+        ]
+        above = [cell.mark for cell in cells]
+        own = tuple(facets[number].within(around).items())
+        entry = next((mark.anchor for mark in marks if mark.anchor), "") if entries else ""
+        shared = " ".join(of_row) if any(cell.linked and not cell.records for cell in cells) else ""
+        rows.append(PageRow(own, shared, tuple(cells), entry))
+    across = tuple(grid.header[:2]) == ("Token", "Head") and "Strategy" not in grid.header
+    return PageTable(grid, tuple(rows), tuple(of_columns(grid, book.facets)), texts, across, wide)
+
+
+def _is_text(grid: Grid, place: int) -> bool:
+    """Whether a column holds labels: by its name, or because nothing in it is a number."""
+    filled = [row[place].text for row in grid.rows if row[place].text not in ("", "-")]
+    return grid.header[place] in HEADERS or not any(_NUMBER.match(text) for text in filled)
+
+
+def _first(marks: Sequence[Mark], book: Book) -> tuple[str, ...]:
+    """The records of the first mark of a row that has some."""
+    named = (tuple(name for name in mark.sources if name in book.facts) for mark in marks)
+    return next(filter(None, named), ())
+
+
+def _cell(mark: Mark, above: Mark, book: Book, *, header: str, text: bool, of_row: tuple[str, ...]) -> PageCell:
+    if not mark.text and header in HEADERS:  # the label of the row above, which sorting may take away
+        return PageCell(above, text=True, again=True)
+    named = tuple(name for name in mark.sources if name in book.facts) or of_row
+    if text or not named or _NUMBER.match(mark.text) is None:
+        return PageCell(mark, text=text)
+    records = "" if named == of_row else " ".join(named)
+    return PageCell(mark, named[-1], records, book.note(_own(mark, book)))
+
+
+def _own(mark: Mark, book: Book) -> str:
+    """What is known of a figure alone: lines of a label, a tab and a text; else those of its hint that are not in a
+    record anyway."""
+    told = own_facts(mark.data)
+    if told:
+        return "\n".join(f"{label}\t{text}" for label, text in told)
+    return "\n".join(line for line in mark.hint.splitlines() if line.strip() and line not in book.repeated)

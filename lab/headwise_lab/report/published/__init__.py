@@ -1,0 +1,1 @@
+"""Tables that somebody else published, counted again."""

@@ -1,0 +1,1 @@
+"""Statistics: paired differences, intervals, tests, corrections."""

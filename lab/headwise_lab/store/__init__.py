@@ -1,0 +1,1 @@
+"""Output folders: records, outcomes, locks, and where they lie."""

@@ -1,0 +1,95 @@
+"""An output folder of this machine: records appended to one file, one file per trial's outcomes.
+
+Any number of processes may write at once, also on several machines that share the filesystem: who appends, or repairs
+the end of ``results.jsonl``, holds the lock of a file of the store's own. Filesystems without locks have one writer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from headwise.errors import DataError
+from headwise_lab.store.atomic import put, refuse_link, remove_abandoned
+from headwise_lab.store.jsonl import append, mend
+from headwise_lab.store.lock import held
+from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
+from headwise_lab.store.outcomes import count
+from headwise_lab.store.records import OUTCOMES, RECORDS, outcomes_path, read_lines, read_outcomes
+from headwise_lab.trial.answers import FOLDER as ANSWERS
+
+LOCK = f".{MANIFEST}.append"
+_WRITTEN = (MANIFEST, RECORDS, OUTCOMES, ANSWERS)
+
+
+class Files:
+    """The records and outcomes of a local folder. Methods that write raise OSError where they cannot."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def claim(self, text: bytes) -> tuple[str, ...]:
+        """Make the folder ours, or check that it is, and repair it; warnings about what was repaired."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.check(text)
+        with held(self._folder / LOCK):
+            warnings = self._manifest(text)
+            (self._folder / OUTCOMES).mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder / OUTCOMES):  # finds out now that nothing can be written
+                pass
+            for folder in (self._folder, self._folder / OUTCOMES):
+                remove_abandoned(folder)
+            path = self._folder / RECORDS
+            if mend(path):
+                warnings.append(f"the last line of {path} was torn and has been dropped; its trial is run again")
+        return tuple(warnings)
+
+    def check(self, text: bytes) -> None:
+        """Raise DataError where the folder is not ours, or leads elsewhere; changes nothing. A missing one may be."""
+        if not self._folder.exists():
+            return
+        path, names = self._folder / MANIFEST, [one.name for one in self._folder.iterdir()]
+        for name in names:
+            if name in _WRITTEN or name.startswith(f".{MANIFEST}."):  # such are locks
+                refuse_link(self._folder / name)
+        refuse_foreign(self._folder, names, path.exists)
+        if path.exists() and not half_written(found := path.read_bytes(), text):
+            compare(self._folder, found, text)
+
+    def _manifest(self, text: bytes) -> list[str]:
+        path = self._folder / MANIFEST
+        found = path.read_bytes() if path.exists() else None
+        if found is not None and not half_written(found, text):
+            compare(self._folder, found, text)
+            return []
+        put(path, text)
+        return [] if found is None else [mended(self._folder)]
+
+    def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """All records in their order, and a warning where the last line is torn; DataError where another one is."""
+        path = self._folder / RECORDS
+        with held(self._folder / LOCK, alone=False):  # so that no line is seen that is only being written
+            lines, warnings = read_lines(path) if path.exists() else ([], [])
+        return [record for _, record in lines], tuple(warnings)
+
+    def add(self, line: bytes) -> None:
+        """Append a record, and have it on disk before returning."""
+        with held(self._folder / LOCK):
+            append(self._folder / RECORDS, line)
+
+    def put_outcomes(self, identity: str, content: bytes) -> None:
+        """Write a trial's outcomes as a whole file."""
+        put(outcomes_path(self._folder, identity), content)
+
+    def outcomes(self, identity: str) -> list[dict[str, Any]]:
+        """A trial's outcomes; raises DataError where they are missing or torn."""
+        return read_outcomes(self._folder, identity)
+
+    def count(self, identity: str) -> int | None:
+        """How many outcomes of a trial there are; None where they are missing or torn."""
+        path = outcomes_path(self._folder, identity)
+        try:
+            return count(path, str(path))
+        except DataError:
+            return None

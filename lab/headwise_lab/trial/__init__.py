@@ -1,0 +1,1 @@
+"""One trial: a model asked the questions of a benchmark under a recipe."""

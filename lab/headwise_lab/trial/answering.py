@@ -1,0 +1,116 @@
+"""Asking a model a benchmark's questions under a recipe, so that no answer is lost and a bad question is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from headwise.attachment import Attachment, attach
+from headwise.errors import DataError, HeadwiseError
+from headwise.recipe import Recipe
+from headwise_lab.benchmarks.inputs import Batch, Inputs, placed
+from headwise_lab.benchmarks.prompting import encode
+from headwise_lab.cost.timing import generate
+from headwise_lab.models.checkpoints import first_line
+from headwise_lab.trial.answers import Answer, Answers
+
+NEW_TOKENS = 16  # benchmark answers are a word or a phrase
+INSIDE_THE_TOWER = ("vision", "clip")
+"""What a stage reads that shows only while the vision tower runs."""
+
+
+@attrs.frozen
+class Shared:
+    """What trials of other recipes compute just so: the first ``layers`` decoder layers, and the vision ``tower``."""
+
+    layers: int = 0
+    tower: bool = True
+
+
+def shared_by(attached: Attachment) -> Shared:
+    """What an attached recipe leaves as it is: the layers before its first stage, unless KV entries are evicted.
+
+    The tower is run where a strategy watches it from the inside. The unpruned model runs whole: it comes once.
+    """
+    stages = attached.plan.stages
+    return Shared(
+        layers=stages[0].layer if stages and attached.eviction.keeps_everything else 0,
+        tower=not any(reads in stage.reads for stage in stages for reads in INSIDE_THE_TOWER),
+    )
+
+
+def new_tokens(inputs: Inputs) -> int:
+    """How long an answer may be: what the benchmark says, or enough for a phrase."""
+    return int(getattr(inputs.benchmark, "new_tokens", NEW_TOKENS))
+
+
+def answered(
+    recipe: Recipe,
+    inputs: Inputs,
+    answers: Answers,
+    recorder: Any,
+    *,
+    observers: Sequence[Any] = (),
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Answer], Attachment]:
+    """An answer to every question, in order, and what was attached for it.
+
+    What ``answers`` holds is not asked again, and every batch is put there once it is answered. Raises DataError, with
+    its id and picture, for a question that the model cannot be asked: before the first is asked where that can be told.
+    """
+    inputs.check()
+    found = answers.held(inputs.questions)
+    with attach(inputs.loaded.model, recipe, observers=[recorder, *observers]) as attached:
+        shared = shared_by(attached)
+        for first in inputs.starts():
+            numbers = range(first, min(first + inputs.batch, len(inputs)))
+            if any(number not in found for number in numbers):
+                said = ask(inputs, inputs.batch_of(first), recorder, shared)
+                answers.add(first, inputs.questions[first : first + inputs.batch], said)
+                found |= dict(zip(numbers, said, strict=True))
+            advance(len(numbers))
+    return [found[number] for number in range(len(inputs))], attached
+
+
+@torch.inference_mode()
+def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) -> list[Answer]:
+    """The model's answers to one batch, and what was kept for each row."""
+    loaded = inputs.loaded
+    try:
+        with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
+            ids = generate(loaded, batch.on(loaded), new_tokens(inputs))
+    except (HeadwiseError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise _named(inputs, batch, error) from error
+    predictions = loaded.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    seen = recorder.take()
+    rows = zip(predictions, batch.visual, batch.text, strict=True)
+    return [_answer(said.strip(), visual, text, seen.get(row)) for row, (said, visual, text) in enumerate(rows)]
+
+
+def _answer(prediction: str, visual: int, text: int, seen: Any) -> Answer:
+    """One row's; ``seen`` is None where nothing was chosen, so that every token stayed."""
+    if seen is None:
+        return Answer(prediction=prediction, kept=list(range(visual)), visual=visual, text=text)
+    told = {name: getattr(seen, name) for name in ("kept", "heads", "notes", "concentration", "entropy")}
+    return Answer(prediction=prediction, visual=visual, text=text, **told)
+
+
+def _named(inputs: Inputs, batch: Batch, error: Exception) -> DataError:
+    """The questions that a model failed on: the first that fails alone as well, else all of the batch."""
+    loaded, questions = inputs.loaded, inputs.questions[batch.first : batch.first + len(batch.visual)]
+    for question in questions if len(questions) > 1 else ():
+        try:
+            generate(loaded, placed(encode(loaded.processor, [question]), loaded), 1)
+        except HeadwiseError as refused:
+            return DataError(str(refused))
+        except Exception as alone:
+            questions, error = (question,), alone
+            break
+    told = ", ".join(question.id for question in questions)
+    named = f"question {told} (picture {questions[0].image})" if len(questions) == 1 else f"questions {told}"
+    return DataError(f"the model cannot answer {named}: {type(error).__name__}: {first_line(error)}")

@@ -1,0 +1,113 @@
+"""Answers of trials that have not ended, so that one that is interrupted goes on at its next question.
+
+A local output folder has ``answers/<id>.jsonl`` for every trial that is under way, a line per batch, each on disk
+before the next batch is asked. The file goes when the trial's record is there. Several processes may add to one file:
+they have the same trial, whose answers are the same. Behind a URL nothing can be appended, so a trial that was
+interrupted starts anew there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from headwise.errors import DataError
+from headwise_lab.benchmarks import Question
+from headwise_lab.store.atomic import make_folder, refuse_link
+from headwise_lab.store.jsonl import append
+from headwise_lab.store.locations import is_local
+from headwise_lab.store.lock import held
+
+FOLDER = "answers"
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What the model said to one question, what it kept of the picture, and what the recorder saw.
+
+    ``kept``: surviving visual tokens of ``visual``; ``text``: other tokens of the prompt. ``heads`` to ``entropy`` are
+    those of ``headwise_plugins.observers.recorder.RowRecord``, empty where nothing was chosen.
+    """
+
+    prediction: str
+    kept: list[int]
+    visual: int
+    text: int
+    heads: list[int] = attrs.field(factory=list)
+    notes: dict[str, Any] = attrs.field(factory=dict)
+    concentration: float | None = None
+    entropy: float | None = None
+
+
+class Answers:
+    """The answers of one trial in an output folder; none are kept without one that this machine sees."""
+
+    def __init__(self, folder: Path | None, identity: str) -> None:
+        seen = folder is not None and is_local(folder) and folder.is_dir()
+        self._path = path_in(folder, identity) if folder is not None and seen else None
+
+    def held(self, questions: Sequence[Question]) -> dict[int, Answer]:
+        """Number of a question -> its answer, of those that an earlier run has left; a torn line is nobody's answer."""
+        try:
+            lines = [] if self._path is None else self._path.read_bytes().split(b"\n")
+        except OSError:
+            return {}
+        found: dict[int, Answer] = {}
+        for line in lines:
+            found |= _answers(line, questions)
+        return found
+
+    def add(self, first: int, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+        """Put the answers to consecutive questions on disk, ``first`` being the number of the first.
+
+        Raises DataError where they cannot be written; what was there before stays. Notes that are no JSON keep their
+        batch from being remembered, and nothing else.
+        """
+        if self._path is None:
+            return
+        told = {"first": first, "ids": [question.id for question in questions]}
+        try:
+            line = json.dumps(told | {"answers": [attrs.asdict(answer) for answer in answers]}).encode() + b"\n"
+        except (TypeError, ValueError):
+            return
+        try:
+            make_folder(self._path.parent)
+            refuse_link(self._path)
+            with held(self._path):
+                append(self._path, line)
+        except OSError as error:
+            raise DataError(
+                f"{self._path} cannot be written to ({error.strerror or error}); make room or give another --out, and"
+                " run the same line again"
+            ) from error
+
+
+def path_in(folder: Path, identity: str) -> Path:
+    """The file of a trial's answers in an output folder of this machine."""
+    return folder / FOLDER / f"{identity}.jsonl"
+
+
+def forget(folder: Path, identity: str) -> None:
+    """Remove the answers of a trial whose record is written; its folder goes with the last of them."""
+    if is_local(folder):
+        path = path_in(folder, identity)
+        try:
+            path.unlink()
+            path.parent.rmdir()
+        except OSError:
+            return  # there was none, or others are under way
+
+
+def _answers(line: bytes, questions: Sequence[Question]) -> dict[int, Answer]:
+    try:
+        told: Mapping[str, Any] = json.loads(line)
+        first, ids = told["first"], told["ids"]
+        if [question.id for question in questions[first : first + len(ids)]] != ids:
+            return {}
+        return {first + row: Answer(**answer) for row, answer in enumerate(told["answers"])}
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return {}
