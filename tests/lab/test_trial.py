@@ -20,7 +20,8 @@ from headwise_lab.benchmarks.inputs import Inputs, diversity
 from headwise_lab.benchmarks.prompting import prompt
 from headwise_lab.cost import timing as measure
 from headwise_lab.sweeps.studies import pruning_recipes
-from headwise_lab.trial.run import Setting, answering, check, command, identity, run_trial, summary
+from headwise_lab.trial import answering
+from headwise_lab.trial.run import Setting, check, command, identity, run_trial, summary
 
 FASTV = ("fastv:layer=2", "sum", "head_count=all")
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
