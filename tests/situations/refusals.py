@@ -53,7 +53,10 @@ REFUSALS = (
     Refusal("the model computed NaN or infinite", lambda s: s.dtype == torch.float16),
     Refusal("visual tokens were dropped among them", lambda s: "relative" in s.eviction and bool(s.pruning)),
     Refusal("this cache evicts by .*; start with an empty cache", lambda s: s.cache == "headwise" and s.nested),
-    Refusal("position_ids start again within a row", lambda s: s.touch == "packed"),
+    Refusal(
+        "position_ids start again within a row",  # a mask with 4 axes does not tell padding, whose positions are 1
+        lambda s: s.touch == "packed" or (s.touch == "mask4" and s.side == "right" and bool(s.pruning)),
+    ),
     Refusal("inputs_embeds hold vectors that are no rows", lambda s: s.touch == "embeds" and bool(s.pruning)),
     Refusal(
         "an attention mask with 4 axes",
