@@ -14,10 +14,11 @@ from headwise.errors import BudgetError, ContractError, HeadwiseError, StrategyE
 from headwise.geometry import shape
 from headwise.hookspecs import hookimpl
 from headwise.layout import IMAGE, PADDING, SYSTEM, TEXT, Layout
-from headwise.pipeline import Pipeline, top
+from headwise.pipeline import Pipeline
 from headwise.plan import UNUSED, PruningPlan, Queries, Selection, Stage
 from headwise.recipe import Recipe
 from headwise.registry import Strategy
+from headwise.selection import top
 
 laws = settings(deadline=None, max_examples=50, derandomize=True)
 GEOMETRY = shape("demo-llava")
@@ -126,6 +127,41 @@ def test_head_counts_that_break_the_contract_name_their_owner(counts, message):
     assert message == refused(choose, run, ATTENTION)
 
 
+@pytest.mark.parametrize("target", [0, 4, 1.0, True, "2", float("nan")])
+def test_a_count_that_is_announced_and_impossible_names_its_owner(target):
+    class Announcing(Counter):
+        def target(self, heads):
+            return self.what
+
+    rule = Strategy("head_count", "mine", "extra 2.0", Announcing(target))
+    scorer = Strategy("head_scoring", "mine", "extra 2.0", Scorer(torch.zeros(1, 3)))
+    run = Pipeline(Recipe(strategies={"head_scoring": scorer, "head_count": rule}))
+    expected = f"{RULE} has target(3)={target!r}; wanted a whole number in 1..3, or None"
+    assert expected == refused(choose, run, ATTENTION)
+
+
+@pytest.mark.parametrize(("values", "count"), [([], 0), ([1, 2], 2), (torch.zeros(3), 3), (7, 0)])
+def test_notes_that_are_not_one_for_each_row_name_their_owner(values, count):
+    class Noting:
+        @hookimpl
+        def head_scoring(self, attention, note):
+            note("why", values)
+            return attention.sum(-1)
+
+    scorer = Strategy("head_scoring", "mine", "extra 2.0", Noting())
+    rule = Strategy("head_count", "mine", "extra 2.0", Counter(torch.tensor([1])))
+    run = Pipeline(Recipe(strategies={"head_scoring": scorer, "head_count": rule}))
+    expected = f"{SCORER} noted {count} values of 'why' for 1 rows; wanted one for each row"
+    assert expected == refused(choose, run, ATTENTION)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_made_in_half_precision_are_taken(dtype):
+    queries = Queries(np.array([[3, 4]]), lambda rows: torch.tensor([[0.25, 0.75]], dtype=dtype))
+    found = pipeline(Asker(queries)).attend(torch.ones(1, 2, 2, 3), queries)
+    torch.testing.assert_close(found, torch.ones(1, 2, 3))
+
+
 @attrs.frozen
 class Evidence:
     """Evidence of nothing in particular."""
@@ -191,6 +227,10 @@ def uniform(positions):
             f"{ASKER} gave query weights that are negative or not finite",
         ),
         (
+            Queries(np.array([[4], [4]]), np.array([[1.0], [np.nan]])),
+            f"{ASKER} gave query weights that are negative or not finite",
+        ),
+        (
             Queries(np.array([[4, UNUSED], [3, 4]]), np.array([[0.5, 0.5], [0.5, 0.5]])),
             f"{ASKER} gave weight to an unused query slot",
         ),
@@ -199,7 +239,7 @@ def uniform(positions):
             f"{ASKER} gave query weights that sum to [1.0, 0.5]; wanted 1",
         ),
     ],
-    ids=["none", "kind", "rows", "nothing", "range", "padding", "twice", "shape", "negative", "unused", "sum"],
+    ids=["none", "kind", "rows", "nothing", "range", "padding", "twice", "shape", "negative", "nan", "unused", "sum"],
 )
 def test_queries_that_break_the_contract_name_their_owner(queries, message):
     assert message == refused(pipeline(Asker(queries)).queries, LAYOUT)

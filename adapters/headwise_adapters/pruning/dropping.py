@@ -21,8 +21,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from headwise.errors import ModelError
-from headwise.pipeline import Pipeline, check_read
+from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan, Stage
+from headwise.selection import check_read
 from headwise_adapters import patching
 from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.attention.probe import probing
