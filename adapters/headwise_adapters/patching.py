@@ -7,6 +7,9 @@ a lock; so threads that are inside a call go on with what they began with. Takin
 
 Whatever wrappers need to remember belongs to one forward in one context, thus to one thread and one asyncio task:
 ``memory()`` is where they keep it. Patched modules run eagerly, since no compiled graph could ask them.
+
+Wrappers come as context managers. What several users share for longer, such as a decoder's attention that asks caches,
+is a ``Patch``: it is put on for the first of its holders and taken off after the last.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, cast
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import attrs
 import torch
@@ -29,7 +33,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from headwise.errors import ModelError
 
 Call = Callable[..., Any]
-Around = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Around = Callable[[Call, Args, Kwargs], object]
 """A wrapper of calls: it is given the call that it wraps, positional and keyword arguments, and returns the output."""
 
 METHODS = ("forward", "get_image_features", "generate", "prepare_inputs_for_generation")
@@ -116,12 +122,35 @@ def _patch(module: nn.Module, kind: str, wrapper: Any, *, innermost: bool = Fals
             _restored(module)
 
 
-def around(module: nn.Module, wrapper: Around) -> AbstractContextManager[None]:
+def around(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> AbstractContextManager[None]:
     """Inside, calls of ``module`` go through ``wrapper``, those of its ``forward`` too, as PEFT and others make them.
 
     A layer's ``forward`` is the exception: gradient checkpointing calls it again, on what its wrappers have made.
     """
-    return _patch(module, CALL, wrapper)
+    return _patch(module, CALL, wrapper, innermost=innermost)
+
+
+def before(
+    module: nn.Module, see: Callable[[Args, Kwargs], object], *, innermost: bool = False
+) -> AbstractContextManager[None]:
+    """Inside, ``see(args, kwargs)`` is called before every call of ``module``."""
+
+    def wrapper(call: Call, args: Args, kwargs: Kwargs) -> object:
+        see(args, kwargs)
+        return call(*args, **kwargs)
+
+    return around(module, wrapper, innermost=innermost)
+
+
+def after(module: nn.Module, see: Callable[[Any], object], *, innermost: bool = False) -> AbstractContextManager[None]:
+    """Inside, ``see(output)`` is called after every call of ``module`` that returns."""
+
+    def wrapper(call: Call, args: Args, kwargs: Kwargs) -> object:
+        output = call(*args, **kwargs)
+        see(output)
+        return output
+
+    return around(module, wrapper, innermost=innermost)
 
 
 def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> AbstractContextManager[None]:
@@ -136,6 +165,96 @@ def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) ->
 def method(module: nn.Module, name: str, wrapper: Callable[[Call], Call]) -> AbstractContextManager[None]:
     """Inside, method ``name`` of ``module``, one of ``METHODS``, is what ``wrapper`` makes of it."""
     return _patch(module, name, wrapper)
+
+
+class _Overridden:
+    """A method of one object that goes through wrappers; ``shown`` is what its instance had under that name."""
+
+    def __init__(self, stock: Call, shown: tuple[object, ...]) -> None:
+        self.stock, self.shown = stock, shown
+        self.wrappers: tuple[Around, ...] = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
+        return _chained(self.stock, self.wrappers)(*args, **kwargs)
+
+
+@contextmanager
+def overridden(owner: object, name: str, wrapper: Around) -> Iterator[None]:
+    """Inside, method ``name`` of an object that is no module, such as a pipeline, is called through ``wrapper``."""
+    with _lock:
+        found = vars(owner).get(name)
+        if not isinstance(found, _Overridden):
+            found = _Overridden(getattr(owner, name), (found,) if name in vars(owner) else ())
+            vars(owner)[name] = found
+        found.wrappers = (*found.wrappers, wrapper)
+    try:
+        yield
+    finally:
+        with _lock:
+            found.wrappers = _without(found.wrappers, wrapper)
+            if not found.wrappers:
+                del vars(owner)[name]
+            for shown in () if found.wrappers else found.shown:
+                vars(owner)[name] = shown
+
+
+class Patch:
+    """Wrappers that are on a model for as long as anybody holds a :class:`PatchHandle` of them.
+
+    A handle counts until it is released, or until nothing refers to it any more. In the second case nothing is taken
+    off at once, because finalisers run in any thread, in the midst of anything: ``tidy`` does that, which is called
+    at the end of a forward, at the end of a block, and before the next patch of the same kind. Until then the wrappers
+    find nothing to do, and calls run as in the stock model.
+    """
+
+    def __init__(self, installed: ExitStack) -> None:
+        self._installed = installed.pop_all()
+        self._handles: WeakSet[PatchHandle] = WeakSet()
+        self._is_on = True
+
+    @classmethod
+    def shared(cls, module: nn.Module, make: Callable[[], Patch]) -> PatchHandle:
+        """Hold the one patch of this class that ``module`` has; ``make`` puts it on where there is none."""
+        with _lock:
+            kinds = _shared.setdefault(module, {})
+            patch = kinds.get(cls, lambda: None)()
+            if patch is None or not patch._is_on:
+                patch = make()
+                kinds[cls] = ref(patch)
+            return patch.hold()
+
+    def hold(self) -> PatchHandle:
+        """Keep the wrappers on."""
+        with _lock:
+            handle = PatchHandle(self)
+            self._handles.add(handle)
+            return handle
+
+    def tidy(self) -> None:
+        """Take the wrappers off where nobody holds them; to call it again does nothing."""
+        with _lock:
+            if not self._handles:
+                self._is_on = False
+                self._installed.close()
+
+
+@attrs.frozen(eq=False)
+class PatchHandle:
+    """One holder of a :class:`Patch`. Copies of what keeps a handle share it."""
+
+    patch: Patch
+
+    def release(self) -> None:
+        """Stop holding; the last holder takes the wrappers off. To release a handle again does nothing."""
+        with _lock:
+            self.patch._handles.discard(self)
+            self.patch.tidy()
+
+    def __deepcopy__(self, _: object) -> PatchHandle:
+        return self
+
+
+_shared: WeakKeyDictionary[nn.Module, dict[type[Patch], ref[Patch]]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -240,19 +359,24 @@ def _unpatched(given: Any) -> Any:
     return vars(given)[_RECORD].stock if isinstance(given, type) and _RECORD in vars(given) else given
 
 
-def _wrapped(wrapper: Around, call: Call, *args: Any, **kwargs: Any) -> Any:
+def _wrapped(wrapper: Around, call: Call, *args: Any, **kwargs: Any) -> object:
     return wrapper(call, args, kwargs)
+
+
+def _chained(call: Call, wrappers: tuple[Around, ...]) -> Call:
+    """A call that goes through all wrappers; the last of them is outermost."""
+    for wrapper in wrappers:
+        call = partial(_wrapped, wrapper, call)
+    return call
 
 
 def _through(record: _Record, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call of a module through its wrappers."""
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
-    for wrapper in record.of(CALL):
-        call = partial(_wrapped, wrapper, call)
     token = _running.set((*_running.get(), record))
     try:
-        return call(*args, **kwargs)
+        return _chained(call, record.of(CALL))(*args, **kwargs)
     finally:
         _running.reset(token)
 
@@ -332,9 +456,7 @@ def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     try:
         implementation = cast(Any, module.config)._attn_implementation
         call: Call = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-        for wrapper in record.of(ATTENTION):
-            call = partial(_wrapped, wrapper, call)
-        return call(module, *args, **kwargs)
+        return _chained(call, record.of(ATTENTION))(module, *args, **kwargs)
     finally:
         _attends.reset(token)
 

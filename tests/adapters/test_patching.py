@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import io
+from contextlib import ExitStack, suppress
 from functools import partial, wraps
 from threading import Barrier, Thread
 
@@ -15,10 +17,12 @@ from tests.adapters.decoders import tiny, tokens
 from tests.adapters.stages import SAMPLED
 from tests.adapters.vision_models import NEXT, QWEN
 from torch import nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import headwise
 from headwise import ModelError, Recipe
-from headwise_adapters.patching import around, attending, memory, method
+from headwise_adapters.patching import Patch, after, around, attending, before, memory, method, overridden
 
 PRUNES = Recipe.of("fastv:layer=2", keep=4)
 LOOKS = Recipe.of("visionzip", keep=6)
@@ -39,9 +43,15 @@ def asked(seed: int) -> dict[str, torch.Tensor]:
 
 
 def state(model):
-    """Class, attributes, hooks and config of every module; Qwen2.5-VL writes ``rope_deltas`` itself."""
+    """Class, attributes, hooks and config of every module, and transformers' tables of attention functions.
+
+    Qwen2.5-VL writes ``rope_deltas`` itself.
+    """
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
-    return [
+    tables = [
+        {name: table[name] for name in table} for table in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS)
+    ]
+    return tables + [
         (
             type(m),
             {k: id(v) for k, v in vars(m).items() if k != "rope_deltas"},
@@ -399,7 +409,142 @@ def test_wrappers_nest_and_go_in_any_order():
     module(x)
     assert seen == ["second", "first", "second"]
     assert type(module) is kind
-    assert callable(attending)
-    assert callable(method)
     with memory() as own:
         assert own == {}
+
+
+class BrokenError(Exception):
+    pass
+
+
+def fail(*_):
+    raise BrokenError
+
+
+@pytest.mark.parametrize("recipe", [PRUNES, LOOKS, EVICTS, BOTH])
+@pytest.mark.parametrize("part", ["layers.0", "layers.2.self_attn", "layers.3.mlp"])
+def test_a_forward_that_fails_leaves_the_model_as_it_was_in_nested_blocks_and_threads(recipe, part):
+    model, inputs = tiny_llava("sdpa"), asked(1)
+    stock, before_all = model(**inputs).logits, state(model)
+    handle = model.model.language_model.get_submodule(part).register_forward_hook(fail)
+
+    def run():
+        with headwise.attach(model, EVICTS), suppress(BrokenError), headwise.attach(model, recipe):
+            model(**inputs)
+        with pytest.raises(BrokenError), headwise.attach(model, recipe):
+            model(**inputs)
+
+    assert together(run, run) == [None, None]
+    handle.remove()
+    assert state(model) == before_all
+    assert torch.equal(model(**inputs).logits, stock)
+
+
+def test_what_cannot_be_attached_leaves_nothing_behind():
+    model, inputs = tiny_llava("sdpa"), asked(1)
+    model(**inputs)
+    del model.model.vision_tower.encoder.layers[-2:]
+    before_all = state(model)
+    for recipe in (Recipe.of("visionzip", keep=6), Recipe.of("visionzip", "streaming:sinks=1,window=5", keep=6)):
+        with pytest.raises(ModelError, match="no encoder layer"), headwise.attach(model, recipe):
+            pass
+    assert state(model) == before_all
+
+
+def test_wrappers_that_fail_are_taken_off():
+    module, x = nn.Linear(2, 2), torch.ones(1, 2)
+    kind = type(module)
+    for patch in (before(module, fail), after(module, fail), around(module, fail), method(module, "forward", fail)):
+        with pytest.raises(BrokenError), patch:
+            module(x)
+        assert type(module) is kind
+    with pytest.raises(BrokenError), memory(), attending(module, fail):
+        fail()
+    assert type(module) is kind
+
+
+def patched(module):
+    """A patch of a module that only counts calls."""
+    calls = []
+    with ExitStack() as stack:
+        stack.enter_context(before(module, lambda *_: calls.append(1)))
+        return Patch(stack), calls
+
+
+def test_a_patch_stays_for_its_holders_and_goes_once():
+    module, x = nn.Linear(2, 2), torch.ones(1, 2)
+    kind, (patch, calls) = type(module), patched(module)
+    first, second = patch.hold(), patch.hold()
+    first.release()
+    first.release()
+    module(x)
+    assert calls == [1]
+    twin = copy.deepcopy([second])  # what a cache keeps, and its copy
+    assert twin[0] is second
+    second.release()
+    assert type(module) is kind
+    second.release()
+    patch.tidy()
+    module(x)
+    assert calls == [1]
+
+
+def test_a_lost_handle_takes_nothing_off_until_somebody_tidies():
+    module = nn.Linear(2, 2)
+    kind, (patch, _) = type(module), patched(module)
+    handle = patch.hold()
+    del handle
+    gc.collect()
+    assert type(module) is not kind
+    patch.tidy()
+    assert type(module) is kind
+
+
+def test_a_shared_patch_is_made_once_for_all_threads_and_again_when_it_is_gone():
+    module, made = nn.Linear(2, 2), []
+    kind = type(module)
+
+    def make():
+        patch, _ = patched(module)
+        made.append(patch)
+        return patch
+
+    def use():
+        for _ in range(200):
+            handles = [Patch.shared(module, make) for _ in range(3)]
+            assert type(module) is not kind
+            for handle in handles:
+                handle.release()
+
+    outer = Patch.shared(module, make)
+    assert together(use, use, use) == [None] * 3
+    assert len(made) == 1
+    outer.release()
+    assert together(use, use, use) == [None] * 3
+    assert len(made) > 1
+    assert type(module) is kind
+
+
+class Asked:
+    def answer(self, number):
+        return number + 1
+
+
+def test_methods_of_other_objects_are_overridden_in_any_order_and_given_back():
+    asked_object = Asked()
+
+    def times(factor):
+        return lambda call, args, kwargs: factor * call(*args, **kwargs)
+
+    first, second = (overridden(asked_object, "answer", times(factor)) for factor in (10, 100))
+    first.__enter__()
+    second.__enter__()
+    assert asked_object.answer(1) == 2000
+    first.__exit__(None, None, None)
+    assert asked_object.answer(1) == 200
+    second.__exit__(None, None, None)
+    assert vars(asked_object) == {}
+    asked_object.answer = own = lambda number: -number
+    with pytest.raises(BrokenError), overridden(asked_object, "answer", fail):
+        asked_object.answer(1)
+    assert vars(asked_object) == {"answer": own}

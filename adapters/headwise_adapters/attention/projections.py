@@ -58,11 +58,9 @@ class Unrotated:
     def __init__(self, module: Any) -> None:
         self._module = module
 
-    def watch(self, name: str, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def remember(self, name: str, output: Tensor) -> None:
         """Remember what the projection called ``name`` gives, (b, n, heads * head_dim)."""
-        output = call(*args, **kwargs)
         patching.remember((self, name), output)
-        return output
 
     def rows(self, asked: Asked) -> Tensor:
         """Attention without rotary positions, float32 (b, h, q, v)."""
@@ -80,7 +78,7 @@ def unrotated(module: nn.Module) -> Iterator[Unrotated]:
     found = Unrotated(module)
     with ExitStack() as stack:
         for name in ("q_proj", "k_proj"):
-            stack.enter_context(patching.around(_projection(module, name), partial(found.watch, name)))
+            stack.enter_context(patching.after(_projection(module, name), partial(found.remember, name)))
         yield found
 
 

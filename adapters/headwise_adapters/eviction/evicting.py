@@ -10,9 +10,8 @@ import inspect
 import threading
 from contextlib import ExitStack
 from typing import Any, TypeGuard, cast
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import ref
 
-import attrs
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
@@ -31,50 +30,28 @@ from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of
 
 
-class Equipment:
-    """A decoder whose attention asks caches that evict, for as long as there are ``holders``.
+class AttentionPatch(patching.Patch):
+    """A decoder whose attention asks caches that evict.
 
-    Holders are the blocks that evict and whatever keeps a :class:`Hold`. The last one to go takes nothing off, for that
-    may happen in any thread, in the midst of anything: that is done by whoever comes next, the end of a forward, of a
-    block, or the beginning of another. Until then everything else is served as the stock model serves it.
+    It is held by the blocks that evict and by the caches of :func:`headwise.cache`. Everything else that runs while it
+    is on is served as the stock model serves it.
     """
 
     def __init__(self, model: nn.Module, decoder: Decoder) -> None:
         self._decoder = decoder
         self._names = list(inspect.signature(decoder.text.forward).parameters)
-        self._holders: WeakSet[Hold] = WeakSet()
         with ExitStack() as patches:
             patches.enter_context(patching.eagerly(model, decoder.modules()))
             patches.enter_context(patching.around(decoder.text, self._text))
             for layer in range(len(decoder.layers)):
                 module = decoder.attention_of(layer)
                 patches.enter_context(patching.attending(module, _asking_attention, innermost=True))
-            self._patches = patches.pop_all()
+            super().__init__(patches)
 
     @classmethod
-    def hold(cls, model: nn.Module, decoder: Decoder) -> Hold:
-        """Keep a decoder's attention asking."""
-        with _lock:
-            found = _equipped.get(decoder.text, lambda: None)()
-            if found is None:
-                found = cls(model, decoder)
-                _equipped[decoder.text] = ref(found)
-            hold = Hold(found)
-            found._holders.add(hold)
-            return hold
-
-    def release(self, hold: Hold) -> None:
-        """Let one holder go, and take everything off if it was the last."""
-        with _lock:
-            self._holders.discard(hold)
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Take everything off where nobody holds it any more."""
-        with _lock:
-            if not self._holders and _equipped.get(self._decoder.text, lambda: None)() is self:
-                del _equipped[self._decoder.text]
-                self._patches.close()
+    def held(cls, model: nn.Module, decoder: Decoder) -> patching.PatchHandle:
+        """A handle of the one such patch of a decoder."""
+        return cls.shared(decoder.text, lambda: cls(model, decoder))
 
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -141,29 +118,17 @@ class Equipment:
             raise ModelError("a forward with this cache was broken off halfway; start a new cache")
 
 
-_lock = threading.RLock()
-_equipped: WeakKeyDictionary[nn.Module, ref[Equipment]] = WeakKeyDictionary()
-
-
-@attrs.frozen(eq=False)
-class Hold:
-    """Keeps a decoder's attention asking for as long as it lives; copies of what holds it share it."""
-
-    equipment: Equipment
-
-    def __deepcopy__(self, _: object) -> Hold:
-        return self
+_lock = threading.Lock()  # of caches that begin a forward
 
 
 def evicting(model: nn.Module, decoder: Decoder, patches: ExitStack) -> None:
     """Have a decoder's attention ask caches until ``patches`` go."""
-    hold = Equipment.hold(model, decoder)
-    patches.callback(hold.equipment.release, hold)
+    patches.callback(AttentionPatch.held(model, decoder).release)
 
 
 def evicting_cache(model: nn.Module, decoder: Decoder, layers: Layers) -> EvictingCache:
     """An empty cache that evicts; the decoder asks it for as long as it lives."""
-    return EvictingCache(layers(), Equipment.hold(model, decoder))
+    return EvictingCache(layers(), AttentionPatch.held(model, decoder))
 
 
 def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:

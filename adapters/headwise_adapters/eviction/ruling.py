@@ -18,7 +18,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise_adapters.cache.ragged_cache import Layers
-from headwise_adapters.patching import memory, remembered
+from headwise_adapters.patching import Patch, memory, remembered
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -26,8 +26,8 @@ class Block:
     """A recipe attached to the model whose language model is ``text``.
 
     ``layers``: makes the layers of caches that evict, None where nothing is evicted. ``dropper``: whose wrappers drop
-    visual tokens, None where none are dropped. ``parent``: the block it was entered in. ``forwards``: how many of its
-    forwards are running.
+    visual tokens, None where none are dropped. ``parent``: the block it was entered in. ``patch``: what is on the
+    model, held by the block while it is open and by each forward that began under it.
     """
 
     text: nn.Module
@@ -35,8 +35,7 @@ class Block:
     dropper: object = None
     parent: Block | None = attrs.field(default=None, init=False)
     open: bool = attrs.field(default=True, init=False)
-    forwards: int = attrs.field(default=0, init=False)
-    patches: ExitStack = attrs.field(factory=ExitStack, init=False)
+    patch: Patch = attrs.field(init=False)
 
 
 _lock = threading.RLock()
@@ -48,7 +47,8 @@ _TEXT, _BLOCK = object(), object()  # in a memory: the language model of a forwa
 @contextmanager
 def attached(block: Block, patches: ExitStack) -> Iterator[None]:
     """Inside, the block rules; its patches are taken off afterwards, or after the last of its forwards."""
-    block.patches = patches
+    block.patch = Patch(patches)
+    handle = block.patch.hold()
     block.parent = next((one for one in reversed(_entered.get()) if one.open and one.text is block.text), None)
     with _lock:
         _blocks[block.text] = (*_blocks.get(block.text, ()), block)
@@ -64,7 +64,7 @@ def attached(block: Block, patches: ExitStack) -> Iterator[None]:
                 _blocks[block.text] = left
             else:
                 del _blocks[block.text]
-        _released(block)
+        handle.release()
 
 
 @contextmanager
@@ -81,17 +81,14 @@ def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
         return
     with _lock:
         block = ruling(text)
-        if block is not None:
-            block.forwards += 1
+        handle = None if block is None else block.patch.hold()
     try:
         with memory() as own:
             own[_TEXT], own[_BLOCK], own[who] = text, block, None
             yield block
     finally:
-        if block is not None:
-            with _lock:
-                block.forwards -= 1
-            _released(block)
+        if handle is not None:
+            handle.release()
 
 
 def ruling(text: nn.Module) -> Block | None:
@@ -109,12 +106,3 @@ def ruling(text: nn.Module) -> Block | None:
             " enter a `with headwise.attach(...)` here, so that it is clear which rules"
         )
     return innermost[0] if innermost else None
-
-
-def _released(block: Block) -> None:
-    """Take the patches off once nobody needs them."""
-    with _lock:
-        if block.open or block.forwards:
-            return
-        patches = block.patches.pop_all()
-    patches.close()

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwise.attachment import adapter_for
 from headwise.errors import DataError, ModelError
@@ -94,13 +94,13 @@ class _Whole:
                 mass[layer] = asking.mass(probe)
 
         with ExitStack() as stack:
-            stack.enter_context(_before(anatomy.text, lambda _, given: call.update(given)))
+            stack.enter_context(patching.before(anatomy.text, lambda _, given: call.update(given)))
             for layer in layers:
 
-                def enter(given: tuple[Any, ...], _: dict[str, Any], layer: int = layer) -> None:
+                def enter(given: patching.Args, _: patching.Kwargs, layer: int = layer) -> None:
                     entering[layer] = given[0]
 
-                stack.enter_context(_before(anatomy.layer(layer), enter))
+                stack.enter_context(patching.before(anatomy.layer(layer), enter))
             stack.enter_context(reading(anatomy, read))
             hidden = anatomy.outer(**tensors, use_cache=False).last_hidden_state
         return cls(hidden, entering, call, np.stack([mass[layer] for layer in layers], axis=1))
@@ -157,24 +157,12 @@ def _without(attention: Any, head: int) -> Iterator[None]:
         raise ModelError(f"{type(attention).__name__} has no o_proj, in front of which a head could be left out")
     own = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
 
-    def zero(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def zero(call: patching.Call, args: patching.Args, kwargs: patching.Kwargs) -> object:
         states = args[0].clone()
         states[..., own] = 0
         return call(states, *args[1:], **kwargs)
 
     with patching.around(projection, zero):
-        yield
-
-
-@contextmanager
-def _before(module: nn.Module, told: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
-    """Inside, ``told`` gets the arguments of every call of a module before it runs."""
-
-    def tell(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        told(args, kwargs)
-        return call(*args, **kwargs)
-
-    with patching.around(module, tell):
         yield
 
 

@@ -229,19 +229,11 @@ def reading(decoder: Any, read: Callable[[int, Probe], None]) -> Iterator[None]:
             module = decoder.attention_of(layer)
             probe = stack.enter_context(probing(module))
 
-            def watch(
-                call: patching.Call,
-                args: tuple[Any, ...],
-                kwargs: dict[str, Any],
-                layer: int = layer,
-                probe: Probe = probe,
-            ) -> Any:
-                output = call(*args, **kwargs)
+            def ran(_: object, layer: int = layer, probe: Probe = probe) -> None:
                 read(layer, probe)
                 probe.forget()
-                return output
 
-            stack.enter_context(patching.around(module, watch))
+            stack.enter_context(patching.after(module, ran))
         stack.enter_context(patching.memory())
         yield
 

@@ -80,12 +80,10 @@ class ClipTower:
             raise ModelError(f"{self._name} has no encoder layer with attention that headwise could look at")
         with probing(self._layer.self_attn, causal=False) as probe:
 
-            def watch(call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                output = call(*args, **kwargs)
+            def ran(output: Tensor | tuple[Tensor, ...]) -> None:
                 seen: ClipSeen | None = patching.recall(self)
                 if seen is not None:
                     seen.states, seen.call = (output if isinstance(output, Tensor) else output[0]), probe.call
-                return output
 
-            with patching.around(self._layer, watch):
+            with patching.after(self._layer, ran):
                 yield lambda: patching.knowing(self, ClipSeen(self._has_cls, self._first))

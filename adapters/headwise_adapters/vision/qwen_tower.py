@@ -23,7 +23,6 @@ from headwise_adapters import patching
 from headwise_adapters.vision.images import Look
 
 _LOGITS = 1 << 24  # attention computed at once, in numbers: 64 MiB
-_Kwargs = dict[str, Any]
 
 
 class QwenSeen:
@@ -37,7 +36,7 @@ class QwenSeen:
         self._order: Tensor | None = None
         self._sizes: list[int] = []
 
-    def begin(self, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
+    def begin(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
         """The tower starts: how many tokens each picture has, and where the windows put them."""
         grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
         tower, order = self._tower, kwargs.get("window_index")
@@ -46,7 +45,7 @@ class QwenSeen:
         self._order = order
         self._sizes = (grid.prod(dim=-1) // self._merged).tolist()
 
-    def attend(self, args: tuple[Any, ...], kwargs: _Kwargs) -> None:
+    def attend(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
         """The last block with full attention is given its input."""
         hidden = args[0] if args else kwargs["hidden_states"]
         self._attended = hidden.detach(), kwargs["cu_seqlens"], kwargs["position_embeddings"]
@@ -126,9 +125,9 @@ class QwenTower:
             raise ModelError("no block of this vision tower attends over whole pictures, so none can be looked at")
 
         with (
-            patching.around(self._tower, self._begin),
-            patching.around(full[-1], self._attend),
-            patching.around(blocks[-1], self._end),
+            patching.before(self._tower, self._begin),
+            patching.before(full[-1], self._attend),
+            patching.after(blocks[-1], self._end),
         ):
             yield lambda: patching.knowing(self, QwenSeen(self._tower, full[-1]))
 
@@ -136,18 +135,14 @@ class QwenTower:
         seen: QwenSeen | None = patching.recall(self)
         return seen
 
-    def _begin(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _begin(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
         if (seen := self._seen()) is not None:
             seen.begin(args, kwargs)
-        return call(*args, **kwargs)
 
-    def _attend(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _attend(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
         if (seen := self._seen()) is not None:
             seen.attend(args, kwargs)
-        return call(*args, **kwargs)
 
-    def _end(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
-        output = call(*args, **kwargs)
+    def _end(self, output: Tensor) -> None:
         if (seen := self._seen()) is not None:
             seen.end(output)
-        return output

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headwise.attachment import Attachment, adapter_for, attach
 from headwise.recipe import Recipe
+from headwise_adapters import patching
 from headwise_adapters.cache.ragged_cache import kv_bytes
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import each_choice
@@ -78,11 +79,11 @@ class _Counter:
     def so_far(self) -> int:
         return self.mode.get_total_flops() // 2
 
-    def enter(self, *_: Any) -> None:
+    def enter(self, *_: object) -> None:
         """A decoder layer begins."""
         self._entered = self.so_far - self.selection
 
-    def leave(self, *_: Any) -> None:
+    def leave(self, _: object) -> None:
         """It ends; KV entries chosen in it are no part of it."""
         self.layers += self.so_far - self.selection - self._entered
 
@@ -96,12 +97,12 @@ class _Counter:
 
 @contextmanager
 def _counting(model: Any, attachment: Attachment) -> Iterator[_Counter]:
-    """Count inside. Hooks on a layer run in order, so what a recipe's do in front of it is no part of the layer."""
+    """Count inside. The counter is innermost, so what a recipe does around a layer is no part of the layer."""
     counter, adapter = _Counter(), _adapter(model)
     with ExitStack() as stack:
         for layer in adapter.decoder.layers:
-            stack.callback(layer.register_forward_pre_hook(counter.enter).remove)
-            stack.callback(layer.register_forward_hook(counter.leave).remove)
+            stack.enter_context(patching.before(layer, counter.enter, innermost=True))
+            stack.enter_context(patching.after(layer, counter.leave, innermost=True))
         stack.enter_context(each_choice(attachment.pipeline, counter.choice))
         stack.enter_context(counter.mode)
         yield counter

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from headwise.pipeline import Pipeline
+from headwise_adapters import patching
 
 CHOICES = ("select", "retained")
 """What a pipeline is asked to choose: a stage's tokens, and the entries of a layer's cache."""
@@ -19,22 +20,15 @@ CHOICES = ("select", "retained")
 @contextmanager
 def each_choice(pipeline: Pipeline, around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
     """Inside, every choice the pipeline makes, its evidence included, happens within an ``around()`` of its own."""
-    for name in CHOICES:
-        setattr(pipeline, name, _within(getattr(pipeline, name), around))
-    try:
-        yield
-    finally:
-        for name in CHOICES:
-            delattr(pipeline, name)  # the method of the class shows again
 
-
-def _within(choose: Any, around: Callable[[], AbstractContextManager[None]]) -> Any:
-    @wraps(choose)
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def choice(choose: patching.Call, args: patching.Args, kwargs: patching.Kwargs) -> object:
         with around():
             return choose(*args, **kwargs)
 
-    return watched
+    with ExitStack() as stack:
+        for name in CHOICES:
+            stack.enter_context(patching.overridden(pipeline, name, choice))
+        yield
 
 
 class Stopwatch:
@@ -80,12 +74,8 @@ class Stopwatch:
 
 
 @contextmanager
-def choices_timed(model: Any, device: str, pipeline: Pipeline) -> Iterator[Stopwatch]:
+def choices_timed(model: nn.Module, device: str, pipeline: Pipeline) -> Iterator[Stopwatch]:
     """The time that choices take in the first forward of ``model`` inside, which for ``generate`` is the prefill."""
     watch = Stopwatch(device)
-    first = model.register_forward_hook(lambda *_: watch.stop())
-    try:
-        with each_choice(pipeline, watch.running):
-            yield watch
-    finally:
-        first.remove()
+    with patching.after(model, lambda _: watch.stop()), each_choice(pipeline, watch.running):
+        yield watch
