@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -17,11 +17,49 @@ from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import built, installed, only
 
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Decoder(Protocol):
+    """Where a language model keeps the modules that pruning, eviction and measurements touch."""
+
+    @property
+    def text(self) -> nn.Module:
+        """The module that runs all decoder layers: from token ids or embeddings to the last hidden states."""
+        ...
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, in the order in which they run."""
+        ...
+
+    @property
+    def cache(self) -> str:
+        """The keyword under which a decoder layer gets the KV cache."""
+        ...
+
+    def layer(self, layer: int) -> nn.Module:
+        """One decoder layer, without the wrapper of ``torch.compile``."""
+        ...
+
+    def attention_of(self, layer: int) -> nn.Module:
+        """The attention module of one decoder layer."""
+        ...
+
 
 class Adapter(Protocol):
-    """What headwise needs of a model family; found by entry point ``headwise.adapter`` under its ``model_type``."""
+    """One model with what headwise does to it; made by the model's family (``headwise.adapter``)."""
 
-    geometry: Geometry
+    @property
+    def geometry(self) -> Geometry:
+        """Counts of the model."""
+        ...
+
+    @property
+    def decoder(self) -> Decoder:
+        """Where the model's layers are."""
+        ...
 
     def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
         """Prune, and evict KV entries, inside the context, whatever cache `generate` or the caller brings.

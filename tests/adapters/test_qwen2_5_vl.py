@@ -41,7 +41,7 @@ def seen_by(model, inputs, look, layer=0, **settings):
 
 def looked_at(model, images):
     """Features, saliency and keys of the tower for a call of ``get_image_features``."""
-    with adapter_for(model).anatomy.tower.watched() as look, look() as seen:
+    with adapter_for(model).decoder.tower.watched() as look, look() as seen:
         output = model.get_image_features(**images, return_dict=True)
         return seen.features(), seen.saliency(), seen.keys(), output.pooler_output
 
@@ -133,7 +133,7 @@ def test_saliency_computed_in_blocks_is_the_same(model, monkeypatch):
 def test_watching_changes_nothing_and_forgets(model):
     images = qwen_prompt(model, *SIZES).images
     expected = model.get_image_features(**images, return_dict=True).pooler_output
-    with adapter_for(model).anatomy.tower.watched() as look, look():
+    with adapter_for(model).decoder.tower.watched() as look, look():
         found = model.get_image_features(**images, return_dict=True).pooler_output
         with look() as blind:
             pass

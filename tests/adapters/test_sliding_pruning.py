@@ -128,12 +128,12 @@ def test_a_layers_own_attention_ends_where_its_window_does():
     """As eager attention has it in that layer."""
     model, inputs = llava_on_mistral(), prompt()
     output = model(**inputs, output_attentions=True, output_hidden_states=True)
-    anatomy, length = adapter_for(model).anatomy, inputs["input_ids"].shape[1]
+    parts, length = adapter_for(model).decoder, inputs["input_ids"].shape[1]
     hidden, columns = output.hidden_states[2], torch.arange(3, 19)[None]
     ids = torch.arange(length)[None]
-    rotary, real = anatomy.text.rotary_emb(hidden, ids), torch.ones(1, length, dtype=torch.bool)
-    asked = Asked(torch.tensor([0]), torch.tensor([[24, 27]]), columns, real, ids, anatomy.window(2))
-    found = own_rows(anatomy.layers[2], anatomy.attention_of(2), hidden, rotary, asked)
+    rotary, real = parts.text.rotary_emb(hidden, ids), torch.ones(1, length, dtype=torch.bool)
+    asked = Asked(torch.tensor([0]), torch.tensor([[24, 27]]), columns, real, ids, parts.window(2))
+    found = own_rows(parts.layers[2], parts.attention_of(2), hidden, rotary, asked)
     torch.testing.assert_close(found, output.attentions[2][:, :, [24, 27]][..., 3:19], rtol=1e-4, atol=1e-6)
     assert (found == 0).any()
 

@@ -20,7 +20,6 @@ from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Decoder
 from headwise_adapters.attention.rotary import Rotary
 from headwise_adapters.cache.pruned_cache import PrunedCache
 from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New, real_tokens
@@ -28,6 +27,7 @@ from headwise_adapters.cache.score_layer import ScoreLayer
 from headwise_adapters.cache.window_layer import WindowLayer
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of
+from headwise_adapters.parts import TextParts
 
 
 class AttentionPatch(patching.Patch):
@@ -37,7 +37,7 @@ class AttentionPatch(patching.Patch):
     is on is served as the stock model serves it.
     """
 
-    def __init__(self, model: nn.Module, decoder: Decoder) -> None:
+    def __init__(self, model: nn.Module, decoder: TextParts) -> None:
         self._decoder = decoder
         self._names = list(inspect.signature(decoder.text.forward).parameters)
         with ExitStack() as patches:
@@ -49,7 +49,7 @@ class AttentionPatch(patching.Patch):
             super().__init__(patches)
 
     @classmethod
-    def held(cls, model: nn.Module, decoder: Decoder) -> patching.PatchHandle:
+    def held(cls, model: nn.Module, decoder: TextParts) -> patching.PatchHandle:
         """A handle of the one such patch of a decoder."""
         return cls.shared(decoder.text, lambda: cls(model, decoder))
 
@@ -121,17 +121,17 @@ class AttentionPatch(patching.Patch):
 _lock = threading.Lock()  # of caches that begin a forward
 
 
-def evicting(model: nn.Module, decoder: Decoder, patches: ExitStack) -> None:
+def evicting(model: nn.Module, decoder: TextParts, patches: ExitStack) -> None:
     """Have a decoder's attention ask caches until ``patches`` go."""
     patches.callback(AttentionPatch.held(model, decoder).release)
 
 
-def evicting_cache(model: nn.Module, decoder: Decoder, layers: Layers) -> EvictingCache:
+def evicting_cache(model: nn.Module, decoder: TextParts, layers: Layers) -> EvictingCache:
     """An empty cache that evicts; the decoder asks it for as long as it lives."""
     return EvictingCache(layers(), AttentionPatch.held(model, decoder))
 
 
-def layers_of(decoder: Decoder, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
+def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
     """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
     plan = within(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Decoder
 from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.parts import TextParts
 
 UNDERSTOOD = frozenset(
     ("attention_mask", "dropout",
@@ -39,7 +39,7 @@ _lock = threading.Lock()
 _known: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 
 
-def check(decoder: Decoder, geometry: Geometry, rotary: Rotary | None) -> None:
+def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None:
     """Raise ModelError where a decoder's attention is not what caches that evict compute.
 
     With ``rotary``, its rotations have to be the model's own. What was found in order is not looked at again.
@@ -131,7 +131,7 @@ def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
         )
 
 
-def _check_layer(decoder: Decoder, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
+def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
     module = decoder.attention_of(layer)
     name = type(module).__name__
     if any(type(weight).__name__ == "DTensor" for weight in module.parameters()):
@@ -163,7 +163,7 @@ def _check_layer(decoder: Decoder, layer: int, kind: str, geometry: Geometry, ro
             )
 
 
-def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
+def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
     """Queries, keys and values (2, heads, n, d) of random states at two places, and what else attention is given."""
     found: list[tuple[Any, ...]] = []
     mine = object()
@@ -198,7 +198,7 @@ def _asked(decoder: Decoder, module: nn.Module, kind: str) -> tuple[tuple[Tensor
     return found[0]
 
 
-def _states(decoder: Decoder, module: nn.Module) -> tuple[Tensor, Tensor]:
+def _states(decoder: TextParts, module: nn.Module) -> tuple[Tensor, Tensor]:
     """The same random hidden states (2, n, hidden) twice, and their positions (2, n)."""
     text: Any = decoder.text
     found = next(module.parameters(), None)  # quantised layers have none
@@ -211,7 +211,7 @@ def _states(decoder: Decoder, module: nn.Module) -> tuple[Tensor, Tensor]:
     return some.to(place, text.dtype).expand(2, -1, -1).contiguous(), ids
 
 
-def _rotations(decoder: Decoder, hidden: Tensor, ids: Tensor, kind: str) -> Any:
+def _rotations(decoder: TextParts, hidden: Tensor, ids: Tensor, kind: str) -> Any:
     module: Any = cast(Any, decoder.text).rotary_emb
     rope = getattr(cast(Any, decoder.text).config, "rope_parameters", None)
     if isinstance(rope, dict) and rope.get("mrope_section"):

@@ -10,10 +10,10 @@ from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
-from headwise_adapters.anatomy import Decoder, text_geometry
 from headwise_adapters.cache.ragged_cache import EvictingCache
 from headwise_adapters.eviction.evicting import evicting, evicting_cache, layers_of
 from headwise_adapters.eviction.ruling import Block, attached
+from headwise_adapters.parts import TextParts, text_geometry
 
 
 class CausalLmAdapter:
@@ -25,11 +25,11 @@ class CausalLmAdapter:
         config, there = model.config, len(self.decoder.layers)
         self.geometry = text_geometry(config, config.name_or_path or "this model", there, gated=_gated(self.decoder))
 
-    def _find(self, model: Any) -> Decoder:
+    def _find(self, model: Any) -> TextParts:
         inner: Any = getattr(model, "model", None)
         if not hasattr(inner, "layers"):
             raise ModelError(f"{type(model).__name__} has no model.layers; attach to a causal language model")
-        return Decoder(text=inner, layers=inner.layers)
+        return TextParts(text=inner, layers=inner.layers)
 
     @contextmanager
     def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
@@ -50,7 +50,7 @@ class CausalLmAdapter:
         return evicting_cache(self._model, self.decoder, layers_of(self.decoder, pipeline, plan))
 
 
-def _gated(decoder: Decoder) -> bool:
+def _gated(decoder: TextParts) -> bool:
     """Whether the first layer's feed-forward block has three matrices, of which one is a gate."""
     names = {name.rpartition(".")[2] for name, _ in decoder.layer(0).named_modules()}
     ungated = names & {"fc1", "c_fc", "up_proj", "dense_h_to_4h"}

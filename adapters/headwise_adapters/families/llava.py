@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headwise_adapters.anatomy import patches
 from headwise_adapters.families.vision_language import VisionLanguageAdapter
+from headwise_adapters.parts import patches
 from headwise_adapters.vision.clip_tower import ClipTower
 from headwise_adapters.vision.images import Picture, Tower, whole
 

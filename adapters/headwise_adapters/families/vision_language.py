@@ -16,10 +16,10 @@ from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Anatomy, text_geometry
 from headwise_adapters.cache.ragged_cache import EvictingCache, Layers
 from headwise_adapters.eviction.evicting import evicting, evicting_cache, layers_of
 from headwise_adapters.eviction.ruling import Block, attached
+from headwise_adapters.parts import VisionParts, text_geometry
 from headwise_adapters.pruning.dropping import dropping
 from headwise_adapters.vision.images import Picture, Tower
 
@@ -45,7 +45,7 @@ class VisionLanguageAdapter(ABC):
         name = self.config.name_or_path or "this model"
         there = len(inner.language_model.layers)
         self.geometry = text_geometry(self.config.text_config, name, there, self.visual_tokens())
-        self.decoder = self.anatomy = Anatomy(
+        self.decoder = VisionParts(
             head=model,
             outer=inner,
             text=inner.language_model,
@@ -83,7 +83,7 @@ class VisionLanguageAdapter(ABC):
                 evicting(self._model, self.decoder, patches)
             if plan.stages:
                 patches.enter_context(patching.eagerly(self._model, [self.inner, *self.decoder.modules()]))
-                block.dropper = dropping(self.anatomy, pipeline, plan, patches)
+                block.dropper = dropping(self.decoder, pipeline, plan, patches)
             stack = patches.pop_all()
         with attached(block, stack):
             yield

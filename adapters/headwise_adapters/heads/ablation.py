@@ -21,9 +21,9 @@ from headwise.errors import DataError, ModelError
 from headwise.heads import Floats
 from headwise.layout import IMAGE, Layout
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.attention.probe import Probe
 from headwise_adapters.heads.statistics import reading
+from headwise_adapters.parts import VisionParts
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -57,17 +57,17 @@ def ablate(
     ``advance`` hears of every head. Raises ModelError for a model without images, DataError for a prompt without one.
     """
     adapter = adapter_for(model)
-    anatomy: Anatomy | None = getattr(adapter, "anatomy", None)
-    if anatomy is None:
+    parts = adapter.decoder
+    if not isinstance(parts, VisionParts):
         raise ModelError(f"{type(model).__name__} sees no images; calibrate a vision-language model")
-    whole = _Whole.of(anatomy, tensors, answer, layers)
+    whole = _Whole.of(parts, tensors, answer, layers)
     loss = _losses(model, whole.hidden, tensors["input_ids"], answer)
     rise = np.zeros((len(loss), len(layers), adapter.geometry.heads))
     for place, layer in enumerate(layers):
-        with _starting_at(anatomy, layer):
+        with _starting_at(parts, layer):
             for head in range(adapter.geometry.heads):
-                with _without(anatomy.attention_of(layer), head):
-                    hidden = whole.again(anatomy, layer)
+                with _without(parts.attention_of(layer), head):
+                    hidden = whole.again(parts, layer)
                 rise[:, place, head] = _losses(model, hidden, tensors["input_ids"], answer) - loss
                 advance()
     return Ablation(loss=loss, rise=rise, mass=whole.mass)
@@ -83,8 +83,8 @@ class _Whole:
     mass: Floats
 
     @classmethod
-    def of(cls, anatomy: Anatomy, tensors: Any, answer: Tensor, layers: Sequence[int]) -> _Whole:
-        asking = _Asking.of(anatomy, tensors, answer)
+    def of(cls, parts: VisionParts, tensors: Any, answer: Tensor, layers: Sequence[int]) -> _Whole:
+        asking = _Asking.of(parts, tensors, answer)
         call: dict[str, Any] = {}
         entering: dict[int, Tensor] = {}
         mass: dict[int, Floats] = {}
@@ -94,20 +94,20 @@ class _Whole:
                 mass[layer] = asking.mass(probe)
 
         with ExitStack() as stack:
-            stack.enter_context(patching.before(anatomy.text, lambda _, given: call.update(given)))
+            stack.enter_context(patching.before(parts.text, lambda _, given: call.update(given)))
             for layer in layers:
 
                 def enter(given: patching.Args, _: patching.Kwargs, layer: int = layer) -> None:
                     entering[layer] = given[0]
 
-                stack.enter_context(patching.before(anatomy.layer(layer), enter))
-            stack.enter_context(reading(anatomy, read))
-            hidden = anatomy.outer(**tensors, use_cache=False).last_hidden_state
+                stack.enter_context(patching.before(parts.layer(layer), enter))
+            stack.enter_context(reading(parts, read))
+            hidden = parts.outer(**tensors, use_cache=False).last_hidden_state
         return cls(hidden, entering, call, np.stack([mass[layer] for layer in layers], axis=1))
 
-    def again(self, anatomy: Anatomy, layer: int) -> Tensor:
+    def again(self, parts: VisionParts, layer: int) -> Tensor:
         """The last hidden states, computed again from what entered a layer."""
-        hidden: Tensor = anatomy.text(**self.call | {"inputs_embeds": self.entering[layer]}).last_hidden_state
+        hidden: Tensor = parts.text(**self.call | {"inputs_embeds": self.entering[layer]}).last_hidden_state
         return hidden
 
 
@@ -119,8 +119,8 @@ class _Asking:
     columns: list[Tensor]
 
     @classmethod
-    def of(cls, anatomy: Anatomy, tensors: Any, answer: Tensor) -> _Asking:
-        image = (tensors["input_ids"] == anatomy.image_token).cpu().numpy()
+    def of(cls, parts: VisionParts, tensors: Any, answer: Tensor) -> _Asking:
+        image = (tensors["input_ids"] == parts.image_token).cpu().numpy()
         valid = tensors["attention_mask"].bool() & ~answer
         layout, device = Layout.of(image, valid.cpu().numpy()), answer.device
         if not all(layout.image_counts):
@@ -167,9 +167,9 @@ def _without(attention: Any, head: int) -> Iterator[None]:
 
 
 @contextmanager
-def _starting_at(anatomy: Anatomy, layer: int) -> Iterator[None]:
+def _starting_at(parts: VisionParts, layer: int) -> Iterator[None]:
     """Inside, hidden states pass through the layers in front of ``layer`` as they are; none is renumbered."""
     with ExitStack() as stack:
         for number in range(layer):
-            stack.enter_context(patching.around(anatomy.layer(number), lambda _, args, __: args[0]))
+            stack.enter_context(patching.around(parts.layer(number), lambda _, args, __: args[0]))
         yield

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwise.attachment import adapter_for
+from headwise.attachment import Decoder, adapter_for
 from headwise.errors import DataError
 from headwise.eviction import UNBOUNDED, WindowPlan
 from headwise.geometry import Geometry
@@ -62,7 +62,7 @@ def measure(
     """
     if ids.ndim != 1 or ids.is_floating_point():
         raise DataError(f"a text is one row of token ids, not {ids.dtype} of shape {tuple(ids.shape)}")
-    adapter: Any = adapter_for(model)
+    adapter = adapter_for(model)
     return ModelStatistics(
         geometry=adapter.geometry,
         model=model,
@@ -96,7 +96,7 @@ class ModelStatistics:
     geometry: Geometry
     asked: set[str] = attrs.field(factory=set, init=False)
     _model: Any
-    _decoder: Any
+    _decoder: Decoder
     _ids: Tensor
     _spans: list[range]
     _seed: int
@@ -222,7 +222,7 @@ class ModelStatistics:
 
 
 @contextmanager
-def reading(decoder: Any, read: Callable[[int, Probe], None]) -> Iterator[None]:
+def reading(decoder: Decoder, read: Callable[[int, Probe], None]) -> Iterator[None]:
     """Inside, every attention module hands its probe to ``read(layer, probe)`` after it ran, and forgets at once."""
     with ExitStack() as stack:
         for layer in range(len(decoder.layers)):

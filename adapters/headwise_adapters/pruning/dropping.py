@@ -25,13 +25,13 @@ from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan, Stage
 from headwise.selection import check_read
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.attention.probe import probing
 from headwise_adapters.attention.projections import unrotated
 from headwise_adapters.cache.masks import flagged
 from headwise_adapters.cache.pruned_cache import PrunedCache, check_whole, expect
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of, ruling
+from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import Decision, generating, generation_of
 from headwise_adapters.pruning.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.pruning.forward import Forward
@@ -43,22 +43,22 @@ from headwise_adapters.pruning.watching import Watcher, watching
 _Kwargs = dict[str, Any]
 
 
-def dropping(anatomy: Anatomy, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
-    """What prunes ``anatomy``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
-    flagged(anatomy.text)
+def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+    """What prunes ``parts``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
+    flagged(parts.text)
     looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
-    watcher = patches.enter_context(watching(anatomy, tower=looks))
-    instruments = {stage.layer: _instruments(anatomy, stage, looks, patches) for stage in plan.stages}
-    dropper = Dropper(anatomy, pipeline, plan, instruments, watcher)
+    watcher = patches.enter_context(watching(parts, tower=looks))
+    instruments = {stage.layer: _instruments(parts, stage, looks, patches) for stage in plan.stages}
+    dropper = Dropper(parts, pipeline, plan, instruments, watcher)
     for module, wrapper in dropper.wrappers():
         patches.enter_context(patching.around(module, wrapper))
-    if hasattr(anatomy.head, "generate"):
-        patches.enter_context(patching.method(anatomy.head, "generate", partial(generating, anatomy.text)))
-        patches.enter_context(patching.method(anatomy.head, "prepare_inputs_for_generation", dropper.preparing))
+    if hasattr(parts.head, "generate"):
+        patches.enter_context(patching.method(parts.head, "generate", partial(generating, parts.text)))
+        patches.enter_context(patching.method(parts.head, "prepare_inputs_for_generation", dropper.preparing))
     return dropper
 
 
-def _instruments(anatomy: Anatomy, stage: Stage, looks: bool, stack: ExitStack) -> Instruments:
+def _instruments(parts: VisionParts, stage: Stage, looks: bool, stack: ExitStack) -> Instruments:
     """What the stage's evidence needs to have running before the stage comes."""
     reads = set(stage.reads)
     in_front = reads & {"attention", "unbiased", "keys", "unrotated"}
@@ -66,7 +66,7 @@ def _instruments(anatomy: Anatomy, stage: Stage, looks: bool, stack: ExitStack) 
         raise ModelError(
             f"a stage before layer 0 reads {', '.join(sorted(in_front))} of the layer in front of it, and there is none"
         )
-    module = anatomy.attention_of(stage.layer - 1) if in_front else None
+    module = parts.attention_of(stage.layer - 1) if in_front else None
     probed = module is not None and bool(reads & {"attention", "unbiased", "keys"})
     return Instruments(
         probe=stack.enter_context(probing(module)) if module is not None and probed else None,
@@ -80,29 +80,29 @@ class Dropper:
 
     def __init__(
         self,
-        anatomy: Anatomy,
+        parts: VisionParts,
         pipeline: Pipeline,
         plan: PruningPlan,
         instruments: dict[int, Instruments],
         watcher: Watcher,
     ) -> None:
-        self._anatomy, self._pipeline, self._plan = anatomy, pipeline, plan
+        self._parts, self._pipeline, self._plan = parts, pipeline, plan
         self._instruments, self._watcher = instruments, watcher
         self._whole_prompts = [stage for stage in plan.stages if not stage.per_image]
         self._by_picture = [stage for stage in plan.stages if stage.per_image]  # whose sizes are known with features
-        self._signature = inspect.signature(anatomy.outer.forward)
-        self._asked = inspect.signature(anatomy.head.forward)
+        self._signature = inspect.signature(parts.outer.forward)
+        self._asked = inspect.signature(parts.head.forward)
         self._compact = pipeline.recipe.positions == "compact"
         self._asking = object()  # in a forward's memory: what the model was called with
 
     def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
         """What is to be wrapped around which module."""
-        yield self._anatomy.head, self._head
-        yield self._anatomy.outer, self._outer
-        yield self._anatomy.text, self._text
+        yield self._parts.head, self._head
+        yield self._parts.outer, self._outer
+        yield self._parts.text, self._text
         stages = {stage.layer: stage for stage in self._plan.stages}
-        for layer in range(self._plan.stages[0].layer, len(self._anatomy.layers)):
-            yield self._anatomy.layer(layer), partial(self._layer, layer, stages.get(layer))
+        for layer in range(self._plan.stages[0].layer, len(self._parts.layers)):
+            yield self._parts.layer(layer), partial(self._layer, layer, stages.get(layer))
 
     def preparing(self, original: patching.Call) -> patching.Call:
         """``prepare_inputs_for_generation``, which refuses steps that would each choose for themselves."""
@@ -110,8 +110,8 @@ class Dropper:
         @wraps(original)  # transformers reads signatures
         def prepare(*args: Any, **kwargs: Any) -> Any:
             pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
-            if pictures and kwargs.get("use_cache") is False and generation_of(self._anatomy.text) is None:
-                block = ruling(self._anatomy.text)
+            if pictures and kwargs.get("use_cache") is False and generation_of(self._parts.text) is None:
+                block = ruling(self._parts.text)
                 if block is not None and block.dropper is self:
                     raise ModelError(
                         "text is generated without a cache (use_cache=False) by a generate that is not the attached"
@@ -129,14 +129,14 @@ class Dropper:
         return forward
 
     def _head(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
-        with forward_of(self._anatomy.text, self._asking) as block:
+        with forward_of(self._parts.text, self._asking) as block:
             if block is not None and block.dropper is self:
                 given = self._asked.bind_partial(*args, **kwargs).arguments
                 patching.remember(self._asking, {**given, **given.get("kwargs", {})})
             return call(*args, **kwargs)
 
     def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
-        with forward_of(self._anatomy.text, self) as block:
+        with forward_of(self._parts.text, self) as block:
             self._begin(block, self._signature.bind_partial(*args, **kwargs).arguments)
             return call(*args, **kwargs)
 
@@ -149,17 +149,17 @@ class Dropper:
         given = {**asked, **given, **given.get("kwargs", {})}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
             self._check(given)
-            own[self] = forward = Forward.begin(self._anatomy, self._watcher, given)
+            own[self] = forward = Forward.begin(self._parts, self._watcher, given)
             self._check_read(forward, self._whole_prompts)
             _has_pictures(forward, given)
 
     def _check(self, given: _Kwargs) -> None:
         """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
         cache, ids = given.get("past_key_values"), given.get("input_ids")
-        check_whole(cache, len(self._anatomy.layers))
+        check_whole(cache, len(self._parts.layers))
         if isinstance(cache, PrunedCache):
             rows = len(given["inputs_embeds"] if ids is None else ids)
-            cache.check(self._anatomy.text, self._compact, self._plan.stages[0].layer, rows)
+            cache.check(self._parts.text, self._compact, self._plan.stages[0].layer, rows)
             expect(cache)
 
     def _check_read(self, forward: Forward, stages: list[Stage]) -> None:
@@ -171,21 +171,21 @@ class Dropper:
     def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         if self in (patching.remembered() or {}):
             return self._language(call, args, kwargs)
-        with forward_of(self._anatomy.text, self) as block:  # the language model is called by itself
-            self._begin(block, inspect.signature(self._anatomy.text.forward).bind_partial(*args, **kwargs).arguments)
+        with forward_of(self._parts.text, self) as block:  # the language model is called by itself
+            self._begin(block, inspect.signature(self._parts.text.forward).bind_partial(*args, **kwargs).arguments)
             return self._language(call, args, kwargs)
 
     def _language(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)
-        served.causal(self._anatomy.text, kwargs)
+        served.causal(self._parts.text, kwargs)
         if self._pipeline.reads_embeddings and forward.has_images:
             forward.embeddings = kwargs.get("inputs_embeds")
         self._check_read(forward, self._by_picture)
-        asked = kwargs.get("return_dict", getattr(self._anatomy.text.config, "return_dict", True))
+        asked = kwargs.get("return_dict", getattr(self._parts.text.config, "return_dict", True))
         output = call(*args, **{**kwargs, "return_dict": True})
-        restore(forward, output, len(self._anatomy.layers))
+        restore(forward, output, len(self._parts.layers))
         return output.to_tuple() if asked is False else output
 
     def _layer(
@@ -194,7 +194,7 @@ class Dropper:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)
-        cache = kwargs.get(self._anatomy.cache)
+        cache = kwargs.get(self._parts.cache)
         hidden = args[0] if args else kwargs["hidden_states"]
         if stage is not None and forward.has_images:
             if layer == 0:
@@ -222,7 +222,7 @@ class Dropper:
     def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Decision:
         """Ask the strategies, and tell observers what they said."""
         scene = Scene(
-            anatomy=self._anatomy,
+            parts=self._parts,
             pipeline=self._pipeline,
             stage=stage,
             forward=forward,

@@ -16,9 +16,9 @@ from headwise.errors import ModelError
 from headwise.layout import PADDING, Layout
 from headwise.pipeline import Pipeline
 from headwise.plan import ATTENTION, HeadChoice, Stage
-from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.attention.probe import Probe
 from headwise_adapters.attention.projections import Asked, Unrotated, own_rows
+from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.forward import Forward, overflow
 from headwise_adapters.vision.clip import ClipRelevance, find, questions, tokenizer_of
 from headwise_adapters.vision.images import Piece, Seen
@@ -45,7 +45,7 @@ class Scene:
     ``looks``: what the vision tower told so far, for all pictures at once, so that no group asks it again.
     """
 
-    anatomy: Anatomy
+    parts: VisionParts
     pipeline: Pipeline
     stage: Stage
     forward: Forward
@@ -132,12 +132,12 @@ class StageEvidence:
         real = torch.from_numpy(self._layout.kinds != PADDING).to(self.columns.device)
         places = scene.forward.places(scene.pipeline.recipe.positions == "compact").to(self.columns.device)[self._rows]
         layer = scene.stage.layer - (kind == "unrotated")
-        asked = Asked(self._rows, queries, self.columns, real, places, scene.anatomy.window(layer))
+        asked = Asked(self._rows, queries, self.columns, real, places, scene.parts.window(layer))
         if kind == "unrotated":
             assert instruments.unrotated is not None
             return instruments.unrotated.rows(asked)
         rotary = self._rotary()
-        return own_rows(scene.anatomy.layers[layer], scene.anatomy.attention_of(layer), scene.hidden, rotary, asked)
+        return own_rows(scene.parts.layers[layer], scene.parts.attention_of(layer), scene.hidden, rotary, asked)
 
     def _rotary(self) -> tuple[Tensor, Tensor]:
         """Rotary tables of the tokens left, at the positions at which the layers around the stage run them."""
@@ -257,7 +257,7 @@ class StageEvidence:
         """The CLIP model that the model's config names, where it is to be had."""
         known = self._scene.instruments.known
         if "clip" not in known:
-            known["clip"] = find(self._scene.anatomy.outer.config)
+            known["clip"] = find(self._scene.parts.outer.config)
         named: str | None = known["clip"]
         return named
 
@@ -276,9 +276,9 @@ class StageEvidence:
         """What each row asks, as text."""
         known = self._scene.instruments.known
         if "tokenizer" not in known:
-            known["tokenizer"] = tokenizer_of(self._scene.anatomy.outer)
+            known["tokenizer"] = tokenizer_of(self._scene.parts.outer)
         rows = [self._scene.forward.ids(row) for row in self._group.rows]
-        return questions(known["tokenizer"], rows, self._scene.anatomy.image_token)
+        return questions(known["tokenizer"], rows, self._scene.parts.image_token)
 
     def note(self, key: str, values: Sequence[Any]) -> None:
         """Put one value per row into the run's record."""

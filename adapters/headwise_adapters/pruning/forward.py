@@ -13,10 +13,10 @@ from torch import Tensor
 
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
-from headwise_adapters.anatomy import Anatomy
 from headwise_adapters.cache.masks import NEVER, Tokens, flagged, renumbered, sliced
 from headwise_adapters.cache.pruned_cache import check_kind, held_of, holdings_of, window_of
 from headwise_adapters.cache.ragged_cache import EvictingLayer
+from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import Decision, Integers, generation_of
 from headwise_adapters.pruning.given import check_embeddings, check_layout, real_tokens
 from headwise_adapters.pruning.watching import Call, Watcher
@@ -39,8 +39,8 @@ class Forward:
     layers that ran other than the model thinks. ``decided``: layer -> what was decided there.
     """
 
-    def __init__(self, anatomy: Anatomy, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
-        self._anatomy, self._watcher, self._given, self.layout = anatomy, watcher, given, layout
+    def __init__(self, parts: VisionParts, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
+        self._parts, self._watcher, self._given, self.layout = parts, watcher, given, layout
         cache = given.get("past_key_values")
         self.past = int(cache.get_seq_length()) if cache is not None else 0
         self.device = _source(given).device
@@ -59,30 +59,30 @@ class Forward:
         self.decided = self._decided_before() if self.has_images else {}
 
     @classmethod
-    def begin(cls, anatomy: Anatomy, watcher: Watcher, given: _Kwargs) -> Forward:
+    def begin(cls, parts: VisionParts, watcher: Watcher, given: _Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model, or of the language model by itself."""
         source = _source(given)
-        image = _image_tokens(anatomy, given, source)
+        image = _image_tokens(parts, given, source)
         if image.any():
             check_kind(given.get("past_key_values"))
-            flagged(anatomy.text)
+            flagged(parts.text)
         real = real_tokens(given, image)
         if source.ndim == 3:
-            check_embeddings(anatomy.text, source, real)
+            check_embeddings(parts.text, source, real)
         if image.any():
             check_layout(given, real)
-        return cls(anatomy, watcher, given, Layout.of(image, real))
+        return cls(parts, watcher, given, Layout.of(image, real))
 
     @cached_property
     def _prompt(self) -> int:
         """Columns of the prompt; behind them stands what `generate` said, or an assistant would have it say."""
-        generation = generation_of(self._anatomy.text)
+        generation = generation_of(self._parts.text)
         end = None if generation is None else generation.end(_source(self._given))
         return self.length if end is None else end
 
     def _decided_before(self) -> dict[int, Decision]:
         """What was decided already about this prompt: in `generate` without a cache, at the first step for all."""
-        generation = generation_of(self._anatomy.text)
+        generation = generation_of(self._parts.text)
         if generation is None or self._given.get("past_key_values") is not None:
             return {}
         if generation.end(_source(self._given)) is None:
@@ -165,7 +165,7 @@ class Forward:
     def pictures(self) -> list[list[Picture]]:
         """The images of each row; those whose features were made elsewhere are known by their features only."""
         if self.call is not None:
-            found = self._anatomy.pictures(self.call.arguments)
+            found = self._parts.pictures(self.call.arguments)
         elif self.features_given is not None:
             features = list(self.features_given.pooler_output)
             found = [whole(number, len(feature), feature) for number, feature in enumerate(features)]
@@ -241,7 +241,7 @@ class Forward:
             return None
         own = [] if cache is None else cache.layers[layer : layer + 1]  # a dynamic cache may grow with the layers
         kept = next(map(window_of, own), None)
-        kind = (id(earlier), kept, self._anatomy.window(layer))
+        kind = (id(earlier), kept, self._parts.window(layer))
         if kind not in self._views:
             now = self.tokens or Tokens.everything(hidden.shape[0], self.length, self.device)
             keys = self._keys(earlier, now)
@@ -258,7 +258,7 @@ class Forward:
             # Rotary tables are all that positions are for; flash attention takes gaps for the ends of packed texts.
             view = {**view, "position_ids": None}
         if cache is not None:
-            holdings_of(cache, self._anatomy.text, compact).put(layer, keys, total)
+            holdings_of(cache, self._parts.text, compact).put(layer, keys, total)
             if self.tokens is not None and evicts:
                 real = self.layout.kinds != PADDING  # neither padding nor mere filling
                 dropped = None if compact else self.tokens.missing
@@ -268,7 +268,7 @@ class Forward:
     @cached_property
     def _flags(self) -> bool:
         """Whether layers take flags for a mask."""
-        return flagged(self._anatomy.text)
+        return flagged(self._parts.text)
 
     def _keys(self, earlier: Tokens | None, now: Tokens) -> Tokens:
         """What a layer holds after this forward."""
@@ -293,11 +293,11 @@ class Forward:
     def _mask(self, layer: int, now: Tokens, keys: Tokens, mask: Tensor | None, compact: bool) -> Tensor | None:
         """What a layer's queries may see of its keys, from the model's ``mask`` of the whole text."""
         given: Tensor | None = self._given.get("attention_mask")
-        window, total = self._anatomy.window(layer), self.past + self.length
+        window, total = self._parts.window(layer), self.past + self.length
         hides = window is not None and window < total and bool(keys.missing.any())
         if hides and self._flags and not compact:
             raise ModelError(
-                f"{cast(Any, self._anatomy.text).config._attn_implementation} counts the tokens of a layer for its"
+                f"{cast(Any, self._parts.text).config._attn_implementation} counts the tokens of a layer for its"
                 f" sliding window of {window}, without those that were dropped in front of it; use positions=compact,"
                 " or set_attn_implementation('sdpa')"
             )
@@ -311,7 +311,7 @@ class Forward:
         if not compact:
             return {"position_ids": _ids(kwargs, now), "position_embeddings": self.rotary(kwargs)}
         positions = self._compact(kwargs, now, keys.gone - now.gone)
-        rotary = cast(Any, self._anatomy.text).rotary_emb(hidden, position_ids=positions)
+        rotary = cast(Any, self._parts.text).rotary_emb(hidden, position_ids=positions)
         return {"position_ids": positions, "position_embeddings": rotary}
 
     def _compact(self, kwargs: _Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
@@ -332,7 +332,7 @@ class Forward:
         cos, sin = kwargs["position_embeddings"]
         if compact and self.tokens is not None:
             positions = self._compact(kwargs, self.tokens, 0)
-            tables: tuple[Tensor, Tensor] = cast(Any, self._anatomy.text).rotary_emb(cos, position_ids=positions)
+            tables: tuple[Tensor, Tensor] = cast(Any, self._parts.text).rotary_emb(cos, position_ids=positions)
             return tables
         if self.tokens is None:
             return cos, sin
@@ -355,7 +355,7 @@ def _source(given: _Kwargs) -> Tensor:
     return embeds
 
 
-def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:
+def _image_tokens(parts: VisionParts, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:
     """Bool (b, length): where image features go. Embeddings are compared with the placeholder's, as the model does.
 
     Without images there are none: a placeholder that the model itself said is a word like any other.
@@ -363,10 +363,10 @@ def _image_tokens(anatomy: Anatomy, given: _Kwargs, source: Tensor) -> npt.NDArr
     if given.get("pixel_values") is None and not given.get("mm_encoder_outputs"):
         image = torch.zeros(source.shape[:2], dtype=torch.bool)
     elif source.ndim == 2:
-        image = source == anatomy.image_token
+        image = source == parts.image_token
     else:
-        placeholder = cast(Any, anatomy.text).get_input_embeddings()(
-            torch.tensor(anatomy.image_token, device=source.device)
+        placeholder = cast(Any, parts.text).get_input_embeddings()(
+            torch.tensor(parts.image_token, device=source.device)
         )
         image = (source == placeholder).all(dim=-1)
     flags: npt.NDArray[np.bool_] = image.cpu().numpy()

@@ -17,8 +17,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from headwise.attachment import Decoder
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Decoder
 from headwise_adapters.attention.probe import Call, Probe, probes_of
 
 ROOM = 2**31

@@ -20,7 +20,7 @@ import attrs
 
 from headwise.errors import ModelError
 from headwise_adapters import patching
-from headwise_adapters.anatomy import Anatomy
+from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import alike
 from headwise_adapters.vision.images import Look, Seen
 
@@ -94,11 +94,11 @@ def _as_configured(given: Mapping[str, Any], config: Any) -> None:
 
 
 @contextmanager
-def watching(anatomy: Anatomy, *, tower: bool) -> Iterator[Watcher]:
+def watching(parts: VisionParts, *, tower: bool) -> Iterator[Watcher]:
     """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
     with ExitStack() as stack:
-        looks = stack.enter_context(anatomy.tower.watched()) if tower else None
-        watcher = Watcher(looks, cast(Any, anatomy.outer).config)
+        looks = stack.enter_context(parts.tower.watched()) if tower else None
+        watcher = Watcher(looks, cast(Any, parts.outer).config)
         stack.callback(watcher.forget)
-        stack.enter_context(patching.method(anatomy.outer, "get_image_features", watcher.watched))
+        stack.enter_context(patching.method(parts.outer, "get_image_features", watcher.watched))
         yield watcher

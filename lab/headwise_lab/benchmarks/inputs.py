@@ -67,8 +67,7 @@ class Inputs:
     @cached_property
     def prefix(self) -> Prefix:
         """What the model computes for these questions whatever the recipe; keys are the first questions of batches."""
-        adapter: Any = adapter_for(self.loaded.model)
-        return Prefix(self.loaded.model, adapter.decoder)
+        return Prefix(self.loaded.model, adapter_for(self.loaded.model).decoder)
 
     @cached_property
     def digest(self) -> str:

@@ -98,19 +98,14 @@ class _Counter:
 @contextmanager
 def _counting(model: Any, attachment: Attachment) -> Iterator[_Counter]:
     """Count inside. The counter is innermost, so what a recipe does around a layer is no part of the layer."""
-    counter, adapter = _Counter(), _adapter(model)
+    counter = _Counter()
     with ExitStack() as stack:
-        for layer in adapter.decoder.layers:
+        for layer in adapter_for(model).decoder.layers:
             stack.enter_context(patching.before(layer, counter.enter, innermost=True))
             stack.enter_context(patching.after(layer, counter.leave, innermost=True))
         stack.enter_context(each_choice(attachment.pipeline, counter.choice))
         stack.enter_context(counter.mode)
         yield counter
-
-
-def _adapter(model: Any) -> Any:
-    """The adapter, of which the decoder is wanted, that the protocol of all adapters does not name."""
-    return adapter_for(model)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:

@@ -14,7 +14,7 @@ from headwise_adapters.vision.images import Pictures, Tower
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Decoder:
+class TextParts:
     """The parts of a language model that pruning and eviction touch.
 
     ``text`` runs the decoder ``layers``, each with an ``attention`` child; ``cache`` is the keyword under which a layer
@@ -43,7 +43,7 @@ class Decoder:
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Anatomy(Decoder):
+class VisionParts(TextParts):
     """The parts of a vision-language model: ``outer`` receives input ids and pixels, ``tower`` sees the pixels.
 
     ``head`` is the model that users call, which knows what of the output is read. ``pictures`` tells the images of a
