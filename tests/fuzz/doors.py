@@ -156,18 +156,22 @@ def _value(draw: random.Random) -> Any:
     return copy.deepcopy(draw.choice(VALUES))
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Keys that lead to every value within a value."""
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield from places(one, (*path, key))
+def places(value: Any) -> list[tuple[Any, ...]]:
+    """Keys that lead to every value within a value; not by recursion, as values may be hundreds of levels deep."""
+    found: list[tuple[Any, ...]] = []
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), value)]
+    while waiting:
+        path, one = waiting.pop()
+        found.append(path)
+        inner = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        waiting += [((*path, key), within) for key, within in inner]
+    return found
 
 
 def replaced(value: Any, draw: random.Random) -> Any:
     """A value in which a few others stand somewhere, or something is missing."""
     for _ in range(draw.choice((1, 1, 2, 4))):
-        path = draw.choice(list(places(value)))
+        path = draw.choice(places(value))
         if not path:
             if draw.random() < 0.1:
                 return _value(draw)
