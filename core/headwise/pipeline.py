@@ -6,7 +6,9 @@ worked out in :mod:`headwise.selection` and :mod:`headwise.retention`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import pluggy
 import torch
@@ -26,6 +28,13 @@ from headwise.recipe import Recipe
 from headwise.registry import Strategy
 from headwise.retention import retained
 
+_observers: ContextVar[tuple[object, ...]] = ContextVar("headwise_observers", default=())
+
+
+def watching() -> tuple[object, ...]:
+    """The observers of the run whose strategy is at work, so that they see the strategies that it uses, too."""
+    return _observers.get()
+
 
 class Pipeline:
     """One strategy per hook, plus observers, behind typed methods.
@@ -37,7 +46,8 @@ class Pipeline:
     def __init__(self, recipe: Recipe, observers: Sequence[object] = ()) -> None:
         """Register strategies and observers; raises StrategyError for arguments that a hook does not have."""
         self.recipe = recipe
-        self._observers = f"an observer ({', '.join(map(_class_of, observers))})" if observers else ""
+        self._observers = tuple(observers)
+        self._watchers = f"an observer ({', '.join(map(_class_of, observers))})" if observers else ""
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Specs)
         try:
@@ -67,9 +77,19 @@ class Pipeline:
     def ask(self, hook: str, **arguments: object) -> object:
         """What the strategy of a hook answers, not judged yet; raises ContractError for None."""
         who = self._who(hook)
-        with blamed(self._observers or who):  # what a strategy raises has its name already
+        with self._at_work(self._watchers or who):  # what a strategy raises has its name already
             answer = getattr(self._manager.hook, hook)(**arguments)
         return contracts.answer_of(hook, answer, who)
+
+    @contextmanager
+    def _at_work(self, who: str) -> Iterator[None]:
+        """Inside, a strategy's code runs: what it raises names ``who``, and the run's observers watch what it uses."""
+        before = _observers.set(self._observers)
+        try:
+            with blamed(who):
+                yield
+        finally:
+            _observers.reset(before)
 
     def _who(self, hook: str) -> str:
         if hook not in self.recipe.strategies:
@@ -98,7 +118,7 @@ class Pipeline:
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""
         who = self._who("kv_eviction")
-        with blamed(who), without_autocast():
+        with self._at_work(who), without_autocast():
             scores = plan.score(evidence)
         scores = contracts.entry_scores(scores, evidence.positions, who)
         return retained(scores, evidence.positions, evidence.seen, plan, evidence.layer)
@@ -123,7 +143,7 @@ class Pipeline:
         if not callable(queries.weights):
             return torch.from_numpy(queries.weights).to(rows)
         who = self._who("query_selection")
-        with blamed(who):
+        with self._at_work(who):
             weights = queries.weights(rows)
         return contracts.query_weights(weights, queries.positions, who).to(rows)
 
@@ -175,13 +195,13 @@ class Pipeline:
         who, keep = self._who("token_pruning"), evidence.keep
         if read is not None:
             selection.check_read(read, keep, stage.layer)
-        with blamed(who), without_autocast():
+        with self._at_work(who), without_autocast():
             outcome = stage.select(evidence)
         return selection.kept(contracts.stage_outcome(outcome, evidence.batch, evidence.visual, keep, who), keep, read)
 
     def observe(self, selection: Selection) -> None:
         """Show a stage's outcome to the observers; raises ContractError for what one of them raises."""
-        with blamed(self._observers or "an observer"):
+        with blamed(self._watchers or "an observer"):
             self._manager.hook.selected(selection=selection)
 
 

@@ -88,8 +88,13 @@ def _bare(value: str) -> str:
 
 def canonical(name: str, strategy: object) -> str:
     """The text that rebuilds a strategy, every option spelled out: ``top_k_sum:k=32``."""
-    options = ",".join(f"{key}={show(value)}" for key, value in chosen_options(strategy).items())
-    return f"{name}:{options}" if options else name
+    return written(name, chosen_options(strategy))
+
+
+def written(name: str, options: Mapping[str, object]) -> str:
+    """The text of a strategy with these options."""
+    listed = ",".join(f"{key}={show(value)}" for key, value in options.items())
+    return f"{name}:{listed}" if listed else name
 
 
 def chosen_options(strategy: object) -> dict[str, Any]:

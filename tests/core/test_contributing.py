@@ -30,6 +30,7 @@ def test_every_hook_with_laws_has_an_example():
     assert sorted(snippet.values[0] for snippet in SNIPPETS) == [
         "head_classification",
         "head_count",
+        "head_count",
         "head_scoring",
         "kv_eviction",
         "kv_eviction",

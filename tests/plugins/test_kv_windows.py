@@ -200,7 +200,7 @@ def wrapping(monkeypatch):
 
     def wrap(plugin):
         found = Strategy("kv_eviction", "staircase", "zebra 1.2", plugin)
-        monkeypatch.setattr("headwise_plugins.kv_eviction.permuted.resolve", lambda text, hooks: found)
+        monkeypatch.setattr("headwise.composition.resolve", lambda text, hooks, prefer=None: found)
 
     return wrap
 

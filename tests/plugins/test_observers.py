@@ -84,6 +84,12 @@ def test_timing_sees_every_hook_of_a_run_once_per_call():
     assert all(second >= 0 for times in timing.seconds.values() for second in times)
 
 
+def test_timing_counts_what_a_strategy_asks_of_others_as_its_own_time():
+    timing = observer("timing")
+    run(Recipe.of("fastv:layer=2", "adaptive", keep=2), [timing], ATTENTION)
+    assert dict.fromkeys(PRUNING, 1) == {hook: len(times) for hook, times in timing.seconds.items()}
+
+
 def test_timing_summarises_calls_and_their_median_in_milliseconds():
     timing = observer("timing")
     timing.seconds["head_scoring"] = [0.003, 0.001, 0.007]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.composition import Inner
 from headwise.numbers import whole_or_none
 from headwise.recipe import OWN
-from headwise.registry import Registry
+from headwise.text import chosen_options, written
 
 RULES = ("score_gap", "quality_threshold", "cumulative_contribution")
 
@@ -38,20 +37,17 @@ class MedianOfThree:
         validator=attrs.validators.optional(attrs.validators.ge(1)),
     )
 
+    _inner: Inner = attrs.field(init=False, factory=Inner)
+
     def __attrs_post_init__(self) -> None:
         if (self.low or 1) > (self.high or math.inf):
             raise ValueError(f"low={self.low} is above high={self.high}")
 
-    @cached_property
-    def _rules(self) -> tuple[Any, ...]:
-        """The three rules by name, each within the same range: the median of clamped counts is the clamped median."""
-        limits = {"low": self.low, "high": self.high}
-        options = ",".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
-        registry = Registry.installed("head_count")
-        return tuple(registry.build(f"{rule}:{options}" if options else rule, prefer=OWN).plugin for rule in RULES)
-
     @hookimpl
     def head_count(self, scores: Tensor) -> Tensor:
         """One count per row (b,)."""
-        wanted = torch.stack([rule.head_count(scores=scores) for rule in self._rules])
-        return wanted.median(dim=0).values
+        return torch.stack([self._counts(rule, scores) for rule in RULES]).median(dim=0).values
+
+    def _counts(self, rule: str, scores: Tensor) -> Tensor:
+        """What one rule wants, in the same range: the median of clamped counts is the clamped median."""
+        return self._inner.run(head_count=written(rule, chosen_options(self)), prefer=OWN).count_heads(scores)

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from headwise import Preset, hookimpl
-from headwise.pipeline import Pipeline
+from headwise.composition import Inner
 from headwise.plan import HeadChoice
-from headwise.recipe import OWN, Recipe
-from headwise.registry import Registry
+from headwise.recipe import OWN
 from headwise.similarity import exact
 
 _SLACK = 0.99  # a processed average misses its budget by rounding: 191.63 for 192, 127.6 for 128
@@ -62,7 +61,7 @@ class Adaptive:
 
     asks = Preset("head_count=all")
 
-    _pipelines: dict[tuple[str, str], Pipeline] = attrs.field(init=False, factory=dict)
+    _inner: Inner = attrs.field(init=False, factory=Inner)
 
     @hookimpl
     def head_scoring(
@@ -85,11 +84,8 @@ class Adaptive:
         heads = attention.shape[1]
         low, high = (max(1, int(bound * heads / 32 + 0.5)) for bound in (tier.fewest, tier.most))
         rule = f"median_of_three:low={low},high={high}"
-        if (name, rule) not in self._pipelines:  # finding what is installed takes longer than scoring
-            chosen = {"head_scoring": name, "head_count": rule}
-            strategies = {hook: Registry.installed(hook).build(text, prefer=OWN) for hook, text in chosen.items()}
-            self._pipelines[name, rule] = Pipeline(Recipe(strategies=strategies))
-        return self._pipelines[name, rule].choose_heads(attention, share, lambda: seeds)
+        run = self._inner.run(head_scoring=name, head_count=rule, prefer=OWN)
+        return run.choose_heads(attention, share, lambda: seeds)
 
 
 def _notes(tier: _Tier, best: Tensor, kept: Tensor) -> list[dict[str, Any]]:

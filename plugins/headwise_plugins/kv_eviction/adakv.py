@@ -6,14 +6,8 @@ import attrs
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, ScorePlan, StrategyError, hookimpl
+from headwise.composition import Inner, kv_eviction_named
 from headwise.numbers import number, whole
-from headwise.pipeline import Pipeline
-from headwise.recipe import Recipe
-from headwise.registry import resolve, spelled_out
-
-
-def _spelled_out(text: str) -> str:
-    return spelled_out(text, resolve(text, ("kv_eviction",)))
 
 
 @attrs.frozen(eq=False)
@@ -31,16 +25,15 @@ class AdaKV:
     hardly.
     """
 
-    of: str = attrs.field(default="snapkv", converter=_spelled_out)
+    of: str = attrs.field(default="snapkv", converter=kv_eviction_named)
     floor: float = attrs.field(default=0.2, converter=number, validator=[validators.ge(0), validators.le(1)])
     levels: int = attrs.field(default=8, converter=whole, validator=validators.ge(2))
+    _inner: Inner = attrs.field(init=False, factory=Inner)
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> ScorePlan:
         """The plan of ``of``, its budget pooled over the heads of each layer."""
-        plan = Pipeline(
-            Recipe(strategies={"kv_eviction": resolve(self.of, ("kv_eviction",))}, profile=profile)
-        ).eviction(geometry)
+        plan = self._inner.run(kv_eviction=self.of, profile=profile).eviction(geometry)
         if not isinstance(plan, ScorePlan):
             raise StrategyError(
                 f"kv_eviction strategy 'adakv' needs scores to let heads compete, but {self.of!r} goes by position"

@@ -8,14 +8,8 @@ import numpy.typing as npt
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, StrategyError, WindowPlan, hookimpl
+from headwise.composition import Inner, kv_eviction_named
 from headwise.numbers import seed as as_seed
-from headwise.pipeline import Pipeline
-from headwise.recipe import Recipe
-from headwise.registry import resolve, spelled_out
-
-
-def _spelled_out(text: str) -> str:
-    return spelled_out(text, resolve(text, ("kv_eviction",)))
 
 
 @attrs.frozen(eq=False)
@@ -30,15 +24,15 @@ class Permuted:
     ``permuted:of=[head_windows:positional=256,mixed=64],seed=1``.
     """
 
-    of: str = attrs.field(default="head_windows", converter=_spelled_out)
+    of: str = attrs.field(default="head_windows", converter=kv_eviction_named)
     seed: int = attrs.field(default=0, converter=as_seed, validator=validators.ge(0))
     within: str = attrs.field(default="model", validator=validators.in_(("model", "layer")))
+    _inner: Inner = attrs.field(init=False, factory=Inner)
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> WindowPlan:
         """The plan of ``of`` with its places exchanged."""
-        recipe = Recipe(strategies={"kv_eviction": resolve(self.of, ("kv_eviction",))}, profile=profile)
-        plan = Pipeline(recipe).eviction(geometry)
+        plan = self._inner.run(kv_eviction=self.of, profile=profile).eviction(geometry)
         if not isinstance(plan, WindowPlan):
             raise StrategyError(
                 f"kv_eviction strategy 'permuted' deals windows at random, but {self.of!r} scores entries and has none;"

@@ -17,21 +17,26 @@ class Timing:
     """Times every hook call, failed ones included: ``seconds`` maps a hook to its calls' durations.
 
     The clock is the host's: on a GPU, which works behind the host's back, it tells what a call cost to launch. Query
-    weights and token choices that are functions run outside the hooks and are not timed.
+    weights and token choices that are functions run outside the hooks and are not timed. Calls of strategies that
+    another strategy uses are a part of its own call, and not counted again.
     """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._inside = False
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Hook -> its number of ``calls`` and their median duration in ``ms``."""
         return {hook: {"calls": len(times), "ms": 1000 * median(times)} for hook, times in self.seconds.items()}
 
     def _timed(self, hook: str) -> Wrapped:
-        start = time.perf_counter()
+        if self._inside:
+            return (yield)
+        self._inside, start = True, time.perf_counter()
         try:
             return (yield)
         finally:
+            self._inside = False
             self.seconds[hook].append(time.perf_counter() - start)
 
     @hookimpl(wrapper=True)

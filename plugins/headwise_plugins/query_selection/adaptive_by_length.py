@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import attrs
-import torch
 from torch import Tensor
 
 from headwise import Layout, Queries, hookimpl
+from headwise.composition import Inner
 from headwise.numbers import whole
+from headwise.pipeline import Pipeline
 from headwise.recipe import OWN
-from headwise.registry import Registry
 
 
 @attrs.frozen(eq=False)
@@ -26,6 +25,7 @@ class AdaptiveByLength:
 
     short: int = attrs.field(default=3, converter=whole, validator=attrs.validators.ge(0))
     medium: int = attrs.field(default=10, converter=whole, validator=attrs.validators.ge(0))
+    _inner: Inner = attrs.field(init=False, factory=Inner)
 
     def __attrs_post_init__(self) -> None:
         if self.short > self.medium:
@@ -33,39 +33,24 @@ class AdaptiveByLength:
 
     @hookimpl
     def query_selection(self, layout: Layout) -> Queries:
-        """The queries each row's strategy asks, side by side."""
-        return _merged([self._queries(layout.rows([row])) for row in range(len(layout))])
+        """The queries each row's strategy asks, side by side; their weights follow from attention."""
+        runs = [self._inner.run(query_selection=self._choice(layout, row), prefer=OWN) for row in range(len(layout))]
+        rows = [run.queries(layout.rows([row])) for row, run in enumerate(runs)]
+        return Queries.of([queries.positions[0] for queries in rows], partial(_weights, runs, rows))
 
-    def _queries(self, row: Layout) -> Queries:
-        queries: Queries = self._strategies[self._choice(row.text(0).size)].query_selection(layout=row)
-        return queries
-
-    def _choice(self, length: int) -> str:
+    def _choice(self, layout: Layout, row: int) -> str:
+        length = layout.text(row).size
         if length == 0:
             return "last_token"
         if length <= self.short:
             return "text_tokens_only"
         return "weighted_recent" if length <= self.medium else "attention_weighted"
 
-    @cached_property
-    def _strategies(self) -> dict[str, Any]:
-        registry = Registry.installed("query_selection")
-        names = ("last_token", "text_tokens_only", "weighted_recent", "attention_weighted")
-        return {name: registry.build(name, prefer=OWN).plugin for name in names}
 
-
-def _merged(rows: Sequence[Queries]) -> Queries:
-    """One batch from batches of one row each; weights become a function, since those of some rows are one."""
-    return Queries.of([row.positions[0] for row in rows], partial(_weights, rows))
-
-
-def _weights(rows: Sequence[Queries], attention: Tensor) -> Tensor:
+def _weights(runs: Sequence[Pipeline], rows: Sequence[Queries], attention: Tensor) -> Tensor:
     """Attention (b, h, q, v) -> weights (b, q), each row by its own rule over the queries it asked."""
     weights = attention.new_zeros(attention.shape[0], attention.shape[2])
-    for weight, queries, seen in zip(weights, rows, attention, strict=True):
+    for weight, run, queries, seen in zip(weights, runs, rows, attention, strict=True):
         asked = queries.positions.shape[1]
-        if callable(queries.weights):
-            weight[:asked] = queries.weights(seen[None, :, :asked])[0]
-        else:
-            weight[:asked] = torch.from_numpy(queries.weights[0])
+        weight[:asked] = run.query_weights(seen[None, :, :asked], queries)[0]
     return weights
