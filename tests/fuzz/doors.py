@@ -33,7 +33,8 @@ from headwise_lab.exporting import export, read_tables
 from headwise_lab.report.content import gather
 from headwise_lab.report.html_page import html_page
 from headwise_lab.report.markdown_page import markdown_page
-from headwise_lab.report.page.grid import grid_csv, latex
+from headwise_lab.report.page.grid import grid_csv
+from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.context_page import context_lines
 from headwise_lab.report.published.context_recount import recount_contexts
 from headwise_lab.report.published.recount import recount

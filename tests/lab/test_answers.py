@@ -13,9 +13,11 @@ from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.unfinished import forget, path_in
 from headwise_lab.trial import answering
-from headwise_lab.trial.answers import Answer, Answers, forget, path_in
-from headwise_lab.trial.run import Setting, identity, run_trial
+from headwise_lab.trial.answers import Answer, Answers
+from headwise_lab.trial.record import Setting, identity
+from headwise_lab.trial.run import run_trial
 
 SETTING = Setting(recipe=Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=3", keep=12), timed_batches=0)
 ANSWERS = [Answer(prediction=f"é {i}", kept=[i, 3], visual=4, text=7, heads=[i], notes={"a": 0.1}) for i in range(4)]

@@ -11,7 +11,7 @@ import pytest
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import benchmark, cases
-from headwise_lab.benchmarks.folder import prepared
+from headwise_lab.store.prepared_folder import prepared
 
 NAMES = ("shapes-gqa", "shapes-mme", "shapes-pope", "shapes-textvqa")
 COUNT = 18

@@ -12,8 +12,9 @@ from headwise import ModelError
 from headwise.cli import main
 from headwise_lab.commands import demo as demo_module
 from headwise_lab.models import load as models_io
-from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.locations import place
 from headwise_lab.store.records import read_outcomes, read_records
+from headwise_lab.store.working_copy import at_hand
 from headwise_lab.sweeps import runner
 from headwise_lab.sweeps.status import look
 from headwise_lab.sweeps.tally import Tally

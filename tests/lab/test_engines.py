@@ -376,7 +376,8 @@ def test_lmms_eval_finds_our_model_by_its_entry_point(harness):
 @pytest.mark.parametrize("strategy", ["fastv:layer=1+sparsity+fixed:heads=2", f"fastv:layer=1+[{WINDOW}]"])
 def test_answers_in_lmms_eval_are_those_of_headwise_run(in_lmms_eval, harness, tiny, toy, strategy):
     from headwise_lab.benchmarks.inputs import Inputs
-    from headwise_lab.trial.run import Setting, run_trial
+    from headwise_lab.trial.record import Setting
+    from headwise_lab.trial.run import run_trial
 
     recipe = Recipe.of(*strategy_texts(strategy), keep=9)
     record, outcomes = run_trial(Setting(recipe=recipe, timed_batches=0), Inputs(tiny, toy, toy.questions, 4))

@@ -139,7 +139,8 @@ def lmms_task(folder: Path, questions) -> Path:
 def test_lmms_eval_gets_the_answers_of_headwise_run_and_its_results_are_reported(tmp_path, harnesses):
     from headwise_lab.benchmarks.inputs import Inputs
     from headwise_lab.models.load import load_model
-    from headwise_lab.trial.run import Setting, run_trial
+    from headwise_lab.trial.record import Setting
+    from headwise_lab.trial.run import run_trial
 
     asked = benchmark("shapes-pope")
     asked.prepare(tmp_path / "pope", 60, 3)

@@ -367,7 +367,7 @@ def test_a_trial_on_a_dataset_is_the_trial_on_its_official_files_and_its_command
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headwise_lab.trial.run.new_tokens", lambda _: 2)
+    monkeypatch.setattr("headwise_lab.trial.record.new_tokens", lambda _: 2)
     words = ["run", "--model", str(tiny_folder), "--benchmark", "pope", "--limit", "3", "--batch", "3", "--json"]
     records = []
     for data in (str(made("pope")[0]), "hub"):

@@ -23,8 +23,8 @@ from headwise_lab.store.atomic import put, whole
 from headwise_lab.store.locations import place
 from headwise_lab.store.manifest import manifest
 from headwise_lab.store.output_folder import Store
-from headwise_lab.trial.answers import FOLDER as ANSWERS
-from headwise_lab.trial.answers import forget
+from headwise_lab.store.unfinished import FOLDER as ANSWERS
+from headwise_lab.store.unfinished import forget
 
 LONG_AGO = 2 * 24 * 3600.0
 TOLD = (

@@ -17,16 +17,16 @@ from headwise.attachment import attach
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.commands.run import describe
-from headwise_lab.cost import flops, memory
+from headwise_lab.cost import flops, memory, timing
 from headwise_lab.cost import measured as costs
 from headwise_lab.cost import selection as choosing
-from headwise_lab.cost import timing as measure
 from headwise_lab.cost.flops import counted_prefill
 from headwise_lab.cost.measured import watched
 from headwise_lab.cost.memory import peak_of
 from headwise_lab.cost.selection import Stopwatch, choices_timed, each_choice
 from headwise_lab.cost.timing import counted, timed
-from headwise_lab.trial.run import Setting, run_trial
+from headwise_lab.trial.record import Setting
+from headwise_lab.trial.run import run_trial
 
 WIDTH, FEED_FORWARD, VISUAL, HEADS, VOCABULARY = 128, 384, 144, 8, 68
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
@@ -188,8 +188,8 @@ def test_nothing_is_watched_where_nothing_is_timed(tiny, toy, monkeypatch):
 
 
 def test_the_unpruned_model_is_timed_in_turns_or_once_for_all_that_share_their_questions(unlike, monkeypatch):
-    ran, real = [], measure.prefill
-    monkeypatch.setattr(measure, "prefill", lambda model, tensors: ran.append(1) or real(model, tensors))
+    ran, real = [], timing.prefill
+    monkeypatch.setattr(timing, "prefill", lambda model, tensors: ran.append(1) or real(model, tensors))
     times = [timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=keep), in_turns=False) for keep in (30, 12)]
     assert len(ran) == 2 + 1
     assert times[0]["prefill_unpruned_ms"] == times[1]["prefill_unpruned_ms"]

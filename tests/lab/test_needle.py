@@ -25,9 +25,10 @@ from headwise_lab.kv.needle import NEW_TOKENS, Answer, Grid, ask, batches, find_
 from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, Passkeys
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
-from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.records import read_outcomes
+from headwise_lab.store.working_copy import at_hand
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
 LENGTH = 260

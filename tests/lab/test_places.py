@@ -14,9 +14,10 @@ from upath import UPath
 
 from headwise import DataError
 from headwise.cli import main
-from headwise_lab.store.locations import at_hand, is_local, place
+from headwise_lab.store.locations import is_local, place
 from headwise_lab.store.output_folder import Store, kind_of
 from headwise_lab.store.records import read_outcomes, read_records
+from headwise_lab.store.working_copy import at_hand
 
 
 @pytest.fixture

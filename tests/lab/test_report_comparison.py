@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_folder
 
-from headwise_lab.report.content import load
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
-from headwise_lab.report.trials import Trial, load_units
+from headwise_lab.report.trials import Trial, load, load_units
 from headwise_lab.stats.differences import CLEAR, LEVEL, Difference, holm, mean_and_error, paired
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)

@@ -27,7 +27,8 @@ from headwise_lab.commands.report import report
 from headwise_lab.report import build, terminal_table
 from headwise_lab.report.content import gather
 from headwise_lab.report.kept_tokens.overlays import dimmed
-from headwise_lab.report.page.grid import Grid, Mark, latex, markdown
+from headwise_lab.report.page.grid import Grid, Mark, markdown
+from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.recount import recount
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -19,7 +19,8 @@ from headwise_lab.report.content import gather
 from headwise_lab.report.heads.efficiency import efficiency
 from headwise_lab.report.heads.references import judged, lower_is_better, references, rule
 from headwise_lab.report.heads.tables import long_rows
-from headwise_lab.report.page.grid import Grid, Mark, grid_csv, latex
+from headwise_lab.report.page.grid import Grid, Mark, grid_csv
+from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.recount import recount
 from headwise_lab.report.trials import Trial
 

@@ -11,9 +11,10 @@ from tests.lab.fake_sweep import result, trials
 
 from headwise import DataError
 from headwise.cli import main
-from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.records import read_outcomes
+from headwise_lab.store.working_copy import at_hand
 from headwise_lab.sweeps.folder import Progress, is_locked, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
 

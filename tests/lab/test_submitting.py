@@ -17,9 +17,11 @@ from headwise.errors import DataError
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.submission import Submission, json_submission
-from headwise_lab.store.locations import at_hand, place
+from headwise_lab.store.locations import place
+from headwise_lab.store.working_copy import at_hand
 from headwise_lab.trial import answering
-from headwise_lab.trial.run import Setting, identity, run_trial
+from headwise_lab.trial.record import Setting, identity
+from headwise_lab.trial.run import run_trial
 from headwise_lab.trial.submission import keep, submit, unanswered
 
 FASTV = ("fastv:layer=1", "sum")

@@ -18,10 +18,11 @@ from headwise_adapters import patching
 from headwise_lab.benchmarks import inputs as inputs_module
 from headwise_lab.benchmarks.inputs import Inputs, diversity
 from headwise_lab.benchmarks.prompting import prompt
-from headwise_lab.cost import timing as measure
+from headwise_lab.cost import timing
 from headwise_lab.sweeps.studies import pruning_recipes
 from headwise_lab.trial import answering
-from headwise_lab.trial.run import Setting, check, command, identity, run_trial, summary
+from headwise_lab.trial.record import Setting, command, identity, summary
+from headwise_lab.trial.run import check, run_trial
 
 FASTV = ("fastv:layer=2", "sum", "head_count=all")
 SHARP = ("fastv:layer=2", "sparsity", "fixed:heads=3")
@@ -188,13 +189,13 @@ def test_prefill_is_timed_beside_the_unpruned_model(tiny, toy):
 
 def test_nothing_watches_while_the_clock_runs(tiny, toy, monkeypatch):
     watched = []
-    real = measure.generate
+    real = timing.generate
 
     def generate(loaded, *more):
         watched.append(patching.watched(loaded.model.model.language_model.layers[2]))
         return real(loaded, *more)
 
-    monkeypatch.setattr(measure, "generate", generate)
+    monkeypatch.setattr(timing, "generate", generate)
     record, _ = trial(tiny, toy, *SHARP, keep=12)
     assert watched == [True]  # the recipe is on the model
     assert record["timing"].keys() == {"query_selection", "head_scoring", "head_count", "token_pruning"}

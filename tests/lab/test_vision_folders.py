@@ -24,7 +24,8 @@ from headwise_lab.metrics.overlap import token_mask
 from headwise_lab.models.load import load_model
 from headwise_lab.trial import answering
 from headwise_lab.trial import run as trial_module
-from headwise_lab.trial.run import Setting, run_trial
+from headwise_lab.trial.record import Setting
+from headwise_lab.trial.run import run_trial
 
 SIZES = ((30, 20), (20, 50), (40, 40), (16, 48))
 UNPRUNED, FASTV, VISION = [], ["--strategy", "fastv:layer=2"], ["--recipe", "visionzip"]

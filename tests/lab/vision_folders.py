@@ -65,7 +65,7 @@ def _next(tokenizer, template):
 def _qwen(tokenizer, template):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from headwise_lab.processors import without_videos
+    from headwise_lab.models.processors import without_videos
 
     model = tiny_qwen("sdpa")
     start, end = (tokenizer.convert_tokens_to_ids(token) for token in (VISION_START, VISION_END))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from headwise.errors import DataError
 from headwise.reading import local_path
 from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.benchmarks.hub import Reference, is_reference
+from headwise_lab.store.cache_folder import cache
 
 COUNT = 500
 """Questions prepared of a synthetic benchmark; a larger limit prepares as many as it asks for."""
@@ -66,10 +66,3 @@ def _prepared(benchmark: Benchmark, count: int, seed: int) -> Path:
     folder = cache() / version("headwise") / f"{benchmark.name}-{count}-seed{seed}"
     benchmark.prepare(folder, count, seed)
     return folder
-
-
-def cache() -> Path:
-    """Headwise's cache folder: ``HEADWISE_CACHE``, else ``headwise`` in the user's cache."""
-    own = os.environ.get("HEADWISE_CACHE")
-    users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return local_path(own or Path(users, "headwise")).absolute()

@@ -12,8 +12,8 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, by_kind, in_turns, per_question
 from headwise_lab.benchmarks.cases import Case, ask_until, enough, seeded, write_boxes, write_json_lines
 from headwise_lab.benchmarks.files import Entry, distinct, json_members, read_boxes
-from headwise_lab.benchmarks.folder import prepared
 from headwise_lab.metrics.answers import gqa_answer
+from headwise_lab.store.prepared_folder import prepared
 
 FILE = "testdev_balanced_questions.json"
 VERSION = 1  # of what prepare writes; raise it when that changes

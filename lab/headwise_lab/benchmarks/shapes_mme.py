@@ -16,10 +16,10 @@ from headwise.errors import DataError
 from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, in_turns, mean
 from headwise_lab.benchmarks.cases import Case, enough, held_out_scene, seeded, write_boxes
 from headwise_lab.benchmarks.files import Box, Entry, numbered_lines, read_boxes
-from headwise_lab.benchmarks.folder import prepared
 from headwise_lab.metrics.answers import NO, YES, mme_yes_no
 from headwise_lab.scenes import Question as Asked
 from headwise_lab.scenes import Scene, ask
+from headwise_lab.store.prepared_folder import prepared
 
 CATEGORIES = {"existence": "exist", "position": "relation"}  # category -> kind of question in the world
 VERSION = 1  # of what prepare writes; raise it when that changes

@@ -15,11 +15,11 @@ from random import Random
 from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, in_turns, mean, per_question
 from headwise_lab.benchmarks.cases import Case, enough, held_out_scene, seeded, write_boxes
 from headwise_lab.benchmarks.files import Box, distinct, json_lines, read_boxes
-from headwise_lab.benchmarks.folder import prepared
 from headwise_lab.metrics.answers import NO, YES, pope_yes_no
 from headwise_lab.metrics.yes_no import FIGURES, yes_no_figures
 from headwise_lab.scenes import COLORS, SHAPES, Scene
 from headwise_lab.scenes import Question as Asked
+from headwise_lab.store.prepared_folder import prepared
 
 SUBSETS = ("random", "popular", "adversarial")
 VERSION = 1  # of what prepare writes; raise it when that changes

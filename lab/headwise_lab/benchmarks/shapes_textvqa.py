@@ -13,9 +13,9 @@ from random import Random
 from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, by_kind, in_turns, per_question
 from headwise_lab.benchmarks.cases import Case, ask_until, enough, seeded, write_boxes, write_json_lines
 from headwise_lab.benchmarks.files import distinct, json_members, read_boxes
-from headwise_lab.benchmarks.folder import prepared
 from headwise_lab.metrics.answers import soft_accuracy
 from headwise_lab.scenes import DIGITS, SIZE, WORDS
+from headwise_lab.store.prepared_folder import prepared
 
 FILE = "TextVQA_0.5.1_val.json"
 IMAGES = "train_images"

@@ -75,7 +75,7 @@ def _check(out: Path, *, overwrite: bool) -> None:
 def _side(text: str) -> Iterator[Side]:
     """One side, with its outcomes at hand inside, also where it lies behind a URL."""
     from headwise_lab.report.compare.sides import Side, named
-    from headwise_lab.store.locations import at_hand
+    from headwise_lab.store.working_copy import at_hand
 
     folder, identity = named(text)
     with at_hand(folder) as local:

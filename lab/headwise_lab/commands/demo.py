@@ -87,7 +87,7 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
 
     from headwise.errors import ModelError
     from headwise_lab.commands.sweeping import tell
-    from headwise_lab.cost.timing import one_thread
+    from headwise_lab.cost.environment import one_thread
     from headwise_lab.kv.planning import loaded_for_planning, plan_reading
     from headwise_lab.kv.preparing import KvOptions
     from headwise_lab.kv.study import demo_kv, demo_real

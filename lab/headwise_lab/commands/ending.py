@@ -21,8 +21,8 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     Raises HeadwiseError if trials failed, or none could be run.
     """
     from headwise_lab.report import build
-    from headwise_lab.store.locations import at_hand
     from headwise_lab.store.records import has_result, read_records
+    from headwise_lab.store.working_copy import at_hand
 
     with at_hand(store.folder, writes=True) as folder:
         paths = build(folder, title)

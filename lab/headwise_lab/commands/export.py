@@ -33,7 +33,8 @@ def export(
     """
     from headwise_lab import exporting
     from headwise_lab.store.atomic import free
-    from headwise_lab.store.locations import at_hand, place
+    from headwise_lab.store.locations import place
+    from headwise_lab.store.working_copy import at_hand
 
     given = place(folder)
     with at_hand(given, writes=out is None) as local:

@@ -65,7 +65,8 @@ def import_results(
 
 def _at_hand(file: str, copies: ExitStack) -> Path:
     """A file or folder; behind a URL a copy of it, with the samples that lie beside a file."""
-    from headwise_lab.store.locations import at_hand, is_local, place
+    from headwise_lab.store.locations import is_local, place
+    from headwise_lab.store.working_copy import at_hand
 
     given = place(file)
     if is_local(given) or given.suffix != ".json":

@@ -198,7 +198,7 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
 
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     from headwise_lab.kv.heat_map import draw
-    from headwise_lab.store.locations import at_hand
+    from headwise_lab.store.working_copy import at_hand
 
     with at_hand(folder, writes=True) as local:
         drawn = [draw(record, local / "figures") for record in records]

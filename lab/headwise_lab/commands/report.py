@@ -93,7 +93,8 @@ def report(
 
 def _build(given: str, title: str | None, as_json: bool) -> None:
     from headwise_lab.report import build
-    from headwise_lab.store.locations import at_hand, is_local, place
+    from headwise_lab.store.locations import is_local, place
+    from headwise_lab.store.working_copy import at_hand
 
     folder = place(given)
     name = title if title or is_local(folder) else f"Headwise report: {folder.name}"

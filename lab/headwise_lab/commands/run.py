@@ -65,7 +65,8 @@ def run(
     from headwise_lab.models.load import load_model
     from headwise_lab.store.locations import place
     from headwise_lab.store.output_folder import Store
-    from headwise_lab.trial.run import Setting, check, run_trial
+    from headwise_lab.trial.record import Setting
+    from headwise_lab.trial.run import check, run_trial
     from headwise_lab.trial.submission import keep as keep_answers
     from headwise_lab.trial.submission import submit, unanswered
 

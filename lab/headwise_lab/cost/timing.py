@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -133,51 +128,6 @@ def generate(loaded: Loaded, tensors: Any, most: int, least: int = 0) -> torch.T
     return ids[:, tensors["input_ids"].shape[1] :]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread inside.
-
-    For a model as small as the demo's: a second thread that has to share its core with anything else makes every step
-    wait for it, and was measured to be six times slower.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def mean_text(lengths: Sequence[int]) -> int:
     """Tokens of a prompt that are not visual, on average, to the nearest whole number."""
     return round(sum(lengths) / len(lengths))
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything a result depends on."""
-    return dict(_versions())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("headwise", "torch", "transformers")} | {
-        "python": platform.python_version()
-    }
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """The machine: its CPU, cores, the threads torch uses, and the device the model is on."""
-    found = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device}
-    if torch.device(device).type == "cuda":
-        found["device"] = torch.cuda.get_device_name(device)
-    return found
-
-
-def _cpu() -> str:
-    """The processor's name, which only Linux tells in full, and only there."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from headwise_lab.cost.timing import hardware, versions
+from headwise_lab.cost.environment import hardware, versions
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.generating import Wish, batched

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
-from headwise_lab.csv_cells import CsvRows
 from headwise_lab.exporting.columns import BOOLEAN, INTEGER, REAL, TEXT
 from headwise_lab.exporting.tables import Table
 from headwise_lab.store.atomic import whole
+from headwise_lab.store.csv_cells import CsvRows
 
 NAMES = ("trials", "outcomes")
 _NEEDED = {"csv": (), "parquet": (), "duckdb": ("duckdb",)}

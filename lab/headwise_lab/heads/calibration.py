@@ -28,7 +28,7 @@ from headwise_adapters.heads.ablation import Ablation, ablate
 from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.inputs import Inputs, placed
 from headwise_lab.benchmarks.prompting import encode, prompt
-from headwise_lab.cost.timing import versions
+from headwise_lab.cost.environment import versions
 
 
 def calibrate(

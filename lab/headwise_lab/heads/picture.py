@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from headwise.heads import Floats, HeadProfile
-from headwise_lab.report.heads.figures import STYLE, new_canvas, save
+from headwise_lab.report.page.canvas import STYLE, new_canvas, save
 
 COLOURS = ("#1f6fb4", "#d99a00", "#c0392b", "#59636e", "#2e8b57", "#7d4fa0", "#00838f", "#8d6e63")
 """Colours of the classes in their order; more classes than these repeat them."""

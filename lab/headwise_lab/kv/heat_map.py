@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-from headwise_lab.report.heads.figures import INK, new_canvas, save
+from headwise_lab.report.page.canvas import INK, new_canvas, save
 
 _STYLE = {
     "font.family": "DejaVu Sans",

@@ -19,7 +19,7 @@ from headwise.blame import guarded
 from headwise.errors import HeadwiseError, ModelError
 from headwise.registry import built, installed, only, owner_of
 from headwise_adapters.quiet import without_progress
-from headwise_lab.processors import processor_of
+from headwise_lab.models.processors import processor_of
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""

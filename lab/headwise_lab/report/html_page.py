@@ -21,8 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from headwise_lab.report.content import Content, Section
-from headwise_lab.report.heads.figures import Figure
 from headwise_lab.report.methods.section import MethodsSection
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.page.page_records import Book

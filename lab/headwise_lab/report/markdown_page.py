@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headwise_lab.report.content import Content, Section, pictures
-from headwise_lab.report.heads.figures import Figure
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid, markdown, markdown_line, markdown_text
 
 if TYPE_CHECKING:

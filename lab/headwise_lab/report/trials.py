@@ -13,7 +13,7 @@ import attrs
 from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.store.records import has_outcomes, is_number, read_outcomes
+from headwise_lab.store.records import has_outcomes, has_result, is_kv, is_number, read_outcomes
 
 _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count": "all", "token_pruning": "none"}
 
@@ -169,3 +169,11 @@ def benchmark_of(name: str) -> Any:
         return benchmark(name)
     except HeadwiseError:
         return None
+
+
+def load_trials(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Trial], list[str]]:
+    """Trials of the benchmark records that have a result, outcomes read; and warnings about those without."""
+    trials = [Trial(record) for record in raw if has_result(record) and not is_kv(record)]
+    benchmarks = {name: benchmark_of(name) for name in {trial.benchmark for trial in trials}}
+    warnings = [load_units(trial, folder, benchmarks[trial.benchmark]) for trial in trials]
+    return trials, [warning for warning in warnings if warning]

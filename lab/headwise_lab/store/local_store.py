@@ -17,7 +17,7 @@ from headwise_lab.store.lock import held
 from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
 from headwise_lab.store.outcomes import count
 from headwise_lab.store.records import OUTCOMES, RECORDS, outcomes_path, read_lines, read_outcomes
-from headwise_lab.trial.answers import FOLDER as ANSWERS
+from headwise_lab.store.unfinished import FOLDER as ANSWERS
 
 LOCK = f".{MANIFEST}.append"
 _WRITTEN = (MANIFEST, RECORDS, OUTCOMES, ANSWERS)

@@ -22,7 +22,7 @@ from headwise_lab.store.manifest import MANIFEST, kind_in, manifest
 from headwise_lab.store.outcomes import encode
 from headwise_lab.store.record_schema import judge_written
 from headwise_lab.store.records import has_result
-from headwise_lab.trial.answers import forget
+from headwise_lab.store.unfinished import forget
 
 __all__ = ["MANIFEST", "Store", "kind_of"]
 

@@ -20,7 +20,8 @@ from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
 from headwise_lab.sweeps.studies import Case, recipes
 from headwise_lab.sweeps.trials import Terms, Trial, Work
-from headwise_lab.trial.run import Setting, check, head_of_record, identity
+from headwise_lab.trial.record import Setting, head_of_record, identity
+from headwise_lab.trial.run import check
 
 __all__ = ["Plan", "inputs_for", "looked_at", "planned", "setting_of", "terms_of", "trials_on"]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Inputs
-from headwise_lab.cost.timing import one_thread
+from headwise_lab.cost.environment import one_thread
 from headwise_lab.models.load import Loaded, LoadedLm, load_model
 from headwise_lab.store.locations import place
 from headwise_lab.sweeps.planning import inputs_for, setting_of

@@ -21,8 +21,7 @@ from headwise_lab.store.atomic import make_folder, refuse_link
 from headwise_lab.store.jsonl import append
 from headwise_lab.store.locations import is_local
 from headwise_lab.store.lock import held
-
-FOLDER = "answers"
+from headwise_lab.store.unfinished import path_in
 
 
 @attrs.frozen(kw_only=True)
@@ -84,22 +83,6 @@ class Answers:
                 f"{self._path} cannot be written to ({error.strerror or error}); make room or give another --out, and"
                 " run the same line again"
             ) from error
-
-
-def path_in(folder: Path, identity: str) -> Path:
-    """The file of a trial's answers in an output folder of this machine."""
-    return folder / FOLDER / f"{identity}.jsonl"
-
-
-def forget(folder: Path, identity: str) -> None:
-    """Remove the answers of a trial whose record is written; its folder goes with the last of them."""
-    if is_local(folder):
-        path = path_in(folder, identity)
-        try:
-            path.unlink()
-            path.parent.rmdir()
-        except OSError:
-            return  # there was none, or others are under way
 
 
 def _answers(line: bytes, questions: Sequence[Question]) -> dict[int, Answer]:

@@ -1,25 +1,11 @@
-"""One trial: a model answers a benchmark's questions under a recipe, and what that was worth and cost is written down.
-
-The record's ``id`` is a hash over everything that can change the answers, so a trial that was run need not be run
-again, and one whose weights, data, options or versions differ is another trial.
-"""
+"""One trial: a model answers a benchmark's questions under a recipe; what that was worth and cost is written down."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import shlex
-import statistics
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import attrs
-import torch
 
 from headwise.attachment import Attachment, attach
 from headwise.geometry import Geometry
@@ -28,29 +14,23 @@ from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import built, installed, only
 from headwise_lab.benchmarks.inputs import Inputs, diversity
-from headwise_lab.benchmarks.questions import pinned
 from headwise_lab.cost.measured import WATCHED, watched
-from headwise_lab.cost.timing import TIMES, counted, hardware, mean_text, timed, versions
+from headwise_lab.cost.timing import TIMES, counted, mean_text, timed
 from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
 from headwise_lab.models.checkpoints import first_line
-from headwise_lab.trial.answering import answered, new_tokens
+from headwise_lab.trial.answering import answered
 from headwise_lab.trial.answers import Answer, Answers
-
-SCHEMA = 1
-TIMED_BATCHES = 3
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Setting:
-    """What is tried beside model and questions: the recipe, and the words that make the trial findable again."""
-
-    recipe: Recipe
-    seed: int = 0
-    limit: int | None = None
-    study: str | None = None
-    data: str | Path | None = None
-    timed_batches: int = TIMED_BATCHES
-    timed_in_turns: bool = True
+from headwise_lab.trial.record import (
+    Setting,
+    attention,
+    budget,
+    head_of_record,
+    heads,
+    identity,
+    outcome,
+    quality,
+    summary,
+)
 
 
 def check(recipe: Recipe, geometry: Geometry) -> PruningPlan:
@@ -60,35 +40,6 @@ def check(recipe: Recipe, geometry: Geometry) -> PruningPlan:
     if target:
         target(geometry.heads)
     return plan
-
-
-def identity(setting: Setting, inputs: Inputs) -> str:
-    """16 hexadecimal digits that name a trial by everything that can change its answers."""
-    loaded, recipe = inputs.loaded, setting.recipe
-    told = {
-        "schema": SCHEMA,
-        "strategies": texts(recipe),
-        "owners": sorted({strategy.owner for strategy in recipe.strategies.values()}),
-        "settings": recipe.settings,
-        "budget": recipe.budget.text,
-        "benchmark": inputs.benchmark.name,
-        "questions": inputs.digest,
-        "count": len(inputs),
-        "limit": setting.limit,
-        "seed": setting.seed,
-        "weights": loaded.weights,
-        "dtype": loaded.dtype,
-        "attention": loaded.attention,
-        "device": torch.device(loaded.device).type,
-        "new_tokens": new_tokens(inputs),
-        "versions": {name: number for name, number in versions().items() if name != "python"},
-    }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def texts(recipe: Recipe) -> dict[str, str]:
-    """Hook -> canonical strategy text."""
-    return {hook: strategy.text for hook, strategy in recipe.strategies.items()}
 
 
 def run_trial(
@@ -114,22 +65,22 @@ def run_trial(
     overlaps = beside.told("overlap", lambda: _overlaps(inputs, answers), [None] * len(answers))
     record = {
         **head_of_record(setting, inputs),
-        "budget": _budget(setting.recipe, attached.plan),
+        "budget": budget(setting.recipe, attached.plan),
         "stages": [
             {"layer": stage.layer, "keep": stage.keep, "merged": stage.merged} for stage in attached.plan.stages
         ],
-        "heads": _heads(answers, loaded.geometry.heads),
-        **_quality(inputs, answers, scores),
+        "heads": heads(answers, loaded.geometry.heads),
+        **quality(inputs, answers, scores),
         "cost": _cost(setting, inputs, answers, attached, beside),
         "overlap": mean_overlap(overlaps),
-        "attention": _attention(answers),
+        "attention": attention(answers),
         "pictures": inputs.pictures,
         "diversity": beside.told("diversity", lambda: diversity(inputs.features, [answer.kept for answer in answers])),
         "notes": beside.told("notes", lambda: summary([answer.notes for answer in answers]), {}),
         "timing": {hook: told["ms"] for hook, told in timing.summary().items()},
         **beside.record(),
     }
-    return record, [_outcome(*row) for row in zip(inputs.questions, answers, scores, overlaps, strict=True)]
+    return record, [outcome(*row) for row in zip(inputs.questions, answers, scores, overlaps, strict=True)]
 
 
 class Beside:
@@ -177,136 +128,6 @@ def _cost(
     return {**planned, **times, **watch, "batch": inputs.batch}
 
 
-def head_of_record(setting: Setting, inputs: Inputs) -> dict[str, Any]:
-    """The part of a record that is known before anything is run."""
-    loaded, recipe = inputs.loaded, setting.recipe
-    return {
-        "schema": SCHEMA,
-        "id": identity(setting, inputs),
-        "study": setting.study,
-        "model": loaded.name,
-        "weights": loaded.weights,
-        "dtype": loaded.dtype,
-        "attention_implementation": loaded.attention,
-        "strategies": texts(recipe),
-        "recipe": recipe.name,
-        "settings": recipe.settings,
-        "benchmark": inputs.benchmark.name,
-        "questions": inputs.digest,
-        "seed": setting.seed,
-        "limit": setting.limit,
-        "versions": versions(),
-        "hardware": hardware(loaded.device),
-        "command": command(setting, inputs),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def command(setting: Setting, inputs: Inputs) -> str:
-    """The command line that runs this trial alone."""
-    loaded, recipe = inputs.loaded, setting.recipe
-    options: dict[str, Any] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
-    options |= {"tokens": recipe.budget.tokens, "keep": recipe.budget.keep}
-    words = ["headwise", "run", *_words(options)]
-    implied = texts(Recipe.of(name=recipe.name)) if recipe.name else {}
-    named = [f"{hook}={text}" for hook, text in texts(recipe).items() if implied.get(hook) != text]
-    usual = Recipe.of(*named, name=recipe.name)
-    if texts(usual) != texts(recipe):  # an exchanged strategy asks for others than the recipe's
-        named = [f"{hook}={text}" for hook, text in texts(recipe).items()]
-        usual = Recipe.of(*named, name=recipe.name)
-    words += [word for text in named for word in ("--strategy", text)]
-    options = {key: value for key, value in recipe.settings.items() if value != usual.settings[key]}
-    options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch}
-    options["data"] = pinned(setting.data, inputs.benchmark)
-    defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
-    options |= {key: getattr(loaded, key) for key, default in defaults if getattr(loaded, key) != default}
-    return shlex.join([*words, *_words(options)])
-
-
-def _words(options: Mapping[str, Any]) -> list[str]:
-    given = {key: value for key, value in options.items() if value is not None}
-    shown = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()}
-    return [word for key, value in shown.items() for word in (f"--{key.replace('_', '-')}", value)]
-
-
 def observer(name: str) -> Any:
     """A new one of the installed observers."""
     return built(only("observers", name, installed("observers")))
-
-
-def _budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:
-    reported = {} if plan.reported is None else {"reported": round(plan.reported, 4)}
-    return {
-        "given": recipe.budget.text,
-        "processed": round(plan.average, 4),
-        **reported,
-        "kept": plan.kept,
-        "visual": plan.geometry.visual_tokens,
-    }
-
-
-def _heads(answers: Sequence[Answer], of: int) -> dict[str, Any]:
-    """Heads kept per question; None where no plan asked for them."""
-    counts = [len(answer.heads) for answer in answers if answer.heads]
-    if not counts:
-        return {"of": of, "mean": None, "sd": None}
-    return {"of": of, "mean": statistics.fmean(counts), "sd": statistics.pstdev(counts)}
-
-
-def _quality(inputs: Inputs, answers: Sequence[Answer], scores: Sequence[float]) -> dict[str, Any]:
-    """The headline with its standard error, and the official figures beside it."""
-    benchmark = inputs.benchmark
-    units = list(benchmark.units(inputs.questions, scores).values())
-    error = statistics.stdev(units) / math.sqrt(len(units)) if len(units) > 1 else None
-    return {
-        "n": len(inputs),
-        "units": len(units),
-        "metric": {
-            "name": benchmark.metric,
-            "value": benchmark.scale * statistics.fmean(units),
-            "se": None if error is None else benchmark.scale * error,
-        },
-        "metrics": benchmark.metrics(inputs.questions, [answer.prediction for answer in answers]),
-    }
-
-
-def _attention(answers: Sequence[Answer]) -> dict[str, float | None] | None:
-    """How much of the image attention the kept tokens drew and how even the token scores were, over questions."""
-    found = {
-        name: [value for answer in answers if (value := getattr(answer, name)) is not None]
-        for name in ("concentration", "entropy")
-    }
-    if not any(found.values()):
-        return None
-    return {name: statistics.fmean(values) if values else None for name, values in found.items()}
-
-
-def summary(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Notes of many rows in brief: numbers as mean and deviation, everything else counted, objects key by key."""
-    keys = dict.fromkeys(key for note in notes for key in note)
-    return {key: _brief([note[key] for note in notes if key in note]) for key in keys}
-
-
-def _brief(values: Sequence[Any]) -> Any:
-    if all(isinstance(value, Mapping) for value in values):
-        return summary(values)
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {"mean": statistics.fmean(values), "sd": statistics.pstdev(values)}
-    return dict(Counter(str(value) for value in values).most_common())
-
-
-def _outcome(question: Any, answer: Answer, score: float, found: Overlap | None) -> dict[str, Any]:
-    return {
-        "id": question.id,
-        "unit": question.unit,
-        "kind": question.kind,
-        "image": str(question.image),
-        "question": question.text,
-        "answers": list(question.answers),
-        "prediction": answer.prediction,
-        "score": score,
-        "boxes": [list(box) for box in question.boxes],
-        "kept": answer.kept,
-        "heads": answer.heads,
-        "recall": None if found is None else found.recall,
-    }

@@ -12,9 +12,11 @@ from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.submission import Submits
 from headwise_lab.store.atomic import put
 from headwise_lab.store.locations import is_local, send
+from headwise_lab.store.unfinished import forget
 from headwise_lab.trial.answering import answered
-from headwise_lab.trial.answers import Answers, forget
-from headwise_lab.trial.run import Setting, head_of_record, identity, observer
+from headwise_lab.trial.answers import Answers
+from headwise_lab.trial.record import Setting, head_of_record, identity
+from headwise_lab.trial.run import observer
 
 FOLDER = "submissions"
 

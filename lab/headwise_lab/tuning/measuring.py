@@ -16,7 +16,8 @@ from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.models.load import Loaded
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.records import has_result, is_number
-from headwise_lab.trial.run import Setting, head_of_record, identity, run_trial
+from headwise_lab.trial.record import Setting, head_of_record, identity
+from headwise_lab.trial.run import run_trial
 from headwise_lab.tuning.questions import Part
 from headwise_lab.tuning.searching import Value
 from headwise_lab.tuning.space import Point

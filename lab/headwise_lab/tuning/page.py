@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.heads.figures import Figure as Picture
 from headwise_lab.report.html_page import templates
+from headwise_lab.report.page.canvas import Figure as Picture
 from headwise_lab.report.page.grid import Grid, Mark, fenced, markdown, markdown_line, markdown_text
 from headwise_lab.stats.inference import Comparison
 from headwise_lab.tuning.confirming import Confirmed

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 
-from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.tuning.confirming import Again
 from headwise_lab.tuning.judging import Figure as Accuracy
 from headwise_lab.tuning.outcome import Outcome

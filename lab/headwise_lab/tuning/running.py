@@ -11,7 +11,8 @@ import attrs
 from headwise_lab.benchmarks import synthetic
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.models.load import Loaded, load_model
-from headwise_lab.report.page.grid import grid_csv, latex
+from headwise_lab.report.page.grid import grid_csv
+from headwise_lab.report.page.latex import latex
 from headwise_lab.store.atomic import make_folder, whole
 from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.folder import locked

@@ -12,11 +12,11 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark
-from headwise_lab.benchmarks.folder import STAMP, forget_stale, prepared
 from headwise_lab.benchmarks.hub.layouts import Layout, layout_of
 from headwise_lab.benchmarks.hub.reference import Reference
 from headwise_lab.benchmarks.hub.revisions import known, place, resolved
 from headwise_lab.benchmarks.hub.source import DatasetError, Source
+from headwise_lab.store.prepared_folder import STAMP, forget_stale, prepared
 
 FORMAT = 1  # raised when the files that are written change
 STALE = 7 * 24 * 3600.0  # seconds after which a half-written folder is nobody's work in progress

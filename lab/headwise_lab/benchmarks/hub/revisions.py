@@ -8,9 +8,9 @@ from pathlib import Path
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks.hub.reference import HUB, Reference
-from headwise_lab.benchmarks.questions import cache
 from headwise_lab.models.checkpoints import first_line
 from headwise_lab.store.atomic import put
+from headwise_lab.store.cache_folder import cache
 
 COMMIT = re.compile("[0-9a-f]{40}")
 MAIN = "main"

@@ -86,7 +86,7 @@ def unpacked(text: str, entry: Entry) -> Path:
 
 
 def _stored(content: bytes, suffix: str) -> Path:
-    from headwise_lab.benchmarks.questions import cache  # which imports the benchmarks itself
+    from headwise_lab.store.cache_folder import cache  # which imports the benchmarks itself
 
     path = cache() / FOLDER / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
     if not path.exists():

@@ -9,11 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.content import load
 from headwise_lab.report.heads.comparison import Cell, Comparison, Row, compare
-from headwise_lab.report.heads.tables import number
 from headwise_lab.report.heads.verdicts import signed
-from headwise_lab.report.trials import Trial
+from headwise_lab.report.page.grid import number
+from headwise_lab.report.trials import Trial, load_trials
 from headwise_lab.store.records import has_result
 
 _STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
@@ -25,7 +24,7 @@ def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = N
     ``folder`` holds the outcomes that pairs need; without it differences are left out.
     """
     if folder is not None:
-        trials, _ = load(folder, records)
+        trials, _ = load_trials(folder, records)
     else:
         trials = [Trial(record) for record in records if has_result(record)]
     table = Table(box=None, pad_edge=False, header_style="bold")

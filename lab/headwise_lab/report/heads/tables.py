@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, Row
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
-from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.paired_tests import SAME, PairedTest, family_sentence
-
-MISSING = "-"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A figure, or ``-`` where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def scores(comparison: Comparison) -> Grid:
@@ -221,14 +213,3 @@ def _tested(found: PairedTest | None, ending: str = "") -> dict[str, Any]:
         "interpolation_error": found and found.allowance,
     }
     return {f"{key}{ending}": value for key, value in told.items()}
-
-
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping) and value:
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result

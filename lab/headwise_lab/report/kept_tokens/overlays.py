@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from headwise.printing import printable
-from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.kept_tokens.choices import Choice, Outcome, placed
 from headwise_lab.report.kept_tokens.squares import Box, square
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 EXAMPLES = 3
 _BOX = "#ffb000"

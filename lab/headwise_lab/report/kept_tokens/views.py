@@ -11,7 +11,6 @@ import attrs
 import numpy as np
 
 from headwise.errors import DataError
-from headwise_lab.report.heads.figures import Figure
 from headwise_lab.report.kept_tokens.choices import (
     Choice,
     Outcome,
@@ -26,6 +25,7 @@ from headwise_lab.report.kept_tokens.choices import (
 )
 from headwise_lab.report.kept_tokens.overlays import EXAMPLES, Example, overlay
 from headwise_lab.report.kept_tokens.squares import square
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.trials import Trial
 
 QUESTIONS = 8

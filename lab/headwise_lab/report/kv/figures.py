@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.kv.baseline import same_budget
 from headwise_lab.report.kv.judgement import Judged, Judgement, per_cent, per_cent_error
 from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
 from headwise_lab.report.kv.verdicts import orientation, thresholds
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 COLOURS = {
     "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",

@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.heads.figures import Figure
 from headwise_lab.report.kv import tables
 from headwise_lab.report.kv.judgement import Judged, judge
 from headwise_lab.report.kv.runs import Run, load_runs
 from headwise_lab.report.kv.verdicts import METHOD, sentences
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
 
 

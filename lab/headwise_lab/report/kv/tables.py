@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise_lab.report.heads.tables import MISSING, number
 from headwise_lab.report.kv.judgement import TIE, Judged, Judgement, per_cent, per_cent_error
 from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, Run
 from headwise_lab.report.kv.verdicts import change
-from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import MISSING, Grid, Mark, number
 
 HEADER = (
     "Config", "Strategy", "Group", "Eff.Ctx", "Visible", "KV bytes", "Planned", "PPL", "Accuracy", "n",

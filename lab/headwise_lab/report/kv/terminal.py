@@ -9,12 +9,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.heads.tables import MISSING, number
 from headwise_lab.report.kv.judgement import BETTER, TIE, WORSE, Judgement
 from headwise_lab.report.kv.runs import PERMUTED
 from headwise_lab.report.kv.section import KvSection, gather_kv
 from headwise_lab.report.kv.tables import verdict
 from headwise_lab.report.kv.verdicts import change
+from headwise_lab.report.page.grid import MISSING, number
 
 _STYLES = {BETTER: "green", WORSE: "red", TIE: "dim"}
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")

@@ -9,17 +9,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.content import load
-from headwise_lab.report.heads.tables import number
 from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.methods.methods import Methods, Result, compare_methods
+from headwise_lab.report.page.grid import number
+from headwise_lab.report.trials import load_trials
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
 def methods_table(records: Sequence[Mapping[str, Any]], folder: Path) -> Table:
     """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
-    trials, _ = load(folder, records)
+    trials, _ = load_trials(folder, records)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"):
         table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=True)

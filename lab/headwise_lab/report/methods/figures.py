@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import matplotlib
 
-from headwise_lab.report.heads.figures import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods.tables import order, shares
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 Look = tuple[Any, str | None]
 """A colour, and the marker of a control; other markers say where a method prunes."""

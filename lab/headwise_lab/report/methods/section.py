@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from headwise_lab.report.heads.figures import Figure
 from headwise_lab.report.heads.verdicts import PAIRED, RULE, signed
 from headwise_lab.report.methods import tables
 from headwise_lab.report.methods.methods import REFERENCE, Methods, Result, compare_methods
+from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.trials import Trial
 

@@ -9,11 +9,10 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks
-from headwise_lab.report.heads.tables import MISSING, flat, number
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
-from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.paired_tests import family_sentence
 

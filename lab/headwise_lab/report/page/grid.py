@@ -1,8 +1,9 @@
-"""A printable table, and how it becomes Markdown, LaTeX and CSV."""
+"""A printable table, and how it becomes Markdown and CSV (LaTeX: page/latex.py)."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +11,12 @@ from typing import Any
 import attrs
 
 from headwise.printing import printable
-from headwise_lab.csv_cells import CsvRows
-from headwise_lab.report.page.latex import latex, latex_text
-
-__all__ = [
-    "SIGNS", "Grid", "Mark", "comma_separated", "fenced", "grid_csv", "latex", "latex_text", "markdown",
-    "markdown_line", "markdown_text",
-]  # fmt: skip
+from headwise_lab.store.csv_cells import CsvRows
 
 SIGNS = {"same": "≈", "better": "↑", "worse": "↓"}
 """How a verdict is written where there is no colour."""
+
+MISSING = "-"
 
 _ALIVE = re.compile(r"[\\|<>*`~\[\]]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|:(?=//)|(?<=www)\.")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -126,3 +123,19 @@ def grid_csv(grid: Grid) -> str:
     return comma_separated(
         grid.header, [dict(zip(grid.header, (mark.text for mark in row), strict=True)) for row in grid.rows]
     )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure, or ``-`` where there is none."""
+    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result

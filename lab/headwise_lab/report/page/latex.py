@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from unicodedata import category
 
-if TYPE_CHECKING:
-    from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import Grid, Mark
 
 _NUMBER = re.compile(r"[<≥≤+−-]? ?\d")
 _EMPTY = ("", "-")
