@@ -13,7 +13,7 @@ from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_fo
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
-from headwise_lab.report.trials import Trial, load, load_units
+from headwise_lab.report.trials import Trial, load_trials, load_units
 from headwise_lab.stats.differences import CLEAR, LEVEL, Difference, holm, mean_and_error, paired
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
@@ -21,7 +21,7 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 def laid_out(folder, trials):
     records = write_folder(folder, trials, images=False)
-    return compare(load(folder, records)[0])
+    return compare(load_trials(folder, records)[0])
 
 
 def trial_of(record: dict, scores: list[float]) -> Trial:
@@ -264,7 +264,7 @@ def test_units_follow_the_benchmark_where_it_is_known(tmp_path):
 def test_missing_outcomes_are_said_and_leave_the_figure(tmp_path):
     records = write_folder(tmp_path, [(fake_record(), 0.5), (fake_record("sharp", 4), 0.9)], images=False)
     (tmp_path / "outcomes" / f"{records[1]['id']}.parquet").unlink()
-    trials, warnings = load(tmp_path, records)
+    trials, warnings = load_trials(tmp_path, records)
     cell = compare(trials)[0].rows[0].cells["sharp"]
     assert (records[1]["metric"]["value"], None, "") == (cell.value, cell.against_baseline, cell.verdict)
     assert len(warnings) == 1
