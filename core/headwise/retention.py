@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headwise.attention_math import ranking
 from headwise.eviction import ScorePlan
 
 
@@ -20,7 +21,7 @@ def retained(scores: Tensor, positions: Tensor, seen: Tensor, plan: ScorePlan, l
     scores = scores.float().clamp_min(torch.finfo(torch.float32).min)  # only empty entries are at minus infinity
     scores = scores.masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))
     capacity = seen.new_tensor([int(plan.per_layer(tokens)[layer]) for tokens in seen.tolist()])
-    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    order = ranking(scores)
     rank = order.argsort(dim=-1)
     if not plan.pooled:
         return filled & (rank < capacity[:, None, None])
@@ -38,7 +39,7 @@ def _pooled_counts(scores: Tensor, rank: Tensor, filled: Tensor, capacity: Tenso
     floors = capacity.new_tensor([int(plan.floor * count + 1e-9) for count in capacity.tolist()])
     guaranteed = (rank < floors[:, None, None]) & filled
     pool = scores.masked_fill(guaranteed, float("inf")).reshape(batch, -1)
-    order = pool.sort(dim=-1, descending=True, stable=True).indices
+    order = ranking(pool)
     best = order.argsort(dim=-1) < (capacity * heads).unsqueeze(-1)
     counts = (best.view(batch, heads, entries) & filled).sum(dim=-1)
     needed = torch.isposinf(pool.view(batch, heads, entries)).sum(dim=-1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from headwise.attention_math import ranking
 from headwise.errors import BudgetError
 from headwise.plan import HeadChoice, Kept, Merged
 
@@ -38,7 +39,7 @@ def best_heads(scores: Tensor, counts: Tensor) -> Tensor:
 
     Of equal scores the lower head index is kept.
     """
-    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    order = ranking(scores)
     rank = order.argsort(dim=-1)
     kept = (rank < counts.to(scores.device).unsqueeze(-1)) & ~torch.isneginf(scores)
     return kept | ((rank == 0) & ~kept.any(dim=-1, keepdim=True))
@@ -71,12 +72,11 @@ def kept(outcome: Tensor | Merged, keep: int, read: Tensor | None) -> Kept:
 def top(scores: Tensor, keep: int, read: Tensor | None = None) -> Tensor:
     """Positions of the ``keep`` highest scores, ascending; equal scores go to the lower position: (b, v) -> (b, keep).
 
-    Those that are ``read``, bool (b, v), come before all others. A stable sort, because the order ``topk`` gives equal
-    entries is undefined and differs between devices.
+    Those that are ``read``, bool (b, v), come before all others.
     """
-    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    order = ranking(scores)
     if read is not None:
-        first = read.to(order.device).gather(1, order).sort(dim=-1, descending=True, stable=True).indices
+        first = ranking(read.to(order.device).gather(1, order))
         order = order.gather(1, first)
     return order[:, :keep].sort(dim=-1).values
 

@@ -9,6 +9,7 @@ import numpy as np
 from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
+from headwise.attention_math import phi
 from headwise.heads import AttentionShares, Floats
 from headwise.numbers import number, whole
 
@@ -55,9 +56,9 @@ class Locality:
         shares = statistics.attention(self.sinks)
         far, far_se = self._far(shares)
         sink, sink_se = shares.sink.mean(axis=0), _error(shares.sink)
-        positional = _phi((self.low - far) / np.maximum(far_se, self.min_se))
-        gathering = _phi((far - self.high) / np.maximum(far_se, self.min_se))
-        idle = _phi((sink - self.idle) / np.maximum(sink_se, self.min_se))
+        positional = phi((self.low - far) / np.maximum(far_se, self.min_se))
+        gathering = phi((far - self.high) / np.maximum(far_se, self.min_se))
+        idle = phi((sink - self.idle) / np.maximum(sink_se, self.min_se))
         mixed = np.clip(1 - positional - gathering, 0, 1)
         active = np.stack([positional, mixed, gathering], axis=-1)
         active *= ((1 - idle) / active.sum(axis=-1))[..., None]
@@ -77,11 +78,6 @@ def _error(values: Floats) -> Floats:
     if len(values) < 2:
         return np.ones(values.shape[1:])
     return np.asarray(values.std(axis=0, ddof=1) / math.sqrt(len(values)))
-
-
-def _phi(values: Floats) -> Floats:
-    """The normal distribution function."""
-    return np.array([math.erfc(-z / math.sqrt(2)) / 2 for z in values.flat]).reshape(values.shape)
 
 
 def _statistics(shares: AttentionShares, far: Floats, far_se: Floats) -> dict[str, Floats]:

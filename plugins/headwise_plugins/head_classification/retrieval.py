@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import numpy as np
 from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
-from headwise.heads import Floats
+from headwise.attention_math import phi
 from headwise.numbers import number
 
 
@@ -32,14 +30,9 @@ class Retrieval:
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels:
         """Two probabilities for every head."""
         mean, error = statistics.copying()
-        copies = _phi((mean - self.threshold) / np.maximum(error, self.min_se))
+        copies = phi((mean - self.threshold) / np.maximum(error, self.min_se))
         return HeadLabels.most_probable(
             ("retrieval", "other"),
             np.stack([copies, 1 - copies], axis=-1),
             {"copying": mean, "copying_se": error},
         )
-
-
-def _phi(values: Floats) -> Floats:
-    """The normal distribution function."""
-    return np.array([math.erfc(-z / math.sqrt(2)) / 2 for z in values.flat]).reshape(values.shape)

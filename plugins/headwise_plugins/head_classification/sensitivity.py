@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import numpy as np
 from attrs import validators
 
 from headwise import HeadLabels, HeadStatistics, hookimpl
-from headwise.heads import Floats
+from headwise.attention_math import phi
 from headwise.numbers import number, whole
 
 
@@ -31,14 +29,9 @@ class Sensitivity:
         """Two probabilities for every head."""
         rise, error = statistics.sensitivity(self.sinks, self.window)
         sure = np.finfo(np.float32).eps * max(self.threshold, 1.0)  # of a head that changes no loss the error is 0
-        sensitive = _phi((rise - self.threshold) / np.maximum(error, sure))
+        sensitive = phi((rise - self.threshold) / np.maximum(error, sure))
         return HeadLabels.most_probable(
             ("sensitive", "insensitive"),
             np.stack([sensitive, 1 - sensitive], axis=-1),
             {"rise": rise, "rise_se": error},
         )
-
-
-def _phi(values: Floats) -> Floats:
-    """The normal distribution function."""
-    return np.array([math.erfc(-z / math.sqrt(2)) / 2 for z in values.flat]).reshape(values.shape)

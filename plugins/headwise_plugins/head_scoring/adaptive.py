@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headwise import Preset, hookimpl
+from headwise.attention_math import head_cosines, scaled
 from headwise.composition import Inner
 from headwise.plan import HeadChoice
 from headwise.recipe import OWN
@@ -72,7 +73,7 @@ class Adaptive:
         tier = next(tier for tier in _TIERS if share >= tier.share * _SLACK)
         choices = [self._choose(name, tier, attention, share, seeds) for name in tier.candidates]
         # 4 the best combination
-        scores = torch.stack([_scaled(choice) for choice in choices], dim=1)
+        scores = torch.stack([_over_heads(choice.scores) for choice in choices], dim=1)
         kept = torch.stack([choice.kept for choice in choices], dim=1)
         best = _first_best(_quality(exact(attention), exact(scores), kept))
         note("adaptive", _notes(tier, best, kept))
@@ -95,14 +96,9 @@ def _notes(tier: _Tier, best: Tensor, kept: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _scaled(choice: HeadChoice) -> Tensor:
-    """Scores over 0..1 of each row, a vetoed head at 0; all 0 where heads do not differ beyond rounding."""
-    vetoed = torch.isneginf(choice.scores)
-    low = choice.scores.masked_fill(vetoed, float("inf")).amin(dim=-1, keepdim=True)
-    high = choice.scores.amax(dim=-1, keepdim=True)
-    flat = high - low <= _ROUNDING * torch.maximum(high.abs(), low.abs())
-    unit = (choice.scores - low) / (high - low).masked_fill(flat, 1)
-    return torch.where(flat | vetoed, 0.0, unit)
+def _over_heads(scores: Tensor) -> Tensor:
+    """Scores (b, h) over 0..1 of each row, a vetoed head at 0; all 0 where heads do not differ beyond rounding."""
+    return scaled(scores, ~torch.isneginf(scores), slack=_ROUNDING)
 
 
 def _first_best(quality: Tensor) -> Tensor:
@@ -122,8 +118,7 @@ def _quality(x: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
 def _diversity(x: Tensor, kept: Tensor) -> Tensor:
     """1 - mean pairwise cosine of the kept heads; heads that ignore the image are alike. 0 for a single head."""
     blind = x.sum(dim=-1, keepdim=True) <= torch.finfo(torch.float32).tiny
-    unit = torch.nn.functional.normalize(x.masked_fill(blind, 1.0), dim=-1)
-    different = 1 - torch.einsum("bhv,bgv->bhg", unit, unit)
+    different = 1 - head_cosines(x.masked_fill(blind, 1.0))
     different = different * (1 - torch.eye(x.shape[1], device=x.device, dtype=x.dtype))
     weight = kept.to(x.dtype)
     pairs = weight.sum(dim=-1) * (weight.sum(dim=-1) - 1)

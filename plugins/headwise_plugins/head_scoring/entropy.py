@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import entropy, shares
 
 
 class Entropy:
@@ -22,12 +23,6 @@ class Entropy:
         tokens = attention.shape[-1]
         if tokens == 1:  # log 1 = 0: one token is both even and peaked, and there is nothing to tell heads apart by
             return attention.new_zeros(attention.shape[:-1], dtype=torch.float32)
-        entropy: Tensor = torch.special.entr(_shares(attention)).sum(dim=-1)
-        return (1 - entropy / math.log(tokens)).clamp(0, 1)  # rounding leaves an even row at -1e-7
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])
+        return (1 - entropy(shares(attention.float())) / math.log(tokens)).clamp(
+            0, 1
+        )  # rounding leaves an even row at -1e-7

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import shares
 
 
 class GiniCoefficient:
@@ -17,13 +18,6 @@ class GiniCoefficient:
     @hookimpl
     def head_scoring(self, attention: Tensor) -> Tensor:
         """Gini coefficient over visual tokens: (b, h, v) -> (b, h)."""
-        ascending, tokens = _shares(attention).sort(dim=-1).values, attention.shape[-1]
+        ascending, tokens = shares(attention.float()).sort(dim=-1).values, attention.shape[-1]
         weights = torch.arange(1 - tokens, tokens, 2, dtype=torch.float32, device=attention.device)
         return ((ascending * weights).sum(dim=-1) / tokens).clamp_min(0)  # rounding leaves an even row at -1e-7
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

@@ -12,6 +12,7 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import entropy, head_cosines, shares
 from headwise.numbers import number, whole
 from headwise.similarity import exact, rounding
 
@@ -36,7 +37,7 @@ class GraphBased:
     @hookimpl
     def head_scoring(self, attention: Tensor) -> Tensor:
         """Mean propagated feature: (b, h, v) -> (b, h)."""
-        p = _shares(attention)
+        p = shares(exact(attention))
         features = _standardised(_features(p))
         graph = self._graph(p)
         for _ in range(self.rounds):
@@ -46,8 +47,7 @@ class GraphBased:
 
     def _graph(self, p: Tensor) -> Tensor:
         """Weights of a head's neighbours, (b, h, h), summing to 1, or to 0 for a head without any."""
-        unit = torch.nn.functional.normalize(p, dim=-1)
-        alike = torch.einsum("bhv,bgv->bhg", unit, unit) > self.threshold
+        alike = head_cosines(p) > self.threshold
         alike &= ~torch.eye(p.shape[1], dtype=torch.bool, device=p.device)
         return alike.to(p) / alike.sum(dim=-1, keepdim=True).clamp_min(1)
 
@@ -56,9 +56,8 @@ def _features(p: Tensor) -> Tensor:
     """(b, h, v) -> (b, h, features)."""
     even = 1 / p.shape[-1]
     above = (p > even * (1 + rounding(p))).to(p).mean(dim=-1)  # a token at the mean is not above it by rounding
-    entropy = torch.special.entr(p).sum(dim=-1)
     variance = (p - even).square().mean(dim=-1)
-    return torch.stack([p.square().sum(dim=-1), entropy, p.amax(dim=-1), variance, above], dim=-1)
+    return torch.stack([p.square().sum(dim=-1), entropy(p), p.amax(dim=-1), variance, above], dim=-1)
 
 
 def _standardised(features: Tensor) -> Tensor:
@@ -67,10 +66,3 @@ def _standardised(features: Tensor) -> Tensor:
     scale = deviation.square().mean(dim=1, keepdim=True).sqrt()
     flat = scale <= rounding(features) * features.amax(dim=1, keepdim=True)
     return torch.where(flat, 0.0, deviation / scale.masked_fill(flat, 1))
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = exact(attention)
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

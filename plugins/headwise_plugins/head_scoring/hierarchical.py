@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import entropy, scaled, shares
 from headwise.similarity import exact, rounding
 
 _STEADY = 1e-6  # keeps an even head at a finite steadiness
@@ -29,24 +30,24 @@ class Hierarchical:
     @hookimpl
     def head_scoring(self, attention: Tensor, target: int | None) -> Tensor:
         """Fine score of the coarse survivors, -inf for the others: (b, h, v) -> (b, h)."""
-        p, heads = _shares(attention), attention.shape[1]
+        p, heads = shares(exact(attention)), attention.shape[1]
         wanted = max(heads // 2, 1) if target is None else target
-        entropy, most = torch.special.entr(p).sum(dim=-1), math.log(p.shape[-1])
-        survivors = _survivors(p, entropy, min(heads, max(2 * wanted, wanted + 4)))
+        spread, most = entropy(p), math.log(p.shape[-1])
+        survivors = _survivors(p, spread, min(heads, max(2 * wanted, wanted + 4)))
         steadiness = 1 / (p.std(dim=-1, correction=0) + _STEADY)
         score = (
-            0.3 * _among(survivors, entropy)
-            + 0.25 * _among(survivors, most - entropy)
-            + 0.25 * _among(survivors, _distance(p, survivors))
-            + 0.2 * _among(survivors, steadiness)
+            0.3 * scaled(spread, survivors, unit=1)
+            + 0.25 * scaled(most - spread, survivors, unit=1)
+            + 0.25 * scaled(_distance(p, survivors), survivors, unit=1)
+            + 0.2 * scaled(steadiness, survivors, unit=1)
         )
         return score.masked_fill(~survivors, float("-inf"))
 
 
-def _survivors(p: Tensor, entropy: Tensor, count: int) -> Tensor:
+def _survivors(p: Tensor, spread: Tensor, count: int) -> Tensor:
     """The ``count`` most peaked heads, bool (b, h). Ties with the last stay, so that equal heads fare equally."""
     most = math.log(p.shape[-1]) or 1.0  # of a single token, whose entropy is 0
-    peaked = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - entropy / most)
+    peaked = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - spread / most)
     last = peaked.topk(count, dim=-1).values[..., -1:]
     return peaked >= last - rounding(p)
 
@@ -58,18 +59,3 @@ def _distance(p: Tensor, survivors: Tensor) -> Tensor:
     centre = torch.einsum("bhv,bh->bv", unit, weights)
     distance: Tensor = torch.linalg.vector_norm(unit - centre.unsqueeze(1), dim=-1)
     return distance
-
-
-def _among(survivors: Tensor, values: Tensor) -> Tensor:
-    """Scaled to 0..1 over survivors; 0 where they are equal up to rounding, which would be blown up."""
-    low = values.masked_fill(~survivors, float("inf")).amin(dim=-1, keepdim=True)
-    high = values.masked_fill(~survivors, float("-inf")).amax(dim=-1, keepdim=True)
-    flat = high - low <= rounding(values) * high.clamp_min(1)
-    return torch.where(flat, 0.0, (values - low) / (high - low).masked_fill(flat, 1))
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = exact(attention)
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

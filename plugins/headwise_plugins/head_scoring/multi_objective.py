@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import entropy, head_cosines, scaled, shares
 from headwise.similarity import exact, rounding
 
 _CLOSE = 1e-6  # keeps heads that share no token with any other at a finite distinctness
@@ -25,10 +26,10 @@ class MultiObjective:
     @hookimpl
     def head_scoring(self, attention: Tensor) -> Tensor:
         """The three objectives over the heads of each row: (b, h, v) -> (b, h)."""
-        p = _shares(attention)
-        richness = 0.7 * _among_heads(torch.special.entr(p).sum(dim=-1)) + 0.3 * _among_heads(_kurtosis(p))
-        distinctness = _among_heads(1 / (_mean_cosine(p) + _CLOSE))
-        return 0.4 * richness + 0.3 * distinctness + 0.3 * _among_heads(p.square().sum(dim=-1))
+        p = shares(exact(attention))
+        richness = 0.7 * scaled(entropy(p)) + 0.3 * scaled(_kurtosis(p))
+        distinctness = scaled(1 / (_mean_cosine(p) + _CLOSE))
+        return 0.4 * richness + 0.3 * distinctness + 0.3 * scaled(p.square().sum(dim=-1))
 
 
 def _kurtosis(p: Tensor) -> Tensor:
@@ -41,21 +42,5 @@ def _kurtosis(p: Tensor) -> Tensor:
 
 def _mean_cosine(p: Tensor) -> Tensor:
     """Mean cosine of each head with the others; 0 for a head alone."""
-    unit = torch.nn.functional.normalize(p, dim=-1)
-    cosine = torch.einsum("bhv,bgv->bhg", unit, unit)
     others = 1 - torch.eye(p.shape[1], device=p.device, dtype=p.dtype)
-    return (cosine * others).sum(dim=-1) / max(p.shape[1] - 1, 1)
-
-
-def _among_heads(values: Tensor) -> Tensor:
-    """Scaled to 0..1 over the heads of each row; 0 where they are equal up to rounding, which would be blown up."""
-    low, high = values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
-    flat = high - low <= rounding(values) * high
-    return torch.where(flat, 0.0, (values - low) / (high - low).masked_fill(flat, 1))
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = exact(attention)
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])
+    return (head_cosines(p) * others).sum(dim=-1) / max(p.shape[1] - 1, 1)

@@ -13,6 +13,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import shares
 
 
 @attrs.frozen(eq=False)
@@ -32,7 +33,7 @@ class Sparsity:
         if self.form == "raw":
             norm: Tensor = torch.linalg.vector_norm(attention.float(), dim=-1)
             return norm
-        squares = _shares(attention).square().sum(dim=-1)
+        squares = shares(attention.float()).square().sum(dim=-1)
         return squares if self.form == "l2" else _hoyer(squares, attention.shape[-1])
 
 
@@ -41,10 +42,3 @@ def _hoyer(squares: Tensor, tokens: int) -> Tensor:
         return torch.zeros_like(squares)
     most = math.sqrt(tokens)
     return ((most - squares.rsqrt()) / (most - 1)).clamp(0, 1)  # rounding leaves an even row at -1e-7
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

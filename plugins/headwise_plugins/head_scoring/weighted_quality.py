@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from headwise import hookimpl
+from headwise.attention_math import shares
 
 
 class WeightedQuality:
@@ -17,14 +17,7 @@ class WeightedQuality:
     @hookimpl
     def head_scoring(self, attention: Tensor) -> Tensor:
         """Weighted quality over visual tokens: (b, h, v) -> (b, h)."""
-        p = _shares(attention)
+        p = shares(attention.float())
         peak = p.amax(dim=-1)
         near_peak = (p >= 0.1 * peak.unsqueeze(-1)).sum(dim=-1)  # the peak itself counts, so never 0
         return 0.4 * peak + 0.4 * p.square().sum(dim=-1) + 0.2 / near_peak
-
-
-def _shares(attention: Tensor) -> Tensor:
-    """Attention renormalised over the image; a head that ignores it counts as even."""
-    x = attention.float()
-    mass, tiny = x.sum(dim=-1, keepdim=True), torch.finfo(torch.float32).tiny
-    return torch.where(mass > tiny, x / mass.clamp_min(tiny), 1 / x.shape[-1])

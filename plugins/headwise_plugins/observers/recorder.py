@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headwise import Selection, hookimpl
+from headwise.attention_math import entropy
 
 
 @attrs.frozen
@@ -89,8 +90,7 @@ def _entropy(scores: Tensor) -> float | None:
     """Entropy of token scores (v,), as a share of the highest there is."""
     if len(scores) < 2 or scores.min() < 0 or not 0 < scores.sum() < math.inf:
         return None
-    shares = scores / scores.sum()
-    return float(torch.special.entr(shares).sum()) / math.log(len(scores))
+    return float(entropy(scores / scores.sum())) / math.log(len(scores))
 
 
 def _plain(value: Any) -> Any:

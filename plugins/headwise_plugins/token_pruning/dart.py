@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking, taken
 from headwise.numbers import whole
 from headwise.plan import Evidence
 from headwise.similarity import exact
@@ -44,7 +45,7 @@ class Dart:
         visual = normalize(exact(evidence.hidden()), dim=-1)
         longest = _longest(_length(evidence.keys()), min(self.image_pivots, evidence.keep))
         words, used = self._text_pivots(evidence)
-        pivots = torch.cat([_rows(visual, longest), words], dim=1)
+        pivots = torch.cat([taken(visual, longest), words], dim=1)
         used = torch.cat([torch.ones_like(longest, dtype=torch.bool), used], dim=1)
         rest = evidence.keep - longest.shape[1]
         return torch.cat([longest, _least_alike(visual @ pivots.transpose(1, 2), longest, _shares(used, rest))], dim=1)
@@ -54,7 +55,7 @@ class Dart:
         keys, real = evidence.text_keys()
         words, _ = evidence.text()
         longest = _longest(_length(keys).masked_fill(~real, -1.0), min(self.text_pivots, real.shape[1]))
-        return normalize(exact(_rows(words, longest)), dim=-1), real.gather(1, longest)
+        return normalize(exact(taken(words, longest)), dim=-1), real.gather(1, longest)
 
 
 def _length(keys: Tensor) -> Tensor:
@@ -64,12 +65,7 @@ def _length(keys: Tensor) -> Tensor:
 
 def _longest(lengths: Tensor, count: int) -> Tensor:
     """Positions of the greatest, in descending order: (b, n) -> (b, count)."""
-    return lengths.sort(dim=-1, descending=True, stable=True).indices[:, :count]
-
-
-def _rows(states: Tensor, index: Tensor) -> Tensor:
-    """States (b, n, d) at ``index`` (b, m): (b, m, d)."""
-    return states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    return ranking(lengths)[:, :count]
 
 
 def _shares(used: Tensor, rest: int) -> Tensor:

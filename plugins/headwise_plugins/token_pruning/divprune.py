@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.attention_math import taken
 from headwise.numbers import whole
 from headwise.plan import Evidence
 from headwise.similarity import cosines
@@ -38,7 +39,7 @@ def _scattered(evidence: Evidence) -> Tensor:
     nearest = torch.full_like(nearest, torch.inf)
     for _ in range(evidence.keep - 1):
         nearest.scatter_(1, chosen[-1], -1.0)  # below every distance, so that none is chosen twice
-        nearest = torch.minimum(nearest, _row(distances, chosen[-1]))
+        nearest = torch.minimum(nearest, taken(distances, chosen[-1]).squeeze(1))
         chosen.append(nearest.argmax(dim=-1, keepdim=True))
     return torch.cat(chosen, dim=-1)
 
@@ -46,8 +47,3 @@ def _scattered(evidence: Evidence) -> Tensor:
 def _distances(hidden: Tensor) -> Tensor:
     """Cosine distances (b, v, v), 0 between duplicates; a token of length 0 is at distance 1 from all others."""
     return (1 - cosines(hidden)).clamp_min(0.0)
-
-
-def _row(matrix: Tensor, index: Tensor) -> Tensor:
-    """Of each matrix of (b, v, v), the row that ``index`` (b, 1) names: (b, v)."""
-    return matrix.gather(1, index.unsqueeze(-1).expand(-1, -1, matrix.shape[-1])).squeeze(1)

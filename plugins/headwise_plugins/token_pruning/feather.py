@@ -8,6 +8,7 @@ from attrs import validators
 from torch import Tensor
 
 from headwise import Budget, Geometry, Preset, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking
 from headwise.numbers import number, whole_or_none
 from headwise.plan import Evidence
 
@@ -65,7 +66,7 @@ class Feather:
         cover = _spaced(min(evidence.keep, round(self.uniform * evidence.visual)), evidence.visual)
         scores = evidence.attention(self.criterion)
         scores = scores.index_fill(-1, cover.to(scores.device), float("inf"))
-        return scores.argsort(dim=-1, descending=True, stable=True)[:, : evidence.keep]
+        return ranking(scores)[:, : evidence.keep]
 
 
 def _spaced(count: int, visual: int) -> Tensor:

@@ -11,6 +11,7 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import Budget, BudgetError, Geometry, Merged, Preset, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking, taken
 from headwise.budget import processed_per_layer
 from headwise.numbers import number, whole, whole_or_none
 from headwise.plan import Evidence
@@ -152,11 +153,9 @@ class SparseVlm:
         kept = self._kept(evidence.visual, evidence.keep)
         if kept == evidence.keep:
             return scores
-        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        order = ranking(scores)
         recycled = order[:, kept : kept + self._candidates(evidence.visual - kept)].sort(dim=-1).values
-        hidden = exact(evidence.hidden())
-        candidates = hidden.gather(1, recycled.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        centres, cluster = density_peaks(candidates, evidence.keep - kept)
+        centres, cluster = density_peaks(taken(exact(evidence.hidden()), recycled), evidence.keep - kept)
         places = torch.cat([order[:, :kept].sort(dim=-1).values, recycled.gather(1, centres)], dim=1)
         weights = scores.new_zeros((*places.shape, evidence.visual))
         weights[:, :kept].scatter_(2, places[:, :kept, None], 1.0)
@@ -176,10 +175,10 @@ def density_peaks(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[-1] ** 0.5
     nearest = distances.topk(count, dim=-1, largest=False).values
     density = nearest.square().mean(dim=-1).neg().exp()
-    rank = density.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+    rank = ranking(density).argsort(dim=-1)
     denser = rank.unsqueeze(1) < rank.unsqueeze(2)  # [b, i, j]: j is denser than i
     farthest = distances.amax(dim=(1, 2), keepdim=True)
     apart = torch.where(denser, distances, farthest).amin(dim=-1)
-    centres = (density * apart).sort(dim=-1, descending=True, stable=True).indices[:, :count]
+    centres = ranking(density * apart)[:, :count]
     to_centres = distances.gather(2, centres.unsqueeze(1).expand(-1, distances.shape[1], -1))
     return centres, to_centres.argmin(dim=-1).scatter(1, centres, torch.arange(count).to(centres).expand_as(centres))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking, taken
 from headwise.numbers import whole_or_none
 from headwise.plan import Evidence, Merged
 from headwise.similarity import cosines, exact
@@ -85,7 +86,7 @@ class _Tokens:
             every_second, between = values[:, ::2], values[:, 1::2]
             where = into.unsqueeze(-1).expand(-1, -1, values.shape[-1])
             return torch.cat(
-                (_take(every_second, left), between.scatter_add(1, where, _take(every_second, gone))), dim=1
+                (taken(every_second, left), between.scatter_add(1, where, taken(every_second, gone))), dim=1
             )
 
         return _Tokens(
@@ -99,7 +100,7 @@ class _Tokens:
 def _pairs(metric: Tensor) -> tuple[Tensor, Tensor]:
     """The most similar token between for every second one (b, ceil(n / 2)), and their order, most similar first."""
     best, partner = cosines(metric)[:, ::2, 1::2].max(dim=-1)  # the first of equals
-    return partner, best.sort(dim=-1, descending=True, stable=True).indices
+    return partner, ranking(best)
 
 
 def _renumbered(order: Tensor, partner: Tensor, merging: int, count: int) -> Tensor:
@@ -110,8 +111,3 @@ def _renumbered(order: Tensor, partner: Tensor, merging: int, count: int) -> Ten
     after[:, ::2] = torch.where(rank < merging, left + partner, rank - merging)
     after[:, 1::2] = left + torch.arange(count // 2, device=order.device)
     return after
-
-
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Tokens (b, m, c) of (b, n, c) by their index (b, m)."""
-    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

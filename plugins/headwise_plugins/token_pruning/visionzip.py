@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking
 from headwise.numbers import number
 from headwise.plan import Evidence, Merged
 from headwise.similarity import cosines
@@ -44,7 +45,7 @@ class VisionZip:
     def _zipped(self, evidence: Evidence) -> Tensor | Merged:
         """Dominant tokens as they are and contextual ones merged; positions alone where none is contextual."""
         dominant = self._dominant(evidence.keep)
-        order = evidence.saliency().float().sort(dim=-1, descending=True, stable=True).indices
+        order = ranking(evidence.saliency().float())
         if dominant == evidence.keep:
             return order[:, :dominant]
         rest = order[:, dominant:].sort(dim=-1).values

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
+from headwise.attention_math import ranking
 from headwise.numbers import number, whole
 from headwise.plan import Evidence
 from headwise.similarity import cosines
@@ -37,7 +38,7 @@ class VisPruner:
     def _chosen(self, evidence: Evidence) -> Tensor:
         """Positions (b, keep): the important ones, then the diverse ones."""
         important = int(evidence.keep * self.important)
-        order = evidence.saliency().float().sort(dim=-1, descending=True, stable=True).indices
+        order = ranking(evidence.saliency().float())
         diverse = _unlike(order[:, important:], evidence.features(), evidence.keep - important, self.step)
         return torch.cat((order[:, :important], diverse), dim=-1)
 
@@ -63,6 +64,6 @@ def _round(left: Tensor, similarity: Tensor, visual: int, leaving: int) -> Tenso
     closest = similarity.gather(-1, pairs.flatten(1)).view(pairs.shape).amax(dim=-1)
     # By position, the last first, and then by cosine: a stable sort leaves equals in that order.
     order = every_second.argsort(dim=-1, descending=True)
-    closeness = closest.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices
+    closeness = ranking(closest.gather(-1, order))
     order = order.gather(-1, closeness)[:, leaving:]
     return torch.cat((every_second.gather(-1, order), between), dim=-1)
