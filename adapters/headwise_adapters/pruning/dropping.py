@@ -38,7 +38,7 @@ from headwise_adapters.pruning.forward import Forward
 from headwise_adapters.pruning.groups import groups
 from headwise_adapters.pruning.outcomes import Outcomes
 from headwise_adapters.pruning.restoring import restore
-from headwise_adapters.pruning.watching import Watcher, watching
+from headwise_adapters.pruning.capturing import ActivationCapture, capturing
 
 _Kwargs = dict[str, Any]
 
@@ -47,9 +47,9 @@ def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches:
     """What prunes ``parts``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
     flagged(parts.text)
     looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
-    watcher = patches.enter_context(watching(parts, tower=looks))
+    capture = patches.enter_context(capturing(parts, tower=looks))
     instruments = {stage.layer: _instruments(parts, stage, looks, patches) for stage in plan.stages}
-    dropper = Dropper(parts, pipeline, plan, instruments, watcher)
+    dropper = Dropper(parts, pipeline, plan, instruments, capture)
     for module, wrapper in dropper.wrappers():
         patches.enter_context(patching.around(module, wrapper))
     if hasattr(parts.head, "generate"):
@@ -84,10 +84,10 @@ class Dropper:
         pipeline: Pipeline,
         plan: PruningPlan,
         instruments: dict[int, Instruments],
-        watcher: Watcher,
+        capture: ActivationCapture,
     ) -> None:
         self._parts, self._pipeline, self._plan = parts, pipeline, plan
-        self._instruments, self._watcher = instruments, watcher
+        self._instruments, self._capture = instruments, capture
         self._whole_prompts = [stage for stage in plan.stages if not stage.per_image]
         self._by_picture = [stage for stage in plan.stages if stage.per_image]  # whose sizes are known with features
         self._signature = inspect.signature(parts.outer.forward)
@@ -149,7 +149,7 @@ class Dropper:
         given = {**asked, **given, **given.get("kwargs", {})}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
             self._check(given)
-            own[self] = forward = Forward.begin(self._parts, self._watcher, given)
+            own[self] = forward = Forward.begin(self._parts, self._capture, given)
             self._check_read(forward, self._whole_prompts)
             _has_pictures(forward, given)
 

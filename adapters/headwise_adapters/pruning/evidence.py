@@ -21,7 +21,7 @@ from headwise_adapters.attention.projections import Asked, Unrotated, own_rows
 from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.forward import Forward, overflow
 from headwise_adapters.vision.clip import ClipRelevance, find, questions, tokenizer_of
-from headwise_adapters.vision.images import Piece, Seen
+from headwise_adapters.vision.images import Piece, VisionCapture
 
 LEAST_BIAS = 0.05
 """Rotary positions alone never count for less than this share of what they give at distance 0 (``unbiased``)."""
@@ -203,23 +203,23 @@ class StageEvidence:
         return self._gathered(self._look("keys"))
 
     def _look(self, what: str) -> list[Tensor]:
-        """``features``, ``saliency`` or ``keys`` of every picture (:class:`headwise_adapters.vision.images.Seen`)."""
+        """``features``, ``saliency`` or ``keys`` of every picture (a ``VisionCapture``)."""
         looks = self._scene.looks
         if what not in looks:
-            looks[what] = getattr(self._seen, what)()
+            looks[what] = getattr(self._vision, what)()
         return looks[what]
 
     @property
-    def _seen(self) -> Seen:
+    def _vision(self) -> VisionCapture:
         if not self._scene.instruments.looks:
             raise ModelError("a stage looks at the vision tower and does not say so; name vision or clip in its reads")
-        seen = None if self._scene.forward.call is None else self._scene.forward.call.seen
-        if seen is None:
+        vision = None if self._scene.forward.call is None else self._scene.forward.call.vision
+        if vision is None:
             raise ModelError(
                 "the image features of this forward were made elsewhere, and this strategy looks at the vision tower;"
                 " give the model pixel_values inside the `with` block"
             )
-        return seen
+        return vision
 
     def _gathered(self, pictures: list[Tensor]) -> Tensor:
         """Per-picture values (n, c) at this group's visual tokens: (b, v, c), 0 for tokens of no picture (newlines)."""

@@ -19,7 +19,7 @@ from headwise_adapters.cache.ragged_cache import EvictingLayer
 from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import Decision, Integers, generation_of
 from headwise_adapters.pruning.given import check_embeddings, check_layout, real_tokens
-from headwise_adapters.pruning.watching import Call, Watcher
+from headwise_adapters.pruning.capturing import ActivationCapture, Call
 from headwise_adapters.vision.images import Picture, shared_out, whole
 
 UNSUPERVISED = -100
@@ -39,8 +39,8 @@ class Forward:
     layers that ran other than the model thinks. ``decided``: layer -> what was decided there.
     """
 
-    def __init__(self, parts: VisionParts, watcher: Watcher, given: _Kwargs, layout: Layout) -> None:
-        self._parts, self._watcher, self._given, self.layout = parts, watcher, given, layout
+    def __init__(self, parts: VisionParts, capture: ActivationCapture, given: _Kwargs, layout: Layout) -> None:
+        self._parts, self._capture, self._given, self.layout = parts, capture, given, layout
         cache = given.get("past_key_values")
         self.past = int(cache.get_seq_length()) if cache is not None else 0
         self.device = _source(given).device
@@ -59,7 +59,7 @@ class Forward:
         self.decided = self._decided_before() if self.has_images else {}
 
     @classmethod
-    def begin(cls, parts: VisionParts, watcher: Watcher, given: _Kwargs) -> Forward:
+    def begin(cls, parts: VisionParts, capture: ActivationCapture, given: _Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model, or of the language model by itself."""
         source = _source(given)
         image = _image_tokens(parts, given, source)
@@ -71,7 +71,7 @@ class Forward:
             check_embeddings(parts.text, source, real)
         if image.any():
             check_layout(given, real)
-        return cls(parts, watcher, given, Layout.of(image, real))
+        return cls(parts, capture, given, Layout.of(image, real))
 
     @cached_property
     def _prompt(self) -> int:
@@ -91,7 +91,7 @@ class Forward:
                 " chosen from it cannot be found again; use a cache"
             )
         pictures = (self.features_given, self._given.get("pixel_values"))
-        return generation.decided(self._watcher, self._kinds[:, : self._prompt], pictures)
+        return generation.decided(self._capture, self._kinds[:, : self._prompt], pictures)
 
     @property
     def asked(self) -> Layout:
@@ -159,7 +159,7 @@ class Forward:
     @cached_property
     def call(self) -> Call | None:
         """The call that made the image features of this forward; None where they were made out of sight."""
-        return self._watcher.call_for(self.features_given)
+        return self._capture.call_for(self.features_given)
 
     @cached_property
     def pictures(self) -> list[list[Picture]]:

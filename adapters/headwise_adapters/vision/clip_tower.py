@@ -15,8 +15,8 @@ from headwise_adapters.attention.probe import Call, probing
 from headwise_adapters.vision.images import Look
 
 
-class ClipSeen:
-    """What one CLIP-like layer computed in the tower's last call (:class:`headwise_adapters.vision.images.Seen`)."""
+class ClipCapture:
+    """What one CLIP-like layer computed in the tower's last call (a ``VisionCapture``)."""
 
     def __init__(self, has_cls: bool, first: int) -> None:
         self.states: Tensor | None = None
@@ -81,9 +81,9 @@ class ClipTower:
         with probing(self._layer.self_attn, causal=False) as probe:
 
             def ran(output: Tensor | tuple[Tensor, ...]) -> None:
-                seen: ClipSeen | None = patching.recall(self)
-                if seen is not None:
-                    seen.states, seen.call = (output if isinstance(output, Tensor) else output[0]), probe.call
+                capture: ClipCapture | None = patching.recall(self)
+                if capture is not None:
+                    capture.states, capture.call = (output if isinstance(output, Tensor) else output[0]), probe.call
 
             with patching.after(self._layer, ran):
-                yield lambda: patching.knowing(self, ClipSeen(self._has_cls, self._first))
+                yield lambda: patching.knowing(self, ClipCapture(self._has_cls, self._first))

@@ -56,7 +56,7 @@ Pictures = Callable[[Mapping[str, Any]], list[Picture]]
 """
 
 
-class Seen(Protocol):
+class VisionCapture(Protocol):
     """What the vision tower's last call left to be looked at: one tensor per picture, in the order of ``source``.
 
     A family whose projector merges several patches into one token gives one entry per token: features side by side,
@@ -76,7 +76,7 @@ class Seen(Protocol):
         ...
 
 
-Look = Callable[[], AbstractContextManager[Seen]]
+Look = Callable[[], AbstractContextManager[VisionCapture]]
 """Inside its context, what the tower computes in this thread or task is remembered."""
 
 

@@ -1,7 +1,7 @@
 """Looking at Qwen2.5-VL's vision tower while it works.
 
 Its blocks attend within windows, for which patches are put in another order, and a few blocks over whole pictures; the
-merger then makes one token of every 2 x 2 patches. What is seen is given per token, in the order of the tokens.
+merger then makes one token of every 2 x 2 patches. What is captured is given per token, in the order of the tokens.
 
 The attention module is left alone: its input is remembered, and queries and keys are made from it once more, only when
 asked for. That serves every attention implementation alike.
@@ -25,8 +25,8 @@ from headwise_adapters.vision.images import Look
 _LOGITS = 1 << 24  # attention computed at once, in numbers: 64 MiB
 
 
-class QwenSeen:
-    """What the tower's last call for images computed (:class:`headwise_adapters.vision.images.Seen`)."""
+class QwenCapture:
+    """What the tower's last call for images computed (a ``VisionCapture``)."""
 
     def __init__(self, tower: Any, attention: Any) -> None:
         self._tower, self._attention = tower, attention
@@ -129,20 +129,20 @@ class QwenTower:
             patching.before(full[-1], self._attend),
             patching.after(blocks[-1], self._end),
         ):
-            yield lambda: patching.knowing(self, QwenSeen(self._tower, full[-1]))
+            yield lambda: patching.knowing(self, QwenCapture(self._tower, full[-1]))
 
-    def _seen(self) -> QwenSeen | None:
-        seen: QwenSeen | None = patching.recall(self)
-        return seen
+    def _capture(self) -> QwenCapture | None:
+        capture: QwenCapture | None = patching.recall(self)
+        return capture
 
     def _begin(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
-        if (seen := self._seen()) is not None:
-            seen.begin(args, kwargs)
+        if (capture := self._capture()) is not None:
+            capture.begin(args, kwargs)
 
     def _attend(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
-        if (seen := self._seen()) is not None:
-            seen.attend(args, kwargs)
+        if (capture := self._capture()) is not None:
+            capture.attend(args, kwargs)
 
     def _end(self, output: Tensor) -> None:
-        if (seen := self._seen()) is not None:
-            seen.end(output)
+        if (capture := self._capture()) is not None:
+            capture.end(output)

@@ -22,23 +22,23 @@ from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import alike
-from headwise_adapters.vision.images import Look, Seen
+from headwise_adapters.vision.images import Look, VisionCapture
 
 
 @attrs.define(eq=False)
 class Call:
     """One call of ``get_image_features``: its bound arguments, the output that the forward will be handed, and what
-    the tower did in it where that is wanted (``seen``)."""
+    the tower did in it where that is wanted (``vision``)."""
 
     arguments: dict[str, Any]
     output: Any
-    seen: Seen | None
+    vision: VisionCapture | None
 
 
-_last: ContextVar[Mapping[Watcher, Call]] = ContextVar("headwise_last_call", default=MappingProxyType({}))
+_last: ContextVar[Mapping[ActivationCapture, Call]] = ContextVar("headwise_last_call", default=MappingProxyType({}))
 
 
-class Watcher:
+class ActivationCapture:
     """Remembers the last call of every thread or task.
 
     Until the next call: without a cache, `generate` hands the same features to every forward.
@@ -49,23 +49,23 @@ class Watcher:
         self._calls: WeakSet[Call] = WeakSet()
         self._open = True
 
-    def watched(self, original: patching.Call) -> patching.Call:
-        """``get_image_features``, overheard."""
+    def captured(self, original: patching.Call) -> patching.Call:
+        """``get_image_features``, of which the last call is remembered."""
         signature = inspect.signature(original)
 
         @wraps(original)  # transformers reads signatures
-        def watch(*args: Any, **kwargs: Any) -> Any:
+        def capture(*args: Any, **kwargs: Any) -> Any:
             if self._look is not None:
                 _as_configured(signature.bind_partial(*args, **kwargs).arguments, self._config)
-            with nullcontext() if self._look is None else self._look() as seen:
+            with nullcontext() if self._look is None else self._look() as vision:
                 output = original(*args, **kwargs)
             bound = signature.bind_partial(*args, **kwargs).arguments
-            call = Call({**bound, **bound.pop("kwargs", {})}, output, seen)
+            call = Call({**bound, **bound.pop("kwargs", {})}, output, vision)
             self._calls.add(call)
-            _last.set({watcher: found for watcher, found in _last.get().items() if watcher._open} | {self: call})
+            _last.set({one: found for one, found in _last.get().items() if one._open} | {self: call})
             return output
 
-        return watch
+        return capture
 
     def call_for(self, features_given: Any) -> Call | None:
         """The call that made a forward's image features; None where they were made out of sight."""
@@ -79,7 +79,7 @@ class Watcher:
         """Let go of pixels and features, in every thread."""
         self._open = False
         for call in list(self._calls):
-            call.arguments, call.output, call.seen = {}, None, None
+            call.arguments, call.output, call.vision = {}, None, None
 
 
 def _as_configured(given: Mapping[str, Any], config: Any) -> None:
@@ -94,11 +94,11 @@ def _as_configured(given: Mapping[str, Any], config: Any) -> None:
 
 
 @contextmanager
-def watching(parts: VisionParts, *, tower: bool) -> Iterator[Watcher]:
+def capturing(parts: VisionParts, *, tower: bool) -> Iterator[ActivationCapture]:
     """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
     with ExitStack() as stack:
         looks = stack.enter_context(parts.tower.watched()) if tower else None
-        watcher = Watcher(looks, cast(Any, parts.outer).config)
-        stack.callback(watcher.forget)
-        stack.enter_context(patching.method(parts.outer, "get_image_features", watcher.watched))
-        yield watcher
+        capture = ActivationCapture(looks, cast(Any, parts.outer).config)
+        stack.callback(capture.forget)
+        stack.enter_context(patching.method(parts.outer, "get_image_features", capture.captured))
+        yield capture
