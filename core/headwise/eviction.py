@@ -157,7 +157,7 @@ class CacheEvidence(Protocol):
         """
         ...
 
-    def received(self) -> Tensor:
+    def accumulated_attention(self) -> Tensor:
         """Attention each entry has received from all queries since it arrived, float32 (b, heads, n), and from none
         before ``plan.accumulates``."""
         ...

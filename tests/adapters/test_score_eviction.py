@@ -49,7 +49,7 @@ def recipe(**options):
 
 
 def heard(evidence):
-    return grouped(evidence.received(), evidence.positions.shape[1])
+    return grouped(evidence.accumulated_attention(), evidence.positions.shape[1])
 
 
 def last_asked(evidence):
@@ -62,7 +62,7 @@ def values(evidence):
 
 
 PLANS = {
-    "heard": ({"score": heard, "accumulates": True}, lambda head: torch.stack(head.received).mean(dim=1)),
+    "heard": ({"score": heard, "accumulates": True}, lambda head: torch.stack(head.accumulated_attention).mean(dim=1)),
     "last": ({"score": last_asked, "queries": 1}, lambda head: head.last.mean(dim=0)),
     "values": (
         {"score": values},

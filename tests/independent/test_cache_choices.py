@@ -64,7 +64,7 @@ class Prompt:
     def attention(self, count):
         return torch.from_numpy(self.maps[:, -count:])[None].float()
 
-    def received(self):
+    def accumulated_attention(self):
         return torch.from_numpy(self.maps.sum(axis=1))[None].float()
 
     def queries(self, count):
@@ -118,8 +118,8 @@ def test_h2o_keeps_heavy_hitters_beside_as_many_recent_ones(seed):
     """Zhang et al., algorithm 1 with a cache of k = 12: 6 recent, and the 6 with the largest sum of attention."""
     prompt = Prompt(40, seed)
     for g, entries in enumerate(kept("h2o:budget=12", prompt)):
-        received = [mean_of_group([math.fsum(prompt.maps[h, :, j]) for h in range(HEADS)], g) for j in range(34)]
-        assert entries == best(received, 6) + list(range(34, 40))
+        accumulated = [mean_of_group([math.fsum(prompt.maps[h, :, j]) for h in range(HEADS)], g) for j in range(34)]
+        assert entries == best(accumulated, 6) + list(range(34, 40))
 
 
 @SEEDS

@@ -73,8 +73,8 @@ def row_of(evidence, row):
     if plan.rotates:
         found.queries = evidence.queries(plan.queries)[row, :, -asked:].tolist()
     if plan.accumulates:
-        received = evidence.received()[row].double()
-        found.received = [head[by_head[index]].tolist() for index, head in enumerate(received)]
+        accumulated = evidence.accumulated_attention()[row].double()
+        found.accumulated_attention = [head[by_head[index]].tolist() for index, head in enumerate(accumulated)]
     return found
 
 
@@ -142,8 +142,8 @@ def test_h2o_splits_its_budget_between_heavy_and_latest():
     plan = plan_of("h2o:budget=8")
     evidence = cache_of(plan, tokens=30)
     kept = pipeline("h2o:budget=8").retained(plan, evidence)[0, 1]
-    received = evidence.received()[0].reshape(2, 2, -1).mean(dim=1)[1, :26]
-    heavy = sorted(received.topk(4).indices.tolist())
+    accumulated = evidence.accumulated_attention()[0].reshape(2, 2, -1).mean(dim=1)[1, :26]
+    heavy = sorted(accumulated.topk(4).indices.tolist())
     assert [*heavy, 26, 27, 28, 29] == kept.nonzero().flatten().tolist()
 
 

@@ -18,12 +18,12 @@ class Row:
     keys: list  # (kv_heads, entries, d)
     values: list  # (kv_heads, entries, d)
     attention: list | None = None  # (heads, queries, entries) of the last queries, none of them missing
-    received: list | None = None  # (heads, entries)
+    accumulated_attention: list | None = None  # (heads, entries)
     queries: list | None = None  # (heads, queries, d), not rotated
 
     @property
     def group(self):
-        return len(self.attention or self.received or self.queries) // len(self.positions)
+        return len(self.attention or self.accumulated_attention or self.queries) // len(self.positions)
 
     def sharing(self, values, kv_head):
         return values[kv_head * self.group : (kv_head + 1) * self.group]
@@ -85,7 +85,9 @@ def h2o(row, kept, latest=0.5, sinks=0):
     recent = min(math.floor(latest * kept + 1e-9), kept - sinks)
     return [
         [
-            math.inf if position >= row.seen - recent else fmean(head[slot] for head in row.sharing(row.received, kv))
+            math.inf
+            if position >= row.seen - recent
+            else fmean(head[slot] for head in row.sharing(row.accumulated_attention, kv))
             for slot, position in enumerate(positions)
         ]
         for kv, positions in enumerate(row.positions)

@@ -19,7 +19,7 @@ class Head:
         self.tokens: list[int] = []
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.received: list[Tensor] = []
+        self.accumulated_attention: list[Tensor] = []
         self.last: Tensor | None = None  # attention of the last query, (query heads of the group, n)
         self.shared = shared
 
@@ -56,7 +56,7 @@ class ScoredStream(Stream):
             head.tokens.append(token)
             head.keys.append(key[number])
             head.values.append(value[number])
-            head.received.append(torch.zeros(shared))
+            head.accumulated_attention.append(torch.zeros(shared))
             places = self.places.setdefault(where, [])
             places.append(place)
             placed = turned(torch.stack(head.keys), torch.tensor(places), base, size)
@@ -67,7 +67,7 @@ class ScoredStream(Stream):
                 outputs.append(weights[-1] @ torch.stack(head.values))
             head.last = torch.stack(weights)
             for entry in range(len(head.tokens)):
-                head.received[entry] = head.received[entry] + head.last[:, entry]
+                head.accumulated_attention[entry] = head.accumulated_attention[entry] + head.last[:, entry]
         count = token + 1
         if count == self.prompt or (count > self.prompt and self.every and (count - self.prompt) % self.every == 0):
             for number, head in enumerate(heads):
@@ -81,7 +81,7 @@ class ScoredStream(Stream):
         scores = self.score(head).tolist()
         ranked = sorted(range(len(scores)), key=lambda entry: (-scores[entry], entry))
         stay = sorted(ranked[:keep])
-        for name in ("tokens", "keys", "values", "received"):
+        for name in ("tokens", "keys", "values", "accumulated_attention"):
             setattr(head, name, [getattr(head, name)[entry] for entry in stay])
         self.places[where] = [self.places[where][entry] for entry in stay]
         if self.close:

@@ -87,9 +87,9 @@ class ScoreLayer(EvictingLayer):
             found.values = torch.cat([found.values, found.of(values)], dim=1)
             found.tokens = torch.cat([found.tokens, found.of(labels)], dim=1)
             found.places = torch.cat([found.places, found.of(labels)], dim=1)
-            if found.received is not None:
-                new = found.received.new_zeros(*found.received.shape[:2], key.shape[2])
-                found.received = torch.cat([found.received, new], dim=2)
+            if found.accumulated_attention is not None:
+                new = found.accumulated_attention.new_zeros(*found.accumulated_attention.shape[:2], key.shape[2])
+                found.accumulated_attention = torch.cat([found.accumulated_attention, new], dim=2)
 
     def _numbers(self, found: Bin) -> Tensor:
         """The numbers of a bin's entries in the whole text of their rows, (m, n)."""
@@ -113,12 +113,14 @@ class ScoreLayer(EvictingLayer):
         for start in range(0, query.shape[2], _BLOCK):
             q = query[:, None, :, start : start + _BLOCK]
             visible = self._visible(found, asking[:, start : start + _BLOCK])
-            if found.received is None:
+            if found.accumulated_attention is None:
                 parts.append(masked(q, keys, values, visible, scaling)[:, 0])
                 continue
             attention = softmax(logits(q, keys, scaling), visible)
             idle = (asking[:, start : start + _BLOCK] < 0)[:, None, None, :, None]
-            found.received = found.received + attention.masked_fill(idle, 0.0).sum(dim=3)[:, 0]
+            found.accumulated_attention = (
+                found.accumulated_attention + attention.masked_fill(idle, 0.0).sum(dim=3)[:, 0]
+            )
             parts.append(weighted(attention, values)[:, 0])
         return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
@@ -207,9 +209,11 @@ class ScoreLayer(EvictingLayer):
         """All entries as one bin, shorter units filled up at the end."""
         bins, units = self._bins, len(self.counts) * self._kv_heads
         fields = {name: rectangle(bins, units, name, filler) for name, filler in _FILLERS.items()}
-        received = None if bins[0].received is None else rectangle(bins, units, "received", 0.0)
+        accumulated = (
+            None if bins[0].accumulated_attention is None else rectangle(bins, units, "accumulated_attention", 0.0)
+        )
         index = torch.arange(units, device=fields["keys"].device)
-        return Bin(index=index, **fields, received=received, whole=True)
+        return Bin(index=index, **fields, accumulated_attention=accumulated, whole=True)
 
     def placed(self, found: Bin) -> Tensor:
         """Keys (m, n, d) of a bin, turned to where they stand."""
@@ -262,10 +266,10 @@ class ScoreLayer(EvictingLayer):
         rows = index.to(full.keys.device)
         units = (rows.unsqueeze(1) * self._kv_heads + torch.arange(self._kv_heads, device=rows.device)).flatten()
         filled = rectangle(self._bins, len(self.counts) * self._kv_heads, "tokens", -2) > -2
-        received = None if full.received is None else full.received[units]
+        accumulated = None if full.accumulated_attention is None else full.accumulated_attention[units]
         moved = Bin(
             torch.arange(len(units), device=rows.device), full.keys[units], full.values[units], full.tokens[units],
-            full.places[units], received, True,
+            full.places[units], accumulated, True,
         )  # fmt: skip
         self._bins = regrouped(moved, filled[units])
         self._asked = [(query.index_select(0, rows), numbers.index_select(0, rows)) for query, numbers in self._asked]
@@ -306,11 +310,11 @@ class LayerEvidence:
         hidden = ~visible.unsqueeze(2)
         return attention.masked_fill(hidden, 0.0).flatten(1, 2)
 
-    def received(self) -> Tensor:
+    def accumulated_attention(self) -> Tensor:
         """Attention each entry has received since it arrived, float32 (b, heads, n)."""
-        if self.full.received is None:
+        if self.full.accumulated_attention is None:
             raise ValueError("attention received was asked for, and the plan does not accumulate it")
-        return self._by_row(self.full.received).flatten(1, 2)
+        return self._by_row(self.full.accumulated_attention).flatten(1, 2)
 
     def queries(self, count: int) -> Tensor:
         """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
@@ -337,8 +341,8 @@ _FILLERS = {"keys": 0.0, "values": 0.0, "tokens": -1, "places": 0}
 
 
 def _copied(found: Bin) -> Bin:
-    received = None if found.received is None else found.received.clone()
+    accumulated = None if found.accumulated_attention is None else found.accumulated_attention.clone()
     return Bin(
-        found.index, found.keys.clone(), found.values.clone(), found.tokens.clone(), found.places.clone(), received,
+        found.index, found.keys.clone(), found.values.clone(), found.tokens.clone(), found.places.clone(), accumulated,
         found.whole,
     )  # fmt: skip

@@ -19,7 +19,7 @@ class Bin:
 
     ``keys``, ``values`` (m, n, d); ``tokens`` int32 (m, n): which token of its row each entry is, -1 for padding;
     ``places`` int32 (m, n): the position id it is to stand at, while keys are held as they came;
-    ``received`` float32 (m, r, n).
+    ``accumulated_attention`` float32 (m, r, n).
     ``whole``: the bin holds all units in order, so that nothing needs to be picked.
     """
 
@@ -28,7 +28,7 @@ class Bin:
     values: Tensor
     tokens: Tensor
     places: Tensor
-    received: Tensor | None
+    accumulated_attention: Tensor | None
     whole: bool
 
     @property
@@ -43,16 +43,21 @@ class Bin:
 
     def tensors(self) -> list[Tensor]:
         """Everything beside keys and values."""
-        return [self.index, self.tokens, self.places, *([] if self.received is None else [self.received])]
+        return [
+            self.index,
+            self.tokens,
+            self.places,
+            *([] if self.accumulated_attention is None else [self.accumulated_attention]),
+        ]
 
 
 def empty(units: int, like: Tensor, shared: int, accumulates: bool) -> Bin:
     """All units, none with an entry; ``like`` (..., d) gives type, device and head size."""
     nothing = torch.empty(units, 0, dtype=torch.int32, device=like.device)
-    received = torch.zeros(units, shared, 0, device=like.device, dtype=torch.float32) if accumulates else None
+    accumulated = torch.zeros(units, shared, 0, device=like.device, dtype=torch.float32) if accumulates else None
     states = like.new_empty(units, 0, like.shape[-1])
     return Bin(
-        torch.arange(units, device=like.device), states, states.clone(), nothing, nothing.clone(), received, True
+        torch.arange(units, device=like.device), states, states.clone(), nothing, nothing.clone(), accumulated, True
     )
 
 
@@ -62,7 +67,7 @@ def rectangle(bins: Sequence[Bin], units: int, field: str, filler: float) -> Ten
         whole: Tensor = getattr(bins[0], field)
         return whole
     parts = [getattr(found, field) for found in bins]
-    dim = 2 if field == "received" else 1
+    dim = 2 if field == "accumulated_attention" else 1
     longest = max(part.shape[dim] for part in parts)
     shape = [units, *parts[0].shape[1:]]
     shape[dim] = longest
@@ -87,10 +92,10 @@ def regrouped(full: Bin, keep: Tensor) -> list[Bin]:
 def _taken(full: Bin, index: Tensor, columns: Tensor) -> Bin:
     whole = len(index) == len(full.index)
     wide = columns.unsqueeze(-1).expand(-1, -1, full.keys.shape[-1])
-    received = None
-    if full.received is not None:
-        narrow = columns.unsqueeze(1).expand(-1, full.received.shape[1], -1)
-        received = (full.received if whole else full.received[index]).gather(2, narrow)
+    accumulated = None
+    if full.accumulated_attention is not None:
+        narrow = columns.unsqueeze(1).expand(-1, full.accumulated_attention.shape[1], -1)
+        accumulated = (full.accumulated_attention if whole else full.accumulated_attention[index]).gather(2, narrow)
     pick = [states if whole else states[index] for states in (full.keys, full.values, full.tokens, full.places)]
     return Bin(
         index=index,
@@ -98,6 +103,6 @@ def _taken(full: Bin, index: Tensor, columns: Tensor) -> Bin:
         values=pick[1].gather(1, wide),
         tokens=pick[2].gather(1, columns),
         places=pick[3].gather(1, columns),
-        received=received,
+        accumulated_attention=accumulated,
         whole=whole,
     )

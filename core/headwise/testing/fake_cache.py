@@ -92,10 +92,10 @@ class FakeCacheEvidence:
         self._declared("attention", queries)
         return self._attention(self._numbers(queries))
 
-    def received(self) -> Tensor:
+    def accumulated_attention(self) -> Tensor:
         """Attention received from all queries so far, float32 (b, heads, n)."""
         assert self.plan.accumulates, "the score asks for attention received; say accumulates=True in the plan"
-        self.asked.add("received")
+        self.asked.add("accumulated_attention")
         return self._attention(self._numbers(self.tokens)).sum(dim=2)
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:

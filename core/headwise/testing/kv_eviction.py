@@ -158,7 +158,7 @@ def needs_are_declared(subject: Subject, sample: Sample) -> None:
     """What a score looks at is in its plan, ``queries`` and ``accumulates``, and what is in the plan is looked at."""
     for evidence in _caches(subject, sample):
         _scores(evidence)
-        declared = {"queries": evidence.plan.queries > 0, "received": evidence.plan.accumulates}
+        declared = {"queries": evidence.plan.queries > 0, "accumulated_attention": evidence.plan.accumulates}
         unused = ", ".join(what for what, needed in declared.items() if needed and what not in evidence.asked)
         assert not unused, f"the plan has the model remember {unused}, and the score never asks for it"
 

@@ -39,9 +39,9 @@ class H2O:
     def _received(self, evidence: CacheEvidence) -> Tensor:
         """Attention received; infinite for the latest tokens."""
         positions, seen = evidence.positions, evidence.seen
-        received = grouped(evidence.received(), positions.shape[1])
+        accumulated = grouped(evidence.accumulated_attention(), positions.shape[1])
         latest = seen.new_tensor([self._latest(tokens) for tokens in seen.tolist()])
-        return received.masked_fill(positions >= (seen - latest)[:, None, None], float("inf"))
+        return accumulated.masked_fill(positions >= (seen - latest)[:, None, None], float("inf"))
 
     def _latest(self, seen: int) -> int:
         """How many of the last tokens stay, of those that the sinks leave."""
