@@ -35,7 +35,7 @@ class Tokens:
         return cls(index, torch.ones_like(index, dtype=torch.bool), index.new_empty(batch, 0))
 
     @property
-    def gone(self) -> Tensor:
+    def dropped_before(self) -> Tensor:
         """How many visual tokens were dropped on the way here, int64 (b, 1)."""
         return (self.lost < NEVER).sum(dim=1, keepdim=True)
 

@@ -32,13 +32,13 @@ from headwise_adapters.cache.pruned_cache import PrunedCache, check_whole, expec
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of, ruling
 from headwise_adapters.parts import VisionParts
+from headwise_adapters.pruning.capturing import ActivationCapture, capturing
 from headwise_adapters.pruning.choices import Decision, generating, generation_of
 from headwise_adapters.pruning.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.pruning.forward import Forward
 from headwise_adapters.pruning.groups import groups
 from headwise_adapters.pruning.outcomes import Outcomes
 from headwise_adapters.pruning.restoring import restore
-from headwise_adapters.pruning.capturing import ActivationCapture, capturing
 
 _Kwargs = dict[str, Any]
 

@@ -310,7 +310,7 @@ class Forward:
         """Position ids and rotary tables of the tokens left."""
         if not compact:
             return {"position_ids": _ids(kwargs, now), "position_embeddings": self.rotary(kwargs)}
-        positions = self._compact(kwargs, now, keys.gone - now.gone)
+        positions = self._compact(kwargs, now, keys.dropped_before - now.dropped_before)
         rotary = cast(Any, self._parts.text).rotary_emb(hidden, position_ids=positions)
         return {"position_ids": positions, "position_embeddings": rotary}
 
