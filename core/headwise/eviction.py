@@ -275,7 +275,7 @@ def within(plan: EvictionPlan) -> EvictionPlan:
     return attrs.evolve(plan, sinks=sinks, windows=np.minimum(plan.windows, room))
 
 
-def held(plan: EvictionPlan, seen: Sequence[int]) -> list[int]:
+def entries_held(plan: EvictionPlan, seen: Sequence[int]) -> list[int]:
     """Entries that all KV heads of each layer hold together after the tokens ``seen`` by that layer."""
     if isinstance(plan, WindowPlan):
         return [int(plan.visible(count)[layer].sum()) for layer, count in enumerate(seen)]

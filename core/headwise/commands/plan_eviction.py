@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from headwise.commands.plan_pruning import binary, ranges
-from headwise.eviction import EvictionPlan, WindowPlan, distinct, held
+from headwise.eviction import EvictionPlan, WindowPlan, distinct, entries_held
 
 
 def outlook(plan: EvictionPlan, *, seen: int, dropped: Sequence[int], itemsize: int) -> dict[str, Any]:
     """What a plan holds after ``seen`` tokens, of which pruning took ``dropped`` from each layer: plain data."""
     geometry = plan.geometry
-    entries = held(plan, [seen - gone for gone in dropped])
+    entries = entries_held(plan, [seen - gone for gone in dropped])
     size = 2 * geometry.head_dim * itemsize
     full = seen * geometry.kv_heads * size
     return {

@@ -15,7 +15,7 @@ import torch
 
 from headwise.attachment import Attachment
 from headwise.budget import prefill_flops
-from headwise.eviction import EvictionPlan, held
+from headwise.eviction import EvictionPlan, entries_held
 from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
@@ -34,7 +34,7 @@ def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) ->
     A window plan also spares attention; that is not counted, as prefill attention is a small part of it.
     """
     geometry = plan.geometry
-    entries = held(eviction, [count + text for count in plan.processed])
+    entries = entries_held(eviction, [count + text for count in plan.processed])
     formula = "gated" if geometry.gated else "fastv"
     return {
         "flops_visual": prefill_flops(geometry, plan.processed, 0, formula),
