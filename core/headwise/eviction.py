@@ -53,7 +53,7 @@ class WindowPlan:
     its last query saw, ``min(seen, sinks + window)`` entries. ``positions``: ``original`` leaves distances to the
     sinks as they are in the text; ``relative`` counts them within the cache, as StreamingLLM does (Xiao et al. 2023).
     What the model's own sliding window hides stays hidden: sinks at their distance in the text are not seen any more
-    once it has gone past them; those counted within the cache stand in it (:func:`within`).
+    once it has gone past them; those counted within the cache stand in it (:func:`clamp_to_sliding_window`).
     """
 
     geometry: Geometry
@@ -261,7 +261,7 @@ class ScorePlan:
 EvictionPlan = WindowPlan | ScorePlan
 
 
-def within(plan: EvictionPlan) -> EvictionPlan:
+def clamp_to_sliding_window(plan: EvictionPlan) -> EvictionPlan:
     """A window plan in which nothing is longer than the model's own sliding window; any other plan as it is.
 
     Where distances are counted within the cache, sinks and window stand in it together.

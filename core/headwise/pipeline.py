@@ -18,7 +18,7 @@ from headwise import contracts, selection
 from headwise.autocast import without_autocast
 from headwise.blame import blamed, owned
 from headwise.errors import ContractError, StrategyError
-from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, everything, within
+from headwise.eviction import CacheEvidence, EvictionPlan, ScorePlan, clamp_to_sliding_window, everything
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, HeadStatistics
 from headwise.hookspecs import PROJECT, Specs
@@ -109,11 +109,11 @@ class Pipeline:
     def eviction(self, geometry: Geometry) -> EvictionPlan:
         """The eviction plan for one geometry; everything is kept where the recipe names no ``kv_eviction``."""
         if "kv_eviction" not in self.recipe.strategies:
-            return within(everything(geometry))
+            return clamp_to_sliding_window(everything(geometry))
         if self.recipe.profile is not None:
             self.recipe.profile.check(geometry)
         answer = self.ask("kv_eviction", geometry=geometry, profile=self.recipe.profile)
-        return within(contracts.eviction_plan(answer, geometry, self._who("kv_eviction")))
+        return clamp_to_sliding_window(contracts.eviction_plan(answer, geometry, self._who("kv_eviction")))
 
     def retained(self, plan: ScorePlan, evidence: CacheEvidence) -> Tensor:
         """Entries of one layer that stay, bool (b, kv_heads, n), by the plan's scores and budgets."""

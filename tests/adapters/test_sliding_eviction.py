@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 import headwise
 from headwise import Geometry, WindowPlan
 from headwise.attachment import adapter_for
-from headwise.eviction import UNBOUNDED, everything, within
+from headwise.eviction import UNBOUNDED, clamp_to_sliding_window, everything
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.cache.ragged_cache import kv_bytes
@@ -50,7 +50,7 @@ def seen_by(model, plan, length):
 
 
 def cache_of(model, plan):
-    return adapter_for(model).cache(NO_STRATEGY, within(plan))
+    return adapter_for(model).cache(NO_STRATEGY, clamp_to_sliding_window(plan))
 
 
 def read(model, plan, ids, *sizes):
@@ -68,8 +68,8 @@ def test_sinks_leave_with_the_models_own_window(family, attention, sizes):
         expected = masked_logits(model, ids, seen_by(model, plan, 60))
     found, cache = read(model, plan, ids, *sizes)
     torch.testing.assert_close(found, expected, **TIGHT)
-    assert cache.entries().tolist() == within(plan).visible(60).tolist()
-    assert kv_bytes(cache) == within(plan).kv_bytes(60, itemsize=4)
+    assert cache.entries().tolist() == clamp_to_sliding_window(plan).visible(60).tolist()
+    assert kv_bytes(cache) == clamp_to_sliding_window(plan).kv_bytes(60, itemsize=4)
 
 
 @settings(deadline=None, max_examples=8, derandomize=True)
@@ -83,12 +83,12 @@ def test_any_chunks_read_as_one(sinks, window, sizes):
         expected = masked_logits(model, ids, seen_by(model, plan, len(ids)))
     found, cache = read(model, plan, ids, *sizes)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
-    assert kv_bytes(cache) == within(plan).kv_bytes(len(ids), itemsize=4)
+    assert kv_bytes(cache) == clamp_to_sliding_window(plan).kv_bytes(len(ids), itemsize=4)
 
 
 def test_bytes_are_the_plans_at_every_step(family):
     model, ids = tiny(family), tokens(45)
-    plan = within(ragged(model, seed=1))
+    plan = clamp_to_sliding_window(ragged(model, seed=1))
     cache = cache_of(model, plan)
     with torch.no_grad():
         for read_so_far, token in enumerate(ids, 1):
@@ -141,7 +141,7 @@ def test_beams_and_copies_of_rows_at_different_places(family):
             model(input_ids=texts[1][None], past_key_values=twin)
             again = model(input_ids=tokens(5, 9)[None], past_key_values=cache).logits
     assert torch.equal(together, torch.stack(alone))
-    expected, _ = read(model, within(WindowPlan.uniform(adapter_for(model).geometry, 3, 9)),
+    expected, _ = read(model, clamp_to_sliding_window(WindowPlan.uniform(adapter_for(model).geometry, 3, 9)),
                        torch.cat([texts[0], tokens(5, 9)]), 100)  # fmt: skip
     torch.testing.assert_close(torch.cat([there[0], again[0]]), expected[18:], rtol=1e-4, atol=2e-5)
 
@@ -149,7 +149,7 @@ def test_beams_and_copies_of_rows_at_different_places(family):
 @pytest.mark.parametrize(("sinks", "window"), [(2, 9), (4, 15), (4, 400), (30, 6)])
 def test_re_positioned_sinks_stand_within_the_models_window(sinks, window):
     model, ids = tiny("sliding"), tokens(50)
-    plan = within(WindowPlan.uniform(adapter_for(model).geometry, sinks, window, "relative"))
+    plan = clamp_to_sliding_window(WindowPlan.uniform(adapter_for(model).geometry, sinks, window, "relative"))
     held, recent = int(plan.sinks.max()), int(plan.windows.max())
     assert held + recent == min(19, sinks + window)
     plain = tiny("mistral")  # the same weights without a window: what the paper's stream sees is within it anyway
@@ -164,7 +164,7 @@ def test_context_and_bytes_of_a_text_are_those_that_were_seen(family):
     reading = read_plan(model, NO_STRATEGY, plan, ids, chunk=11)
     seen = [layer[::3].sum(-1).double() for layer in seen_by(model, plan, 60)]  # a head of each KV head
     torch.testing.assert_close(reading.visible, torch.cat(seen).mean(0))
-    assert reading.kv_bytes == within(plan).kv_bytes(60, itemsize=4)
+    assert reading.kv_bytes == clamp_to_sliding_window(plan).kv_bytes(60, itemsize=4)
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -175,11 +175,11 @@ def test_context_and_bytes_of_a_text_are_those_that_were_seen(family):
 def test_visible_entries_are_counted_one_by_one(seen, sinks, window, own):
     geometry = Geometry(name="one", layers=2, heads=1, kv_heads=1, head_dim=4, hidden=4, intermediate=4,
                         visual_tokens=0, sliding=(own, None))  # fmt: skip
-    plan = within(WindowPlan.uniform(geometry, sinks, window))
+    plan = clamp_to_sliding_window(WindowPlan.uniform(geometry, sinks, window))
     asking = range(seen)
     shown = [token for token in asking if token < sinks or seen - 1 - token < window]
     assert plan.visible(seen).tolist() == [[sum(seen - 1 - token < own for token in shown)], [len(shown)]]
-    moved = within(WindowPlan.uniform(geometry, sinks, window, "relative"))
+    moved = clamp_to_sliding_window(WindowPlan.uniform(geometry, sinks, window, "relative"))
     room = moved.sinks[0, 0] + moved.windows[0, 0]
     assert room == min(own, sinks + window)
     assert moved.windows.min() >= 1
@@ -190,10 +190,10 @@ def test_visible_entries_are_counted_one_by_one(seen, sinks, window, own):
 
 def test_windows_beyond_the_models_own_keep_everything(family):
     geometry = adapter_for(tiny(family)).geometry
-    assert within(everything(geometry)).keeps_everything
-    assert within(WindowPlan.uniform(geometry, 3, 400)).keeps_everything == (family == "sliding")
-    assert not within(WindowPlan.uniform(geometry, 3, 18)).keeps_everything
-    assert not within(WindowPlan.uniform(geometry, 3, 400, "relative")).keeps_everything
+    assert clamp_to_sliding_window(everything(geometry)).keeps_everything
+    assert clamp_to_sliding_window(WindowPlan.uniform(geometry, 3, 400)).keeps_everything == (family == "sliding")
+    assert not clamp_to_sliding_window(WindowPlan.uniform(geometry, 3, 18)).keeps_everything
+    assert not clamp_to_sliding_window(WindowPlan.uniform(geometry, 3, 400, "relative")).keeps_everything
 
 
 @pytest.mark.parametrize("seed", range(4))

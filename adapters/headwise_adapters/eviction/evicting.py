@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from headwise.errors import ModelError
-from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, within
+from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, clamp_to_sliding_window
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching
 from headwise_adapters.attention.rotary import Rotary
@@ -133,7 +133,7 @@ def evicting_cache(model: nn.Module, decoder: TextParts, layers: Layers) -> Evic
 
 def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
     """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
-    plan = within(plan)
+    plan = clamp_to_sliding_window(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates
     rotary = Rotary(decoder.text) if needs_rotation else None
     served.check(decoder, plan.geometry, rotary)

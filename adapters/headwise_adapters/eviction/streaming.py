@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headwise.attachment import adapter_for
 from headwise.errors import BudgetError, DataError
-from headwise.eviction import EvictionPlan, WindowPlan, visible, within
+from headwise.eviction import EvictionPlan, WindowPlan, clamp_to_sliding_window, visible
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.cache.ragged_cache import EvictingCache
@@ -72,7 +72,7 @@ def read_plan(
     """As :func:`read_text`, by a plan that is already made."""
     if ids.ndim != 1 or len(ids) < 2:
         raise DataError(f"a text of shape {tuple(ids.shape)} cannot be read; give the ids of at least two tokens (n,)")
-    plan = within(plan)
+    plan = clamp_to_sliding_window(plan)
     size = _chunk(plan, chunk)
     cache = adapter_for(model).cache(pipeline, plan)
     ids = ids.to(model.device)
