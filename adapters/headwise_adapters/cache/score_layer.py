@@ -9,8 +9,8 @@ from headwise.eviction import UNBOUNDED, ScorePlan
 from headwise.pipeline import Pipeline
 from headwise_adapters.attention.attend import causal, grouped, logits, masked, softmax, weighted
 from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.cache.entry_groups import EntryGroup, empty, rectangle, regrouped
 from headwise_adapters.cache.ragged_cache import EvictingLayer, New
-from headwise_adapters.cache.units import Bin, empty, rectangle, regrouped
 
 _LOOSE = 64  # queries of single steps that are held one by one before they are put together
 _BLOCK = 512  # queries attended at once where a mask or their attention is needed
@@ -38,13 +38,13 @@ class ScoreLayer(EvictingLayer):
         memo[id(self)] = twin
         twin.__dict__.update(self.__dict__)
         twin.counts = list(self.counts)
-        twin._bins = [_copied(found) for found in self._bins]
+        twin._groups = [_copied(found) for found in self._groups]
         twin._asked = list(self._asked)
         return twin
 
     def _begin(self) -> None:
         super()._begin()
-        self._bins: list[Bin] = []
+        self._groups: list[EntryGroup] = []
         self._asked: list[tuple[Tensor, Tensor]] = []  # last queries (b, heads, q, d), and their numbers (b, q)
         self._since = 0  # tokens decoded since the last eviction
         self._has_padding = False  # whether padding is among the entries, as it is until the end of its forward
@@ -54,10 +54,10 @@ class ScoreLayer(EvictingLayer):
         tokens = self._tokens(new, new.batch)
         numbers = self.number(tokens)
         self._has_padding |= new.real is not None
-        first = not self._bins
+        first = not self._groups
         if first:
             shared = new.query.shape[1] // self._kv_heads
-            self._bins = [empty(new.batch * self._kv_heads, new.key, shared, self._plan.accumulates)]
+            self._groups = [empty(new.batch * self._kv_heads, new.key, shared, self._plan.accumulates)]
         self._append(new.key, new.value, tokens)
         queries = grouped(new.query, self._kv_heads)
         if first and new.real is None and not self._plan.accumulates and not self._hides(new.length):
@@ -82,7 +82,7 @@ class ScoreLayer(EvictingLayer):
         """Every unit gets the new tokens' entries."""
         keys, values = key.flatten(0, 1), value.flatten(0, 1)
         labels = tokens.repeat_interleave(self._kv_heads, dim=0).to(torch.int32)
-        for found in self._bins:
+        for found in self._groups:
             found.keys = torch.cat([found.keys, found.of(keys)], dim=1)
             found.values = torch.cat([found.values, found.of(values)], dim=1)
             found.tokens = torch.cat([found.tokens, found.of(labels)], dim=1)
@@ -91,23 +91,23 @@ class ScoreLayer(EvictingLayer):
                 new = found.accumulated_attention.new_zeros(*found.accumulated_attention.shape[:2], key.shape[2])
                 found.accumulated_attention = torch.cat([found.accumulated_attention, new], dim=2)
 
-    def _numbers(self, found: Bin) -> Tensor:
-        """The numbers of a bin's entries in the whole text of their rows, (m, n)."""
+    def _numbers(self, found: EntryGroup) -> Tensor:
+        """The numbers of a group's entries in the whole text of their rows, (m, n)."""
         return self.number(found.tokens, found.index // self._kv_heads)
 
     def _over_bins(self, query: Tensor, numbers: Tensor, scaling: float) -> Tensor:
-        """Attention of queries (b, kv_heads, r, q, d), numbered (b, q), bin by bin, each of them dense."""
+        """Attention of queries (b, kv_heads, r, q, d), numbered (b, q), group by group, each of them dense."""
         units = query.flatten(0, 1)
         asking = numbers.repeat_interleave(self._kv_heads, dim=0)
-        parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._bins]
-        out = parts[0] if self._bins[0].whole else parts[0].new_empty(units.shape)
-        if not self._bins[0].whole:
-            for found, part in zip(self._bins, parts, strict=True):
+        parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._groups]
+        out = parts[0] if self._groups[0].whole else parts[0].new_empty(units.shape)
+        if not self._groups[0].whole:
+            for found, part in zip(self._groups, parts, strict=True):
                 out[found.where] = part
         return out.view_as(query)
 
-    def _over_bin(self, found: Bin, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
-        """Attention (m, r, q, d) of one bin's units, block by block of queries."""
+    def _over_bin(self, found: EntryGroup, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
+        """Attention (m, r, q, d) of one group's units, block by block of queries."""
         keys, values = self.placed(found).unsqueeze(1), found.values.unsqueeze(1)
         parts = []
         for start in range(0, query.shape[2], _BLOCK):
@@ -124,7 +124,7 @@ class ScoreLayer(EvictingLayer):
             parts.append(weighted(attention, values)[:, 0])
         return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
-    def _visible(self, found: Bin, asking: Tensor) -> Tensor | None:
+    def _visible(self, found: EntryGroup, asking: Tensor) -> Tensor | None:
         """Bool (m, 1, q, n), None where everything held is visible; padding asks in vain, and sees all."""
         if asking.shape[1] == 1 and not self._has_padding:
             return None
@@ -171,7 +171,7 @@ class ScoreLayer(EvictingLayer):
         first = (asking + 1 - (self._sliding or UNBOUNDED)).repeat_interleave(self._kv_heads, dim=0)
         seen = (full.tokens >= 0) & (self._numbers(full) >= first)
         if not bool(seen.all()):
-            self._bins = regrouped(full, seen)
+            self._groups = regrouped(full, seen)
         self._has_padding = False
 
     def _evict(self, scaling: float) -> None:
@@ -179,13 +179,13 @@ class ScoreLayer(EvictingLayer):
         if all(held <= most for held, most in zip(self._most_held(), room, strict=True)):
             return
         evidence = LayerEvidence(self, scaling)
-        self._bins = regrouped(evidence.full, self._pipeline.retained(self._plan, evidence).flatten(0, 1))
+        self._groups = regrouped(evidence.full, self._pipeline.retained(self._plan, evidence).flatten(0, 1))
         if self._plan.rerotate:
             self._close_gaps()
 
     def _most_held(self) -> list[int]:
         """The most entries a head of each row holds."""
-        filled = [(found.index // self._kv_heads, (found.tokens >= 0).sum(dim=1)) for found in self._bins]
+        filled = [(found.index // self._kv_heads, (found.tokens >= 0).sum(dim=1)) for found in self._groups]
         most = [0] * len(self.counts)
         for rows, counts in filled:
             for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
@@ -199,24 +199,24 @@ class ScoreLayer(EvictingLayer):
         query after them (kvpress: KeyRerotation). Keys are held as they came and turned when they are asked
         (``placed``): turning them again and again would round them again and again.
         """
-        counts = torch.tensor(self.counts, dtype=torch.int32, device=self._bins[0].places.device)
-        for found in self._bins:
+        counts = torch.tensor(self.counts, dtype=torch.int32, device=self._groups[0].places.device)
+        for found in self._groups:
             size = found.places.shape[1]
             steps = torch.arange(size, 0, -1, dtype=torch.int32, device=counts.device)
             found.places = counts[found.index // self._kv_heads].unsqueeze(1) - steps
 
-    def whole(self) -> Bin:
-        """All entries as one bin, shorter units filled up at the end."""
-        bins, units = self._bins, len(self.counts) * self._kv_heads
-        fields = {name: rectangle(bins, units, name, filler) for name, filler in _FILLERS.items()}
+    def whole(self) -> EntryGroup:
+        """All entries as one group, shorter units filled up at the end."""
+        groups, units = self._groups, len(self.counts) * self._kv_heads
+        fields = {name: rectangle(groups, units, name, filler) for name, filler in _FILLERS.items()}
         accumulated = (
-            None if bins[0].accumulated_attention is None else rectangle(bins, units, "accumulated_attention", 0.0)
+            None if groups[0].accumulated_attention is None else rectangle(groups, units, "accumulated_attention", 0.0)
         )
         index = torch.arange(units, device=fields["keys"].device)
-        return Bin(index=index, **fields, accumulated_attention=accumulated, whole=True)
+        return EntryGroup(index=index, **fields, accumulated_attention=accumulated, whole=True)
 
-    def placed(self, found: Bin) -> Tensor:
-        """Keys (m, n, d) of a bin, turned to where they stand."""
+    def placed(self, found: EntryGroup) -> Tensor:
+        """Keys (m, n, d) of a group, turned to where they stand."""
         if not self._plan.rerotate:
             return found.keys
         assert self._rotary is not None
@@ -228,33 +228,33 @@ class ScoreLayer(EvictingLayer):
         asking = count + torch.arange(length, dtype=torch.float64)
         reach = float(self._sliding or UNBOUNDED)
         own = (asking - count + 1).clamp_max(reach)
-        parts = [found.tokens[found.index < self._kv_heads].flatten().cpu() for found in self._bins]
+        parts = [found.tokens[found.index < self._kv_heads].flatten().cpu() for found in self._groups]
         held = torch.cat(parts).sort().values.double() if parts else own[:0]
         hidden = torch.searchsorted(held, asking - reach, right=True)
         return own + (len(held) - hidden) / self._kv_heads
 
     def held(self) -> list[Tensor]:
-        """Keys and values of every bin."""
-        return [states for found in self._bins for states in (found.keys, found.values)]
+        """Keys and values of every group."""
+        return [states for found in self._groups for states in (found.keys, found.values)]
 
     def stacked(self) -> tuple[Tensor, Tensor] | None:
         """Keys, turned to where they stand, and values."""
-        if not self._bins[0].whole:
+        if not self._groups[0].whole:
             return None
-        held = self.placed(self._bins[0]), self._bins[0].values
+        held = self.placed(self._groups[0]), self._groups[0].values
         keys, values = (states.view(len(self.counts), self._kv_heads, *states.shape[1:]) for states in held)
         return keys, values
 
     def bookkeeping(self) -> list[Tensor]:
         """Tokens and places of entries, attention received, and the queries remembered."""
-        found = [tensor for each in self._bins for tensor in each.tensors()]
+        found = [tensor for each in self._groups for tensor in each.tensors()]
         found += [] if self.missing is None else [self.missing]
         return found + [tensor for part in self._asked for tensor in part]
 
     def entries(self) -> list[int]:
         """Entries each KV head holds of the first row."""
         found = [0] * self._kv_heads
-        for each in self._bins:
+        for each in self._groups:
             for unit, count in zip(each.index.tolist(), (each.tokens >= 0).sum(dim=1).tolist(), strict=True):
                 if unit < self._kv_heads:
                     found[unit] = count
@@ -265,13 +265,13 @@ class ScoreLayer(EvictingLayer):
         full = self.whole()
         rows = index.to(full.keys.device)
         units = (rows.unsqueeze(1) * self._kv_heads + torch.arange(self._kv_heads, device=rows.device)).flatten()
-        filled = rectangle(self._bins, len(self.counts) * self._kv_heads, "tokens", -2) > -2
+        filled = rectangle(self._groups, len(self.counts) * self._kv_heads, "tokens", -2) > -2
         accumulated = None if full.accumulated_attention is None else full.accumulated_attention[units]
-        moved = Bin(
+        moved = EntryGroup(
             torch.arange(len(units), device=rows.device), full.keys[units], full.values[units], full.tokens[units],
             full.places[units], accumulated, True,
         )  # fmt: skip
-        self._bins = regrouped(moved, filled[units])
+        self._groups = regrouped(moved, filled[units])
         self._asked = [(query.index_select(0, rows), numbers.index_select(0, rows)) for query, numbers in self._asked]
 
 
@@ -340,9 +340,9 @@ class LayerEvidence:
 _FILLERS = {"keys": 0.0, "values": 0.0, "tokens": -1, "places": 0}
 
 
-def _copied(found: Bin) -> Bin:
+def _copied(found: EntryGroup) -> EntryGroup:
     accumulated = None if found.accumulated_attention is None else found.accumulated_attention.clone()
-    return Bin(
+    return EntryGroup(
         found.index, found.keys.clone(), found.values.clone(), found.tokens.clone(), found.places.clone(), accumulated,
         found.whole,
     )  # fmt: skip

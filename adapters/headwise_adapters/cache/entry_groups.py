@@ -1,7 +1,7 @@
 """Entries of many KV heads, each with its own number of them, stored without padding.
 
 A *unit* is one KV head of one batch row. Units with equally many entries share one dense tensor; a layer's attention
-is one dense product per such bin.
+is one dense product per such group.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 @attrs.define(eq=False)
-class Bin:
+class EntryGroup:
     """Units ``index`` int64 (m,) with n entries each.
 
     ``keys``, ``values`` (m, n, d); ``tokens`` int32 (m, n): which token of its row each entry is, -1 for padding;
     ``places`` int32 (m, n): the position id it is to stand at, while keys are held as they came;
     ``accumulated_attention`` float32 (m, r, n).
-    ``whole``: the bin holds all units in order, so that nothing needs to be picked.
+    ``whole``: the group holds all units in order, so that nothing needs to be picked.
     """
 
     index: Tensor
@@ -38,7 +38,7 @@ class Bin:
         return self.index.clone() if stale else self.index
 
     def of(self, states: Tensor) -> Tensor:
-        """This bin's units of ``states`` (units, ...)."""
+        """This group's units of ``states`` (units, ...)."""
         return states if self.whole else states[self.where]
 
     def tensors(self) -> list[Tensor]:
@@ -51,45 +51,45 @@ class Bin:
         ]
 
 
-def empty(units: int, like: Tensor, shared: int, accumulates: bool) -> Bin:
+def empty(units: int, like: Tensor, shared: int, accumulates: bool) -> EntryGroup:
     """All units, none with an entry; ``like`` (..., d) gives type, device and head size."""
     nothing = torch.empty(units, 0, dtype=torch.int32, device=like.device)
     accumulated = torch.zeros(units, shared, 0, device=like.device, dtype=torch.float32) if accumulates else None
     states = like.new_empty(units, 0, like.shape[-1])
-    return Bin(
+    return EntryGroup(
         torch.arange(units, device=like.device), states, states.clone(), nothing, nothing.clone(), accumulated, True
     )
 
 
-def rectangle(bins: Sequence[Bin], units: int, field: str, filler: float) -> Tensor:
-    """One field of all bins as (units, longest, ...), shorter units filled up at the end."""
-    if len(bins) == 1 and bins[0].whole:
-        whole: Tensor = getattr(bins[0], field)
+def rectangle(groups: Sequence[EntryGroup], units: int, field: str, filler: float) -> Tensor:
+    """One field of all groups as (units, longest, ...), shorter units filled up at the end."""
+    if len(groups) == 1 and groups[0].whole:
+        whole: Tensor = getattr(groups[0], field)
         return whole
-    parts = [getattr(found, field) for found in bins]
+    parts = [getattr(found, field) for found in groups]
     dim = 2 if field == "accumulated_attention" else 1
     longest = max(part.shape[dim] for part in parts)
     shape = [units, *parts[0].shape[1:]]
     shape[dim] = longest
     full = parts[0].new_full(shape, filler)
-    for found, part in zip(bins, parts, strict=True):
+    for found, part in zip(groups, parts, strict=True):
         full.narrow(dim, 0, part.shape[dim])[found.where] = part
     filled: Tensor = full
     return filled
 
 
-def regrouped(full: Bin, keep: Tensor) -> list[Bin]:
-    """Bins of the entries that stay, in new tensors: ``full`` holds all units, ``keep`` is bool (units, longest)."""
+def regrouped(full: EntryGroup, keep: Tensor) -> list[EntryGroup]:
+    """Groups of the entries that stay, in new tensors: ``full`` holds all units, ``keep`` is bool (units, longest)."""
     order = (~keep).to(torch.uint8).argsort(dim=-1, stable=True)  # what stays first, in its order
     counts = keep.sum(dim=-1)
-    bins = []
+    groups = []
     for count in torch.unique(counts).tolist():
         index = (counts == count).nonzero().squeeze(-1)
-        bins.append(_taken(full, index, order[index, :count]))
-    return bins
+        groups.append(_taken(full, index, order[index, :count]))
+    return groups
 
 
-def _taken(full: Bin, index: Tensor, columns: Tensor) -> Bin:
+def _taken(full: EntryGroup, index: Tensor, columns: Tensor) -> EntryGroup:
     whole = len(index) == len(full.index)
     wide = columns.unsqueeze(-1).expand(-1, -1, full.keys.shape[-1])
     accumulated = None
@@ -97,7 +97,7 @@ def _taken(full: Bin, index: Tensor, columns: Tensor) -> Bin:
         narrow = columns.unsqueeze(1).expand(-1, full.accumulated_attention.shape[1], -1)
         accumulated = (full.accumulated_attention if whole else full.accumulated_attention[index]).gather(2, narrow)
     pick = [states if whole else states[index] for states in (full.keys, full.values, full.tokens, full.places)]
-    return Bin(
+    return EntryGroup(
         index=index,
         keys=pick[0].gather(1, wide),
         values=pick[1].gather(1, wide),
