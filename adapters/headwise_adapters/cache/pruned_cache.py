@@ -59,23 +59,23 @@ class PrunedCache(Cache):  # type: ignore[misc]
     def check(self, text: nn.Module, compact: bool, first: int, rows: int) -> None:
         """Refuse a forward of ``rows`` by ``text`` that cuts masks and positions to size from layer ``first`` on."""
         holdings, named = self._holdings, ("keep", "compact")
-        earliest, told = min(holdings.tokens), ""
+        earliest, message = min(holdings.tokens), ""
         if holdings.text() is not text:
-            told = "this cache was filled under visual pruning by another model"
+            message = "this cache was filled under visual pruning by another model"
         elif holdings.compact != compact:
-            told = (
+            message = (
                 f"this cache was filled with positions={named[holdings.compact]}, and the recipe that is attached here"
                 f" has positions={named[compact]}"
             )
         elif earliest < first:
-            told = (
+            message = (
                 f"this cache was pruned from layer {earliest} on, and the recipe that is attached here looks after"
                 f" layers from {first} on"
             )
         elif any(len(tokens.index) != rows for tokens in holdings.tokens.values()):
-            told = f"this cache holds {len(holdings.tokens[earliest].index)} rows and was given {rows}"
-        if told:
-            raise ModelError(f"{told}; start with an empty cache")
+            message = f"this cache holds {len(holdings.tokens[earliest].index)} rows and was given {rows}"
+        if message:
+            raise ModelError(f"{message}; start with an empty cache")
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Take new keys and values in a forward that says which tokens they are."""

@@ -63,7 +63,7 @@ class ScoreLayer(EvictingLayer):
         if first and new.real is None and not self._plan.accumulates and not self._hides(new.length):
             out = causal(queries, new.key, new.value, new.scaling)
         else:
-            out = self._over_bins(queries, numbers, new.scaling)
+            out = self._over_groups(queries, numbers, new.scaling)
         self._remember(new.query, numbers)
         self._count(new)
         self._forget()
@@ -95,18 +95,18 @@ class ScoreLayer(EvictingLayer):
         """The numbers of a group's entries in the whole text of their rows, (m, n)."""
         return self.number(found.tokens, found.index // self._kv_heads)
 
-    def _over_bins(self, query: Tensor, numbers: Tensor, scaling: float) -> Tensor:
+    def _over_groups(self, query: Tensor, numbers: Tensor, scaling: float) -> Tensor:
         """Attention of queries (b, kv_heads, r, q, d), numbered (b, q), group by group, each of them dense."""
         units = query.flatten(0, 1)
         asking = numbers.repeat_interleave(self._kv_heads, dim=0)
-        parts = [self._over_bin(found, found.of(units), found.of(asking), scaling) for found in self._groups]
+        parts = [self._over_group(found, found.of(units), found.of(asking), scaling) for found in self._groups]
         out = parts[0] if self._groups[0].whole else parts[0].new_empty(units.shape)
         if not self._groups[0].whole:
             for found, part in zip(self._groups, parts, strict=True):
                 out[found.where] = part
         return out.view_as(query)
 
-    def _over_bin(self, found: EntryGroup, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
+    def _over_group(self, found: EntryGroup, query: Tensor, asking: Tensor, scaling: float) -> Tensor:
         """Attention (m, r, q, d) of one group's units, block by block of queries."""
         keys, values = self.placed(found).unsqueeze(1), found.values.unsqueeze(1)
         parts = []

@@ -290,8 +290,8 @@ class StageEvidence:
         for place, row in enumerate(self._group.rows):
             pixels = [forward.checksum(picture) for picture in forward.pictures[row]]
             own = self._group.pieces[place] if self._group.pieces is not None else None
-            told = repr(pixels) if own is None else repr((pixels, own[1] + int(own[0].tokens[0])))
-            seeds.append(zlib.crc32(told.encode()))
+            text = repr(pixels) if own is None else repr((pixels, own[1] + int(own[0].tokens[0])))
+            seeds.append(zlib.crc32(text.encode()))
         return torch.tensor(seeds, dtype=torch.int64)
 
 

@@ -105,9 +105,9 @@ class Outcomes:
 
     def _notes(self, rows: Sequence[int]) -> Mapping[str, Sequence[Any]]:
         """Notes of some rows; where a row has several pictures, those of its first."""
-        told: dict[str, dict[int, Any]] = {}
+        notes: dict[str, dict[int, Any]] = {}
         for outcome in self._all:
             for key, values in outcome.evidence.notes.items():
                 for row, value in zip(outcome.group.rows, values, strict=True):
-                    told.setdefault(key, {}).setdefault(row, value)
-        return {key: [values.get(row) for row in rows] for key, values in told.items()}
+                    notes.setdefault(key, {}).setdefault(row, value)
+        return {key: [values.get(row) for row in rows] for key, values in notes.items()}

@@ -109,7 +109,7 @@ def _load(folder: str, device: torch.device) -> _Clip:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.vision_config.num_hidden_layers = 0
         with without_progress():
-            model, told = _Towerless.from_pretrained(
+            model, loading = _Towerless.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -121,7 +121,7 @@ def _load(folder: str, device: torch.device) -> _Clip:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # broken files, wrong shapes: each library has its own classes
         raise ModelError(f"the CLIP model in {folder} cannot be loaded: {_line(error)}; {_INSTEAD}") from error
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading["missing_keys"])
     if missing:
         raise ModelError(f"the CLIP model in {folder} lacks {len(missing)} tensors, such as {missing[0]}; {_INSTEAD}")
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
