@@ -17,9 +17,9 @@ from headwise_adapters.cache.masks import NEVER, Tokens, flagged, renumbered, sl
 from headwise_adapters.cache.pruned_cache import check_kind, held_of, holdings_of, window_of
 from headwise_adapters.cache.ragged_cache import EvictingLayer
 from headwise_adapters.parts import VisionParts
+from headwise_adapters.pruning.capturing import ActivationCapture, Call
 from headwise_adapters.pruning.choices import Decision, Integers, generation_of
 from headwise_adapters.pruning.given import check_embeddings, check_layout, real_tokens
-from headwise_adapters.pruning.capturing import ActivationCapture, Call
 from headwise_adapters.vision.images import Picture, shared_out, whole
 
 UNSUPERVISED = -100
