@@ -1,1 +1,1 @@
-"""The lab's commands; each module imports torch only when its command runs."""
+"""What follows `headwise` in a terminal; each module imports torch only when its command runs."""

@@ -1,1 +1,1 @@
-"""Measuring language models under KV eviction: texts, perplexity, passkeys, and paired differences."""
+"""Measuring language models under KV eviction: perplexity, passkeys, and the studies made of them."""

@@ -1,4 +1,4 @@
-"""Models that ship inside the package."""
+"""Models by name or folder: those inside the package, checkpoints, processors."""
 
 from __future__ import annotations
 

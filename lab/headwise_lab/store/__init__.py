@@ -1,1 +1,1 @@
-"""Output folders: records, outcomes, locks, and where they lie."""
+"""Output folders: records, outcomes, locks, and where they lie; headwise's cache folder."""
