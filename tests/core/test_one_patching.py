@@ -13,8 +13,7 @@ PATCHING = "adapters/headwise_adapters/patching.py"
 ALLOWED = {
     ("adapters/headwise_adapters/cache/ragged_cache.py", "setattr"): "tags new keys, tensors of one forward",
     ("adapters/headwise_adapters/cache/pruned_cache.py", "__class__"): "the class of a cache, which is the caller's",
-    ("lab/headwise_lab/demo/llava/train.py", "setattr"): "a training run puts its own saved fields back",
-    ("lab/headwise_lab/demo/pythia/train.py", "setattr"): "a training run puts its own saved fields back",
+    ("lab/headwise_lab/demo/training.py", "setattr"): "a training run puts its own saved fields back",
 }
 METHODS = {"forward", "__call__", "__class__", "_attn_implementation", "get_image_features", "generate"}
 METHODS |= {"prepare_inputs_for_generation", "_forward_hooks", "_forward_pre_hooks"}

@@ -23,8 +23,7 @@ from headwise_lab.demo.llava.tokenizer import (
     prompt,
     question_ids,
 )
-from headwise_lab.demo.llava.train import export, train
-from headwise_lab.demo.muon import orthogonalize
+from headwise_lab.demo.llava.train import Run, export, train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.scenes import KINDS, TOKENS, held_out
 
@@ -152,11 +151,16 @@ def test_growth_leaves_the_function_unchanged():
     torch.testing.assert_close(question_logits(model, features, batch.questions), before, rtol=0, atol=0)
 
 
-def test_orthogonalized_matrices_have_singular_values_near_one():
-    matrices = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalize(matrices))
-    assert values.min() > 0.5
-    assert values.max() < 1.3
+def test_only_matrices_of_layers_are_made_orthogonal():
+    run = Run(TINY, seed=0, dtype=torch.float32)
+    names = {id(weight): name for name, weight in run.named_weights().items()}
+    chosen, rest = (
+        {names[id(weight)] for group in run.optimizers[label].param_groups for weight in group["params"]}
+        for label in ("muon", "adam")
+    )
+    assert chosen | rest == set(names.values())
+    assert not chosen & rest
+    assert chosen == {name for name, weight in run.named_weights().items() if ".layers." in name and weight.ndim == 2}
 
 
 # --- training

@@ -6,28 +6,20 @@ A run is a pure function of the texts, the plan and the seed: interrupted and re
 from __future__ import annotations
 
 import argparse
-import copy
-import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from headwise_lab.demo.muon import Muon
+from headwise_lab.demo import training
 from headwise_lab.demo.pythia.model import Shape, build
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, for_transformers, learn_tokenizer
+from headwise_lab.demo.training import follow
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG_EVERY, SAVE_EVERY = 15.0, 60.0  # seconds
 SMOOTHING = 0.98  # of the logged average, per step
-ADAM_SHARE = 0.6  # AdamW's learning rate as a share of Muon's
 
 
 @attrs.frozen
@@ -71,15 +63,15 @@ class Windows:
         return torch.stack([self.window(step * size + i) for i in range(size)])
 
 
-class Run:
+class Run(training.Run):
     """A training run: model, optimizers, and how far it has come."""
+
+    progress = ("step", "seconds", "average")
 
     def __init__(self, plan: Plan, tokens: Tensor, *, seed: int) -> None:
         self.plan = plan
         self.windows = Windows(tokens, plan.shape.context, seed)
         self.model = build(plan.shape, seed)
-        self.step = 0
-        self.seconds = 0.0
         self.average: float | None = None
         self.make_optimizers()
 
@@ -93,18 +85,9 @@ class Run:
         return dict(self.model.named_parameters())
 
     def make_optimizers(self) -> None:
-        """Muon for the layers' matrices, AdamW for all else."""
-        weights = self.named_weights()
-        matrices = [w for name, w in weights.items() if ".layers." in name and w.ndim == 2]
-        chosen = {id(w) for w in matrices}
-        rest = [w for w in weights.values() if id(w) not in chosen]
+        """Fresh ones for the weights there are."""
         decay = self.plan.weight_decay
-        groups = [
-            {"params": [w for w in rest if w.ndim > 1], "weight_decay": decay},
-            {"params": [w for w in rest if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.muon = Muon(matrices, 1e-3, weight_decay=decay)
-        self.adam = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95))
+        self.optimize(muon_decay=decay, adam_decay=decay, betas=(0.9, 0.95))
 
     def learning_rate(self) -> float:
         """Linear down to zero, after a linear warm-up."""
@@ -113,19 +96,8 @@ class Run:
 
     def take_step(self) -> None:
         """One batch, one update of every weight."""
-        lr = self.learning_rate()
-        for optimizer, share in ((self.muon, 1.0), (self.adam, ADAM_SHARE)):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * share
         loss = self.loss(self.windows.batch(self.step, self.plan.batch))
-        loss.backward()  # type: ignore[no-untyped-call]
-        weights = list(self.named_weights().values())
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        self.muon.step()
-        self.adam.step()
-        for weight in weights:
-            weight.grad = None
-        self.step += 1
+        self.update(loss)
         before = loss.item() if self.average is None else self.average
         self.average = SMOOTHING * before + (1 - SMOOTHING) * loss.item()
 
@@ -146,39 +118,6 @@ class Run:
             f"lr {self.learning_rate():.5f} | loss {self.average or 0:.3f}"
         )
 
-    def save(self, path: Path) -> None:
-        """Write everything needed to go on, in one file that is replaced at once."""
-        weights = self.named_weights()
-        tensors = {f"weight/{name}": w.detach() for name, w in weights.items()}
-        for label, optimizer in (("muon", self.muon), ("adam", self.adam)):
-            for name, w in weights.items():
-                for key, value in optimizer.state.get(w, {}).items():
-                    tensors[f"{label}/{key}/{name}"] = value
-        progress = {key: getattr(self, key) for key in PROGRESS}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
-        os.replace(partial, path)
-
-    def load(self, path: Path) -> None:
-        """Take up what ``save`` wrote."""
-        weights = self.named_weights()
-        by_label = {"muon": self.muon, "adam": self.adam}
-        with safe_open(path, framework="pt") as stored, torch.no_grad():
-            for key, value in json.loads(stored.metadata()["progress"]).items():
-                setattr(self, key, value)
-            for entry in stored.keys():  # noqa: SIM118 (not a dict)
-                label, _, name = entry.partition("/")
-                tensor = stored.get_tensor(entry)
-                if label == "weight":
-                    weights[name].copy_(tensor)
-                else:
-                    key, _, name = name.partition("/")
-                    by_label[label].state[weights[name]][key] = tensor
-
-
-PROGRESS = ("step", "seconds", "average")
-
 
 def read_texts(folder: Path) -> list[str]:
     """The ``.txt`` files directly inside a folder, by name."""
@@ -198,37 +137,13 @@ def train(
 ) -> Run:
     """Follow the plan, saving to ``out`` every minute; ``stop_after`` ends the run early, after that many steps."""
     run = Run(plan, tokens, seed=seed)
-    checkpoint = out / CHECKPOINT
-    if resume and checkpoint.exists():
-        run.load(checkpoint)
-    logged = saved = time.monotonic()
-    taken = 0
-    while not run.done and taken != stop_after:
-        before = time.monotonic()
-        run.take_step()
-        taken += 1
-        now = time.monotonic()
-        run.seconds += now - before
-        if now - logged > LOG_EVERY:
-            logged = now
-            print(run.line(), flush=True)
-        if now - saved > SAVE_EVERY:
-            saved = now
-            run.save(checkpoint)
-    run.save(checkpoint)
-    print(run.line(), flush=True)
+    follow(run, out, resume=resume, stop_after=stop_after)
     return run
 
 
 def export(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the model in float16 with its tokenizer, ready for ``from_pretrained``."""
-    from transformers import GenerationConfig
-
-    half = copy.deepcopy(model).half()
-    half.generation_config = GenerationConfig(
-        do_sample=False, bos_token_id=BOS_ID, eos_token_id=BOS_ID, pad_token_id=BOS_ID
-    )
-    half.save_pretrained(folder)
+    training.export(model, folder, bos_token_id=BOS_ID, eos_token_id=BOS_ID, pad_token_id=BOS_ID)
     for_transformers(tokenizer).save_pretrained(folder)
 
 
