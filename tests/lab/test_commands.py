@@ -7,13 +7,13 @@ import shlex
 
 import fsspec
 import pytest
+from tests.lab.as_json import json_outcomes, json_records
 
 from headwise import ModelError
 from headwise.cli import main
 from headwise_lab.commands import demo as demo_module
 from headwise_lab.models import load as models_io
 from headwise_lab.store.locations import place
-from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.store.working_copy import at_hand
 from headwise_lab.sweeps import runner
 from headwise_lab.sweeps.status import look
@@ -56,10 +56,10 @@ def test_run_prints_one_record_and_its_command_gives_the_same_record_again(tiny_
     assert record["budget"] == {"given": "keep=16", "processed": pytest.approx(304 / 3, abs=1e-4), "kept": 16,
                                 "visual": 144}  # fmt: skip
     assert record["n"] == 5
-    records, warnings = read_records(tmp_path / "o")
+    records, warnings = json_records(tmp_path / "o")
     assert records == [record]
     assert warnings == []
-    assert len(read_outcomes(tmp_path / "o", record["id"])) == 5
+    assert len(json_outcomes(tmp_path / "o", record["id"])) == 5
     program, *words = shlex.split(record["command"])
     assert program == "headwise"
     assert main([*words, "--json"]) == 0
@@ -74,8 +74,8 @@ def test_run_stores_behind_a_url_what_it_prints(tiny_folder, capsys):
     told = capsys.readouterr()
     assert f"stored in {url}\n" in told.err
     with at_hand(place(url)) as copy:
-        records, warnings = read_records(copy)
-        assert len(read_outcomes(copy, records[0]["id"])) == 5
+        records, warnings = json_records(copy)
+        assert len(json_outcomes(copy, records[0]["id"])) == 5
     assert (records, warnings) == ([json.loads(told.out)], [])
     fsspec.filesystem("memory").store.clear()
     assert run(tiny_folder, "--out", "nosuch://run/out") == 2
@@ -171,7 +171,7 @@ def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, caps
     monkeypatch.setattr(runner, "run_trial", stopping)
     assert ablate(tiny_folder, out) == 130
     assert "run the same line again to go on" in " ".join(capsys.readouterr().err.split())
-    assert len(read_records(out)[0]) == 2
+    assert len(json_records(out)[0]) == 2
     assert not (out / "report.html").exists()
     assert ablate(tiny_folder, out) == 0
     told = capsys.readouterr().out
@@ -185,7 +185,7 @@ def test_an_interrupted_study_goes_on_and_ends_with_its_report(tiny_folder, caps
     assert "0 trials run, 4 were there already." in capsys.readouterr().out
     assert (out / "results.jsonl").read_bytes() == before
     assert len(calls) == 5
-    assert {record["study"] for record in read_records(out)[0]} == {"a"}
+    assert {record["study"] for record in json_records(out)[0]} == {"a"}
 
 
 def test_study_b_compares_query_strategies(tiny_folder, capsys, tmp_path):
@@ -193,7 +193,7 @@ def test_study_b_compares_query_strategies(tiny_folder, capsys, tmp_path):
     small = [word for word in SMALL if word not in ("--strategies", "sparsity")]
     out = str(tmp_path / "out")
     assert main(["ablate", "--study", "b", "--model", str(tiny_folder), "--out", out, *small, *words]) == 0
-    texts = [record["strategies"] for record in read_records(tmp_path / "out")[0]]
+    texts = [record["strategies"] for record in json_records(tmp_path / "out")[0]]
     assert len(texts) == 4
     assert {text["query_selection"] for text in texts[:3]} == {"last_token"}
     assert texts[3]["query_selection"].startswith("last_5_tokens")
@@ -214,7 +214,7 @@ def test_a_strategy_that_breaks_costs_its_own_trial_only(tiny_folder, capsys, tm
     told = capsys.readouterr()
     assert told.err.splitlines()[-1].startswith("headwise: 1 trial failed; the report in ")
     assert (tmp_path / "out" / "report.html").is_file()
-    (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
+    (failed,) = [record for record in json_records(tmp_path / "out")[0] if record.get("error")]
     assert failed["error"] == "RuntimeError: shapes do not match"
 
 
@@ -225,7 +225,7 @@ def test_a_budget_out_of_reach_is_not_run_and_the_others_are(tiny_folder, tmp_pa
     line = ["ablate", "--study", "a", "--model", str(tiny_folder), "--out", str(tmp_path), *words]
     assert main([*line, "--tokens", "5", "--tokens", "100"]) == 0
     assert tallies == [Tally(ran=4, refused=3)]
-    records, _ = read_records(tmp_path)
+    records, _ = json_records(tmp_path)
     assert [record["budget"]["given"] for record in records if record.get("refused")] == ["tokens=5"] * 3
 
 
@@ -244,7 +244,7 @@ def test_ablate_and_a_sweep_of_the_same_study_make_the_same_records(tiny_folder,
     line = ["sweep", str(tmp_path / "s.toml"), "--workers", "0", "--out", str(tmp_path / "sweep")]
     for part in ("1/2", "2/2"):  # two machines share a folder; neither runs what is the other's
         assert main([*line, "--part", part]) == 0
-    found = {name: read_records(tmp_path / name)[0] for name in ("ablate", "sweep")}
+    found = {name: json_records(tmp_path / name)[0] for name in ("ablate", "sweep")}
     by_id = {name: {record["id"]: moving(record) for record in records} for name, records in found.items()}
     assert len(by_id["ablate"]) == 4
     assert by_id["ablate"] == by_id["sweep"]
@@ -281,7 +281,7 @@ def test_methods_are_compared_where_they_can_and_say_why_they_cannot(tiny_folder
     reason = "tokens=60 cannot be met when pruning before layer 2 of 3"
     assert f"not run: shapes-gqa, tokens=60, fastv: {reason}" in told.err
     assert reason in (out / "report.md").read_text()
-    records, _ = read_records(out)
+    records, _ = json_records(out)
     rest = ["vanilla", "fastv", "random", "vispruner", "random", "vispruner"]
     assert [record["recipe"] for record in records] == ["fastv", *rest]  # what cannot be run is said first
     assert [record["recipe"] for record in records if record.get("refused")] == ["fastv"]
@@ -304,7 +304,7 @@ def test_a_method_that_the_model_has_no_eyes_for_is_not_run(tiny_folder, capsys,
     words = ["--recipe", "vispruner", "--recipe", "random", "--keep", "12"]
     assert ablate_methods(tiny_folder, tmp_path / "out", *words) == 0
     assert "not run: shapes-gqa, keep=12, vispruner: this tower shows no attention" in capsys.readouterr().err
-    refused = [record["refused"] for record in read_records(tmp_path / "out")[0] if record.get("refused")]
+    refused = [record["refused"] for record in json_records(tmp_path / "out")[0] if record.get("refused")]
     assert refused == ["this tower shows no attention"]
 
 
@@ -373,7 +373,7 @@ def test_the_demo_leaves_a_report_and_names_its_folder(tiny_folder, capsys, tmp_
     assert "headwise-demo" in told.splitlines()[-1]
     for name in ("report.html", "report.md", "results.jsonl", "figures", "tables"):
         assert (folder / name).exists()
-    records, _ = read_records(folder)
+    records, _ = json_records(folder)
     assert len({record["strategies"]["head_scoring"].partition(":")[0] for record in records}) >= 14
     assert {record["budget"]["kept"] for record in records} == {16, 144}
     assert {record["study"] for record in records} == {"demo"}

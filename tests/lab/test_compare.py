@@ -7,12 +7,12 @@ import json
 import statistics
 
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_kv import kv_record
 from tests.lab.fake_records import fake_record, identity, write_folder, write_outcomes
 
 from headwise.cli import main
 from headwise_lab.stats.differences import holm
-from headwise_lab.store.records import read_outcomes
 
 ASKED = "2b928b4c63935089"
 
@@ -68,7 +68,7 @@ def test_trials_meet_by_what_they_were_asked_and_differ_by_their_outcomes(sides,
     ]
     for row in found:
         ours, theirs = (
-            {line["id"]: line["score"] for line in read_outcomes(sides / side, row[name][0])}
+            {line["id"]: line["score"] for line in json_outcomes(sides / side, row[name][0])}
             for side, name in (("a", "left"), ("b", "right"))
         )
         assert row["difference"] == pytest.approx(100 * statistics.fmean(theirs[key] - ours[key] for key in ours))
@@ -156,7 +156,7 @@ def test_only_questions_that_are_equal_word_by_word_are_compared(tmp_path, compa
     write_folder(tmp_path / "a", [(record(), 0.5)], images=False)
     write_folder(tmp_path / "b", [(record(questions="beef" * 4), 0.5)], images=False)
     path = next((tmp_path / "b" / "outcomes").iterdir())
-    lines = read_outcomes(tmp_path / "b", path.stem)
+    lines = json_outcomes(tmp_path / "b", path.stem)
     changed = [{**line, "answers": ["green"]} if number < 25 else line for number, line in enumerate(lines)]
     write_outcomes(tmp_path / "b", path.stem, changed)
     assert [row["n"] for row in compared(tmp_path, "--allow-different")] == [35]

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.lab.as_json import json_outcomes, json_records
 
 from headwise import Recipe
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.store.records import read_outcomes, read_records
 
 pytestmark = pytest.mark.slow
 
@@ -161,11 +161,11 @@ def test_lmms_eval_gets_the_answers_of_headwise_run_and_its_results_are_reported
     assert told["throughput"]["avg_headwise_processed"] == pytest.approx(record["budget"]["processed"], abs=1e-4)
 
     assert main(["import-results", str(tmp_path / "out"), "--out", str(tmp_path / "store")]) == 0
-    imported = {one["benchmark"]: one for one in read_records(tmp_path / "store")[0]}
+    imported = {one["benchmark"]: one for one in json_records(tmp_path / "store")[0]}
     pope = imported["headwise_pope (lmms-eval)"]
     assert pope["strategies"] == record["strategies"]
     assert (pope["heads"]["mean"], pope["metric"]["value"]) == (4.0, 100 * right)
-    predictions = [one["prediction"] for one in read_outcomes(tmp_path / "store", pope["id"])]
+    predictions = [one["prediction"] for one in json_outcomes(tmp_path / "store", pope["id"])]
     assert [one["prediction"] for one in outcomes] == predictions
     assert main(["report", str(tmp_path / "store")]) == 0
     assert "headwise_choice (lmms-eval)" in (tmp_path / "store" / "report.md").read_text()
@@ -276,7 +276,7 @@ def test_lm_eval_reads_with_a_cache_that_forgets_and_its_results_are_reported(tm
     store = tmp_path / "store"
     folders = [str(tmp_path / out) for out in ("stock", "full", "less")]
     assert main(["import-results", *folders, "--out", str(store)]) == 0
-    imported = [one for one in read_records(store)[0] if one["benchmark"] == "headwise_ppl (lm-eval)"]
+    imported = [one for one in json_records(store)[0] if one["benchmark"] == "headwise_ppl (lm-eval)"]
     assert [one["model"] for one in imported] == ["demo-pythia"] * 3
     assert [one["strategies"].get("kv_eviction") for one in imported] == [None, "none", f"{WINDOW},positions=relative"]
     assert len({one["questions"] for one in imported}) == 1

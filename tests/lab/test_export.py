@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_kv import kv_record
 from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
@@ -18,7 +19,7 @@ from headwise.cli import main
 from headwise_lab.exporting import Table
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
 from headwise_lab.exporting.writers import targets
-from headwise_lab.store.records import outcomes_path, read_outcomes
+from headwise_lab.store.records import outcomes_path
 
 FORMATS = ("csv", "parquet", "duckdb")
 
@@ -84,7 +85,7 @@ def lines_of(folder) -> list[dict]:
 def answers_of(folder) -> list[dict]:
     found = []
     for record in lines_of(folder):
-        lines = read_outcomes(folder, record["id"]) if outcomes_path(folder, record["id"]).exists() else []
+        lines = json_outcomes(folder, record["id"]) if outcomes_path(folder, record["id"]).exists() else []
         found += [{**line, "trial": record["id"]} for line in lines]
     return found
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from tests.lab.as_json import json_outcomes, json_records
 
 from headwise import DataError
 from headwise.cli import main
@@ -14,7 +15,6 @@ from headwise_lab.engines.importing import command, records_of
 from headwise_lab.engines.results import read_run, result_files
 from headwise_lab.report import build
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes, read_records
 
 SEEN = {"processed": 37.5, "kept": 16.0, "visual": 144.0, "heads": 4.0, "heads_of": 8.0}
 OURS = "pretrained=demo-llava,strategy=[fastv:layer=2 fixed:heads=4],keep=16"
@@ -260,14 +260,14 @@ def test_a_result_is_imported_once_and_shown_with_its_difference_to_the_first(tm
     assert run(tmp_path / "in", "--out", tmp_path / "out", "--json") == 0
     told = capsys.readouterr()
     assert "0 of 2 results are new" in told.err
-    assert len(json.loads(told.out)) == len(read_records(tmp_path / "out")[0]) == 2
+    assert len(json.loads(told.out)) == len(json_records(tmp_path / "out")[0]) == 2
 
 
 def test_results_join_the_folder_of_an_earlier_run(tmp_path, capsys):
     Store.open(tmp_path / "out", "run").add({"id": "aa", "error": "broken"})
     assert run(lm(tmp_path / "in"), "--out", tmp_path / "out") == 0
-    assert len(read_records(tmp_path / "out")[0]) == 3
-    assert {one["score"] for one in read_outcomes(tmp_path / "out", read_records(tmp_path / "out")[0][1]["id"])} == {
+    assert len(json_records(tmp_path / "out")[0]) == 3
+    assert {one["score"] for one in json_outcomes(tmp_path / "out", json_records(tmp_path / "out")[0][1]["id"])} == {
         0.0
     }
 

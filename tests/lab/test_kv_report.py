@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.lab.as_json import json_records
 from tests.lab.fake_kv import (
     full,
     heads,
@@ -31,7 +32,6 @@ from headwise_lab.report.content import gather
 from headwise_lab.report.html_page import html_page
 from headwise_lab.report.markdown_page import markdown_page
 from headwise_lab.report.published.context_recount import recount_contexts
-from headwise_lab.store.records import read_records
 
 CONTEXTS = (64, 96, 128, 192, 256)
 
@@ -248,7 +248,7 @@ def test_a_malformed_kv_record_is_one_sentence(tmp_path, changes, message):
     (record, *_) = write_kv(tmp_path, [planted(full())])
     (tmp_path / "results.jsonl").write_text(json.dumps({**record, **changes}) + "\n")
     with pytest.raises(DataError, match=message):
-        read_records(tmp_path)
+        json_records(tmp_path)
 
 
 def test_the_report_command_prints_the_verdict_and_writes_the_same_files_again(paths, folder, capsys):

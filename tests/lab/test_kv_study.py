@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.lab.as_json import json_outcomes, json_records
 from tests.lab.language_models import write_model, write_text
 
 from headwise.cli import main
@@ -23,7 +24,6 @@ from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
 from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, Run
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.local import Local
 from headwise_lab.sweeps.running import Order, run
@@ -159,10 +159,10 @@ def test_the_study_leaves_records_outcomes_a_profile_and_a_report(folder, text, 
     out = tmp_path / "out"
     assert ablate(folder, text, out) == 0
     told = capsys.readouterr()
-    records, _ = read_records(out)
+    records, _ = json_records(out)
     assert [case.name for case in few] == [record["name"] for record in records]
     assert {"kv"} == {record["study"] for record in records}
-    assert all(record["n"] == TOKENS - 1 == len(read_outcomes(out, record["id"])) for record in records)
+    assert all(record["n"] == TOKENS - 1 == len(json_outcomes(out, record["id"])) for record in records)
     assert HeadProfile.load(out / "tiny-profile.json").text.endswith(f"after the first {TOKENS}")
     assert "KV eviction, tiny on words.txt: Head-aware windows" in told.out
     assert "6 trials run, 0 were there already." in told.out
@@ -200,7 +200,7 @@ def test_a_second_run_finds_everything_done_and_a_changed_text_does_not(folder, 
 def test_the_command_of_a_record_gives_the_same_figures(folder, text, few, tmp_path, capsys):
     assert ablate(folder, text, tmp_path / "out") == 0
     capsys.readouterr()
-    record = next(one for one in read_records(tmp_path / "out")[0] if one["group"] == "J")
+    record = next(one for one in json_records(tmp_path / "out")[0] if one["group"] == "J")
     program, *words = shlex.split(record["command"])
     assert program == "headwise"
     assert main([*words, "--json"]) == 0
@@ -215,7 +215,7 @@ def test_a_profile_that_is_given_is_used_and_needs_no_more_text(folder, text, fe
     short = write_text(tmp_path, 1)
     assert ablate(folder, short, tmp_path / "out", "--profile", str(tmp_path / "mine.json")) == 0
     assert not list((tmp_path / "out").glob("*profile.json"))
-    assert "mine.json" in next(one for one in read_records(tmp_path / "out")[0] if one["group"] == "J")["command"]
+    assert "mine.json" in next(one for one in json_records(tmp_path / "out")[0] if one["group"] == "J")["command"]
 
 
 def test_a_strategy_that_breaks_costs_its_own_run_only(folder, text, few, tmp_path, capsys, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_strategy_that_breaks_costs_its_own_run_only(folder, text, few, tmp_pa
     monkeypatch.setattr(runner, "measure_text", breaking)
     assert ablate(folder, text, tmp_path / "out") == 2
     assert "1 trial failed; the report in" in capsys.readouterr().err.splitlines()[-1]
-    (failed,) = [record for record in read_records(tmp_path / "out")[0] if record.get("error")]
+    (failed,) = [record for record in json_records(tmp_path / "out")[0] if record.get("error")]
     assert (failed["name"], failed["error"]) == ("snapkv_16", "RuntimeError: shapes do not match")
     assert "shapes do not match" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
@@ -267,7 +267,7 @@ def test_the_demo_reads_with_every_language_model_there_is(folder, text, tmp_pat
     store = Store.open(tmp_path / "demo", "demo")
     order = Order(title="Demo", plans=[plan], store=store, executor=Local(0), retries=0)
     tally = run(order, Display(Console(stderr=True), plan.trials))
-    records, _ = read_records(tmp_path / "demo")
+    records, _ = json_records(tmp_path / "demo")
     assert (len(records), 0) == (tally.ran, tally.failed)
     assert {"A", "B", "K", "J", "I", "allocated", "permuted", "score", "full"} == {one["group"] for one in records}
     assert {"demo"} == {one["study"] for one in records}
@@ -335,11 +335,11 @@ def test_a_sweep_file_makes_the_records_of_ablate(workers, folder, text, tmp_pat
     )
     line = ["sweep", str(tmp_path / "kv.toml"), "--out", str(tmp_path / "sweep"), "--workers", workers]
     assert main(line) == 0
-    found = [{one["id"]: figures(one) for one in read_records(tmp_path / name)[0]} for name in ("ablate", "sweep")]
+    found = [{one["id"]: figures(one) for one in json_records(tmp_path / name)[0]} for name in ("ablate", "sweep")]
     assert len(found[0]) == 3
     assert found[0] == found[1]
     for name in found[0]:
-        assert read_outcomes(tmp_path / "ablate", name) == read_outcomes(tmp_path / "sweep", name)
+        assert json_outcomes(tmp_path / "ablate", name) == json_outcomes(tmp_path / "sweep", name)
     assert [state for _, state in look(tmp_path / "sweep").trials] == ["done"] * 3
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lab.as_json import json_outcomes
 from tests.lab.language_models import byte_tokenizer, write_model, write_text
 
 from headwise.attachment import cache
@@ -27,7 +28,6 @@ from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes
 from headwise_lab.store.working_copy import at_hand
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
@@ -224,7 +224,7 @@ def test_the_command_prints_records_pairs_and_heat_maps(folder, capsys, tmp_path
     first, second = json.loads(told.out)
     assert first["to_first"] is None
     ours, theirs = (
-        {outcome["id"]: outcome["logprob"] for outcome in read_outcomes(tmp_path / "o", record["id"])}
+        {outcome["id"]: outcome["logprob"] for outcome in json_outcomes(tmp_path / "o", record["id"])}
         for record in (second, first)
     )
     apart = np.array([ours[name] - theirs[name] for name in theirs])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from tests.lab.as_json import json_outcomes, json_records
 from tests.lab.fake_records import fake_record, write_folder
 from upath import UPath
 
@@ -16,7 +17,6 @@ from headwise import DataError
 from headwise.cli import main
 from headwise_lab.store.locations import is_local, place
 from headwise_lab.store.output_folder import Store, kind_of
-from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.store.working_copy import at_hand
 
 
@@ -83,9 +83,9 @@ def test_a_store_behind_a_url_holds_what_a_local_one_holds(url, tmp_path):
     for record in remote.records.values():
         local.add(record, [{"id": str(i), "score": 0.5} for i in range(2)])
     with at_hand(place(url)) as copy:
-        assert read_records(copy) == read_records(tmp_path / "out")
+        assert json_records(copy) == json_records(tmp_path / "out")
         for identity in local.records:
-            assert read_outcomes(copy, identity) == read_outcomes(tmp_path / "out", identity)
+            assert json_outcomes(copy, identity) == json_outcomes(tmp_path / "out", identity)
         assert (copy / "headwise.json").read_bytes() == (tmp_path / "out" / "headwise.json").read_bytes()
     assert not copy.exists()
     assert kind_of(place(url)) == kind_of(tmp_path / "out") == "demo"
@@ -215,7 +215,7 @@ def both(url, tmp_path):
     trials = [(fake_record(n=12), 0.5), (fake_record("sharp", 4, n=12), 0.8)]
     store = Store.open(place(url), "demo")
     for record in write_folder(tmp_path / "run", trials, images=False):
-        store.add(record, read_outcomes(tmp_path / "run", record["id"]))
+        store.add(record, json_outcomes(tmp_path / "run", record["id"]))
     return str(tmp_path / "run"), url
 
 

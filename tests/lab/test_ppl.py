@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lab.as_json import json_outcomes
 from tests.lab.language_models import write_model, write_text
 
 from headwise.cli import main
@@ -27,7 +28,6 @@ from headwise_lab.kv.measure import identity, measure_text, outcomes_of, profile
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes
 from headwise_lab.texts.tokens import tokens_of
 
 TOKENS = 90
@@ -229,9 +229,9 @@ def test_the_command_prints_records_and_their_pairs(folder, words, capsys, tmp_p
     assert ppl(folder, words, *chosen, "--json", "--out", str(tmp_path / "o")) == 0
     first, *others = json.loads(capsys.readouterr().out)
     assert first["to_first"] is None
-    theirs = {outcome["id"]: outcome for outcome in read_outcomes(tmp_path / "o", first["id"])}
+    theirs = {outcome["id"]: outcome for outcome in json_outcomes(tmp_path / "o", first["id"])}
     for record in others:
-        ours = {outcome["id"]: outcome for outcome in read_outcomes(tmp_path / "o", record["id"])}
+        ours = {outcome["id"]: outcome for outcome in json_outcomes(tmp_path / "o", record["id"])}
         apart = np.array([ours[name]["score"] - theirs[name]["score"] for name in theirs])
         pairs = record["to_first"]
         assert pairs["nll"]["mean"] == pytest.approx(apart.mean())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lab.as_json import record_of, trial_from
 from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_folder
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
@@ -21,14 +22,18 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 def laid_out(folder, trials):
     records = write_folder(folder, trials, images=False)
-    return compare(load_trials(folder, records)[0])
+    return compare(load_trials(folder, list(map(record_of, records)))[0])
 
 
 def trial_of(record: dict, scores: list[float]) -> Trial:
     """A trial with these unit scores, in a scale of 100."""
     mean, error = mean_and_error([100 * score for score in scores])
-    record = {**record, "n": len(scores), "metric": {"name": "accuracy", "value": mean, "se": error}}
-    return Trial(record, {f"q{index}": 100 * score for index, score in enumerate(scores)})
+    record = {
+        **record,
+        "n": len(scores),
+        "metric": {"name": "accuracy", "value": mean, "se": error if len(scores) > 1 else None},
+    }
+    return trial_from(record, {f"q{index}": 100 * score for index, score in enumerate(scores)})
 
 
 def cells(comparison):
@@ -252,7 +257,7 @@ def test_units_follow_the_benchmark_where_it_is_known(tmp_path):
             return {"pair": sum(scores), "kinds": float(len({question.kind for question in questions}))}
 
     record = write_folder(tmp_path, [(fake_record(n=20), 0.5)], images=False)[0]
-    trial = Trial(record)
+    trial = trial_from(record)
     warning = load_units(trial, tmp_path, Pairs())
     right = record["metric"]["value"] / 100 * 20
     assert {"pair": pytest.approx(10 * right), "kinds": 10.0} == trial.units
@@ -264,7 +269,7 @@ def test_units_follow_the_benchmark_where_it_is_known(tmp_path):
 def test_missing_outcomes_are_said_and_leave_the_figure(tmp_path):
     records = write_folder(tmp_path, [(fake_record(), 0.5), (fake_record("sharp", 4), 0.9)], images=False)
     (tmp_path / "outcomes" / f"{records[1]['id']}.parquet").unlink()
-    trials, warnings = load_trials(tmp_path, records)
+    trials, warnings = load_trials(tmp_path, list(map(record_of, records)))
     cell = compare(trials)[0].rows[0].cells["sharp"]
     assert (records[1]["metric"]["value"], None, "") == (cell.value, cell.against_baseline, cell.verdict)
     assert len(warnings) == 1

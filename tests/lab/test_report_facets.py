@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record
 
 from headwise.errors import DataError
@@ -22,7 +23,7 @@ from headwise_lab.report.page.page_tables import page_table
 
 
 def book(*records: dict) -> Book:
-    return Book.of(records)
+    return Book.of(map(record_of, records))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def book(*records: dict) -> Book:
     ],
 )
 def test_a_record_is_of_its_benchmark_budget_heads_and_model(record, heads):
-    assert Facets(("made-up",), ("keep 16",), (heads,), ("demo-llava",)) == of_record(record)
+    assert Facets(("made-up",), ("keep 16",), (heads,), ("demo-llava",)) == of_record(record_of(record))
 
 
 def test_rows_are_of_their_labels_else_of_the_records_their_numbers_come_from():

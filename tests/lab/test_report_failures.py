@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record, write_folder
 
 from headwise_lab.report.content import gather
@@ -36,9 +37,9 @@ def test_a_trial_that_succeeded_in_the_end_is_no_failure(tmp_path):
 
 
 def test_a_record_that_counts_its_own_attempts_is_believed():
-    grid = failures([{"id": "a", "error": "no", "attempt": 5}], {"a": 2})
+    grid = failures([record_of({"id": "a", "error": "no", "attempt": 5})], {"a": 2})
     assert [row[3].text for row in grid.rows] == ["5"]
-    assert failures([fake_record()], {}) is None
+    assert failures([record_of(fake_record())], {}) is None
 
 
 @pytest.mark.parametrize(("error", "told"), [("one\ntwo\n\n", "two"), ("", "-"), (None, "None"), ("x", "x")])

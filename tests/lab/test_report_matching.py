@@ -7,6 +7,7 @@ import statistics
 from random import Random
 
 import pytest
+from tests.lab.as_json import trial_from
 from tests.lab.fake_records import VISUAL, fake_record
 from tests.lab.test_report_methods import method
 
@@ -27,13 +28,13 @@ def graded(record: dict, ability: float, n: int = 80) -> Trial:
     scores = [100 * min(1.0, max(0.0, ability - easy.random() / 4 + own.gauss(0, 0.02))) for _ in range(n)]
     mean, error = mean_and_error(scores)
     record = {**record, "n": n, "units": n, "metric": {"name": "accuracy", "value": mean, "se": error}}
-    return Trial(record, {f"q{number}": score for number, score in enumerate(scores)})
+    return trial_from(record, {f"q{number}": score for number, score in enumerate(scores)})
 
 
 def at(name: str, processed: float, ability: float, *, given: str = "keep=48", **more) -> Trial:
     record = method(name, 48, **more)
     budget = record["budget"] | {"given": given, "processed": processed}
-    return graded({**record, "id": f"{record['id']}-{processed}-{given}", "budget": budget}, ability)
+    return graded({**record, "id": f"{record['id']}-{processed}-{given.replace('=', '-')}", "budget": budget}, ability)
 
 
 def whole(**more) -> Trial:
@@ -111,7 +112,9 @@ def test_a_method_that_only_follows_the_curve_of_the_reference_is_no_better_for_
      ((0.0, "cache a"), (0.0, "cache b"), False)],
 )  # fmt: skip
 def test_budgets_are_equal_to_one_token_per_layer_or_by_their_words_alone(ours, theirs, equal):
-    left, right = (Trial({"budget": {"processed": one[0], "given": one[1]}}) for one in (ours, theirs))
+    left, right = (
+        trial_from({**fake_record(), "budget": {"processed": one[0], "given": one[1]}}) for one in (ours, theirs)
+    )
     assert same_budget(left, right) is equal
 
 
@@ -148,7 +151,7 @@ def test_seeds_with_questions_of_their_own_are_more_units_of_one_result():
     ]
     methods = compared(*trials)
     (result,) = methods.of("dart")
-    assert (result.trial.record["n"], result.trial.record["seeds"], len(result.trials)) == (80, 2, 2)
+    assert (result.trial.record.n, result.trial.record.seeds, len(result.trials)) == (80, 2, 2)
     ours = {
         (seed, unit): score for seed, trial in ((0, trials[1]), (1, trials[3])) for unit, score in trial.units.items()
     }
@@ -176,7 +179,7 @@ def test_equal_questions_under_two_seeds_are_asked_twice_and_count_once():
         for name, ability in (("fastv", 0.5), ("dart", 0.8))
     ]
     (result,) = compared(*trials).of("dart")
-    assert (result.trial.record["n"], len(result.trial.units), result.to_reference.n) == (40, 40, 40)
+    assert (result.trial.record.n, len(result.trial.units), result.to_reference.n) == (40, 40, 40)
     assert pytest.approx((trials[1].units["q3"] + trials[3].units["q3"]) / 2) == result.trial.units[0, "q3"]
 
 
@@ -187,7 +190,7 @@ def test_another_limit_is_another_table_each_with_all_its_seeds():
         for seed in (0, 1)
     ]
     found = compare_methods(trials, [])
-    assert [one.results["fastv", "tokens 48"].trial.record["n"] for one in found] == [40, 80]
+    assert [one.results["fastv", "tokens 48"].trial.record.n for one in found] == [40, 80]
     assert [one.title for one in found] == ["Methods, made-up, questions 20-0", "Methods, made-up, questions 40-0"]
 
 
@@ -197,7 +200,7 @@ def test_costs_of_pooled_trials_are_medians_and_what_is_no_number_stays():
         record["cost"] = {"prefill_ms": (2.0, 9.0, 3.0)[number], "flops_formula": "gated", "peak_bytes": None}
         record["diversity"] = (0.2, None, 0.4)[number]
     trials = [graded(record, 0.5) for record in records]
-    merged = Questions.of(trials).pooled(trials).record
+    merged = Questions.of(trials).pooled(trials).record.to_json()
     assert merged["cost"] == {"prefill_ms": 3.0, "flops_formula": "gated", "peak_bytes": None}
     assert merged["diversity"] == pytest.approx(0.3)
     assert merged["budget"]["visual"] == VISUAL

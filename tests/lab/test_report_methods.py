@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record, identity, write_folder
 
 from headwise_lab.report import build
@@ -238,7 +239,7 @@ def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
 
 
 def test_the_terminal_shows_every_method_and_budget(folder):
-    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    records = [record_of(json.loads(line)) for line in (folder / "results.jsonl").read_text().splitlines()]
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(methods_table(records, folder))
     told = console.export_text()

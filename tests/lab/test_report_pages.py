@@ -17,6 +17,7 @@ import pytest
 import typer
 from PIL import Image
 from rich.console import Console
+from tests.lab.as_json import record_of
 from tests.lab.fake_records import SIDE, VISUAL, fake_record, study_a, write_folder
 from typer.testing import CliRunner
 
@@ -335,7 +336,7 @@ def test_references_without_head_selection_are_paired_with_all_heads(folder):
 
 
 def test_the_terminal_table_tells_strategy_heads_figure_difference_verdict_and_recall(folder):
-    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()[:-2]]
+    records = [record_of(json.loads(line)) for line in (folder / "results.jsonl").read_text().splitlines()[:-2]]
     console = Console(width=120, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     console.print(terminal_table(records, folder))
     lines = console.export_text().splitlines()
@@ -350,7 +351,7 @@ def test_the_terminal_table_tells_strategy_heads_figure_difference_verdict_and_r
 
 
 def test_the_terminal_table_without_outcomes_compares_nothing():
-    table = terminal_table([fake_record(), fake_record("sharp", 4)])
+    table = terminal_table([record_of(fake_record()), record_of(fake_record("sharp", 4))])
     assert table.row_count == 3
     assert [str(cell) for cell in table.columns[3]._cells] == ["", "", "-"]
 

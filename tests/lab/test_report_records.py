@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.lab.as_json import json_outcomes, json_records
 from tests.lab.fake_records import fake_record, write_folder, write_outcomes
 
 from headwise.errors import DataError
-from headwise_lab.store.records import read_outcomes, read_records
 
 
 def lay(folder, *lines: str):
@@ -22,11 +22,11 @@ def line(**changes) -> str:
 
 def test_records_come_back_as_written_unknown_keys_included(tmp_path):
     record = {**fake_record(), "schema": 7, "from_the_future": [1]}
-    assert ([record], []) == read_records(lay(tmp_path, json.dumps(record) + "\n"))
+    assert ([record], []) == json_records(lay(tmp_path, json.dumps(record) + "\n"))
 
 
 def test_a_torn_last_line_is_dropped_and_said_so(tmp_path):
-    records, warnings = read_records(lay(tmp_path, line(), line(id="b")[:40]))
+    records, warnings = json_records(lay(tmp_path, line(), line(id="b")[:40]))
     assert [fake_record()["id"]] == [record["id"] for record in records]
     assert warnings == ["The last line of results.jsonl is torn and was dropped; the run may be unfinished."]
 
@@ -34,23 +34,23 @@ def test_a_torn_last_line_is_dropped_and_said_so(tmp_path):
 def test_a_torn_letter_of_several_bytes_is_a_torn_line(tmp_path):
     whole = line().encode() + '{"id": "±'.encode()[:-1]
     (tmp_path / "results.jsonl").write_bytes(whole)
-    records, warnings = read_records(tmp_path)
+    records, warnings = json_records(tmp_path)
     assert (len(records), len(warnings)) == (1, 1)
 
 
 def test_a_last_line_without_newline_that_is_whole_counts(tmp_path):
-    records, warnings = read_records(lay(tmp_path, line(), line(id="b").rstrip("\n")))
+    records, warnings = json_records(lay(tmp_path, line(), line(id="b").rstrip("\n")))
     assert (len(records), warnings) == (2, [])
 
 
 def test_of_records_with_one_id_the_last_counts(tmp_path):
-    records, _ = read_records(lay(tmp_path, line(id="a", n=1), line(id="b"), line(id="a", n=2)))
+    records, _ = json_records(lay(tmp_path, line(id="a", n=1), line(id="b"), line(id="a", n=2)))
     assert [(record["id"], record["n"]) for record in records] == [("b", 60), ("a", 2)]
 
 
 def test_a_failed_trial_needs_no_result(tmp_path):
     failed = {"id": "a", "error": "ContractError: something"}
-    assert [failed] == read_records(lay(tmp_path, json.dumps(failed) + "\n"))[0]
+    assert [failed] == json_records(lay(tmp_path, json.dumps(failed) + "\n"))[0]
 
 
 BAD = {
@@ -73,7 +73,7 @@ BAD = {
 def test_one_bad_record_is_named_and_left_out_and_the_others_are_reported(tmp_path, bad, place):
     lines = [line(id="a"), line(id="c")]
     lines.insert(place, bad)
-    records, warnings = read_records(lay(tmp_path, *lines))
+    records, warnings = json_records(lay(tmp_path, *lines))
     assert [record["id"] for record in records] == ["a", "c"]
     (warning,) = warnings
     assert f"results.jsonl:{place + 1}" in warning
@@ -104,22 +104,22 @@ def test_one_bad_record_is_named_and_left_out_and_the_others_are_reported(tmp_pa
 )
 def test_a_malformed_folder_is_one_sentence_naming_the_line(tmp_path, lines, message):
     with pytest.raises(DataError, match=message) as caught:
-        read_records(lay(tmp_path, *lines))
+        json_records(lay(tmp_path, *lines))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_folder_without_records_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"results\.jsonl cannot be read"):
-        read_records(tmp_path)
+        json_records(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
-        read_records(tmp_path / "absent")
+        json_records(tmp_path / "absent")
 
 
 def test_outcomes_are_read_and_checked(tmp_path):
     record = write_folder(tmp_path, [(fake_record(n=12), 0.5)], images=False)[0]
-    assert len(read_outcomes(tmp_path, record["id"])) == 12
+    assert len(json_outcomes(tmp_path, record["id"])) == 12
     write_outcomes(tmp_path, record["id"], [{"id": "q", "score": "high"}])
     with pytest.raises(DataError, match=r"parquet:1: an outcome needs"):
-        read_outcomes(tmp_path, record["id"])
+        json_outcomes(tmp_path, record["id"])
     with pytest.raises(DataError, match="cannot be read"):
-        read_outcomes(tmp_path, "absent")
+        json_outcomes(tmp_path, "absent")

@@ -10,6 +10,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lab.as_json import trial_from
 from tests.lab.fake_records import fake_record, study_a, write_folder
 from tests.lab.test_report_comparison import trial_of
 from tests.lab.test_report_methods import lay, method
@@ -87,9 +88,10 @@ def imported(name: str, cache: str | None, scores: list[float], metric: str = "a
     """A record as `import-results` makes it."""
     strategies = {} if cache is None else {"kv_eviction": cache}
     trial = trial_of({**fake_record(study=None), "id": name, "strategies": strategies}, scores)
-    record = {**trial.record, "budget": {"given": f"cache {cache}"}, "heads": {"of": None, "mean": None, "sd": None},
+    record = {**trial.record.to_json(), "budget": {"given": f"cache {cache}"},
+              "heads": {"of": None, "mean": None, "sd": None},
               "source": {"harness": "lm-eval", "task": "gsm"}, "benchmark": "gsm (lm-eval)", **more}  # fmt: skip
-    return Trial(record | {"metric": {**record["metric"], "name": metric}}, trial.units)
+    return trial_from(record | {"metric": {**record["metric"], "name": metric}}, trial.units)
 
 
 def test_imported_results_are_named_by_harness_task_and_strategy():
@@ -98,10 +100,10 @@ def test_imported_results_are_named_by_harness_task_and_strategy():
     assert rule(window) == "lm-eval gsm: streaming:sinks=4,window=60"
     assert rule(whole) == "lm-eval gsm: full cache"
     assert rule(other) == "lm-eval gsm: unpruned"
-    named = Trial({**window.record, "recipe": "sparsevlm"})
+    named = trial_from({**window.record.to_json(), "recipe": "sparsevlm"})
     assert rule(named) == "lm-eval gsm: sparsevlm"
-    assert rule(Trial(fake_record(pruning="uniform:layer=2"))) == "uniform:layer=2"
-    assert rule(Trial(fake_record(pruning="none"))) == "unpruned"
+    assert rule(trial_from(fake_record(pruning="uniform:layer=2"))) == "uniform:layer=2"
+    assert rule(trial_from(fake_record(pruning="none"))) == "unpruned"
 
 
 def test_an_evicting_run_is_paired_with_the_full_cache_on_the_same_documents():
@@ -139,7 +141,7 @@ def test_rules_at_another_budget_than_all_heads_are_compared_with_the_unpruned_m
 
 def costly(record: dict, cpu: str = "one", **cost) -> Trial:
     hardware = {"cpu": cpu, "threads": 1, "device": "cpu"}
-    return Trial({**record, "id": f"{record['id']}-{cpu}", "hardware": hardware, "cost": record["cost"] | cost})
+    return trial_from({**record, "id": f"{record['id']}-{cpu}", "hardware": hardware, "cost": record["cost"] | cost})
 
 
 def test_costs_are_told_by_strategy_budget_and_machine():
@@ -176,7 +178,7 @@ def test_methods_measured_on_two_machines_have_two_rows_of_costs(tmp_path):
 
 
 def test_records_without_the_newer_cost_fields_have_dashes():
-    (row,) = texts(efficiency([Trial({**fake_record(), "cost": {}})]))
+    (row,) = texts(efficiency([trial_from({**fake_record(), "cost": {}})]))
     assert {row[name] for name in ("KV MB stored", "Peak MB", "Selection ms", "Prefill ms", "FLOPs counted")} == {"-"}
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_records import write_outcomes
 
 from headwise import DataError
 from headwise_lab.store.atomic import put
 from headwise_lab.store.output_folder import MANIFEST, Store
-from headwise_lab.store.records import outcomes_path, read_outcomes
+from headwise_lab.store.records import outcomes_path
 
 
 def record(identity: str, n: int = 2, **more):
@@ -38,7 +39,7 @@ def test_a_finished_trial_is_done_once_the_folder_is_opened_again(tmp_path):
     again = reopened(tmp_path / "deep" / "out")
     assert again.done("aa")
     assert not again.done("bb")
-    assert read_outcomes(tmp_path / "deep" / "out", "aa") == outcomes()
+    assert json_outcomes(tmp_path / "deep" / "out", "aa") == outcomes()
 
 
 def test_a_record_without_all_its_outcomes_is_not_done(tmp_path):
@@ -65,7 +66,7 @@ def test_whether_a_trial_is_done_is_read_off_the_end_of_its_file(tmp_path):
     path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
     assert store.done("aa")
     with pytest.raises(DataError, match=r"aa\.parquet is torn"):
-        read_outcomes(tmp_path, "aa")
+        json_outcomes(tmp_path, "aa")
 
 
 def test_a_store_knows_what_it_added_and_learns_what_others_did(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import socket
 
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_kills import ANSWER, REQUEST, Sweeps
 from tests.lab.fake_sweep import result, trials
 
@@ -13,7 +14,6 @@ from headwise import DataError
 from headwise.cli import main
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes
 from headwise_lab.store.working_copy import at_hand
 from headwise_lab.sweeps.folder import Progress, is_locked, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
@@ -65,7 +65,7 @@ def test_records_and_outcomes_come_back_from_an_object_store(url):
     assert [again.done(f"{number:02x}") for number in range(6)] == [True] * 5 + [False]
     with at_hand(place(url)) as folder:
         assert len((folder / "results.jsonl").read_bytes().splitlines()) == 6
-        assert [read_outcomes(folder, f"{number:02x}") for number in range(5)] == [outcomes(n) for n in range(5)]
+        assert [json_outcomes(folder, f"{number:02x}") for number in range(5)] == [outcomes(n) for n in range(5)]
 
 
 def test_each_record_and_each_trials_outcomes_are_one_object(url, server):
@@ -116,7 +116,7 @@ def test_a_sweep_that_is_killed_around_its_requests_ends_as_if_it_were_not(url, 
     assert dict(store.records) == {trial.id: {**result(trial)[0], "attempt": 1} for trial in listed}
     with at_hand(place(url)) as copy:
         assert len((copy / "results.jsonl").read_bytes().splitlines()) == len(listed)
-        assert all(read_outcomes(copy, trial.id) == result(trial)[1] for trial in listed)
+        assert all(json_outcomes(copy, trial.id) == result(trial)[1] for trial in listed)
     assert not is_locked(place(url))
 
 

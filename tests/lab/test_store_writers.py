@@ -12,11 +12,11 @@ from threading import Thread
 
 import pytest
 from tests.lab import fake_writer
+from tests.lab.as_json import json_outcomes
 
 from headwise_lab.store.local_store import LOCK
 from headwise_lab.store.lock import held
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -81,7 +81,7 @@ def test_what_was_acknowledged_survives_writers_that_are_killed(tmp_path):
     for identity in told:
         if int(identity.rpartition("-")[2]) % 5 == 0:
             assert store.done(identity)
-            assert len(read_outcomes(folder, identity)) == 1
+            assert len(json_outcomes(folder, identity)) == 1
 
 
 def test_opening_waits_for_a_writer_and_does_not_cut_its_line_off(tmp_path):

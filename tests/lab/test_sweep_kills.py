@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_kills import (
     HALF_A_LINE,
     LINE_WRITTEN,
@@ -32,7 +33,7 @@ from tests.lab.test_sweep_local import alive, figure, until, workers
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import has_result, read_outcomes
+from headwise_lab.store.records import has_result
 from headwise_lab.sweeps.folder import is_locked
 from headwise_lab.sweeps.status import look
 
@@ -62,7 +63,7 @@ def counted(folder: Path) -> dict[str, tuple]:
     """Id -> what its last record and its outcomes say, of every trial there is anything of."""
     last = {record["id"]: record for record in lines(folder)}
     return {
-        name: ({key: value for key, value in record.items() if key != "attempt"}, read_outcomes(folder / "out", name))
+        name: ({key: value for key, value in record.items() if key != "attempt"}, json_outcomes(folder / "out", name))
         for name, record in last.items()
     }
 
@@ -355,5 +356,5 @@ def test_a_real_sweep_that_is_killed_twice_has_the_records_of_one_that_is_not(tm
         name: figure(record) for name, record in second.items()
     }
     for name in second:
-        assert read_outcomes(killed / "out", name) == read_outcomes(whole / "out", name)
+        assert json_outcomes(killed / "out", name) == json_outcomes(whole / "out", name)
     assert (killed / "out" / "report.html").is_file()

@@ -16,12 +16,13 @@ from pathlib import Path
 import attrs
 import pytest
 from tests.lab import fake_sweep
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_sweep import swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.store.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines
 from headwise_lab.sweeps.executor import executor
 from headwise_lab.sweeps.folder import is_locked, locked
 from headwise_lab.sweeps.local import Local, cores, places
@@ -53,7 +54,7 @@ def check_whole(folder, listed):
     """All records and outcomes are there, once."""
     assert results(folder) == wanted(listed)
     for trial in listed:
-        assert [row["score"] for row in read_outcomes(folder / "out", trial.id)] == [value(trial)] * 3
+        assert [row["score"] for row in json_outcomes(folder / "out", trial.id)] == [value(trial)] * 3
 
 
 def alive(pid):
@@ -225,7 +226,7 @@ def test_a_copy_of_a_half_written_store_goes_on(tmp_path):
         found = {record["id"]: record["metric"]["value"] for record in lines(copy)}
         assert found == wanted(listed)
         for trial in listed:
-            assert len(read_outcomes(copy / "out", trial.id)) == 3
+            assert len(json_outcomes(copy / "out", trial.id)) == 3
 
 
 def test_refused_trials_are_recorded_once(tmp_path):

@@ -9,12 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_ray import FakeRay
 from tests.lab.fake_sweep import plan, swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
-from headwise_lab.store.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines
 from headwise_lab.sweeps.executor import Advanced, executor
 from headwise_lab.sweeps.ray_cluster import RayCluster, cause, share
 
@@ -165,7 +166,7 @@ def test_local_and_ray_workers_give_the_same_records_and_outcomes(tmp_path, monk
     assert len(local) == 10  # both benchmarks: unpruned, all heads, random ones, two scorings
     assert {name: strip(record) for name, record in ray.items()} == {name: strip(r) for name, r in local.items()}
     for name in local:
-        assert read_outcomes(tmp_path / "ray", name) == read_outcomes(tmp_path / "local", name)
+        assert json_outcomes(tmp_path / "ray", name) == json_outcomes(tmp_path / "local", name)
 
 
 @pytest.fixture

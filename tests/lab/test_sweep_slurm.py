@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from tests.lab import fake_slurm
+from tests.lab.as_json import json_outcomes
 from tests.lab.fake_sweep import plan, result, swept, trials, value
 
 from headwise import DataError, StrategyError
-from headwise_lab.store.records import has_result, read_lines, read_outcomes
+from headwise_lab.store.records import has_result, read_lines
 from headwise_lab.sweeps import slurm, slurm_job
 from headwise_lab.sweeps.executor import Ended, Outcome, Started, executor
 from headwise_lab.sweeps.slurm import Slurm
@@ -53,7 +54,7 @@ def check_whole(folder, listed):
     assert {record["id"]: record["metric"]["value"] for record in good} == {trial.id: value(trial) for trial in listed}
     assert len(good) == len(listed)
     for trial in listed:
-        assert [row["score"] for row in read_outcomes(folder / "out", trial.id)] == [value(trial)] * 3
+        assert [row["score"] for row in json_outcomes(folder / "out", trial.id)] == [value(trial)] * 3
 
 
 def check_nothing_left(folder):

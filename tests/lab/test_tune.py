@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from rich.console import Console
 from tests.lab import fake_tune
+from tests.lab.as_json import json_outcomes, json_records
 from tests.lab.fake_tune import FakePoint, propose, results, worth
 
 from headwise import BudgetError, DataError, ModelError, Recipe, StrategyError, shape
@@ -27,7 +28,6 @@ from headwise.cli import main
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import Question
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import read_outcomes, read_records
 from headwise_lab.sweeps.reading import structured_as
 from headwise_lab.trial.run import check
 from headwise_lab.tuning import measuring
@@ -481,14 +481,14 @@ def run(folder: Path, trials: int):
 
 def test_a_search_measures_confirms_and_reports(searched):
     outcome, folder = searched
-    records, warnings = read_records(folder / "o")
+    records, warnings = json_records(folder / "o")
     assert not warnings
     parts = {part: [r for r in records if r["part"] == part] for part in ("search", "held-out")}
     assert {"tune"} == {record["study"] for record in records}
     assert len(outcome.found) + 1 == len(parts["search"])  # and the unpruned model
     assert ({0}, {1}) == tuple({record["seed"] for record in found} for found in parts.values())
     assert {16} == {record["n"] for record in records}
-    asked = [{outcome["question"] + outcome["image"] for outcome in read_outcomes(folder / "o", found[0]["id"])}
+    asked = [{outcome["question"] + outcome["image"] for outcome in json_outcomes(folder / "o", found[0]["id"])}
              for found in parts.values()]  # fmt: skip
     assert not asked[0] & asked[1]
     for name in ("tune.md", "tune.html", "figures/front.png", "figures/front.svg", "tables/front.csv"):

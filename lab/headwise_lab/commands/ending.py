@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headwise.errors import HeadwiseError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headwise_lab.store.output_folder import Store
+    from headwise_lab.store.record_types import Record
     from headwise_lab.sweeps.tally import Tally
 
 
@@ -21,7 +22,7 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     Raises HeadwiseError if trials failed, or none could be run.
     """
     from headwise_lab.report import build
-    from headwise_lab.store.records import has_result, read_records
+    from headwise_lab.store.records import read_records
     from headwise_lab.store.working_copy import at_hand
 
     with at_hand(store.folder, writes=True) as folder:
@@ -45,21 +46,23 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     if tally.failed:
         what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"
         raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
-    if tally.refused and not any(map(has_result, records)):
+    if tally.refused and not any(record.has_result for record in records):
         raise HeadwiseError(f"no trial could be run; the report in {store.folder} says why")
 
 
-def _tables(records: list[dict[str, Any]], folder: Path) -> list[Table]:
+def _tables(records: list[Record], folder: Path) -> list[Table]:
     """One for studies of heads, one for whole methods, and one for each model that read a text, where there are any."""
     from headwise_lab.report import terminal_table
     from headwise_lab.report.kv.terminal import kv_tables
     from headwise_lab.report.methods.console import methods_table
-    from headwise_lab.store.records import compares_methods, is_kv
 
-    methods = [record for record in records if compares_methods(record)]
-    heads = [record for record in records if not (is_kv(record) or compares_methods(record))]
+    methods = [record for record in records if record.compares_methods]
+    heads = [record for record in records if not (record.reads_text or record.compares_methods)]
     found = [(terminal_table, heads), (methods_table, methods)]
-    return [*(table(shown, folder) for table, shown in found if shown), *kv_tables(records, folder)]
+    return [
+        *(table(shown, folder) for table, shown in found if shown),
+        *kv_tables([record.to_json() for record in records], folder),
+    ]
 
 
 def _wide_enough(tables: list[Table]) -> Console:

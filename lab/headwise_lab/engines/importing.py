@@ -21,7 +21,8 @@ from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
 from headwise_lab.models.load import NAMES
-from headwise_lab.store.records import is_number, judge
+from headwise_lab.store.record_schema import judged
+from headwise_lab.store.records import is_number
 
 SCHEMA = 1
 
@@ -45,7 +46,7 @@ def records_of(run: Run, wanted: Sequence[str] = ()) -> tuple[list[tuple[dict[st
             continue
         record, outcomes = _record(run, task, figures, who, wanted)
         try:
-            judge(record, f"{run.path}, task {task}")
+            judged(record, f"{run.path}, task {task}")
         except DataError as error:
             notes.append(f"{error}; it is left out")
             continue

@@ -134,7 +134,7 @@ def _write_tables(content: Content, folder: Path) -> list[Path]:
 
 
 def _records(content: Content) -> list[dict[str, Any]]:
-    return [*(dict(trial.record) for trial in content.trials), *(dict(run.record) for run in content.kv.runs)]
+    return [*(trial.record.to_json() for trial in content.trials), *(dict(run.record) for run in content.kv.runs)]
 
 
 def _write_kv_tables(content: Content, folder: Path) -> list[Path]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,7 +16,8 @@ from headwise_lab.report.methods.section import MethodsPart, MethodsSection, gat
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.trials import Trial, load_trials
-from headwise_lab.store.records import compares_methods, read_records
+from headwise_lab.store.record_types import Record
+from headwise_lab.store.records import read_records
 
 if TYPE_CHECKING:
     from headwise_lab.report.kept_tokens.views import KeptView
@@ -63,7 +63,7 @@ class Content:
     records: Grid
     warnings: tuple[str, ...]
     kv: KvPart
-    raw: tuple[Mapping[str, Any], ...] = ()
+    raw: tuple[Record, ...] = ()
     methods: MethodsPart = attrs.field(factory=MethodsPart)
     method: str = verdicts.METHOD
 
@@ -75,7 +75,7 @@ class Content:
     @property
     def selects_heads(self) -> bool:
         """Whether any trial belongs to a study of heads or queries."""
-        return any(not compares_methods(trial.record) for trial in self.trials)
+        return any(not trial.record.compares_methods for trial in self.trials)
 
     @property
     def count(self) -> int:
@@ -122,8 +122,8 @@ def gather(folder: Path, title: str | None = None) -> Content:
 
     raw, warnings = read_records(folder)
     trials, told = load_trials(folder, raw)
-    kv = gather_kv(folder, raw)
-    of_heads = [trial for trial in trials if not compares_methods(trial.record)]
+    kv = gather_kv(folder, [record.to_json() for record in raw])
+    of_heads = [trial for trial in trials if not trial.record.compares_methods]
     comparisons = compare(of_heads)
     sections = tuple(_section(comparison) for comparison in comparisons)
     total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins") if len(sections) > 1 else None

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError
 from headwise_lab.report.page.grid import Grid, Mark
-from headwise_lab.store.records import RECORDS, has_result, read_lines
+from headwise_lab.store.record_types import Record
+from headwise_lab.store.records import RECORDS, read_lines
 
 MISSING = "-"
 
 
-def failures(records: Sequence[Mapping[str, Any]], attempts: Mapping[str, int]) -> Grid | None:
+def failures(records: Sequence[Record], attempts: Mapping[str, int]) -> Grid | None:
     """Every trial that failed or was refused; None where all have a result. ``attempts``: record -> how many."""
     rows: list[list[str | Mark]] = [
         [
-            Mark(str(record["id"]), anchor=str(record["id"])),
+            Mark(record.id, anchor=record.id),
             label(record),
-            "failed" if record.get("error") else "refused",
-            str(record.get("attempt") or attempts.get(str(record["id"]), 1)) if record.get("error") else MISSING,
-            last_line(record.get("error") or record.get("refused")),
-            str(record.get("command") or MISSING),
+            "failed" if record.error else "refused",
+            str(record.attempt or attempts.get(record.id, 1)) if record.error else MISSING,
+            last_line(record.error or record.refused),
+            record.command or MISSING,
         ]
         for record in records
-        if not has_result(record)
+        if not record.has_result
     ]
     if not rows:
         return None
@@ -38,14 +38,12 @@ def failures(records: Sequence[Mapping[str, Any]], attempts: Mapping[str, int]) 
     return Grid.of("Failures", "failures", header, rows, caption)
 
 
-def label(record: Mapping[str, Any]) -> str:
+def label(record: Record) -> str:
     """What a trial was to do: benchmark or text, budget, and its recipe or strategies."""
-    strategies = record.get("strategies")
-    texts = [f"{hook}={text}" for hook, text in strategies.items()] if isinstance(strategies, Mapping) else []
-    given = (record.get("budget") or {}).get("given")
-    text = (record.get("text") or {}).get("name")
-    told = [record.get("name"), record.get("benchmark") or text, given, record.get("recipe") or " ".join(texts)]
-    return ", ".join(str(part) for part in told if part) or MISSING
+    texts = " ".join(f"{hook}={text}" for hook, text in record.strategies.items())
+    given, text = record.budget and record.budget.given, record.text and record.text.name
+    told = [record.name, record.benchmark or text, given, record.recipe or texts]
+    return ", ".join(part for part in told if part) or MISSING
 
 
 def last_line(error: object) -> str:

@@ -11,10 +11,10 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -27,6 +27,13 @@ from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
+from headwise_lab.store.record_schema import as_far_as_it_goes
+from headwise_lab.store.record_types import Record
+
+if TYPE_CHECKING:
+    from headwise_lab.report.kv.section import KvSection
+
+AnySection: TypeAlias = "Section | MethodsSection | KvSection"
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
@@ -82,12 +89,12 @@ class Page:
         """A table; ``around``: what the section is about, ``entries``: its rows are what links to records lead to."""
         return page_table(grid, self.book, around, entries=entries, wide=wide)
 
-    def around(self, section: Any) -> Facets:
+    def around(self, section: AnySection) -> Facets:
         """Benchmarks and models that a section is about."""
         known = union(map(of_record, _records(section)))
         return Facets(benchmark=known.benchmark, model=known.model)
 
-    def about(self, sentence: str, section: Any) -> Facets:
+    def about(self, sentence: str, section: AnySection) -> Facets:
         """What a sentence on a section is about: its benchmark and model, and the budgets it names."""
         around = self.around(section)
         named = [
@@ -101,18 +108,18 @@ def _natural(value: str) -> list[Any]:
     return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
 
 
-def _records(section: Any) -> list[Mapping[str, Any]]:
+def _records(section: AnySection) -> Sequence[Record]:
     if isinstance(section, Section):
         return [trial.record for _, _, cell in section.comparison.cells() for trial in cell.trials]
     if isinstance(section, MethodsSection):
         return [result.trial.record for result in section.methods.results.values()] if section.methods else []
-    return [run.record for run in section.judged.runs]
+    return [as_far_as_it_goes(run.record) for run in section.judged.runs]
 
 
 def html_page(content: Content) -> str:
     """The whole page, from ``templates/report.html.j2``; everything from the records is escaped."""
     page = Page(content.title, Book.of(content.raw), _contents(content), content.warnings)
-    sections: list[Any] = [*content.sections, *content.methods.sections, *content.kv.sections]
+    sections: list[AnySection] = [*content.sections, *content.methods.sections, *content.kv.sections]
     findings = [(line, page.about(line, section)) for section in sections for line in section.verdicts]
     return render("report.html.j2", attrs.evolve(page, findings=findings), content=content)
 

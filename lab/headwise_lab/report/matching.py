@@ -20,18 +20,13 @@ TOLERANCE = 1.0
 """Processed averages that differ by at most one token per layer are one budget: methods keep whole tokens only."""
 
 
-def given(trial: Trial) -> str:
-    """The budget as it was asked for: ``tokens 48``."""
-    return str(trial.record["budget"].get("given") or "everything").replace("=", " ")
-
-
 def same_budget(ours: Trial, theirs: Trial) -> bool:
     """Whether two trials may be compared as they are; those that do not say what they process, if asked for the same.
 
     Two budgets of one method a token apart are two budgets, and one asked for in the same words is closer.
     """
     if not (ours.processed and theirs.processed):
-        return ours.processed == theirs.processed and given(ours) == given(theirs)
+        return ours.processed == theirs.processed and ours.given == theirs.given
     return abs(ours.processed - theirs.processed) <= TOLERANCE
 
 
@@ -63,7 +58,7 @@ class Curve:
         """The reference at the budget of a trial; None where it was run neither there nor on both sides of it."""
         same = [other for other in self.trials if same_budget(trial, other)]
         if same:
-            nearest = min(same, key=lambda one: (given(one) != given(trial), abs(one.processed - trial.processed)))
+            nearest = min(same, key=lambda one: (one.given != trial.given, abs(one.processed - trial.processed)))
             return Matched(nearest.units or {})
         return self._between(trial.processed)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.trials import Trial
+from headwise_lab.report.trials import Asked, Trial
 from headwise_lab.stats.differences import mean_and_error
-from headwise_lab.store.records import is_number
+from headwise_lab.store.merging import merged, middle
+from headwise_lab.store.record_types import Attention, Cost, Heads, Overlap, VisualRecord
 
 
 @attrs.frozen(eq=False)
@@ -29,7 +30,7 @@ class Questions:
     sets: Mapping[tuple[str, Any, str], int]
 
     @classmethod
-    def of(cls, trials: Iterable[Trial]) -> Questions:
+    def of(cls, trials: Iterable[Asked]) -> Questions:
         """Those of all trials that may be held against each other."""
         members = list(trials)
         seeds: dict[tuple[str, str], int] = {}
@@ -40,23 +41,23 @@ class Questions:
         kinds: dict[str, dict[tuple[Any, int], int]] = {}
         sets = {}
         for trial in members:
-            digest, limit = _digest(trial), trial.record.get("limit")
+            digest, limit = _digest(trial), trial.record.limit
             same_seed = asked.setdefault((trial.benchmark, limit, seeds[trial.benchmark, digest]), {})
             kind = limit, same_seed.setdefault(digest, len(same_seed))
             known = kinds.setdefault(trial.benchmark, {})
             sets[trial.benchmark, limit, digest] = known.setdefault(kind, len(known))
         return cls(seeds, sets)
 
-    def seed(self, trial: Trial) -> int:
+    def seed(self, trial: Asked) -> int:
         """What tells the units of a trial from equally named ones of other questions."""
         digest = _digest(trial)
         return self.seeds[trial.benchmark, digest] if digest else _seed(trial)
 
-    def number(self, trial: Trial) -> int:
+    def number(self, trial: Asked) -> int:
         """The set of questions a trial belongs to, counted from 0 within its benchmark."""
-        return self.sets[trial.benchmark, trial.record.get("limit"), _digest(trial)]
+        return self.sets[trial.benchmark, trial.record.limit, _digest(trial)]
 
-    def label(self, trial: Trial) -> str:
+    def label(self, trial: Asked) -> str:
         """What tells the questions of a table from others of its benchmark; empty where all were asked the same."""
         several = len({number for (benchmark, _, _), number in self.sets.items() if benchmark == trial.benchmark}) > 1
         return f"questions {_digest(trial)[:8] or 'unknown'}" if several else ""
@@ -80,35 +81,29 @@ class Questions:
         return {unit: statistics.fmean(values) for unit, values in scores.items()}
 
 
-def _digest(trial: Trial) -> str:
-    return str(trial.record.get("questions") or "")
+def _digest(trial: Asked) -> str:
+    return trial.record.questions or ""
 
 
-def _seed(trial: Trial) -> int:
-    return int(trial.record.get("seed") or 0)
+def _seed(trial: Asked) -> int:
+    return trial.record.seed or 0
 
 
-def _merged(trials: Sequence[Trial], units: Mapping[Any, float], seeds: int) -> dict[str, Any]:
+def _merged(trials: Sequence[Trial], units: Mapping[Any, float], seeds: int) -> VisualRecord:
     """The last record with the figures of all."""
     records = [trial.record for trial in trials]
+    last = records[-1]
     value, error = mean_and_error(list(units.values()))
-    asked = {(record.get("questions") or record.get("seed"), record["n"]) for record in records}
-    return {
-        **records[-1],
-        "n": sum(n for _, n in asked),
-        "units": len(units),
-        "seeds": seeds,
-        "metric": {**records[-1]["metric"], "value": value, "se": error},
-        "cost": _each([record.get("cost") for record in records], statistics.median),
-        "overlap": _each([record.get("overlap") for record in records], statistics.fmean),
-        "attention": _each([record.get("attention") for record in records], statistics.fmean),
-        "heads": _each([record.get("heads") for record in records], statistics.fmean),
-        "diversity": _each([{"": record.get("diversity")} for record in records], statistics.fmean)[""],
-    }
-
-
-def _each(groups: Sequence[Mapping[str, Any] | None], middle: Any) -> dict[str, Any]:
-    """Key by key the middle of all numbers; what is no number is that of the last."""
-    told: dict[str, Any] = {key: value for group in groups if group for key, value in group.items()}
-    numbers = {key: [group[key] for group in groups if group and is_number(group.get(key))] for key in told}
-    return told | {key: middle(found) for key, found in numbers.items() if found}
+    asked = {(record.questions or record.seed, record.n) for record in records}
+    return attrs.evolve(
+        last,
+        n=sum(n for _, n in asked),
+        units=len(units),
+        seeds=seeds,
+        metric=attrs.evolve(last.metric, value=value, se=error),
+        cost=merged(Cost, [record.cost for record in records], statistics.median),
+        overlap=merged(Overlap, [record.overlap for record in records], statistics.fmean),
+        attention=merged(Attention, [record.attention for record in records], statistics.fmean),
+        heads=merged(Heads, [record.heads for record in records], statistics.fmean),
+        diversity=middle([record.diversity for record in records], statistics.fmean),
+    )

@@ -1,43 +1,55 @@
-"""JSON from outside held against attrs classes: what is not as they say is named, and nothing is taken for another.
+"""JSON from outside as attrs classes: what is not as they say is named, and nothing is taken for another.
 
-Fields that a class does not name may hold anything.
+Fields that a class does not name may hold anything; objects of a :class:`JsonObject` keep them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
+from headwise_lab.schema.json_object import LENIENT, JsonObject, default_of, own_fields
 from headwise_lab.schema.wrong_values import WrongValue, first_problem, keys_of
 
 LARGEST = 1e100
 """Numbers beyond are no figures: sums and squares of them have no value."""
 
+T = TypeVar("T")
+Hook = Callable[[object, object], object]
+"""Makes a value of the type in the second place out of JSON, or raises WrongValue."""
 
-def what_is_wrong(told: Mapping[str, Any], kind: type, *, whole: bool = True) -> tuple[str, str] | None:
+
+def structured(told: Mapping[str, object], kind: type[T]) -> T:
+    """The object as an instance of a class; raises WrongValue that names the first field that is not as it says."""
+    try:
+        return _CONVERTER.structure(told, kind)
+    except (BaseValidationError, WrongValue) as error:
+        raise WrongValue(*first_problem(error)) from error
+
+
+def what_is_wrong(told: Mapping[str, object], kind: type, *, whole: bool = True) -> tuple[str, str] | None:
     """Dotted path and problem of the first field that is not as a class says; None where all are.
 
     Unless ``whole``, fields may be missing.
     """
-    given = {key: told[key] for key in keys_of(kind) if key in told}
     try:
         if whole:
-            _CONVERTER.structure(given, kind)
+            structured({key: told[key] for key in keys_of(kind) if key in told}, kind)
         else:
             for field in attrs.fields(attrs.resolve_types(kind)):
-                if field.name in given:
-                    _field(given[field.name], field)
-    except (BaseValidationError, WrongValue) as error:
-        return first_problem(error)
+                if field.name in told and not field.metadata.get("lenient"):
+                    _field(told[field.name], field)
+    except WrongValue as error:
+        return error.path, error.problem
     return None
 
 
-def _field(value: Any, field: attrs.Attribute[Any]) -> None:
+def _field(value: object, field: attrs.Attribute[object]) -> None:
     try:
         made = _CONVERTER.structure(value, field.type or object)
         if field.validator is not None:
@@ -48,33 +60,33 @@ def _field(value: Any, field: attrs.Attribute[Any]) -> None:
         raise WrongValue(own, problem) from error
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a finite number and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a sentence can hold it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _strict(kind: type, accepted: tuple[type, ...], wanted: str) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, accepted) or isinstance(value, bool):
+def _strict(kind: type, accepted: tuple[type, ...], wanted: str) -> Hook:
+    def structure(value: object, _: object) -> object:
+        if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
             raise WrongValue("", f"{shown(value)} is not {wanted}")
-        if kind is not str and not is_number(value):
+        if kind in (int, float) and not is_number(value):
             raise WrongValue("", f"{shown(value)} is not {wanted} that can be computed with")
         return value
 
     return structure
 
 
-def _either(kind: Any) -> Callable[[Any, Any], Any]:
+def _either(kind: object) -> Hook:
     """For ``str | None``, ``int | str | None`` and the like: the first kind that fits."""
     kinds = [one for one in get_args(kind) if one is not type(None)]
 
-    def structure(value: Any, _: Any) -> Any:
+    def structure(value: object, _: object) -> object:
         if value is None and len(kinds) < len(get_args(kind)):
             return None
         for one in kinds[:-1]:
@@ -87,46 +99,76 @@ def _either(kind: Any) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (UnionType, Union)
+def _is(*origins: object) -> Callable[[object], bool]:
+    return lambda kind: get_origin(kind) in origins
 
 
-def _object(kind: Any) -> Callable[[Any, Any], Any]:
+def _object(kind: object) -> Hook:
     """For ``dict[str, item]``."""
     item = get_args(kind)[1]
 
-    def structure(value: Any, _: Any) -> Any:
+    def structure(value: object, _: object) -> object:
         if not isinstance(value, dict):
             raise WrongValue("", f"{shown(value)} is not an object")
-        if item is Any:
+        if item in (Any, object):
             return value
         return {key: _CONVERTER.structure(inner, item) for key, inner in value.items()}
 
     return structure
 
 
-def _class(kind: Any) -> Callable[[Any, Any], Any]:
-    made = make_dict_structure_fn(kind, _CONVERTER)
+def _list(kind: object) -> Hook:
+    """For ``list[item]``."""
+    (item,) = get_args(kind)
 
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise WrongValue("", f"{shown(value)} is not an object")
-        return made(value, kind)
+    def structure(value: object, _: object) -> object:
+        if not isinstance(value, list):
+            raise WrongValue("", f"{shown(value)} is not a list")
+        return [_CONVERTER.structure(inner, item) for inner in value]
 
     return structure
 
 
-def _is_dict(kind: Any) -> bool:
-    return get_origin(kind) is dict
+def _class(kind: type) -> Hook:
+    own = issubclass(kind, JsonObject)
+    lenient = [field for field in own_fields(kind) if _is_lenient(kind, field)] if own else []
+    hooks: dict[str, Any] = {field.name: override(struct_hook=_lenient(field)) for field in lenient}
+    made: Callable[[Mapping[str, Any], object], object] = make_dict_structure_fn(kind, _CONVERTER, **hooks)
+
+    def structure(value: object, _: object) -> object:
+        if not isinstance(value, Mapping):
+            raise WrongValue("", f"{shown(value)} is not an object")
+        return made({**value, "as_read": dict(value)} if own else value, kind)
+
+    return structure
+
+
+def _is_lenient(kind: type[JsonObject], field: attrs.Attribute[object]) -> bool:
+    has_default = default_of(field) is not attrs.NOTHING
+    return has_default and (kind.lenient or field.metadata == LENIENT)
+
+
+def _lenient(field: attrs.Attribute[object]) -> Hook:
+    """The value where it is of the field's type, else the field's default."""
+
+    def structure(value: object, _: object) -> object:
+        try:
+            return _CONVERTER.structure(value, field.type or object)
+        except (BaseValidationError, WrongValue):
+            return default_of(field)
+
+    return structure
 
 
 def _made() -> Converter:
     converter = Converter()
     converter.register_structure_hook(str, _strict(str, (str,), "a text"))
+    converter.register_structure_hook(bool, _strict(bool, (bool,), "true or false"))
     converter.register_structure_hook(int, _strict(int, (int,), "a whole number"))
     converter.register_structure_hook(float, _strict(float, (int, float), "a number"))
-    converter.register_structure_hook_factory(_is_union, _either)
-    converter.register_structure_hook_factory(_is_dict, _object)
+    converter.register_structure_hook_factory(_is(UnionType, Union), _either)
+    converter.register_structure_hook_factory(_is(dict), _object)
+    converter.register_structure_hook_factory(_is(list), _list)
     converter.register_structure_hook_factory(attrs.has, _class)
     return converter
 

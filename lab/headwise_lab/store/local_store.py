@@ -15,6 +15,7 @@ from headwise_lab.store.atomic import put, refuse_link, remove_abandoned
 from headwise_lab.store.jsonl import append, mend
 from headwise_lab.store.lock import held
 from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
+from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import count
 from headwise_lab.store.records import OUTCOMES, RECORDS, outcomes_path, read_lines, read_outcomes
 from headwise_lab.store.unfinished import FOLDER as ANSWERS
@@ -84,7 +85,7 @@ class Files:
 
     def outcomes(self, identity: str) -> list[dict[str, Any]]:
         """A trial's outcomes; raises DataError where they are missing or torn."""
-        return read_outcomes(self._folder, identity)
+        return [outcome.to_json() for outcome in read_outcomes(self._folder, identity, Outcome)]
 
     def count(self, identity: str) -> int | None:
         """How many outcomes of a trial there are; None where they are missing or torn."""

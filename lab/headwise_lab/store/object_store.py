@@ -17,6 +17,7 @@ from typing import Any
 from headwise.errors import DataError
 from headwise_lab.store.locations import OBJECTS, files_in, filesystem, load, reached, send
 from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
+from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import ENDING, count
 from headwise_lab.store.records import OUTCOMES, outcomes_in
 
@@ -82,7 +83,8 @@ class Objects:
     def outcomes(self, identity: str) -> list[dict[str, Any]]:
         """A trial's outcomes; raises DataError where they are missing or torn."""
         name = _outcomes_of(identity)
-        return outcomes_in(load(self._folder, [name]).get(name, b""), f"{self._folder}/{name}")
+        content = load(self._folder, [name]).get(name, b"")
+        return [outcome.to_json() for outcome in outcomes_in(content, f"{self._folder}/{name}", Outcome)]
 
     def count(self, identity: str) -> int | None:
         """How many outcomes of a trial there are; None where they are missing or torn."""

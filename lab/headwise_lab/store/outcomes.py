@@ -25,7 +25,7 @@ _JSON, _ABSENT = b"json", b"absent"
 _LARGEST = 2**63
 
 
-def encode(outcomes: Sequence[Mapping[str, Any]]) -> bytes:
+def encode(outcomes: Sequence[Mapping[str, object]]) -> bytes:
     """The content of a file for a trial's outcomes, which are what JSON can hold; at least one with at least one field.
 
     Raises ValueError for numbers that are not finite, and TypeError for what is no JSON.
@@ -44,12 +44,12 @@ def encode(outcomes: Sequence[Mapping[str, Any]]) -> bytes:
     return content.getvalue()
 
 
-def decode(content: bytes, where: str) -> list[dict[str, Any]]:
+def decode(content: bytes, where: str) -> list[dict[str, object]]:
     """The outcomes in the content of a file; raises DataError, which says ``where``, if that is not whole."""
     with _whole(where):
         table = _file(BytesIO(content)).read(use_threads=False)
         marks = [(field.metadata or {}).get(_MARK, b"") for field in table.schema]
-        rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
+        rows: list[dict[str, object]] = [{} for _ in range(table.num_rows)]
         for name, mark, column in zip(table.column_names, marks, table.columns, strict=True):
             for row, value in zip(rows, column.to_pylist(), strict=True):
                 if value is not None or not mark:
@@ -81,7 +81,7 @@ def _whole(where: str) -> Iterator[None]:
         raise DataError(f"{where} is torn, or headwise did not write it; run the trial again") from error
 
 
-def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[pyarrow.Field, pyarrow.Array]:
+def _column(name: str, rows: Sequence[Mapping[str, object]]) -> tuple[pyarrow.Field, pyarrow.Array]:
     """A field of all rows. Empty cells are nulls; in marked columns they are fields that are not there."""
     import pyarrow
 

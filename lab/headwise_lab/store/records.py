@@ -7,20 +7,26 @@ error that names the file and the line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from headwise.errors import DataError
 from headwise.printing import printable
 from headwise.reading import is_deep
+from headwise_lab.schema.json_schema import is_number, structured
+from headwise_lab.schema.wrong_values import WrongValue
+from headwise_lab.store.outcome_types import Outcome, QuestionOutcome
 from headwise_lab.store.outcomes import ENDING, count, decode
-from headwise_lab.store.record_schema import has_result, is_kv, is_number, judge
+from headwise_lab.store.record_schema import judged
+from headwise_lab.store.record_types import Record
 
 __all__ = [
-    "OUTCOMES", "RECORDS", "compares_methods", "has_outcomes", "has_result", "is_kv", "is_number", "judge",
-    "outcomes_in", "outcomes_path", "read_lines", "read_outcomes", "read_records", "whole_lines",
+    "OUTCOMES", "RECORDS", "has_outcomes", "has_result", "is_kv", "is_number", "outcomes_in", "outcomes_path",
+    "read_lines", "read_outcomes", "read_records", "whole_lines",
 ]  # fmt: skip
+
+Row = TypeVar("Row", bound=Outcome)
 
 RECORDS = "results.jsonl"
 OUTCOMES = "outcomes"
@@ -28,7 +34,7 @@ LONGEST_LINE, DEEPEST = 2**24, 50  # bytes; lists and objects within each other
 TORN = "The last line of {} is torn and was dropped; the run may be unfinished."
 
 
-def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     """Records of an output folder and warnings about it; of records with the same id the last one counts.
 
     A record that is malformed is left out, and a warning names it. Raises DataError where ``results.jsonl`` is missing
@@ -36,15 +42,15 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     path = Path(folder) / RECORDS
     numbered, warnings = whole_lines(path)
-    records: dict[str, dict[str, Any]] = {}
-    for number, record in numbered:
+    records: dict[str, Record] = {}
+    for number, told in numbered:
         try:
-            judge(record, f"{path}:{number}")
+            record = _in_letters(judged(told, f"{path}:{number}"))
         except DataError as error:
             warnings.append(f"{error}; it was left out.")
             continue
-        records.pop(record["id"], None)
-        records[record["id"]] = _of_letters(record)
+        records.pop(record.id, None)
+        records[record.id] = record
     if not records:
         why = f" ({warnings[0].rstrip('.')})" if warnings else ""
         raise DataError(
@@ -53,12 +59,12 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return list(records.values()), warnings
 
 
-def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, object]]], list[str]]:
     """(line number, object) of the lines of a JSONL file that are whole, and warnings about the others.
 
     Raises DataError where it cannot be read.
     """
-    objects: list[tuple[int, dict[str, Any]]] = []
+    objects: list[tuple[int, dict[str, object]]] = []
     warnings: list[str] = []
     for number, found, torn in _parsed(path):
         if isinstance(found, DataError):
@@ -68,7 +74,7 @@ def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]
     return objects, warnings
 
 
-def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any] | DataError, bool]]:
+def _parsed(path: Path) -> Iterator[tuple[int, dict[str, object] | DataError, bool]]:
     """Of every line that is not blank its number, its object or what is wrong, and whether it may be half-written.
 
     Only a line without its newline can be: the last.
@@ -89,7 +95,7 @@ def _lines(path: Path) -> list[bytes]:
         raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
 
 
-def _object(piece: bytes, path: Path, number: int) -> dict[str, Any]:
+def _object(piece: bytes, path: Path, number: int) -> dict[str, object]:
     """The JSON object in a line; raises DataError where it is none."""
     if len(piece) > LONGEST_LINE:
         raise DataError(f"{path}:{number} is longer than a record: {len(piece)} bytes")
@@ -119,30 +125,37 @@ def has_outcomes(folder: Path, identity: str) -> bool:
         return False
 
 
-def read_outcomes(folder: Path, identity: str) -> list[dict[str, Any]]:
-    """Per-question outcomes of the record ``identity``; raises DataError where they are missing or malformed."""
+@overload
+def read_outcomes(folder: Path, identity: str) -> list[QuestionOutcome]: ...
+@overload
+def read_outcomes(folder: Path, identity: str, kind: type[Row]) -> list[Row]: ...
+def read_outcomes(folder: Path, identity: str, kind: type[Outcome] = QuestionOutcome) -> Sequence[Outcome]:
+    """Outcomes of the record ``identity``, a question's each; raises DataError where they are missing or malformed."""
     path = outcomes_path(Path(folder), identity)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give the output folder of a run") from error
-    return outcomes_in(content, str(path))
+    return outcomes_in(content, str(path), kind)
 
 
-def outcomes_in(content: bytes, where: str) -> list[dict[str, Any]]:
-    """Per-question outcomes in the content of a file; raises DataError, which says ``where``, if it is malformed."""
-    outcomes = decode(content, where)
-    for number, outcome in enumerate(outcomes, 1):
-        _check_outcome(outcome, f"{where}:{number}")
-    return outcomes
+def outcomes_in(content: bytes, where: str, kind: type[Row]) -> list[Row]:
+    """Outcomes in the content of a file; raises DataError, which says ``where``, if it is malformed."""
+    found = []
+    for number, told in enumerate(decode(content, where), 1):
+        try:
+            found.append(structured(told, kind))
+        except WrongValue as error:
+            raise DataError(f"{where}:{number}: an outcome needs a text 'id' and a finite number 'score'") from error
+    return found
 
 
-def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, object]]], list[str]]:
     """(line number, object) for every line of a JSONL file, and a warning where a torn last line was dropped.
 
     Raises DataError for any other line that is no JSON object.
     """
-    objects: list[tuple[int, dict[str, Any]]] = []
+    objects: list[tuple[int, dict[str, object]]] = []
     for number, found, torn in _parsed(path):
         if torn:
             return objects, [TORN.format(path.name)]
@@ -152,8 +165,13 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]
     return objects, []
 
 
-def _of_letters(value: Any) -> Any:
-    """A value whose texts hold nothing that a terminal, a page or a picture obeys or cannot show."""
+def _in_letters(record: Record) -> Record:
+    """A record whose texts hold nothing that a terminal, a page or a picture obeys or cannot show."""
+    letters = {printable(key): _of_letters(item) for key, item in record.as_read.items()}
+    return record if letters == record.as_read else structured(letters, type(record))
+
+
+def _of_letters(value: object) -> object:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -161,11 +179,11 @@ def _of_letters(value: Any) -> Any:
     return [_of_letters(item) for item in value] if isinstance(value, list) else value
 
 
-def compares_methods(record: Mapping[str, Any]) -> bool:
-    """Whether a record belongs to a comparison of whole methods, which has a layout of its own in reports."""
-    return record.get("study") == "methods"
+def has_result(record: Mapping[str, Any]) -> bool:
+    """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
+    return not (record.get("error") or record.get("refused"))
 
 
-def _check_outcome(outcome: dict[str, Any], where: str) -> None:
-    if not (isinstance(outcome.get("id"), str) and is_number(outcome.get("score"))):
-        raise DataError(f"{where}: an outcome needs a text 'id' and a finite number 'score'")
+def is_kv(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a text read under KV eviction; all others answer the questions of a benchmark."""
+    return "benchmark" not in record and "text" in record

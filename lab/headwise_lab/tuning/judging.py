@@ -10,8 +10,10 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
+from headwise_lab.schema.json_schema import structured
 from headwise_lab.stats.differences import LEVEL, holm
 from headwise_lab.stats.inference import Comparison, compare
+from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.fronts import beats
 from headwise_lab.tuning.measuring import Judge, Record
@@ -99,7 +101,7 @@ def figure(scores: Units) -> Figure:
 
 def _scores(record: Record, folder: Path) -> Mapping[str, float]:
     """Unit -> score in the benchmark's scale."""
-    trial = Trial(record)
+    trial = Trial(structured(record, VisualRecord))
     load_units(trial, folder, benchmark_of(str(record["benchmark"])))
     return trial.units or {}
 

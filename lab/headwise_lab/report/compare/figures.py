@@ -18,7 +18,10 @@ from headwise_lab.report.kept_tokens.choices import Choice
 from headwise_lab.report.kept_tokens.views import KeptView, Wanted, kept_view
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.page.facets import of_record
-from headwise_lab.report.trials import Trial
+from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.schema.json_schema import structured
+from headwise_lab.store.record_schema import as_far_as_it_goes
+from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.store.records import is_kv
 
 MOST = 30
@@ -65,7 +68,9 @@ def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptVi
     choices: dict[str, list[Choice]] = {}
     for pair in against.pairs:
         records = [side[0] for side in pair.records]
-        if not any(map(is_kv, records)) and any(Trial(record).name("token_pruning") != "none" for record in records):
+        if not any(map(is_kv, records)) and any(
+            Asked(as_far_as_it_goes(record)).name("token_pruning") != "none" for record in records
+        ):
             one = _choice(against, pair, {"A": left.folder, against.letter: right.folder})
             choices.setdefault(str(records[0]["benchmark"]), []).append(one)
     views = []
@@ -77,8 +82,11 @@ def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptVi
 
 
 def _choice(against: Against, pair: Pair, folders: Mapping[str, Path]) -> Choice:
-    trials = {letter: Trial(records[0]) for letter, records in zip(("A", against.letter), pair.records, strict=True)}
-    facets = of_record(pair.records[0][0])
+    trials = {
+        letter: Trial(structured(records[0], VisualRecord))
+        for letter, records in zip(("A", against.letter), pair.records, strict=True)
+    }
+    facets = of_record(as_far_as_it_goes(pair.records[0][0]))
     return Choice(
         budget="".join(facets.budget),
         heads="".join(facets.heads),

@@ -22,6 +22,8 @@ from headwise_lab.report.page.grid import Grid, grid_csv, markdown_text
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.store.atomic import make_folder, put
+from headwise_lab.store.record_schema import as_far_as_it_goes
+from headwise_lab.store.record_types import Record
 
 TITLE = "Side by side"
 ENDINGS = (".md", ".csv", ".tex", ".html")
@@ -129,7 +131,7 @@ def _drawn(compared: Compared, folder: Path) -> list[Shown]:
     for part, side in zip(compared.parts, compared.sides[1:], strict=True):
         views = kept(part, left, side, folder)
         records = [record for pair in part.pairs for side_records in pair.records for record in side_records]
-        known = union(map(of_record, records))
+        known = union(of_record(as_far_as_it_goes(record)) for record in records)
         around = Facets(benchmark=known.benchmark, model=known.model)
         figure = differences(part, folder)
         found.append(Shown(part, grid(part), heading(part, left.called), around, figure, views))
@@ -151,9 +153,9 @@ def _html(compared: Compared, title: str, shown: Sequence[Shown]) -> str:
                   records=_records(records, book))  # fmt: skip
 
 
-def _named(record: Mapping[str, Any], letter: str) -> dict[str, Any]:
+def _named(record: Mapping[str, Any], letter: str) -> Record:
     """A record under a name that tells the side: the same trial may be on both."""
-    return {**record, "id": f"{letter}-{record['id']}"}
+    return as_far_as_it_goes({**record, "id": f"{letter}-{record['id']}"})
 
 
 def _failures(letter: str, side: Side) -> Grid | None:
@@ -165,17 +167,17 @@ def _failures(letter: str, side: Side) -> Grid | None:
     return attrs.evolve(found, title=f"Failures of {letter}", slug=f"failures-{letter.lower()}")
 
 
-def _records(records: Sequence[Mapping[str, Any]], book: Book) -> Grid:
+def _records(records: Sequence[Record], book: Book) -> Grid:
     """Where every figure comes from."""
     from headwise_lab.report.page.grid import Mark
 
     header = ["Record", "Score", "n", "Strategies", "Budget", "Model", "Seed", "Command", "Where"]
     rows: list[list[str | Mark]] = [
         [
-            Mark(str(record["id"]), anchor=str(record["id"])),
-            *(book.fact(str(record["id"]), label) for label in header[1:]),
+            Mark(record.id, anchor=record.id),
+            *(book.fact(record.id, label) for label in header[1:]),
         ]
         for record in records
-        if str(record["id"]) in book.facts
+        if record.id in book.facts
     ]
     return Grid.of("Records", "records", header, rows)

@@ -15,8 +15,11 @@ import attrs
 from headwise.errors import DataError
 from headwise_lab.report.compare.sides import BY, Side, apart, fields, grouped, key_of, questions
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
+from headwise_lab.schema.json_schema import structured
 from headwise_lab.stats.differences import LEVEL, holm, mean_and_error
 from headwise_lab.stats.inference import Comparison, compare
+from headwise_lab.store.outcome_types import TokenOutcome
+from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.store.records import is_kv, read_outcomes
 
 
@@ -158,11 +161,11 @@ def _units(folder: Path, record: Mapping[str, Any]) -> tuple[Mapping[str, float]
     """Unit -> score of a trial, nothing where its outcomes are missing, and what there is to warn about."""
     if is_kv(record):
         try:
-            outcomes = read_outcomes(folder, record["id"])
+            outcomes = read_outcomes(folder, record["id"], TokenOutcome)
         except DataError as error:
             return {}, f"Record {record['id']} is compared with nothing: {error}."
-        return {str(outcome["id"]): float(outcome["score"]) for outcome in outcomes}, None
-    trial = Trial(record)
+        return {outcome.id: float(outcome.score) for outcome in outcomes}, None
+    trial = Trial(structured(record, VisualRecord))
     warning = load_units(trial, folder, benchmark_of(trial.benchmark))
     return trial.units or {}, warning
 
@@ -183,6 +186,5 @@ def _asked(folder: Path, record: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Unit -> (question, text, accepted answers) of its outcomes, in order."""
     asked: dict[str, list[Any]] = {}
     for outcome in read_outcomes(folder, record["id"]):
-        told = (outcome["id"], outcome.get("question"), outcome.get("answers"))
-        asked.setdefault(str(outcome.get("unit") or outcome["id"]), []).append(told)
+        asked.setdefault(outcome.unit_or_id, []).append((outcome.id, outcome.question, outcome.answers))
     return {unit: sorted(lines, key=repr) for unit, lines in asked.items()}

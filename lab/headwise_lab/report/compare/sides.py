@@ -41,8 +41,9 @@ class Side:
     @classmethod
     def read(cls, folder: Path, identity: str, called: str) -> Side:
         """The trials of a local folder whose id begins with ``identity``, which may be empty; errors as of ``of``."""
-        records, warnings = read_records(folder)
-        done = tuple(record for record in records if has_result(record) and record["id"].startswith(identity))
+        read, warnings = read_records(folder)
+        records = [record.to_json() for record in read]
+        done = tuple(record for record in records if has_result(record) and str(record["id"]).startswith(identity))
         if not done or (identity and len(done) > 1):
             found = f"{len(done)} finished trials" if done else "no finished trial"
             what = f" whose id begins with {identity}" if identity else ""

@@ -70,15 +70,13 @@ class Row:
     def mean_heads(self) -> float | None:
         """Heads kept on average over the row's own trials; the baseline, shown in every row, does not count."""
         own = [trial for cell in self.cells.values() for trial in cell.trials if trial.heads == self.heads]
-        means = [mean for trial in own if (mean := trial.number("heads", "mean")) is not None]
+        means = [mean for trial in own if (mean := trial.record.heads.mean) is not None]
         return plain.fmean(means) if means else None
 
     @property
     def all_heads(self) -> float:
         """Heads the model has; 0 where no record says."""
-        return max(
-            (trial.number("heads", "of") or 0 for cell in self.cells.values() for trial in cell.trials), default=0
-        )
+        return max((trial.record.heads.of or 0 for cell in self.cells.values() for trial in cell.trials), default=0)
 
     @property
     def head_label(self) -> str:

@@ -68,7 +68,7 @@ def compare(trials: Sequence[Trial]) -> list[Comparison]:
     questions = Questions.of(trials)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in filter(lambda trial: trial.selects_heads, trials):
-        axis = "query_selection" if trial.record.get("study") == "b" else "head_scoring"
+        axis = "query_selection" if trial.record.study == "b" else "head_scoring"
         fixed = "" if axis == "query_selection" else trial.text("query_selection")
         key = (axis, trial.benchmark, trial.model, trial.text("token_pruning"), trial.setting, fixed)
         groups.setdefault((*key, questions.number(trial)), []).append(trial)
@@ -145,7 +145,7 @@ def _comparison(
     rows = [row for members in at.values() for row in _rows_at(members, names, questions)]
     columns = (BASELINE, CONTROL, *sorted(set(names.values()) - {BASELINE, CONTROL}))
     first = trials[0]
-    metric = str(first.record["metric"].get("name") or "score")
+    metric = first.record.metric.name or "score"
     return Comparison(title, slug, first.benchmark, metric, axis, digits, columns, tuple(judge(rows, curve, digits)))
 
 
@@ -199,13 +199,13 @@ def _cell(name: str, trials: Sequence[Trial], questions: Questions) -> Cell:
     """One cell from its trials: the record's own figures where there is one, else those of all units."""
     role = {BASELINE: "baseline", CONTROL: "control"}.get(name, "strategy")
     one = questions.pooled(trials)
-    seeds = int(one.record.get("seeds") or 1)
-    several = len(trials) > 1 and "seeds" in one.record
+    seeds = one.record.seeds or 1
+    several = len(trials) > 1 and one.record.seeds is not None
     return Cell(
         trials=tuple(trials) if several else (trials[-1],),
         value=one.value,
         se=math.nan if one.se is None else one.se,
-        n=len(one.units or {}) if several else int(one.record["n"]),
+        n=len(one.units or {}) if several else one.record.n,
         units=one.units or {},
         role=role,
         seeds=seeds,

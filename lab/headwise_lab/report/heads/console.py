@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,13 +11,13 @@ from rich.text import Text
 from headwise_lab.report.heads.comparison import Cell, Comparison, Row, compare
 from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.page.grid import number
-from headwise_lab.report.trials import Trial, load_trials
-from headwise_lab.store.records import has_result
+from headwise_lab.report.trials import Trial, load_trials, recall
+from headwise_lab.store.record_types import Record, VisualRecord
 
 _STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 
 
-def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = None) -> Table:
+def terminal_table(records: Sequence[Record], folder: Path | None = None) -> Table:
     """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall.
 
     ``folder`` holds the outcomes that pairs need; without it differences are left out.
@@ -26,7 +25,7 @@ def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = N
     if folder is not None:
         trials, _ = load_trials(folder, records)
     else:
-        trials = [Trial(record) for record in records if has_result(record)]
+        trials = [Trial(record) for record in records if isinstance(record, VisualRecord)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"):
         table.add_column(name, justify="left" if name in ("Strategy", "") else "right", no_wrap=True)
@@ -34,7 +33,7 @@ def terminal_table(records: Sequence[Mapping[str, Any]], folder: Path | None = N
     for trial in (trial for trial in trials if not trial.selects_heads):
         rule = trial.name("token_pruning")
         label = f"{trial.benchmark}, " + ("unpruned" if rule == "none" else f"{rule} tokens, {trial.budget}")
-        table.add_row(label, "-", _score(trial.value, trial.se), "", "", number(trial.number("overlap", "recall")))
+        table.add_row(label, "-", _score(trial.value, trial.se), "", "", number(recall(trial)))
     for comparison in comparisons:
         _add(table, comparison)
     return table
@@ -68,5 +67,5 @@ def _add_cell(table: Table, row: Row, name: str, cell: Cell) -> None:
         Text(_score(cell.value, cell.se), style="bold" if cell.best else ""),
         Text("" if cell.role == "baseline" else signed(cell.against_baseline), style=style),
         Text(verdict, style=style),
-        number(cell.trials[-1].number("overlap", "recall")),
+        number(recall(cell.trials[-1])),
     )

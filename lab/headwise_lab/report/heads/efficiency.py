@@ -6,13 +6,14 @@ Trials on different machines, at another precision or batch size never share a r
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from headwise.budget import prefill_flops
 from headwise.geometry import SHAPES
 from headwise_lab.report.page.facts import known
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.trials import Trial
+from headwise_lab.store.record_types import Cost, Hardware
 
 MISSING = "-"
 _HOOKS = ("token_pruning", "query_selection", "head_scoring", "head_count", "kv_eviction")
@@ -47,7 +48,7 @@ def efficiency(trials: Sequence[Trial]) -> Grid:
             *([model] * models),
             budget,
             _number(first.processed, 1),
-            _number(first.number("budget", "kept"), 0),
+            _number(first.record.budget.kept, 0),
             *cost_marks(group, visual_share(group, trials)),
             str(len(group)),
         ])  # fmt: skip
@@ -69,7 +70,7 @@ def labels(trials: Sequence[Trial]) -> Callable[[Trial], str]:
             return "unpruned"
         reads = varied if trial.selects_heads or trial.name("token_pruning") == "none" else []
         texts = [trial.text(hook) for hook in (_HOOKS[0], *reads)]
-        return str(trial.record.get("recipe") or " ".join(text for text in texts if text != "none"))
+        return trial.record.recipe or " ".join(text for text in texts if text != "none")
 
     return label
 
@@ -80,34 +81,35 @@ def _whole(trial: Trial) -> bool:
 
 def machine(trial: Trial) -> str:
     """Where and how a trial was measured: device, precision and batch size."""
-    hardware, cost = trial.record.get("hardware") or {}, trial.record.get("cost") or {}
-    device = str(hardware.get("device") or "")
-    where = str(hardware.get("cpu") or device) if device in ("cpu", "") else device
-    threads = hardware.get("threads") if device == "cpu" else None
-    told = [where, f"{threads} threads" if threads else "", str(trial.record.get("dtype") or "")]
-    told.append(f"batch {cost['batch']}" if cost.get("batch") else "")
+    hardware, batch = trial.record.hardware or Hardware(), cost_of(trial).batch
+    device = hardware.device or ""
+    where = hardware.cpu or device if device in ("cpu", "") else device
+    threads = hardware.threads if device == "cpu" else None
+    told = [where, f"{threads} threads" if threads else "", trial.record.dtype or ""]
+    told.append(f"batch {batch}" if batch else "")
     return ", ".join(filter(None, told)) or MISSING
 
 
 def cost_marks(group: Sequence[Trial], planned: float | None) -> list[str | Mark]:
     """The cells of COST_HEADER for trials measured on one machine; ``planned``: share of the multiply-adds, 0 to 1."""
-    prefill, selection = _median(group, "prefill_ms"), _median(group, "selection_ms")
-    share = _median(group, "selection_share")
+    costs = list(map(cost_of, group))
+    prefill = _median(costs, lambda cost: cost.prefill_ms)
+    selection = _median(costs, lambda cost: cost.selection_ms)
+    share = _median(costs, lambda cost: cost.selection_share)
     if share is None and prefill and selection is not None:
         share = selection / prefill
-    source = (group[0].record.get("cost") or {}).get("peak_source")
-    figures = {key: _median(group, key) for key in ("kv_bytes", "kv_bytes_stored", "peak_bytes")}
+    peak = _median(costs, lambda cost: cost.peak_bytes)
     return [
         _percent(planned),
         _percent(counted_share(group)),
-        _megabytes(figures["kv_bytes"]),
-        _megabytes(figures["kv_bytes_stored"]),
-        Mark(_megabytes(figures["peak_bytes"]), data=known({"value": figures["peak_bytes"], "source": source})),
+        _megabytes(_median(costs, lambda cost: cost.kv_bytes)),
+        _megabytes(_median(costs, lambda cost: cost.kv_bytes_stored)),
+        Mark(_megabytes(peak), data=known({"value": peak, "source": costs[0].peak_source})),
         _number(prefill, 2),
-        _percent(_median(group, "prefill_share")),
+        _percent(_median(costs, lambda cost: cost.prefill_share)),
         _number(selection, 3),
         _percent(share),
-        _number(_median(group, "decode_tokens_per_s"), 1),
+        _number(_median(costs, lambda cost: cost.decode_tokens_per_s), 1),
         machine(group[0]),
     ]
 
@@ -116,21 +118,20 @@ def counted_share(group: Sequence[Trial]) -> float | None:
     """Counted multiply-adds over those of the same model as it is, both from the same record."""
     shares = [
         ours / whole
-        for trial in group
-        if (ours := trial.number("cost", "flops_counted")) is not None
-        and (whole := trial.number("cost", "flops_counted_unpruned"))
+        for cost in map(cost_of, group)
+        if (ours := cost.flops_counted) is not None and (whole := cost.flops_counted_unpruned)
     ]
     return statistics.median(shares) if shares else None
 
 
 def visual_share(group: Sequence[Trial], trials: Sequence[Trial]) -> float | None:
     """Planned visual FLOPs over those of the unpruned model: a trial of it, else the shape known by its name."""
-    ours = _median(group, "flops_visual")
+    ours = _median(map(cost_of, group), lambda cost: cost.flops_visual)
     if ours is None:
         return None
-    model, formula = group[0].record.get("model"), str((group[0].record.get("cost") or {}).get("flops_formula"))
+    model, formula = group[0].record.model, cost_of(group[0]).flops_formula
     full = [trial for trial in trials if trial.model == group[0].model and trial.name("token_pruning") == "none"]
-    unpruned = _median(full, "flops_visual")
+    unpruned = _median(map(cost_of, full), lambda cost: cost.flops_visual)
     if unpruned is None and model in SHAPES and formula in ("gated", "fastv"):
         geometry = SHAPES[model]
         unpruned = prefill_flops(geometry, [geometry.visual_tokens] * geometry.layers, formula=formula)
@@ -145,8 +146,13 @@ def by_machine(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def _median(trials: Sequence[Trial], key: str) -> float | None:
-    values = [value for trial in trials if (value := trial.number("cost", key)) is not None]
+def cost_of(trial: Trial) -> Cost:
+    """What the record says of costs, if anything."""
+    return trial.record.cost or Cost()
+
+
+def _median(costs: Iterable[Cost], figure: Callable[[Cost], float | None]) -> float | None:
+    values = [value for cost in costs if (value := figure(cost)) is not None]
     return statistics.median(values) if values else None
 
 

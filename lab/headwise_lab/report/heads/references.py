@@ -50,7 +50,7 @@ def references(trials: Sequence[Trial]) -> Grid | None:
     header = ["Benchmark", *(["Model"] * several), "Rule", "Budget", "Score ± SE"]
     header += [f"{what}, {name}" for what in ("To all heads", "To unpruned") for name in shown]
     pairs = [pair for one in found for pair in (one.to_heads, one.to_unpruned)]
-    lower = {one.trial.record["metric"].get("name") for one in found if lower_is_better(one.trial)}
+    lower = {one.trial.record.metric.name for one in found if lower_is_better(one.trial)}
     told = f"Lower is better: {', '.join(sorted(map(str, lower)))}." if lower else ""
     caption = " ".join(filter(None, (told, family_sentence(pairs))))
     return Grid.of("Without head selection", "references", header, rows, caption)
@@ -115,7 +115,7 @@ def unpruned(trial: Trial) -> bool:
 
 def lower_is_better(trial: Trial) -> bool:
     """Whether the headline is a loss, by its name."""
-    words = str(trial.record["metric"].get("name") or "").lower().replace("/", "_").split("_")
+    words = (trial.record.metric.name or "").lower().replace("/", "_").split("_")
     name = "_".join(words)
     return any(word in words or (len(word) > 4 and word in name) for word in _LOWER)
 
@@ -123,24 +123,24 @@ def lower_is_better(trial: Trial) -> bool:
 def rule(trial: Trial) -> str:
     """What threw away, in words: ``unpruned``, ``uniform:layer=2``; of a harness with its name and the task's."""
     record = trial.record
-    source = record.get("source") or {}
+    source = record.source
     texts = [trial.text(hook) for hook in ("token_pruning", "kv_eviction") if trial.text(hook) != "none"]
-    whole = "full cache" if "kv_eviction" in record["strategies"] else "unpruned"
-    what = str(record.get("recipe") or " ".join(texts) or whole)
-    if not source.get("harness"):
+    whole = "full cache" if "kv_eviction" in record.strategies else "unpruned"
+    what = record.recipe or " ".join(texts) or whole
+    if source is None or not source.harness:
         return " ".join(texts) or whole
-    return f"{source['harness']} {source.get('task')}: {what}"
+    return f"{source.harness} {source.task}: {what}"
 
 
 def _score(one: Reference, digits: int) -> Mark:
     trial = one.trial
     error = "-" if trial.se is None else f"{trial.se:.{digits}f}"
     lines = [
-        f"n={trial.record['n']}",
+        f"n={trial.record.n}",
         *facts.sentences(one.to_heads, "all heads", digits),
         *facts.sentences(one.to_unpruned, "the unpruned model", digits),
         *dict.fromkeys(other.strategies for other in one.trials),
-        *dict.fromkeys(str(other.record.get("command") or "") for other in one.trials),
+        *dict.fromkeys(other.record.command or "" for other in one.trials),
     ]
     return Mark(
         f"{trial.value:.{digits}f} ± {error}",

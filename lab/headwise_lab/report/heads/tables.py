@@ -12,6 +12,7 @@ from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.paired_tests import SAME, PairedTest, family_sentence
+from headwise_lab.store.record_types import Overlap
 
 
 def scores(comparison: Comparison) -> Grid:
@@ -70,7 +71,7 @@ def describe(cell: Cell) -> str:
     lines += facts.sentences(cell.against_baseline, "all heads")
     lines += facts.sentences(cell.against_control, "random heads")
     for trial in cell.trials:
-        lines += [trial.strategies, str(trial.record.get("command") or "")]
+        lines += [trial.strategies, trial.record.command or ""]
     return "\n".join(filter(None, lines))
 
 
@@ -114,8 +115,9 @@ def overlap(comparison: Comparison) -> Grid | None:
     rows: list[list[str | Mark]] = []
     for row, name, cell in comparison.cells():
         trial = cell.trials[-1]
-        figures = [trial.number("overlap", key) for key in ("recall", "precision", "iou", "lift")]
-        figures += [trial.number("attention", "concentration"), diversity(trial)]
+        record, found = trial.record, trial.record.overlap or Overlap()
+        figures = [found.recall, found.precision, found.iou, found.lift]
+        figures += [record.attention.concentration if record.attention else None, record.diversity]
         if any(figure is not None for figure in figures):
             rows.append([row.budget, row.head_label, Mark(name, anchor=trial.id), *map(number, figures)])
     if not rows:
@@ -126,12 +128,6 @@ def overlap(comparison: Comparison) -> Grid | None:
         " Concentration: share of the image attention on the kept tokens. Diversity: 1 - their mean pairwise cosine."
     )
     return Grid.of(f"{comparison.title}: kept tokens", f"{comparison.slug}-overlap", header, rows, caption)
-
-
-def diversity(trial: Trial) -> float | None:
-    """Diversity of the kept tokens, where the record has it."""
-    value = trial.record.get("diversity")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def wins(counted: Mapping[str, tuple[int, int]], title: str, slug: str) -> Grid:
@@ -149,11 +145,11 @@ def records(trials: Sequence[Trial]) -> Grid:
             trial.strategies,
             trial.budget,
             f"{number(trial.value)} ± {number(trial.se)}",
-            str(trial.record["n"]),
-            str(trial.record.get("seed", MISSING)),
-            str(trial.record.get("command") or MISSING),
-            _where(trial),
-            json.dumps(trial.record.get("notes") or {}, ensure_ascii=False, sort_keys=True),
+            str(trial.record.n),
+            MISSING if trial.record.seed is None else str(trial.record.seed),
+            trial.record.command or MISSING,
+            facts.where(trial.record) or MISSING,
+            json.dumps(trial.record.notes or {}, ensure_ascii=False, sort_keys=True),
         ]
         for trial in trials
     ]
@@ -161,18 +157,12 @@ def records(trials: Sequence[Trial]) -> Grid:
     return Grid.of("Records", "records", header, rows)
 
 
-def _where(trial: Trial) -> str:
-    versions, hardware = trial.record.get("versions") or {}, trial.record.get("hardware") or {}
-    told = [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join([*told, *(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key))]) or MISSING
-
-
 def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One flat row per cell and record: figures, pairs, verdict and every field of the record."""
     rows = []
     for row, name, cell in comparison.cells():
         for trial in cell.trials:
-            rows.append({**_facts(row, name, cell), **flat(trial.record)})
+            rows.append({**_facts(row, name, cell), **flat(trial.record.to_json())})
     return rows
 
 

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -14,11 +13,10 @@ from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.page.facets import plain
 from headwise_lab.report.trials import Trial
+from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 from headwise_lab.store.records import read_outcomes
 
 _COMPARED = 6  # strategies whose choices are held against each other to find questions
-
-Outcome = Mapping[str, Any]
 
 
 @attrs.frozen(eq=False)
@@ -82,7 +80,7 @@ def main_choice(choices: Sequence[Choice]) -> Choice | None:
 
 def grid_side(choice: Choice) -> int | None:
     """Visual tokens along one edge of the image; None where they form no square."""
-    visual = next(iter(choice.trials.values())).record["budget"].get("visual")
+    visual = next(iter(choice.trials.values())).record.budget.visual
     if not isinstance(visual, int) or visual < 1 or math.isqrt(visual) ** 2 != visual:
         return None
     return math.isqrt(visual)
@@ -93,19 +91,19 @@ def placed(choice: Choice) -> str | None:
 
     Records of other programs do not say; LLaVA as transformers has it crops.
     """
-    found = next(iter(choice.trials.values())).record.get("pictures", "cropped")
+    found = next(iter(choice.trials.values())).record.pictures
     return found if found in ("cropped", "padded") else None
 
 
 def fits(outcomes: Iterable[Outcome], side: int) -> bool:
     """Whether all kept tokens lie on the grid, and any were kept."""
-    kept = [index for outcome in outcomes for index in outcome.get("kept") or ()]
+    kept = [index for outcome in outcomes for index in outcome.kept]
     return bool(kept) and min(kept) >= 0 and max(kept) < side * side
 
 
 def by_question(trial: Trial, source: Path) -> dict[str, Outcome]:
     """Question -> outcome of a trial in a folder; raises DataError where outcomes are missing."""
-    return {outcome["id"]: outcome for outcome in read_outcomes(source, trial.id)}
+    return {outcome.id: outcome for outcome in read_outcomes(source, trial.id)}
 
 
 def telling(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[dict[str, Outcome]]:
@@ -115,28 +113,28 @@ def telling(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[dict[str, Out
     """
     shared = set.intersection(*(set(group) for group in outcomes.values()))
     found = [{name: group[key] for name, group in outcomes.items()} for key in sorted(shared)]
-    found = [given for given in found if all(outcome.get("kept") for outcome in given.values())]
+    found = [given for given in found if all(outcome.kept for outcome in given.values())]
     found = [given for given in found if all(same_question(_first(given), outcome) for outcome in given.values())]
     return sorted(found, key=lambda given: _disagreement(list(given.values())), reverse=True)
 
 
 def same_question(one: Outcome, other: Outcome) -> bool:
     """Whether two outcomes are about the same: seeds and folders may give one name to different questions."""
-    asked = [(told.get("question"), Path(str(told.get("image") or "")).name) for told in (one, other)]
+    asked = [(told.question, Path(told.image or "").name) for told in (one, other)]
     return asked[0] == asked[1]
 
 
 def _disagreement(given: Sequence[Outcome]) -> tuple[bool, bool, float]:
     """Some right and some wrong first, boxes to look at next, then how little the kept tokens overlap."""
-    pairs = itertools.combinations([set(outcome["kept"]) for outcome in given], 2)
+    pairs = itertools.combinations([set(outcome.kept) for outcome in given], 2)
     distances = [1 - len(left & right) / len(left | right) for left, right in pairs]
-    mixed = len({float(outcome["score"]) for outcome in given}) > 1
-    return mixed, bool(given[0].get("boxes")), sum(distances) / max(len(distances), 1)
+    mixed = len({float(outcome.score) for outcome in given}) > 1
+    return mixed, bool(given[0].boxes), sum(distances) / max(len(distances), 1)
 
 
 def with_images(found: Sequence[Mapping[str, Outcome]], source: Path, most: int) -> list[tuple[Path, str]]:
     """(image, question id) of the first questions whose image is there, no image twice while others are left."""
-    placed = [(find(first.get("image"), source), str(first["id"])) for first in map(_first, found)]
+    placed = [(find(first.image, source), first.id) for first in map(_first, found)]
     shown = [(image, identity) for image, identity in placed if image is not None]
     seen: set[Path] = set()
     fresh: list[tuple[Path, str]] = []
@@ -151,8 +149,8 @@ def _first(given: Mapping[str, Outcome]) -> Outcome:
     return next(iter(given.values()))
 
 
-def find(name: object, source: Path) -> Path | None:
+def find(name: str | None, source: Path) -> Path | None:
     """The image file of an outcome, by its own path or within the output folder."""
-    if not isinstance(name, str) or not name:
+    if not name:
         return None
     return next((path for path in (Path(name), source / name) if path.is_file()), None)

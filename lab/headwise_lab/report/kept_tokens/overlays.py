@@ -16,9 +16,10 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from headwise.printing import printable
-from headwise_lab.report.kept_tokens.choices import Choice, Outcome, placed
+from headwise_lab.report.kept_tokens.choices import Choice, placed
 from headwise_lab.report.kept_tokens.squares import Box, square
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
 EXAMPLES = 3
 _BOX = "#ffb000"
@@ -43,14 +44,14 @@ def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -
     panels = canvas.subplots(len(examples), width, squeeze=False)
     for line, (image, outcomes) in enumerate(examples):
         first = outcomes[strategies[0]]
-        shown = square(image, first.get("boxes") or (), padded=padded)
+        shown = square(image, first.boxes, padded=padded)
         picture = np.asarray(shown.image, dtype=np.float32) / 255
         _show(panels[line][0], picture, shown.boxes)
         panels[line][0].set_xlabel(_question(first), fontsize=7, color=INK)
         for panel, name in zip(panels[line][1:], strategies, strict=True):
             outcome = outcomes[name]
-            _show(panel, dimmed(picture, outcome["kept"], side), shown.boxes)
-            panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome["score"] else GREY)
+            _show(panel, dimmed(picture, outcome.kept, side), shown.boxes)
+            panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome.score else GREY)
         if line == 0:
             for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
                 panel.set_title("\n".join(textwrap.wrap(name, 18)), fontsize=8, fontweight="bold", color=INK)
@@ -81,14 +82,12 @@ def _show(panel: Any, picture: np.ndarray[Any, Any], boxes: Sequence[Box]) -> No
 
 
 def _question(question: Outcome) -> str:
-    text = str(question.get("question") or "").splitlines()[0] if question.get("question") else ""
-    answers = question.get("answers") or ()
-    wanted = f"\n→ {answers[0]}" if answers else ""
+    text = question.question.splitlines()[0] if question.question else ""
+    wanted = f"\n→ {question.answers[0]}" if question.answers else ""
     return printable("\n".join(textwrap.wrap(text, 28)[:3]) + wanted)
 
 
 def _answer(outcome: Outcome) -> str:
-    sign = "✓" if outcome["score"] >= 0.999 else ("✗" if outcome["score"] <= 0 else "~")
-    recall = outcome.get("recall")
-    covered = f"\nrecall {recall:.2f}" if isinstance(recall, int | float) else ""
-    return printable(f"{sign} {textwrap.shorten(str(outcome.get('prediction') or ''), 22, placeholder='…')}{covered}")
+    sign = "✓" if outcome.score >= 0.999 else ("✗" if outcome.score <= 0 else "~")
+    covered = "" if outcome.recall is None else f"\nrecall {outcome.recall:.2f}"
+    return printable(f"{sign} {textwrap.shorten(outcome.prediction or '', 22, placeholder='…')}{covered}")

@@ -13,7 +13,6 @@ import numpy as np
 from headwise.errors import DataError
 from headwise_lab.report.kept_tokens.choices import (
     Choice,
-    Outcome,
     by_question,
     fits,
     grid_side,
@@ -27,6 +26,7 @@ from headwise_lab.report.kept_tokens.overlays import EXAMPLES, Example, overlay
 from headwise_lab.report.kept_tokens.squares import square
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.trials import Trial
+from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
 QUESTIONS = 8
 """Questions of one table that a page carries."""
@@ -110,13 +110,13 @@ def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, Any]:
     questions = []
     for image, outcomes in examples:
         first = next(iter(outcomes.values()))
-        shown = square(image, first.get("boxes") or (), padded=padded)
+        shown = square(image, first.boxes, padded=padded)
         pictures.setdefault(image, shown.data_uri())
         questions.append(
             {
-                "id": first["id"],
-                "text": str(first.get("question") or "").partition("\n")[0],
-                "answers": list(dict.fromkeys(map(str, first.get("answers") or ())))[:3],
+                "id": first.id,
+                "text": (first.question or "").partition("\n")[0],
+                "answers": list(dict.fromkeys(first.answers))[:3],
                 "boxes": shown.shares,
                 "picture": list(pictures).index(image),
                 "small": shown.small,
@@ -156,7 +156,7 @@ def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], s
         outcomes = by_question(trial, folder)
     except DataError:
         return None
-    found = [outcomes.get(one["id"]) for one in asked]
+    found = [outcomes.get(one.id) for one in asked]
     given = [
         _told(outcome, side) if outcome is not None and same_question(one, outcome) else None
         for one, outcome in zip(asked, found, strict=True)
@@ -167,13 +167,12 @@ def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], s
 def _told(outcome: Outcome, side: int) -> dict[str, Any] | None:
     if not fits([outcome], side):
         return None
-    recall = outcome.get("recall")
     return {
-        "kept": bits(outcome["kept"], side * side),
-        "said": str(outcome.get("prediction") or "")[:80],
-        "score": round(float(outcome["score"]), 3),
-        "heads": list(outcome.get("heads") or ()),
-        "recall": round(float(recall), 3) if isinstance(recall, int | float) else None,
+        "kept": bits(outcome.kept, side * side),
+        "said": (outcome.prediction or "")[:80],
+        "score": round(float(outcome.score), 3),
+        "heads": outcome.heads,
+        "recall": None if outcome.recall is None else round(float(outcome.recall), 3),
     }
 
 

@@ -12,6 +12,7 @@ import attrs
 
 from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
+from headwise_lab.store.outcome_types import TokenOutcome
 from headwise_lab.store.records import has_outcomes, is_kv, is_number, read_outcomes
 
 FULL, WINDOW, UNIFORM, TWIN = "full", "window", "uniform", "uniform twin"
@@ -149,14 +150,14 @@ def load_runs(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Run]
 
 def _load_losses(run: Run, folder: Path) -> str | None:
     try:
-        outcomes = read_outcomes(folder, run.id)
+        outcomes = read_outcomes(folder, run.id, TokenOutcome)
     except DataError as error:
         if has_outcomes(folder, run.id):
             raise
         return f"Record {run.id} is compared with nothing: {error}."
     if not outcomes:
         return f"Record {run.id} is compared with nothing: it has no outcomes."
-    run.nll = {str(outcome["id"]): float(outcome["score"]) for outcome in outcomes}
+    run.nll = {outcome.id: float(outcome.score) for outcome in outcomes}
     mean, told = math.fsum(run.nll.values()) / len(run.nll), run.number("nll", "mean")
     if abs(mean - told) > 1e-4 * max(1.0, abs(told)):
         return f"The outcomes of record {run.id} give a loss of {mean:.4f} nats, its record says {told:.4f}."

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.methods.methods import Methods, Result, compare_methods
 from headwise_lab.report.page.grid import number
 from headwise_lab.report.trials import load_trials
+from headwise_lab.store.record_types import Record
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
-def methods_table(records: Sequence[Mapping[str, Any]], folder: Path) -> Table:
+def methods_table(records: Sequence[Record], folder: Path) -> Table:
     """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
     trials, _ = load_trials(folder, records)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -46,5 +47,5 @@ def _row(result: Result) -> list[str | Text]:
         Text(f"{number(trial.value)} ± {number(trial.se)}", style="bold" if result.best else ""),
         Text(signed(result.to_reference) if result.to_reference else "", style=_STYLES.get(result.verdict, "")),
         signed(result.to_unpruned) if result.to_unpruned else "",
-        number(trial.number("cost", "prefill_share"), 3),
+        number(cost_of(trial).prefill_share, 3),
     ]

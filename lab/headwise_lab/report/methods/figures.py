@@ -12,9 +12,11 @@ from typing import Any
 import attrs
 import matplotlib
 
+from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods.tables import order, shares
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.store.record_types import VisualRecord
 
 Look = tuple[Any, str | None]
 """A colour, and the marker of a control; other markers say where a method prunes."""
@@ -65,7 +67,7 @@ def draw(methods: Methods, chosen: Mapping[str, Look], folder: Path) -> Figure |
         for budget in methods.budgets
         for result in methods.at(budget)
         for trial in [result.trial]
-        if (share := trial.number("cost", "prefill_share")) is not None
+        if (share := cost_of(trial).prefill_share) is not None
     ]
     unpruned = methods.unpruned.value if methods.unpruned else None
     path = folder / f"{methods.slug}-prefill.png"
@@ -98,8 +100,8 @@ def draw_overview(compared: Sequence[Methods], chosen: Mapping[str, Look], folde
     return Figure(path, caption, "methods-overview")
 
 
-def _early(record: Any) -> bool:
-    return any(stage.get("layer") == 0 for stage in record.get("stages") or ())
+def _early(record: VisualRecord) -> bool:
+    return any(stage.layer == 0 for stage in record.stages or ())
 
 
 def _plot(

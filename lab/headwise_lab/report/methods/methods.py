@@ -7,16 +7,15 @@ by processed average where methods made different things of one; only equal aver
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 
 from headwise_lab.report.heads.comparison import slugs
-from headwise_lab.report.matching import Curve, given, same_budget
+from headwise_lab.report.matching import Curve, same_budget
 from headwise_lab.report.pooling import Questions
-from headwise_lab.report.trials import Trial
+from headwise_lab.report.trials import Asked, Trial
 from headwise_lab.stats.paired_tests import BETTER, SAME, WORSE, PairedTest, corrected, paired_test
-from headwise_lab.store.records import compares_methods
+from headwise_lab.store.record_types import Record
 
 REFERENCE = "fastv"
 """The recipe that others are held against: named in nearly every paper, and the simplest."""
@@ -91,13 +90,13 @@ class Methods:
         return [self.results[name, budget] for budget in self.budgets if (name, budget) in self.results]
 
 
-def compare_methods(trials: Sequence[Trial], raw: Sequence[Mapping[str, Any]]) -> list[Methods]:
+def compare_methods(trials: Sequence[Trial], raw: Sequence[Record]) -> list[Methods]:
     """One comparison per benchmark, model and set of questions; ``raw`` are all records, refused ones included."""
-    ours = [trial for trial in trials if compares_methods(trial.record)]
-    refused = [Trial(record) for record in raw if compares_methods(record) and record.get("refused")]
+    ours = [trial for trial in trials if trial.record.compares_methods]
+    refused = [Asked(record) for record in raw if record.compares_methods and record.refused]
     questions = Questions.of([*ours, *refused])
 
-    def key(trial: Trial) -> tuple[str, str, int]:
+    def key(trial: Asked) -> tuple[str, str, int]:
         return trial.benchmark, trial.model, questions.number(trial)
 
     groups: dict[tuple[str, str, int], list[Trial]] = {}
@@ -119,7 +118,7 @@ def _titles(keys: Sequence[tuple[str, str, int]], labels: Sequence[str]) -> list
     ]
 
 
-def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[Trial]) -> Methods:
+def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[Asked]) -> Methods:
     whole = [trial for trial in trials if trial.name("token_pruning") == "none"]
     unpruned = questions.pooled(whole) if whole else None
     pruned = sorted((trial for trial in trials if trial not in whole), key=lambda trial: -trial.processed)
@@ -137,24 +136,24 @@ def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial
         title=title,
         slug=slug,
         benchmark=first.benchmark,
-        metric=str(first.record["metric"].get("name") or "score"),
+        metric=first.record.metric.name or "score",
         digits=digits,
         budgets=tuple(dict.fromkeys(budget for _, budget in results)),
         names=_ordered(results),
         results=_judged(results, unpruned, digits),
         unpruned=unpruned,
-        refused={(names[trial.id], given(trial)): str(trial.record["refused"]) for trial in refused},
+        refused={(names[trial.id], trial.given): str(trial.record.refused) for trial in refused},
     )
 
 
 def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
     """Record -> its budget, with the processed average where methods made unequal things of what was asked for."""
     found: dict[str, str] = {}
-    for asked in dict.fromkeys(map(given, trials)):
-        rest = [trial for trial in trials if given(trial) == asked]
+    for asked in dict.fromkeys(trial.given for trial in trials):
+        rest = [trial for trial in trials if trial.given == asked]
         groups: list[tuple[float, list[Trial]]] = []
         while rest:
-            middle = next((trial for trial in rest if trial.record.get("recipe") == REFERENCE), rest[0])
+            middle = next((trial for trial in rest if trial.record.recipe == REFERENCE), rest[0])
             groups.append((middle.processed, [trial for trial in rest if same_budget(trial, middle)]))
             rest = [trial for trial in rest if not same_budget(trial, middle)]
         for processed, group in groups:
@@ -163,14 +162,14 @@ def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
     return found
 
 
-def _names(trials: Iterable[Trial]) -> dict[str, str]:
+def _names(trials: Iterable[Asked]) -> dict[str, str]:
     """Record -> the method's name, with its strategies or settings where the same name stands for several things."""
-    members: dict[str, list[Trial]] = {}
+    members: dict[str, list[Asked]] = {}
     for trial in trials:
-        members.setdefault(str(trial.record.get("recipe") or trial.text("token_pruning")), []).append(trial)
+        members.setdefault(trial.record.recipe or trial.text("token_pruning"), []).append(trial)
     names = {}
     for name, group in members.items():
-        told = {trial.id: [*trial.record["strategies"].items(), *trial.setting] for trial in group}
+        told = {trial.id: [*trial.record.strategies.items(), *trial.setting] for trial in group}
         shared = set.intersection(*map(set, told.values()))
         for trial in group:
             extra = ["=".join(pair) for pair in told[trial.id] if pair not in shared]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,6 +14,7 @@ from headwise_lab.report.methods.methods import REFERENCE, Methods, Result, comp
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.trials import Trial
+from headwise_lab.store.record_types import Record
 
 if TYPE_CHECKING:
     from headwise_lab.report.kept_tokens.views import KeptView
@@ -77,7 +78,7 @@ class MethodsPart:
         return [*own, *([self.refusals] if self.refusals else [])]
 
 
-def gather_methods(trials: Sequence[Trial], raw: Sequence[Mapping[str, Any]]) -> MethodsPart:
+def gather_methods(trials: Sequence[Trial], raw: Sequence[Record]) -> MethodsPart:
     """The comparisons of methods among all trials and records of an output folder."""
     compared = tuple(compare_methods(trials, raw))
     overview = tables.overview(compared)

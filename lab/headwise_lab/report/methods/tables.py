@@ -8,13 +8,14 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks
+from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks, cost_of
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.paired_tests import family_sentence
+from headwise_lab.store.record_types import Overlap
 
 UNPRUNED = "unpruned"
 
@@ -72,7 +73,7 @@ def long_rows(methods: Methods) -> list[dict[str, Any]]:
     whole = methods.unpruned
     rows = [({**facts.figure([whole], method=UNPRUNED)}, whole)] if whole else []
     return [{**{f"shown.{key}": value for key, value in told.items() if key not in ("strategies", "command")},
-             **flat(trial.record)} for told, trial in [*rows, *judged]]  # fmt: skip
+             **flat(trial.record.to_json())} for told, trial in [*rows, *judged]]  # fmt: skip
 
 
 def _score(trial: Trial, digits: int) -> str:
@@ -80,12 +81,12 @@ def _score(trial: Trial, digits: int) -> str:
 
 
 def _hint(trial: Trial) -> str:
-    return "\n".join(filter(None, [_count(trial), trial.strategies, str(trial.record.get("command") or "")]))
+    return "\n".join(filter(None, [_count(trial), trial.strategies, trial.record.command or ""]))
 
 
 def _count(trial: Trial) -> str:
-    seeds = trial.record.get("seeds") or 1
-    return f"n={trial.record['n']}" + (f", {seeds} seeds" if seeds > 1 else "")
+    seeds = trial.record.seeds or 1
+    return f"n={trial.record.n}" + (f", {seeds} seeds" if seeds > 1 else "")
 
 
 def _describe(result: Result) -> str:
@@ -94,13 +95,13 @@ def _describe(result: Result) -> str:
     lines = [f"{_count(trial)}, SE {number(trial.se)}", *facts.sentences(result.to_reference, REFERENCE)]
     lines += facts.sentences(result.to_unpruned, "the unpruned model")
     lines += dict.fromkeys(one.strategies for one in result.trials)
-    lines += dict.fromkeys(str(one.record.get("command") or "") for one in result.trials)
+    lines += dict.fromkeys(one.record.command or "" for one in result.trials)
     return "\n".join(filter(None, lines))
 
 
 def _stages(trial: Trial) -> str:
     """The layers a method prunes before: ``2`` or ``1, 3, 6``."""
-    return ", ".join(str(stage.get("layer")) for stage in trial.record.get("stages") or ()) or MISSING
+    return ", ".join(str(stage.layer) for stage in trial.record.stages or ()) or MISSING
 
 
 def differences(methods: Methods) -> Grid:
@@ -147,15 +148,15 @@ def costs(methods: Methods) -> Grid:
 
 def _cost(budget: str, name: str, group: Sequence[Trial], unpruned: Trial | None) -> list[str | Mark]:
     trial = group[-1]
-    flops = trial.number("cost", "flops_total")
-    whole = unpruned.number("cost", "flops_total") if unpruned else None
-    stages = [f"{stage.get('layer')}:{stage.get('keep')}" for stage in trial.record.get("stages") or ()]
+    flops = cost_of(trial).flops_total
+    whole = cost_of(unpruned).flops_total if unpruned else None
+    stages = [f"{stage.layer}:{stage.keep}" for stage in trial.record.stages or ()]
     return [
         budget,
         Mark(name, anchor=trial.id, records=tuple(one.id for one in group)),
         " ".join(stages) or MISSING,
         number(trial.processed, 1),
-        number(trial.number("budget", "reported"), 1),
+        number(trial.record.budget.reported, 1),
         *cost_marks(group, flops / whole if flops and whole else None),
     ]
 
@@ -165,9 +166,8 @@ def kept_tokens(methods: Methods) -> Grid | None:
     rows: list[list[str | Mark]] = []
     for budget in methods.budgets:
         for result in methods.at(budget):
-            figures = [result.trial.number("overlap", key) for key in ("recall", "precision", "lift")]
-            diversity = result.trial.record.get("diversity")
-            figures.append(float(diversity) if isinstance(diversity, int | float) else None)
+            found = result.trial.record.overlap or Overlap()
+            figures = [found.recall, found.precision, found.lift, result.trial.record.diversity]
             if any(figure is not None for figure in figures):
                 rows.append(
                     [budget, Mark(result.name, anchor=result.trial.id, records=result.records), *map(number, figures)]
@@ -227,7 +227,7 @@ def _share(name: str, budget: str, compared: Sequence[Methods]) -> Share:
         assert result.to_unpruned is not None
         values.append(100 * result.trial.value / whole.value)
         variances.append((100 * result.to_unpruned.se / whole.value) ** 2)
-        times.append(result.trial.number("cost", "prefill_share"))
+        times.append(cost_of(result.trial).prefill_share)
     known = sorted(time for time in times if time is not None)
     middle = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2 if known else None
     return Share(name, budget, sum(values) / len(values), math.sqrt(sum(variances)) / len(values), middle)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 
 from headwise.text import StrategyText
 from headwise_lab.report.page.grid import Grid, Mark
-from headwise_lab.report.trials import Trial
-from headwise_lab.store.records import has_result, is_kv
+from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.store.record_types import Record, TextRecord, VisualRecord
 
 NO_CHOICE = "no choice of heads"
 """Heads of a record that reads no attention, or has no visual tokens to choose among."""
@@ -55,24 +54,23 @@ def union(facets: Iterable[Facets]) -> Facets:
     return Facets(**{kind: tuple(values) for kind, values in joined.items()})
 
 
-def of_record(record: Mapping[str, Any]) -> Facets:
+def of_record(record: Record) -> Facets:
     """What a record is of, one that failed included."""
-    model = (str(record["model"]),) if record.get("model") else ()
-    if is_kv(record):
-        context = record.get("context")
-        budget = (f"{context:.0f} entries",) if isinstance(context, int | float) else ()
-        return Facets((str(record["text"].get("name")),), budget, (NO_CHOICE,), model)
-    benchmark = (str(record["benchmark"]),) if record.get("benchmark") else ()
-    given = (record.get("budget") or {}).get("given")
-    heads = (_heads(record),) if record.get("strategies") else ()
-    return Facets(benchmark, (str(given).replace("=", " "),) if given else (), heads, model)
+    model = (record.model,) if record.model else ()
+    if record.reads_text:
+        budget = (f"{record.context:.0f} entries",) if isinstance(record, TextRecord) else ()
+        return Facets((str(record.text and record.text.name),), budget, (NO_CHOICE,), model)
+    benchmark = (record.benchmark,) if record.benchmark else ()
+    given = record.budget and record.budget.given
+    heads = (_heads(record),) if record.strategies else ()
+    return Facets(benchmark, (given.replace("=", " "),) if given else (), heads, model)
 
 
-def _heads(record: Mapping[str, Any]) -> str:
-    trial = Trial(record)
-    if has_result(record):
+def _heads(record: Record) -> str:
+    if isinstance(record, VisualRecord):
+        trial = Trial(record)
         return plain(trial.heads) if trial.selects_heads else NO_CHOICE
-    count = StrategyText.parse(trial.text("head_count"))
+    count = StrategyText.parse(Asked(record).text("head_count"))
     return count.options.get("heads", count.name)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import Difference
 from headwise_lab.stats.paired_tests import PairedTest
+from headwise_lab.store.record_types import Hardware, Record
 
 
 def known(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,21 +24,28 @@ def known(told: Mapping[str, Any]) -> dict[str, Any]:
 def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> dict[str, Any]:
     """Facts about the figure of one trial, or of several pooled ones as ``shown``."""
     trial = shown or trials[-1]
-    units = trial.record.get("units") or (len(trial.units) if trial.units else None)
+    units = trial.record.units or (len(trial.units) if trial.units else None)
     return known({
         "value": trial.value,
         "se": trial.se,
-        "n": int(trial.record["n"]),
+        "n": trial.record.n,
         "units": units,
-        "seeds": len({one.record.get("seed") for one in trials}),
+        "seeds": len({one.record.seed for one in trials}),
         "benchmark": trial.benchmark,
         "budget": trial.budget,
         "processed": trial.processed or None,
         "strategies": "\n".join(dict.fromkeys(one.strategies for one in trials)),
-        "command": "\n".join(dict.fromkeys(str(one.record.get("command") or "") for one in trials)),
+        "command": "\n".join(dict.fromkeys(one.record.command or "" for one in trials)),
         "record": " ".join(one.id for one in trials),
         **more,
     })  # fmt: skip
+
+
+def where(record: Record, *, gpu: bool = False) -> str:
+    """Versions and hardware that a record was made with; ``gpu``: also a GPU that is named beside the device."""
+    machine = record.hardware or Hardware()
+    told = [f"{name} {version}" for name, version in (record.versions or {}).items()]
+    return ", ".join([*told, *filter(None, (machine.device, machine.gpu if gpu else None, machine.cpu))])
 
 
 def difference(found: PairedTest | None, reference: str, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,443 @@
+"""What a record says: one attrs class for each kind of record, and one for each part of it.
+
+A record is JSON, one per attempt at a trial. These classes are its schema: docs/records.md is made from them. Fields
+that a newer version or another program has added are kept, and stand in ``as_read``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
+
+import attrs
+
+from headwise.errors import HeadwiseError
+from headwise.text import StrategyText
+from headwise_lab.schema.json_object import LENIENT, JsonObject
+from headwise_lab.schema.wrong_values import WrongValue
+
+N = TypeVar("N", int, float)
+
+NEEDLE = "needle"
+"""The study of passkey records."""
+
+METHODS = "methods"
+"""The study of records that belong to a comparison of whole methods, which has a layout of its own in reports."""
+
+
+def _strategies(_: object, attribute: attrs.Attribute[dict[str, str]], texts: Mapping[str, str]) -> None:
+    for hook, text in texts.items():
+        try:
+            StrategyText.parse(text)
+        except HeadwiseError as error:
+            raise WrongValue(f"{attribute.name}.{hook}", str(error)) from error
+
+
+def _above(least: N, *, itself: bool = False) -> Callable[[object, attrs.Attribute[N], N], None]:
+    def check(_: object, attribute: attrs.Attribute[N], value: N) -> None:
+        if not (value > least or (itself and value == least)):
+            raise WrongValue(attribute.name, f"{value!r} is not {'at least' if itself else 'above'} {least:g}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Metric(JsonObject):
+    """The headline figure of a trial, in the scale of its benchmark."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({"se"})
+
+    value: float
+    name: str | None = None
+    se: float | None = None
+    """Its standard error."""
+
+
+@attrs.frozen(kw_only=True)
+class Budget(JsonObject):
+    """Visual tokens."""
+
+    given: str | None = None
+    """What was asked for: ``tokens=48``, ``keep=16`` or ``everything``."""
+    processed: float | None = None
+    """Tokens that a decoder layer processes, averaged over layers."""
+    kept: float | None = None
+    """Tokens left behind the last layer."""
+    visual: float | None = None
+    """Tokens of the picture before any was dropped."""
+    reported: float | None = None
+    """Average by the method's own way of counting, where that differs from ``processed``."""
+
+
+@attrs.frozen(kw_only=True)
+class Heads(JsonObject):
+    """Attention heads that chose tokens; empty where no plan asked for heads."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({"of", "mean", "sd"})
+
+    of: float | None = None
+    """Heads that a layer has."""
+    mean: float | None = None
+    """Heads that had a say, averaged over questions."""
+    sd: float | None = None
+    """Standard deviation over questions."""
+
+
+@attrs.frozen(kw_only=True)
+class Stage(JsonObject):
+    """One place where visual tokens are dropped."""
+
+    lenient: ClassVar[bool] = True
+
+    layer: float | None = None
+    """The decoder layer before which they are dropped; 0 is before the language model."""
+    keep: float | None = None
+    """Tokens left."""
+    merged: bool | None = None
+    """Whether dropped tokens are merged into those that stay."""
+
+
+@attrs.frozen(kw_only=True)
+class Cost(JsonObject):
+    """What a question took, planned and measured; a figure that could not be measured is null."""
+
+    lenient: ClassVar[bool] = True
+    nulls: ClassVar[frozenset[str]] = frozenset({
+        "prefill_ms", "prefill_unpruned_ms", "prefill_share", "selection_ms", "selection_share", "decode_tokens_per_s",
+    })  # fmt: skip
+
+    flops_visual: float | None = None
+    """Planned multiply-adds of the prefill, for the visual tokens alone."""
+    flops_total: float | None = None
+    """Planned multiply-adds of the prefill, for visual and text tokens."""
+    flops_formula: str | None = None
+    """The formula of both: ``gated`` or ``fastv``."""
+    text_tokens: float | None = None
+    """Tokens of a prompt that are not visual, on average."""
+    kv_bytes: float | None = None
+    """Planned bytes of the cache after the prefill."""
+    prefill_ms: float | None = None
+    """Prefill of a question, vision tower included, in milliseconds."""
+    prefill_unpruned_ms: float | None = None
+    """The same of the unpruned model."""
+    prefill_share: float | None = None
+    """The first over the second, measured in turns."""
+    selection_ms: float | None = None
+    """What choosing tokens takes of it, in milliseconds."""
+    selection_share: float | None = None
+    """That as a share of the prefill."""
+    decode_tokens_per_s: float | None = None
+    """Tokens per second while decoding."""
+    flops_counted: float | None = None
+    """Multiply-adds of a whole prefill, counted."""
+    flops_counted_unpruned: float | None = None
+    """The same of the unpruned model."""
+    flops_counted_layers: float | None = None
+    """Those of the decoder layers."""
+    flops_counted_selection: float | None = None
+    """Those of choosing tokens."""
+    kv_bytes_stored: float | None = None
+    """Bytes of the cache after the prefill, counted."""
+    peak_bytes: float | None = None
+    """Peak memory of a batch's prefill."""
+    peak_grown_bytes: float | None = None
+    """What of it was not held before."""
+    peak_source: str | None = None
+    """Where the peak was read: ``process memory`` or the allocator of a GPU."""
+    batch: int | str | None = None
+    """Questions per batch."""
+
+
+@attrs.frozen(kw_only=True)
+class Overlap(JsonObject):
+    """Kept tokens against the tokens of the boxes that questions are about, averaged over questions."""
+
+    lenient: ClassVar[bool] = True
+
+    recall: float | None = None
+    precision: float | None = None
+    iou: float | None = None
+    """Intersection over union."""
+    lift: float | None = None
+    """Recall over that of random keeping."""
+    n: float | None = None
+    """Questions with boxes."""
+
+
+@attrs.frozen(kw_only=True)
+class Attention(JsonObject):
+    """The attention that chose tokens, averaged over questions."""
+
+    lenient: ClassVar[bool] = True
+    nulls: ClassVar[frozenset[str]] = frozenset({"concentration", "entropy"})
+
+    concentration: float | None = None
+    """Share of the image attention that the kept tokens drew."""
+    entropy: float | None = None
+    """How even the token scores were."""
+
+
+@attrs.frozen(kw_only=True)
+class Hardware(JsonObject):
+    """Where a trial ran."""
+
+    lenient: ClassVar[bool] = True
+
+    cpu: str | None = None
+    cores: int | None = None
+    threads: int | None = None
+    """Threads that torch used."""
+    device: str | None = None
+    """``cpu``, or the name of the GPU."""
+    gpu: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Passage(JsonObject):
+    """The text that was read."""
+
+    name: str | None = None
+    digest: str | None = None
+    """16 hexadecimal digits of a SHA-256 over the whole text."""
+    tokens: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Loss(JsonObject):
+    """Nats per token, averaged."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({"mean", "se"})
+
+    mean: float | None = None
+    se: float | None = None
+    """Its standard error."""
+
+
+@attrs.frozen(kw_only=True)
+class Share(JsonObject):
+    """A share of tokens, from 0 to 1."""
+
+    lenient: ClassVar[bool] = True
+    nulls: ClassVar[frozenset[str]] = frozenset({"value", "se"})
+
+    value: float | None = None
+    se: float | None = None
+    """Its standard error."""
+
+
+@attrs.frozen(kw_only=True)
+class Source(JsonObject):
+    """The result file of a harness that a record was imported from."""
+
+    lenient: ClassVar[bool] = True
+
+    harness: str | None = None
+    file: str | None = None
+    task: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Record(JsonObject):
+    """What every record may say. One of this class alone is an attempt without a result, or one that is damaged."""
+
+    lenient: ClassVar[bool] = True
+
+    id: str
+    """Names the trial: a hash over everything that can change its result. Letters and digits, as files are named so."""
+    schema: int | None = attrs.field(default=None, metadata=LENIENT)
+    """The version of what is written here."""
+    error: str | None = None
+    """Why the attempt failed: the last line of the error. It is run again."""
+    refused: str | None = None
+    """Why the trial cannot be run as it was asked for."""
+    attempt: int | None = None
+    """The number of this attempt, from 1."""
+    study: str | None = None
+    """The study that it belongs to: ``a``, ``b``, ``methods``, ``kv``, ``needle``, ``ppl``, ``demo``, ``tune``."""
+    group: str | None = None
+    """The group within the study."""
+    name: str | None = None
+    """What the study calls the run."""
+    model: str | None = None
+    weights: str | None = None
+    """The beginning of a hash over the model's weights."""
+    dtype: str | None = None
+    attention_implementation: str | None = attrs.field(default=None, metadata=LENIENT)
+    """What computes attention, of a model that sees pictures: ``sdpa`` or ``eager``."""
+    strategies: dict[str, str] = attrs.field(factory=dict)
+    """Hook -> canonical strategy text."""
+    recipe: str | None = None
+    profile: str | None = None
+    """A hash over the head profile that a strategy read."""
+    settings: dict[str, object] | None = None
+    """The recipe's settings: ``positions``, ``aggregate``, ``min_mass``, ``sink_share``."""
+    benchmark: str | None = attrs.field(default=None, metadata=LENIENT)
+    questions: str | None = None
+    """A hash over the questions that were asked."""
+    part: str | None = attrs.field(default=None, metadata=LENIENT)
+    """Of a search: ``search`` or ``held-out``, the part of the questions."""
+    text: Passage | None = attrs.field(default=None, metadata=LENIENT)
+    """Of a language model: the text it read."""
+    seed: int | None = None
+    limit: float | None = None
+    """Questions asked at most."""
+    budget: Budget | None = attrs.field(default=None, metadata=LENIENT)
+    n: int | None = None
+    """Questions that were answered, or tokens that were scored: so many outcomes are stored beside the record."""
+    metric: Metric | None = None
+    versions: dict[str, str | None] | None = None
+    """Package -> version."""
+    hardware: Hardware | None = None
+    source: Source | None = attrs.field(default=None, metadata=LENIENT)
+    """Where an imported record comes from."""
+    command: str | None = None
+    """The command line that runs this trial alone."""
+    created: str | None = None
+    """When, as ISO 8601."""
+    seconds: float | None = attrs.field(default=None, metadata=LENIENT)
+    """How long it took."""
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
+        return not (self.error or self.refused)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a language model reads a text; all others answer the questions of a benchmark."""
+        return self.benchmark is None and self.text is not None
+
+    @property
+    def compares_methods(self) -> bool:
+        """Whether it belongs to a comparison of whole methods."""
+        return self.study == METHODS
+
+
+@attrs.frozen(kw_only=True)
+class Result(Record):
+    """What the record of a trial with a result says, whatever was run."""
+
+    lenient: ClassVar[bool] = False
+
+    strategies: dict[str, str] = attrs.field(validator=_strategies)
+    """Hook -> canonical strategy text."""
+    metric: Metric
+    n: int = attrs.field(validator=_above(0, itself=True))
+    """Questions that were answered, or tokens that were scored: so many outcomes are stored beside the record."""
+    units: int | None = None
+    """Units that questions are paired and averaged by; MME's are pairs of questions."""
+
+
+@attrs.frozen(kw_only=True)
+class VisualRecord(Result):
+    """A model that answered the questions of a benchmark."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({
+        "study", "recipe", "limit", "weights", "overlap", "attention", "diversity",
+    })  # fmt: skip
+
+    benchmark: str
+    budget: Budget
+    heads: Heads
+    stages: list[Stage] | None = attrs.field(default=None, metadata=LENIENT)
+    """Where visual tokens are dropped."""
+    cost: Cost | None = None
+    overlap: Overlap | None = None
+    attention: Attention | None = None
+    metrics: dict[str, object] | None = None
+    """The benchmark's own figures by name."""
+    notes: dict[str, object] | None = None
+    """What strategies noted, averaged or counted."""
+    timing: dict[str, object] | None = None
+    """Hook -> milliseconds in all."""
+    pictures: str | None = attrs.field(default="cropped", metadata=LENIENT)
+    """How pictures become the square that tokens lie on: ``cropped`` or ``padded``; null where tokens have no place."""
+    diversity: float | None = None
+    """1 - the mean pairwise cosine of the kept tokens."""
+    unmeasured: dict[str, str] | None = attrs.field(default=None, metadata=LENIENT)
+    """Figure -> why it could not be measured."""
+    seeds: int | None = attrs.field(default=None, metadata=LENIENT)
+    """Of several records as one: their seeds."""
+
+
+@attrs.frozen(kw_only=True)
+class TextRecord(Result):
+    """A language model that read a text under KV eviction."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({"study", "group", "name", "profile"})
+
+    text: Passage
+    """The text it read."""
+    nll: Loss
+    context: float = attrs.field(validator=_above(0.0))
+    """Entries that the last token sees, averaged over layers and KV heads."""
+    accuracy: Share | None = None
+    """Next tokens foretold."""
+    visible: float | None = None
+    """Entries that a token sees, averaged over all scored tokens."""
+    attention: str | None = None
+    """What computes attention: ``sdpa`` or ``eager``."""
+    kv_bytes: float | None = attrs.field(default=None, metadata=LENIENT)
+    """Bytes of the cache at the end of the text."""
+    kv_bytes_planned: float | None = attrs.field(default=None, metadata=LENIENT)
+    """The same by the plan's arithmetic."""
+    peak_bytes: float | None = attrs.field(default=None, metadata=LENIENT)
+    """The most bytes that the cache had."""
+    scale: float | None = attrs.field(default=None, metadata=LENIENT)
+    """What the windows of the study were multiplied by."""
+    trained_context: float | None = attrs.field(default=None, metadata=LENIENT)
+    """Tokens that the model was trained on."""
+
+
+@attrs.frozen(kw_only=True)
+class Grid(JsonObject):
+    """What was asked for passkeys: lengths in tokens, depths, repeats, the filler between, the seed of all keys."""
+
+    lenient: ClassVar[bool] = True
+
+    lengths: list[int] = attrs.field(factory=list)
+    depths: int = 5
+    repeats: int = 1
+    filler: str = ""
+    seed: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Passkeys(JsonObject):
+    """Passkeys asked for, the share that was found, and the mean log-probability of their tokens."""
+
+    n: int
+    metric: Metric
+    logprob: Loss
+
+
+@attrs.frozen(kw_only=True)
+class PasskeysAtDepth(Passkeys):
+    """Those at one depth of one length."""
+
+    depth: float
+    """From 0, at the beginning, to 1."""
+
+
+@attrs.frozen(kw_only=True)
+class PasskeysOfLength(Passkeys):
+    """Those of one length."""
+
+    length: int
+    """Tokens."""
+    context: float
+    """Entries that the last token sees, averaged over layers and KV heads."""
+    depths: list[PasskeysAtDepth]
+
+
+@attrs.frozen(kw_only=True)
+class NeedleRecord(Result):
+    """A language model that was asked for passkeys under KV eviction; ``headwise needle`` alone shows it."""
+
+    nulls: ClassVar[frozenset[str]] = frozenset({"group", "name", "profile"})
+
+    grid: Grid
+    logprob: Loss
+    lengths: list[PasskeysOfLength]
+    attention: str | None = None
+    """What computes attention: ``sdpa`` or ``eager``."""
