@@ -57,9 +57,14 @@ def ranking(scores: Tensor) -> Tensor:
     return scores.sort(dim=-1, descending=True, stable=True).indices
 
 
-def taken(states: Tensor, index: Tensor) -> Tensor:
-    """The states (b, n, c) at the places ``index``, integer (b, m): (b, m, c)."""
-    return states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+def taken(states: Tensor, index: Tensor, dim: int = 1) -> Tensor:
+    """The states (b, ..., n, ...) at the places ``index``, integer (b, m), along ``dim``: (b, ..., m, ...).
+
+    Every other axis is taken whole, so all heads of a row, for example, are taken at the same places.
+    """
+    shape, whole = [1] * states.ndim, list(states.shape)
+    shape[0], shape[dim], whole[dim] = len(index), index.shape[1], index.shape[1]
+    return states.gather(dim, index.reshape(shape).expand(whole))
 
 
 def phi(values: Floats) -> Floats:

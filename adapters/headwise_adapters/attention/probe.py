@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from headwise.attention_math import taken
 from headwise_adapters import patching
 
 
@@ -39,12 +40,11 @@ class Call(NamedTuple):
         query, key, mask, scaling = self[:4]
         used = queries >= 0
         index = queries.clamp_min(0)
-        values = logits(_asking(_pick(query, batch), index), _pick(key, batch)) * scaling
+        values = logits(taken(_pick(query, batch), index, 2), _pick(key, batch)) * scaling
         past = key.shape[2] - query.shape[2]
         values = _masked(values, self, batch, index) if self.causal or mask is not None else values
         attention = values.softmax(dim=-1).masked_fill(~used[:, None, :, None], 0.0)
-        wanted = (columns + past)[:, None, None, :].expand(*attention.shape[:3], -1)
-        return attention.gather(-1, wanted)
+        return taken(attention, columns + past, 3)
 
     def keys(self) -> Tensor:
         """The keys of the forward's own tokens, rotary positions included: (b, kv_heads, n, head_dim)."""
@@ -111,11 +111,6 @@ def _pick(states: Tensor, batch: Tensor) -> Tensor:
     return states if batch.numel() == states.shape[0] else states[batch]
 
 
-def _asking(query: Tensor, index: Tensor) -> Tensor:
-    """Queries (b, h, Q, d) at ``index`` (b, q): (b, h, q, d)."""
-    return query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-
-
 def logits(query: Tensor, key: Tensor) -> Tensor:
     """Products of queries (b, h, q, d) with keys (b, h_kv, K, d): float32 (b, h, q, K).
 
@@ -135,7 +130,7 @@ def _masked(values: Tensor, call: Call, batch: Tensor, index: Tensor) -> Tensor:
     keys, mask = values.shape[-1], call.mask
     if mask is not None and mask.ndim == 4:
         rows = mask[batch] if mask.shape[0] > 1 else mask.expand(batch.numel(), -1, -1, -1)
-        rows = rows[..., -keys:].gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, keys))
+        rows = taken(rows[..., -keys:], index, 2)
         return values.masked_fill(~rows, float("-inf")) if rows.dtype == torch.bool else values + rows.float()
     asking = (index + keys - call.query.shape[2]).unsqueeze(-1)
     there = torch.arange(keys, device=values.device)

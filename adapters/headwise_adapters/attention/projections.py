@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from headwise.attention_math import taken
 from headwise.autocast import as_the_model
 from headwise.errors import ModelError
 from headwise_adapters import patching
@@ -49,7 +50,7 @@ class Asked:
         hidden &= (self.queries >= 0).unsqueeze(-1)  # an unused query may see anything: its row is zeroed
         attention = values.masked_fill(hidden.unsqueeze(1), float("-inf")).softmax(dim=-1)
         attention = attention.masked_fill((self.queries < 0)[:, None, :, None], 0.0)
-        return attention.gather(-1, self.columns[:, None, None, :].expand(*attention.shape[:3], -1))
+        return taken(attention, self.columns, 3)
 
 
 class Unrotated:
@@ -68,7 +69,7 @@ class Unrotated:
         if states[0] is None:
             raise RuntimeError("a projection was read before its layer ran")
         queries, keys = (found[asked.batch] for found in states)
-        query = _heads(self._module, "q_norm", _at(queries, asked.queries))
+        query = _heads(self._module, "q_norm", taken(queries, asked.queries.clamp_min(0)))
         return asked.rows(query, _heads(self._module, "k_norm", keys), self._module.scaling)
 
 
@@ -91,8 +92,9 @@ def own_rows(layer: Any, module: Any, hidden: Tensor, rotary: tuple[Tensor, Tens
     turn = sys.modules[type(module).__module__].apply_rotary_pos_emb
     with as_the_model():
         states = layer.input_layernorm(hidden[asked.batch])
-        query = _heads(module, "q_norm", _projection(module, "q_proj")(_at(states, asked.queries)))
-        query, _ = turn(query, query[:, :1], _at(cos, asked.queries), _at(sin, asked.queries))
+        queries = asked.queries.clamp_min(0)  # unused ones are negative
+        query = _heads(module, "q_norm", _projection(module, "q_proj")(taken(states, queries)))
+        query, _ = turn(query, query[:, :1], taken(cos, queries), taken(sin, queries))
         key = _heads(module, "k_norm", _projection(module, "k_proj")(states))
         _, key = turn(key[:, :1], key, cos, sin)
     return asked.rows(query, key, module.scaling)
@@ -106,11 +108,6 @@ def _projection(module: Any, name: str) -> nn.Module:
             " use a strategy that reads the attention the model computes, such as fastv"
         )
     return projection
-
-
-def _at(states: Tensor, positions: Tensor) -> Tensor:
-    """States (b, n, d) at ``positions`` (b, q), unused ones at 0."""
-    return states.gather(1, positions.clamp_min(0).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 def _heads(module: Any, norm: str, states: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from headwise.attention_math import taken
+
 
 @attrs.define(eq=False)
 class EntryGroup:
@@ -91,18 +93,16 @@ def regrouped(full: EntryGroup, keep: Tensor) -> list[EntryGroup]:
 
 def _taken(full: EntryGroup, index: Tensor, columns: Tensor) -> EntryGroup:
     whole = len(index) == len(full.index)
-    wide = columns.unsqueeze(-1).expand(-1, -1, full.keys.shape[-1])
-    accumulated = None
-    if full.accumulated_attention is not None:
-        narrow = columns.unsqueeze(1).expand(-1, full.accumulated_attention.shape[1], -1)
-        accumulated = (full.accumulated_attention if whole else full.accumulated_attention[index]).gather(2, narrow)
-    pick = [states if whole else states[index] for states in (full.keys, full.values, full.tokens, full.places)]
+
+    def pick(states: Tensor, dim: int = 1) -> Tensor:
+        return taken(states if whole else states[index], columns, dim)
+
     return EntryGroup(
         index=index,
-        keys=pick[0].gather(1, wide),
-        values=pick[1].gather(1, wide),
-        tokens=pick[2].gather(1, columns),
-        places=pick[3].gather(1, columns),
-        accumulated_attention=accumulated,
+        keys=pick(full.keys),
+        values=pick(full.values),
+        tokens=pick(full.tokens),
+        places=pick(full.places),
+        accumulated_attention=None if full.accumulated_attention is None else pick(full.accumulated_attention, 2),
         whole=whole,
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from headwise.attention_math import taken
 from headwise.errors import ModelError
 
 NEVER = torch.iinfo(torch.int64).max
@@ -103,12 +104,9 @@ def sliced(mask: Tensor | None, queries: Tensor, keys: Tokens, *, past: int, fla
     if mask is None:
         plain = queries.shape[1] == 1 or queries.shape[1] == keys.index.shape[1]
         return None if plain and all_real else _causal(queries + past, keys)
-    batch, q = queries.shape
-    rows = mask.expand(batch, -1, -1, -1).gather(
-        2, queries[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
-    )
+    rows = taken(mask.expand(len(queries), -1, -1, -1), queries, 2)
     columns = keys.index - (past + mask.shape[2] - mask.shape[3])
-    small = rows.gather(3, columns.clamp_min(0)[:, None, None, :].expand(-1, rows.shape[1], q, -1))
+    small = taken(rows, columns.clamp_min(0), 3)
     hidden = ~keys.real | (columns < 0)
     if not bool(hidden.any()):
         return small

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headwise.attention_math import taken
 from headwise.eviction import UNBOUNDED, ScorePlan
 from headwise.pipeline import Pipeline
 from headwise_adapters.attention.attend import causal, grouped, logits, masked, softmax, weighted
@@ -151,7 +152,7 @@ class ScoreLayer(EvictingLayer):
         if self._has_padding:  # real ones to the end, in their order
             order = (numbers >= 0).to(torch.uint8).argsort(dim=-1, stable=True)
             numbers = numbers.gather(1, order)
-            query = query.gather(2, order[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+            query = taken(query, order, 2)
         return query[:, :, -count:].clone(), numbers[:, -count:].clone()
 
     def _due(self, new: int) -> bool:

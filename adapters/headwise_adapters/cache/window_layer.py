@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from headwise.attention_math import taken
 from headwise.errors import ModelError
 from headwise.eviction import UNBOUNDED, WindowPlan, distinct
 from headwise_adapters.attention.attend import causal, grouped, logits, masked, softmax, weighted
@@ -419,4 +420,4 @@ def _gathered(states: Tensor, column: Tensor) -> Tensor:
     """States (b, g, columns, d) at ``column`` (r, m): a new tensor (b, g, m, d) that holds nothing else."""
     if column.shape[0] == 1:
         return states.index_select(2, column[0])
-    return states.gather(2, column[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+    return taken(states, column, 2)

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from headwise.attention_math import taken
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan, Stage
@@ -217,7 +218,7 @@ class Dropper:
             return hidden
         hidden = decision.merged(hidden)
         index = forward.drop(decision.survivors).to(hidden.device)
-        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return taken(hidden, index)
 
     def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Decision:
         """Ask the strategies, and tell observers what they said."""

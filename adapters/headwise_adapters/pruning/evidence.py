@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headwise.attention_math import taken
 from headwise.errors import ModelError
 from headwise.layout import PADDING, Layout
 from headwise.pipeline import Pipeline
@@ -153,32 +154,32 @@ class StageEvidence:
         half = cos.shape[-1] // 2
         ones = cos.float() + torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).float()
         ones = ones.expand(self._scene.hidden.shape[0], -1, -1)[self._rows]
-        asking, seen = (_at(ones, index) for index in (queries.clamp_min(0), self.columns))
+        asking, seen = (taken(ones, index) for index in (queries.clamp_min(0), self.columns))
         return (asking @ seen.transpose(1, 2) / cos.shape[-1]).clamp_min(LEAST_BIAS)
 
     def hidden(self) -> Tensor:
         """Hidden states (b, v, d) of the visual tokens, entering the stage's layer."""
-        return _at(self._scene.hidden[self._rows], self.columns)
+        return taken(self._scene.hidden[self._rows], self.columns)
 
     def text(self) -> tuple[Tensor, Tensor]:
         """Hidden states (b, t, d) of the tokens after the first image, and which are real, bool (b, t)."""
         positions, real = self._text_positions
-        return _at(self._scene.hidden[self._rows], positions), real
+        return taken(self._scene.hidden[self._rows], positions), real
 
     def keys(self) -> Tensor:
         """Keys (b, v, kv_heads * head_dim) of the visual tokens in the layer in front of the stage."""
-        return self._keys_at(self.columns)
+        return self._keystaken(self.columns)
 
     def text_keys(self) -> tuple[Tensor, Tensor]:
         """Keys (b, t, kv_heads * head_dim) of the tokens after the first image, and which are real, bool (b, t)."""
         positions, real = self._text_positions
-        return self._keys_at(positions), real
+        return self._keystaken(positions), real
 
-    def _keys_at(self, positions: Tensor) -> Tensor:
+    def _keystaken(self, positions: Tensor) -> Tensor:
         if self._scene.instruments.probe is None:
             raise ModelError("a stage asks for keys and does not say so; its strategy must name keys in its reads")
         keys = self._scene.instruments.probe.keys()[self._rows].transpose(1, 2).flatten(2)
-        return _at(keys, positions)
+        return taken(keys, positions)
 
     @cached_property
     def _text_positions(self) -> tuple[Tensor, Tensor]:
@@ -318,8 +319,3 @@ def pieces_of(forward: Forward, row: int) -> list[tuple[Piece, int]]:
         found += [(piece, start) for piece in picture.pieces]
         start += picture.visual
     return found
-
-
-def _at(states: Tensor, positions: Tensor) -> Tensor:
-    """States (b, n, d) at ``positions`` (b, k)."""
-    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from headwise.attention_math import taken
 from headwise.errors import ModelError
 from headwise.layout import IMAGE, PADDING, Layout
 from headwise_adapters.cache.masks import NEVER, Tokens, flagged, renumbered, sliced
@@ -381,4 +382,4 @@ def _ids(kwargs: _Kwargs, now: Tokens) -> Tensor | None:
 
 def _gathered(table: Tensor, index: Tensor) -> Tensor:
     """Rotary table (b|1, length, d) at ``index`` (b, n)."""
-    return table.expand(index.shape[0], -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
+    return taken(table.expand(index.shape[0], -1, -1), index)
