@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import nn
@@ -11,6 +11,9 @@ from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise_adapters.patching import uncompiled
 from headwise_adapters.vision.images import Pictures, Tower
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -21,7 +24,7 @@ class TextParts:
     gets the KV cache.
     """
 
-    text: nn.Module = attrs.field(converter=uncompiled)
+    text: PreTrainedModel = attrs.field(converter=uncompiled)
     layers: nn.ModuleList
     attention: str = "self_attn"
     cache: str = "past_key_values"
@@ -51,8 +54,8 @@ class VisionParts(TextParts):
     none; empty where no layer has one.
     """
 
-    head: nn.Module = attrs.field(converter=uncompiled)
-    outer: nn.Module = attrs.field(converter=uncompiled)
+    head: PreTrainedModel = attrs.field(converter=uncompiled)
+    outer: PreTrainedModel = attrs.field(converter=uncompiled)
     tower: Tower
     image_token: int
     pictures: Pictures

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import attrs
@@ -32,9 +32,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headwise.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+Value = TypeVar("Value")
+
 Call = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+Memory = dict[object, Any]
 Around = Callable[[Call, Args, Kwargs], object]
 """A wrapper of calls: it is given the call that it wraps, positional and keyword arguments, and returns the output."""
 
@@ -57,22 +64,22 @@ class _Record:
     """
 
     stock: type[nn.Module]
-    wrappers: dict[str, tuple[Any, ...]] = attrs.field(factory=dict)
+    wrappers: dict[str, tuple[Call, ...]] = attrs.field(factory=dict)
 
-    def of(self, kind: str) -> tuple[Any, ...]:
+    def of(self, kind: str) -> tuple[Call, ...]:
         return self.wrappers.get(kind, ())
 
 
 _lock = threading.RLock()
-_memory: ContextVar[dict[object, Any] | None] = ContextVar("headwise_memory", default=None)
+_memory: ContextVar[Memory | None] = ContextVar("headwise_memory", default=None)
 _attends: ContextVar[bool] = ContextVar("headwise_attends", default=False)  # inside an attention function
 _running: ContextVar[tuple[_Record, ...]] = ContextVar("headwise_running", default=())  # whose wrappers have begun
 
 
 @contextmanager
-def memory() -> Iterator[dict[object, Any]]:
+def memory() -> Iterator[Memory]:
     """What wrappers remember inside, by whose it is; it belongs to this context alone and is forgotten afterwards."""
-    own: dict[object, Any] = {}
+    own: Memory = {}
     token = _memory.set(own)
     try:
         yield own
@@ -81,7 +88,7 @@ def memory() -> Iterator[dict[object, Any]]:
 
 
 @contextmanager
-def knowing(owner: object, value: Any) -> Iterator[Any]:
+def knowing(owner: object, value: Value) -> Iterator[Value]:
     """Inside, ``owner``'s memory is ``value``, beside all that is remembered already."""
     token = _memory.set({**(_memory.get() or {}), owner: value})
     try:
@@ -90,7 +97,7 @@ def knowing(owner: object, value: Any) -> Iterator[Any]:
         _memory.reset(token)
 
 
-def remembered() -> dict[object, Any] | None:
+def remembered() -> Memory | None:
     """The innermost memory of this context, None outside of any."""
     return _memory.get()
 
@@ -100,7 +107,7 @@ def recall(owner: object) -> Any:
     return (_memory.get() or {}).get(owner)
 
 
-def remember(owner: object, value: Any) -> None:
+def remember(owner: object, value: object) -> None:
     """Remember a value for ``owner`` where there is a memory."""
     found = _memory.get()
     if found is not None:
@@ -108,7 +115,7 @@ def remember(owner: object, value: Any) -> None:
 
 
 @contextmanager
-def _patch(module: nn.Module, kind: str, wrapper: Any, *, innermost: bool = False) -> Iterator[None]:
+def _patch(module: nn.Module, kind: str, wrapper: Call, *, innermost: bool = False) -> Iterator[None]:
     """Inside, a wrapper of one kind is around the outside of all others of a module, or inside of them."""
     with _lock:
         record = _patched(module)
@@ -174,7 +181,7 @@ class _Overridden:
         self.stock, self.shown = stock, shown
         self.wrappers: tuple[Around, ...] = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         return _chained(self.stock, self.wrappers)(*args, **kwargs)
 
 
@@ -284,14 +291,14 @@ def watched(module: nn.Module) -> bool:
     return bool(wrapped or module._forward_hooks or module._forward_pre_hooks)
 
 
-def uncompiled(module: Any) -> Any:
+def uncompiled(module: nn.Module) -> Any:
     """The module that ``torch.compile`` was given, or the module itself."""
     while isinstance(module, OptimizedModule):
         module = vars(module)["_modules"]["_orig_mod"]
     return module
 
 
-def _as_it_is(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _as_it_is(call: Call, args: Args, kwargs: Kwargs) -> object:
     return call(*args, **kwargs)
 
 
@@ -314,7 +321,7 @@ def _become(module: nn.Module, kind: type[nn.Module]) -> None:
     object.__setattr__(module, "__class__", kind)  # an OptimizedModule hands `setattr` on to what it compiles
 
 
-def _without(wrappers: tuple[Any, ...], wrapper: Any) -> tuple[Any, ...]:
+def _without(wrappers: tuple[Call, ...], wrapper: Call) -> tuple[Call, ...]:
     """``wrappers`` but for the last that is ``wrapper``."""
     last = max(place for place, found in enumerate(wrappers) if found is wrapper)
     return wrappers[:last] + wrappers[last + 1 :]
@@ -327,23 +334,24 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
     """A subclass of a module's class for that module alone, so that nothing but the module keeps wrappers alive."""
     record = _Record(stock)
 
-    def called(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def called(self: nn.Module, *args: object, **kwargs: object) -> object:
         return _through(record, partial(stock.__call__, self), args, kwargs)
 
-    def reduced(self: nn.Module, protocol: int) -> Any:
+    def reduced(self: nn.Module, protocol: int) -> tuple[object, ...]:
         """Copies and pickles are of the stock class, and nobody wraps them."""
-        found: Any = stock.__reduce_ex__(self, min(protocol, 1))
-        make, args, *rest = found  # protocols from 2 on insist on the class of the instance
+        reduce: Call = stock.__reduce_ex__
+        make, args, *rest = reduce(self, min(protocol, 1))  # protocols from 2 on insist on the class of the instance
         return (_unpatched(make), tuple(_unpatched(given) for given in args), *rest)
 
-    def replicated(self: nn.Module) -> Any:
+    def replicated(self: nn.Module) -> NoReturn:
         raise ModelError("headwise cannot follow the replicas of DataParallel; run one process per device")
 
+    disable: Call = torch.compiler.disable  # untyped
     namespace = {
         "__module__": stock.__module__,
         "__qualname__": stock.__qualname__,
         "__doc__": stock.__doc__,
-        "__call__": cast(Any, torch.compiler.disable)(called),
+        "__call__": disable(called),
         "__reduce_ex__": reduced,
         "_replicate_for_data_parallel": replicated,
         _RECORD: record,
@@ -355,11 +363,11 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
     return made
 
 
-def _unpatched(given: Any) -> Any:
+def _unpatched(given: object) -> object:
     return vars(given)[_RECORD].stock if isinstance(given, type) and _RECORD in vars(given) else given
 
 
-def _wrapped(wrapper: Around, call: Call, *args: Any, **kwargs: Any) -> object:
+def _wrapped(wrapper: Around, call: Call, *args: object, **kwargs: object) -> object:
     return wrapper(call, args, kwargs)
 
 
@@ -370,7 +378,7 @@ def _chained(call: Call, wrappers: tuple[Around, ...]) -> Call:
     return call
 
 
-def _through(record: _Record, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _through(record: _Record, call: Call, args: Args, kwargs: Kwargs) -> object:
     """A call of a module through its wrappers."""
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
@@ -385,7 +393,7 @@ def _directly(record: _Record, forward: Call) -> Call:
     """A ``forward`` that goes through the wrappers unless the module's call has done so already."""
 
     @wraps(forward)  # transformers reads signatures
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> object:
         return forward(*args, **kwargs) if record in _running.get() else _through(record, forward, args, kwargs)
 
     return run
@@ -397,7 +405,7 @@ class _Attribute:
     def __init__(self, name: str, record: _Record) -> None:
         self._name, self._record = name, record
 
-    def __get__(self, module: Any, owner: type) -> Any:
+    def __get__(self, module: nn.Module | None, owner: type) -> object:
         if module is None:
             return getattr(self._record.stock, self._name)
         if self._name == "_compiled_call_impl":
@@ -412,20 +420,20 @@ class _Attribute:
             return _directly(self._record, value)
         return value
 
-    def _begins(self, module: Any) -> bool:
+    def _begins(self, module: nn.Module) -> bool:
         """Whether a ``forward`` asked for now may be a call of the module that went through no wrapper."""
         wrapped = self._record.of(CALL) and self._record not in _running.get()
         return bool(wrapped) and not isinstance(module, GradientCheckpointingLayer)
 
-    def __set__(self, module: Any, value: Any) -> None:
+    def __set__(self, module: nn.Module, value: object) -> None:
         vars(module)[self._name] = value
 
-    def __delete__(self, module: Any) -> None:
+    def __delete__(self, module: nn.Module) -> None:
         if self._name not in vars(module):
             raise AttributeError(self._name)
         del vars(module)[self._name]
 
-    def _own(self, module: Any) -> Any:
+    def _own(self, module: nn.Module) -> Any:
         """The module's own value, and what was compiled in place of what it was compiled to."""
         if self._name == "forward" and isinstance(module, OptimizedModule):
             return uncompiled(module)
@@ -441,20 +449,20 @@ class _Config:
 
     _attn_implementation = INTERFACE
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: PreTrainedConfig) -> None:
         self._own = own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
 
-def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _attend(module: LlamaAttention, *args: object, **kwargs: object) -> object:
     """The attention function of a module's own config, through the module's wrappers."""
     record: _Record = getattr(type(module), _RECORD)
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     token = _attends.set(True)
     try:
-        implementation = cast(Any, module.config)._attn_implementation
+        implementation = module.config._attn_implementation
         call: Call = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
         return _chained(call, record.of(ATTENTION))(module, *args, **kwargs)
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Probe:
     def call(self, call: Call | None) -> None:
         patching.remember(self, call)
 
-    def attend(self, function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def attend(self, function: patching.Call, args: patching.Args, kwargs: patching.Kwargs) -> object:
         """Remember the call and let the original function do it."""
         _, query, key, _, mask = (*args, kwargs.get("attention_mask"))[:5]
         scaling = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -21,6 +21,9 @@ from headwise.autocast import as_the_model
 from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.attention.probe import logits
+
+if TYPE_CHECKING:  # families served are like Llama in these two
+    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 
 @attrs.frozen(eq=False)
@@ -56,7 +59,7 @@ class Asked:
 class Unrotated:
     """Queries and keys of a module in this memory as its projections gave them, before rotary positions."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: LlamaAttention) -> None:
         self._module = module
 
     def remember(self, name: str, output: Tensor) -> None:
@@ -74,7 +77,7 @@ class Unrotated:
 
 
 @contextmanager
-def unrotated(module: nn.Module) -> Iterator[Unrotated]:
+def unrotated(module: LlamaAttention) -> Iterator[Unrotated]:
     """Watch a module's query and key projections; nothing is left behind."""
     found = Unrotated(module)
     with ExitStack() as stack:
@@ -83,7 +86,9 @@ def unrotated(module: nn.Module) -> Iterator[Unrotated]:
         yield found
 
 
-def own_rows(layer: Any, module: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], asked: Asked) -> Tensor:
+def own_rows(
+    layer: LlamaDecoderLayer, module: LlamaAttention, hidden: Tensor, rotary: tuple[Tensor, Tensor], asked: Asked
+) -> Tensor:
     """Attention that ``layer`` would compute on ``hidden`` (batch, n, d), by its own norm and projections.
 
     ``rotary``: cosines and sines (batch or 1, n, head_dim) of the tokens. Only the rows asked for get queries.
@@ -100,7 +105,7 @@ def own_rows(layer: Any, module: Any, hidden: Tensor, rotary: tuple[Tensor, Tens
     return asked.rows(query, key, module.scaling)
 
 
-def _projection(module: Any, name: str) -> nn.Module:
+def _projection(module: nn.Module, name: str) -> nn.Module:
     projection: nn.Module | None = getattr(module, name, None)
     if projection is None:
         raise ModelError(
@@ -110,7 +115,7 @@ def _projection(module: Any, name: str) -> nn.Module:
     return projection
 
 
-def _heads(module: Any, norm: str, states: Tensor) -> Tensor:
+def _heads(module: LlamaAttention, norm: str, states: Tensor) -> Tensor:
     """Projected states (b, n, heads * head_dim) as (b, heads, n, head_dim), normalised where the family does so."""
     split = states.view(*states.shape[:2], -1, module.head_dim)
     if hasattr(module, norm):

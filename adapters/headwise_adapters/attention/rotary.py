@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from headwise.autocast import without_autocast
 from headwise.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _AT_ONCE = 32  # matrices of following distances that are made together: decoding asks for one after the other
 _REMEMBERED = 16  # such bundles: one for each different room of a plan, and a few more
@@ -22,7 +25,7 @@ class Rotary:
     They are those that the model has when they are asked, whoever converts or replaces its rotary embeddings meanwhile.
     """
 
-    def __init__(self, text: Any) -> None:
+    def __init__(self, text: PreTrainedModel) -> None:
         module = text.rotary_emb
         kind = getattr(module, "rope_type", "default")
         if kind in _CHANGING:

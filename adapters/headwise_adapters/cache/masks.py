@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from headwise.attention_math import taken
 from headwise.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NEVER = torch.iinfo(torch.int64).max
 """The position of no token."""
@@ -75,12 +78,12 @@ class Tokens:
         return Tokens(self.index[rows], self.real[rows], self.lost[rows])
 
 
-def flagged(text: nn.Module) -> bool:
+def flagged(text: PreTrainedModel) -> bool:
     """Whether the attention of a decoder takes flags (b, K), as flash attention does, and not a mask (b, h, Q, K).
 
     Raises ModelError for attention with masks of another kind, or without any.
     """
-    name, make = cast(Any, text).config._attn_implementation, ALL_MASK_ATTENTION_FUNCTIONS
+    name, make = text.config._attn_implementation, ALL_MASK_ATTENTION_FUNCTIONS
     for known, flags in (("sdpa", False), ("eager", False), ("flash_attention_2", True)):
         if name in make and make[name] is make[known]:
             return flags
@@ -133,6 +136,11 @@ def _flags(mask: Tensor | None, keys: Tokens, all_real: bool) -> Tensor | None:
     if mask is None:
         return None if all_real else keys.real
     return mask.gather(1, keys.index) * keys.real.to(mask.dtype)
+
+
+def real_flags(mask: Tensor, new: int) -> Tensor:
+    """Which of the ``new`` last tokens are no padding, bool (b, new), from flags (b, all tokens)."""
+    return mask[:, -new:].bool()
 
 
 def _causal(queries: Tensor, keys: Tokens) -> Tensor:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache as cached
-from typing import Any
+from typing import NoReturn
 from weakref import ref
 
 import attrs
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicSlidingWindowLayer
 
 from headwise.errors import ModelError
 from headwise_adapters import patching
@@ -77,14 +77,17 @@ class PrunedCache(Cache):  # type: ignore[misc]
         if message:
             raise ModelError(f"{message}; start with an empty cache")
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Take new keys and values in a forward that says which tokens they are."""
         if patching.recall(PrunedCache) is not self:
             raise ModelError(
                 "this cache was filled under visual pruning, and the layers of this model are not told here which"
                 " tokens they hold; use it inside the `with` block it was filled in, or start with an empty cache"
             )
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens of the text, whatever a layer holds of them."""
@@ -155,31 +158,30 @@ class PrunedCache(Cache):  # type: ignore[misc]
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
-    def __reduce_ex__(self, _: Any) -> Any:
+    def __reduce_ex__(self, _: object) -> NoReturn:
         raise ModelError(
             "a cache that was filled under visual pruning belongs to its model and its recipe, and cannot be pickled or"
             " saved; copy.deepcopy copies it"
         )
 
 
-def held_of(cache: Any, layer: int) -> Tokens | None:
+def held_of(cache: Cache | None, layer: int) -> Tokens | None:
     """The tokens that a layer holds, None where it holds all that were read."""
     return cache._holdings.tokens.get(layer) if isinstance(cache, PrunedCache) else None
 
 
-def holdings_of(cache: Any, text: nn.Module, compact: bool) -> Holdings:
+def holdings_of(cache: Cache, text: nn.Module, compact: bool) -> Holdings:
     """What the layers of a cache hold, which from now on is one for pruned tokens."""
     if not isinstance(cache, PrunedCache):
         check_kind(cache)
         cache._holdings = Holdings(ref(text), compact)
-        kind: Any = type(cache)
-        cache.__class__ = _pruned(kind)
+        cache.__class__ = _pruned(cache.__class__)
         expect(cache)
     found: Holdings = cache._holdings
     return found
 
 
-def check_kind(cache: Any) -> None:
+def check_kind(cache: Cache | None) -> None:
     """Refuse caches that cannot become one for pruned tokens."""
     if cache is None:
         return
@@ -195,13 +197,13 @@ def check_kind(cache: Any) -> None:
         )
 
 
-def window_of(layer: Any) -> int | None:
+def window_of(layer: CacheLayerMixin) -> int | None:
     """The sliding window of a cache layer that holds no more than the last tokens in it, None for any other."""
     window: int | None = layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else None
     return window
 
 
-def check_whole(cache: Any, layers: int) -> None:
+def check_whole(cache: Cache | None, layers: int) -> None:
     """Refuse a cache of a model of so many layers that have not all read the same text."""
     if cache is None or cache.is_compileable or not cache.get_seq_length():
         return
@@ -216,7 +218,7 @@ def check_whole(cache: Any, layers: int) -> None:
         )
 
 
-def expect(cache: Any) -> None:
+def expect(cache: Cache) -> None:
     """Have a cache take new keys until the present forward ends."""
     patching.remember(PrunedCache, cache)
 

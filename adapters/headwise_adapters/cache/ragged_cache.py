@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NoReturn
 
 import attrs
 import numpy as np
@@ -84,7 +84,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         twin.__dict__.update({name: copy.deepcopy(state, memo) for name, state in self.__dict__.items()})
         return twin
 
-    def __reduce_ex__(self, _: Any) -> Any:
+    def __reduce_ex__(self, _: object) -> NoReturn:
         raise ModelError(
             "a cache that evicts belongs to its model and its plan, and cannot be pickled or saved; save the token ids"
             " and read them again"
@@ -166,7 +166,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self._expects, self._waiting, self.real, self.dropped, self.busy = False, False, None, None, False
         return unanswered
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new keys, tagged, and the new values; both are stored when the attention function comes asking."""
         if not self._expects:
             raise ModelError(
@@ -315,7 +315,7 @@ class EvictingCache(Cache):  # type: ignore[misc]
         return np.array([layer.entries() for layer in self.layers], dtype=np.int64)
 
 
-def kv_bytes(cache: Any) -> int:
+def kv_bytes(cache: Cache) -> int:
     """Bytes of all keys and values a transformers cache holds, measured on their storages."""
     tensors: list[Tensor] = []
     for layer in cache.layers:
@@ -327,11 +327,3 @@ def _storage_bytes(tensors: Sequence[Tensor]) -> int:
     """A slice keeps its whole storage alive, so storages are counted, each once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
-
-
-def real_tokens(mask: Tensor | None, queries: int) -> Tensor | None:
-    """Which of the new tokens are no padding, bool (b, queries), from flags (b, all tokens); None where all are."""
-    if mask is None:
-        return None
-    real = mask[:, -queries:].bool()
-    return None if bool(real.all()) else real

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import threading
-from contextlib import ExitStack
-from typing import Any, TypeGuard, cast
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TypeGuard
 from weakref import ref
 
 import torch
@@ -21,13 +22,19 @@ from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, clamp_to_slid
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching
 from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.cache.masks import real_flags
 from headwise_adapters.cache.pruned_cache import PrunedCache
-from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New, real_tokens
+from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New
 from headwise_adapters.cache.score_layer import ScoreLayer
 from headwise_adapters.cache.window_layer import WindowLayer
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of
 from headwise_adapters.parts import TextParts
+from headwise_adapters.patching import Kwargs
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedConfig
+    from transformers.utils import ModelOutput
 
 
 class AttentionPatch(patching.Patch):
@@ -53,34 +60,41 @@ class AttentionPatch(patching.Patch):
         """A handle of the one such patch of a decoder."""
         return cls.shared(decoder.text, lambda: cls(model, decoder))
 
-    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _text(self, call: patching.Call, args: patching.Args, kwargs: Kwargs) -> object:
         try:
             with forward_of(self._decoder.text, self) as block:
                 return self._served(block, call, {**dict(zip(self._names, args, strict=False)), **kwargs})
         finally:
             self.tidy()
 
-    def _served(self, block: Block | None, call: patching.Call, kwargs: dict[str, Any]) -> Any:
+    def _served(self, block: Block | None, call: patching.Call, kwargs: Kwargs) -> object:
+        """A forward of the decoder, with a cache that evicts where the block or the caller brings one."""
         cache, layers = kwargs.get("past_key_values"), None if block is None else block.layers
         once = layers is not None and cache is None and not _wanted(kwargs, self._decoder.text.config, "use_cache")
         if layers is not None:
             cache = _converted(cache, layers)
         if not _evicts(cache):
             return call(**kwargs)
-        source = kwargs.get("input_ids")
-        source = kwargs["inputs_embeds"] if source is None else source
-        with _lock:
-            cache.layers[0].begin(source.shape[0])
-        try:
-            self._check(cache, kwargs, source.shape[1], once=once)
-            real = real_tokens(kwargs.get("attention_mask"), source.shape[1])
-            for layer in cache.layers:
-                layer.expect(real)
-            kwargs = {**kwargs, "past_key_values": cache}
+        kwargs = {**kwargs, "past_key_values": cache}
+        source = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
+        with self._begun(cache, source.shape[0]):
+            self._expect(cache, kwargs, source.shape[1], once=once)
             if block is None or block.dropper is None:
                 # The layers know the padding, and a mask with four axes is handed through: none is made of all tokens.
                 kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
             output = call(**kwargs)
+        return _without(output, cache) if once else output
+
+    @contextmanager
+    def _begun(self, cache: EvictingCache, rows: int) -> Iterator[None]:
+        """A forward of ``rows`` rows with ``cache``, which no other forward may use meanwhile.
+
+        Raises ModelError where another one does, and at the end where the model did not ask the cache.
+        """
+        with _lock:
+            cache.layers[0].begin(rows)
+        try:
+            yield
         finally:
             unanswered = [layer.end() for layer in cache.layers]
         if any(unanswered):
@@ -88,18 +102,29 @@ class AttentionPatch(patching.Patch):
                 f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
                 " is not served"
             )
-        return _without(output, cache) if once else output
 
-    def _check(self, cache: EvictingCache, kwargs: dict[str, Any], length: int, *, once: bool) -> None:
-        """Refuse what a cache that evicts cannot serve, before anything is computed."""
+    def _expect(self, cache: EvictingCache, kwargs: Kwargs, length: int, *, once: bool) -> None:
+        """Tell the layers of a cache which of ``length`` new tokens are padding.
+
+        Raises ModelError for what a cache that evicts cannot serve, before anything is computed.
+        """
         if cache.layers[0].text() is not self._decoder.text:
             raise ModelError("this cache was made for another model; start with one that was made for this model")
-        mask, text = kwargs.get("attention_mask"), cast(Any, self._decoder.text)
+        mask = kwargs.get("attention_mask")
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             given = f"with {mask.ndim} axes" if isinstance(mask, Tensor) else f"as a {type(mask).__name__}"
             raise ModelError(f"an attention mask {given} cannot be followed by a cache that evicts; give flags (b, n)")
         served.covering(mask, int(cache.get_seq_length()) + length)
-        served.call(text, kwargs, counted=once or cache.layers[0].moves)
+        real = None if mask is None else real_flags(mask, length)
+        served.call(self._decoder.text, kwargs, real, counted=once or cache.layers[0].moves)
+        self._check(cache, kwargs, once=once)
+        real = None if real is None or bool(real.all()) else real
+        for layer in cache.layers:
+            layer.expect(real)
+
+    def _check(self, cache: EvictingCache, kwargs: Kwargs, *, once: bool) -> None:
+        """Refuse what the text model is asked for beside attention and a cache that evicts cannot do."""
+        text = self._decoder.text
         if text.training and getattr(text, "gradient_checkpointing", False):
             raise ModelError(
                 "gradient checkpointing takes the cache from the layers, and KV eviction works in the cache; switch"
@@ -155,17 +180,28 @@ def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, con
     return Layers(rule, make)
 
 
-def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    module: nn.Module = args[0]
-    query, key, value, mask = (*args[1:], kwargs.get("attention_mask"))[:4]
+def _asking_attention(function: patching.Call, args: patching.Args, kwargs: Kwargs) -> object:
+    """Attention of the layer that tagged the keys, (b, q, heads, d), or of the model's own function without a tag.
+
+    Raises ModelError for attention that a cache layer does not compute.
+    """
+    module, query, key, value, mask = (*args, kwargs.get("attention_mask"))[:5]
     layer: EvictingLayer | None = getattr(key, TAG, None)
-    if layer is None:
-        if mask is not None and mask.shape == NO_MASK and key.shape[2] > 1:
-            raise ModelError(
-                f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
-                " layers that hand their keys to the cache"
-            )
-        return function(*args, **kwargs)
+    if layer is not None:
+        _check_attention(module, kwargs)
+        scaling = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
+        new = New(query=query, key=key, value=value, scaling=scaling, positions=kwargs.get("position_ids"))
+        return layer.answer(new).transpose(1, 2).contiguous(), None
+    if mask is not None and mask.shape == NO_MASK and key.shape[2] > 1:
+        raise ModelError(
+            f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
+            " layers that hand their keys to the cache"
+        )
+    return function(*args, **kwargs)
+
+
+def _check_attention(module: nn.Module, kwargs: Kwargs) -> None:
+    """Refuse what an attention function is called with and no cache layer computes."""
     if kwargs.get("dropout"):
         raise ModelError(
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
@@ -174,29 +210,20 @@ def _asking_attention(function: patching.Call, args: tuple[Any, ...], kwargs: di
     # `generate` hands on tokenizers, too, which are nothing to attention.
     numbers = {name: given for name, given in kwargs.items() if isinstance(given, Tensor | int | float)}
     served.strange(module, numbers, "leave it out of the call")
-    out = layer.answer(
-        New(
-            query=query,
-            key=key,
-            value=value,
-            scaling=float(kwargs.get("scaling") or query.shape[-1] ** -0.5),
-            positions=kwargs.get("position_ids"),
-        )
-    )
-    return out.transpose(1, 2).contiguous(), None
 
 
-def _evicts(cache: Any) -> TypeGuard[EvictingCache]:
-    return bool(getattr(cache, "layers", None)) and isinstance(cache.layers[0], EvictingLayer)
+def _evicts(cache: Cache | None) -> TypeGuard[EvictingCache]:
+    layers: Sequence[object] = getattr(cache, "layers", None) or ()
+    return len(layers) > 0 and isinstance(layers[0], EvictingLayer)
 
 
-def _wanted(kwargs: dict[str, Any], config: Any, name: str) -> bool:
+def _wanted(kwargs: Kwargs, config: PreTrainedConfig, name: str) -> bool:
     """Whether an output is asked for, in the call or else by the config."""
     given = kwargs.get(name)
     return bool(getattr(config, name, False) if given is None else given)
 
 
-def _without(output: Any, cache: Any) -> Any:
+def _without(output: ModelOutput | tuple[object, ...], cache: Cache) -> object:
     """An output without the cache that nobody asked for: handing it back would have the text read twice."""
     if isinstance(output, tuple):
         return tuple(part for part in output if part is not cache)
@@ -204,8 +231,11 @@ def _without(output: Any, cache: Any) -> Any:
     return output
 
 
-def _converted(cache: Any, layers: Layers) -> Any:
-    """``cache`` if it evicts already; an empty dynamic one is given layers that do, and stays the caller's object."""
+def _converted(cache: Cache | None, layers: Layers) -> Cache:
+    """``cache`` if it evicts already; an empty dynamic one is given layers that do, and stays the caller's object.
+
+    Raises ModelError for a cache that evicts otherwise, cannot evict, or holds tokens already.
+    """
     if cache is None:
         return EvictingCache(layers())
     if _evicts(cache):

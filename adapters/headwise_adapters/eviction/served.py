@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from typing import Any, cast
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +19,10 @@ from headwise.geometry import Geometry
 from headwise_adapters import patching
 from headwise_adapters.attention.rotary import Rotary
 from headwise_adapters.parts import TextParts
+from headwise_adapters.patching import Kwargs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNDERSTOOD = frozenset(
     ("attention_mask", "dropout",
@@ -47,8 +51,7 @@ def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None
     with _lock:
         if (rotary is not None) in _known.setdefault(decoder.text, set()):
             return
-        config = cast(Any, decoder.text).config
-        kinds = getattr(config, "layer_types", None) or [_KINDS[0]] * geometry.layers
+        kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
         seen: set[str] = set()
         for layer in range(geometry.layers):
             if kinds[layer] not in _KINDS:
@@ -68,7 +71,7 @@ def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None
         _known[decoder.text].add(rotary is not None)
 
 
-def strange(module: nn.Module, kwargs: dict[str, Any], then: str = "its family is not served") -> None:
+def strange(module: nn.Module, kwargs: Kwargs, then: str = "its family is not served") -> None:
     """Raise ModelError, by name, for what attention is called with and no cache layer knows."""
     for name, given in kwargs.items():
         if given is not None and name not in UNDERSTOOD:
@@ -77,17 +80,17 @@ def strange(module: nn.Module, kwargs: dict[str, Any], then: str = "its family i
             )
 
 
-def causal(text: nn.Module, kwargs: dict[str, Any]) -> None:
+def causal(text: PreTrainedModel, kwargs: Kwargs) -> None:
     """Raise ModelError where tokens see those behind them, by an argument of the call or by the config."""
     given = kwargs.get("is_causal")
-    if (getattr(cast(Any, text).config, "is_causal", None) if given is None else given) is False:
+    if (getattr(text.config, "is_causal", None) if given is None else given) is False:
         raise ModelError(
             "attention in both directions (is_causal=False) is not served: visual tokens are pruned and KV entries"
             " evicted where a text is read from left to right"
         )
 
 
-def covering(mask: Any, tokens: int) -> None:
+def covering(mask: object, tokens: int) -> None:
     """Raise ModelError where a mask (b, n) does not have a flag for each of the tokens, those in the cache included."""
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != tokens:
         raise ModelError(
@@ -96,35 +99,47 @@ def covering(mask: Any, tokens: int) -> None:
         )
 
 
-def call(text: nn.Module, kwargs: dict[str, Any], *, counted: bool) -> None:
+def steps_of_one_text(kwargs: Kwargs, real: Tensor | None, where: str) -> Tensor | None:
+    """How much position ids rise from one token to the next, int64 (b|1, n - 1), and 1 beside padding.
+
+    None where the call gives no position ids, or none that count the text: those with four axes count it along the
+    first, those with three along none, and then the stock model takes a row for one text. ``real`` bool (b, n): which
+    tokens are no padding, None where all are. Raises ModelError for packed texts, which have several texts in a row and
+    are not served ``where`` says.
+    """
+    for name in PACKED:
+        if kwargs.get(name) is not None:
+            raise ModelError(f"packed texts ({name}) are not served {where}; give each text a row of its own")
+    ids = kwargs.get("position_ids")
+    if isinstance(ids, Tensor) and ids.ndim == 3 and len(ids) == 4:
+        ids = ids[0]
+    if not isinstance(ids, Tensor) or ids.ndim != 2:
+        return None
+    steps = ids.diff(dim=1)
+    if real is not None:
+        steps = torch.where((real[:, 1:] & real[:, :-1]).to(steps.device), steps, 1)
+    if bool((steps < 1).any()):
+        raise ModelError(
+            f"position_ids start again within a row, as in packed texts, which are not served {where}; give each text a"
+            " row of its own"
+        )
+    return steps
+
+
+def call(text: PreTrainedModel, kwargs: Kwargs, real: Tensor | None, *, counted: bool) -> None:
     """Raise ModelError for a call of the decoder that lays out its tokens in a way KV eviction does not follow.
 
-    ``counted``: position ids have to count the tokens, because no cache follows or positions are moved.
+    ``real`` bool (b, n): which of the new tokens are no padding, None where all are. ``counted``: position ids have to
+    count the tokens, because no cache follows or positions are moved.
     """
     causal(text, kwargs)
-    implementation = str(cast(Any, text).config._attn_implementation)
-    if implementation.startswith("paged|"):
+    if str(text.config._attn_implementation).startswith("paged|"):
         raise ModelError(
             "continuous batching (generate_batch, paged attention) keeps its own cache, in which nothing is evicted;"
             " use generate"
         )
-    for name in PACKED:
-        if kwargs.get(name) is not None:
-            raise ModelError(f"packed texts ({name}) are not served by KV eviction; give each text a row of its own")
-    ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[1] < 2:
-        return
-    steps = ids.diff(dim=1)
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        real = mask[:, -ids.shape[1] :].bool()
-        if real.shape[1] == ids.shape[1]:
-            steps = steps[(real[:, 1:] & real[:, :-1]).expand_as(steps)] if len(real) == len(steps) else steps
-    if bool((steps < 1).any()):
-        raise ModelError(
-            "position_ids start again within a row, as in packed texts, which KV eviction does not serve; give each"
-            " text a row of its own"
-        )
-    if counted and bool((steps > 1).any()):
+    steps = steps_of_one_text(kwargs, real, "by KV eviction")
+    if counted and steps is not None and bool((steps > 1).any()):
         raise ModelError(
             "position_ids leave numbers out, and this strategy moves positions or reads a packed text by them; give"
             " position_ids that count the tokens, or none"
@@ -163,17 +178,16 @@ def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, 
             )
 
 
-def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
+def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], Kwargs]:
     """Queries, keys and values (2, heads, n, d) of random states at two places, and what else attention is given."""
-    found: list[tuple[Any, ...]] = []
+    found: list[tuple[tuple[Tensor, Tensor, Tensor], Kwargs]] = []
     mine = object()
 
-    def attend(function: patching.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def attend(function: patching.Call, args: patching.Args, kwargs: Kwargs) -> object:
         if not patching.recall(mine):  # another thread's forward
             return function(*args, **kwargs)
-        states: tuple[Any, ...] = (*args[1:4],)
-        found.append((states, kwargs))
-        query, _, value = states
+        _, query, key, value, *_ = args
+        found.append(((query, key, value), kwargs))
         return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None
 
     try:
@@ -200,7 +214,7 @@ def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tens
 
 def _states(decoder: TextParts, module: nn.Module) -> tuple[Tensor, Tensor]:
     """The same random hidden states (2, n, hidden) twice, and their positions (2, n)."""
-    text: Any = decoder.text
+    text = decoder.text
     found = next(module.parameters(), None)  # quantised layers have none
     place = text.device if found is None else found.device
     place = torch.device("cpu") if place.type == "meta" else place
@@ -211,17 +225,19 @@ def _states(decoder: TextParts, module: nn.Module) -> tuple[Tensor, Tensor]:
     return some.to(place, text.dtype).expand(2, -1, -1).contiguous(), ids
 
 
-def _rotations(decoder: TextParts, hidden: Tensor, ids: Tensor, kind: str) -> Any:
-    module: Any = cast(Any, decoder.text).rotary_emb
-    rope = getattr(cast(Any, decoder.text).config, "rope_parameters", None)
+def _rotations(decoder: TextParts, hidden: Tensor, ids: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (b, n, d) at the positions ``ids`` (b, n) in layers of one kind."""
+    module, rope = decoder.text.rotary_emb, getattr(decoder.text.config, "rope_parameters", None)
     if isinstance(rope, dict) and rope.get("mrope_section"):
         ids = ids.expand(3, -1, -1)
     if "layer_type" in inspect.signature(module.forward).parameters and isinstance(rope, dict) and kind in rope:
-        return module(hidden, ids, kind)
-    return module(hidden, ids)
+        cos, sin = module(hidden, ids, kind)
+    else:
+        cos, sin = module(hidden, ids)
+    return cos, sin
 
 
-def _settings(module: nn.Module) -> list[tuple[str, Any]]:
+def _settings(module: nn.Module) -> list[tuple[str, str]]:
     """The plain attributes of a module, by which kinds of layers differ."""
     plain = {n: v for n, v in vars(module).items() if v is None or isinstance(v, bool | int | float | str)}
     return sorted((n, repr(v)) for n, v in plain.items() if n != "layer_idx")

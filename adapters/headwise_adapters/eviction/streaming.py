@@ -7,7 +7,7 @@ memory that does not grow with it. A score plan evicts after every ``every`` tok
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -21,6 +21,9 @@ from headwise.eviction import EvictionPlan, WindowPlan, clamp_to_sliding_window,
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.cache.ragged_cache import EvictingCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHUNK = 512
 """Tokens read at once unless the caller says otherwise."""
@@ -46,7 +49,7 @@ class Reading:
 
 
 def read_text(
-    model: Any,
+    model: PreTrainedModel,
     recipe: Recipe,
     ids: Tensor,
     *,
@@ -61,7 +64,7 @@ def read_text(
 
 @torch.inference_mode()
 def read_plan(
-    model: Any,
+    model: PreTrainedModel,
     pipeline: Pipeline,
     plan: EvictionPlan,
     ids: Tensor,

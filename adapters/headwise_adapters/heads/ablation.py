@@ -6,9 +6,9 @@ always do, so they are run once, and every ablation starts from the hidden state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -24,6 +24,10 @@ from headwise_adapters import patching
 from headwise_adapters.attention.probe import Probe
 from headwise_adapters.heads.statistics import reading
 from headwise_adapters.parts import VisionParts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.models.llama.modeling_llama import LlamaAttention
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -49,7 +53,11 @@ class Ablation:
 
 @torch.inference_mode()
 def ablate(
-    model: Any, tensors: Any, answer: Tensor, layers: Sequence[int], advance: Callable[[], None] = lambda: None
+    model: PreTrainedModel,
+    tensors: Mapping[str, Tensor],
+    answer: Tensor,
+    layers: Sequence[int],
+    advance: Callable[[], None] = lambda: None,
 ) -> Ablation:
     """Leave out every head of some ``layers`` in turn, on a batch of prompts with their answers.
 
@@ -79,13 +87,13 @@ class _Whole:
 
     hidden: Tensor
     entering: dict[int, Tensor]
-    call: dict[str, Any]
+    call: patching.Kwargs
     mass: Floats
 
     @classmethod
-    def of(cls, parts: VisionParts, tensors: Any, answer: Tensor, layers: Sequence[int]) -> _Whole:
+    def of(cls, parts: VisionParts, tensors: Mapping[str, Tensor], answer: Tensor, layers: Sequence[int]) -> _Whole:
         asking = _Asking.of(parts, tensors, answer)
-        call: dict[str, Any] = {}
+        call: patching.Kwargs = {}
         entering: dict[int, Tensor] = {}
         mass: dict[int, Floats] = {}
 
@@ -119,7 +127,7 @@ class _Asking:
     columns: list[Tensor]
 
     @classmethod
-    def of(cls, parts: VisionParts, tensors: Any, answer: Tensor) -> _Asking:
+    def of(cls, parts: VisionParts, tensors: Mapping[str, Tensor], answer: Tensor) -> _Asking:
         image = (tensors["input_ids"] == parts.image_token).cpu().numpy()
         valid = tensors["attention_mask"].bool() & ~answer
         layout, device = Layout.of(image, valid.cpu().numpy()), answer.device
@@ -140,7 +148,7 @@ class _Asking:
         return np.asarray(torch.stack(found).double().cpu().numpy())
 
 
-def _losses(model: Any, hidden: Tensor, ids: Tensor, answer: Tensor) -> Floats:
+def _losses(model: PreTrainedModel, hidden: Tensor, ids: Tensor, answer: Tensor) -> Floats:
     """Nats of each row's answer, float64 (b,), from the last hidden states (b, n, d)."""
     rows, places = answer.nonzero(as_tuple=True)
     logits = model.get_output_embeddings()(hidden[rows, places - 1])
@@ -150,7 +158,7 @@ def _losses(model: Any, hidden: Tensor, ids: Tensor, answer: Tensor) -> Floats:
 
 
 @contextmanager
-def _without(attention: Any, head: int) -> Iterator[None]:
+def _without(attention: LlamaAttention, head: int) -> Iterator[None]:
     """Zero one head's output inside."""
     projection = getattr(attention, "o_proj", None)
     if projection is None:

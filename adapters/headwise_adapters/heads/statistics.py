@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -30,6 +30,9 @@ from headwise_adapters import patching
 from headwise_adapters.attention.probe import Probe, probing
 from headwise_adapters.eviction.streaming import read_plan
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 ROOM = 2**22
 """Attention weights of one layer that are held at once."""
 
@@ -39,12 +42,14 @@ COPIED = 256
 REPEATS = 8
 """Sequences of repeated random tokens, from which the standard error comes."""
 
+Found = TypeVar("Found")
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being measured, steps done, and steps in all."""
 
 
 def measure(
-    model: Any,
+    model: PreTrainedModel,
     ids: Tensor,
     *,
     segments: int = 8,
@@ -95,22 +100,22 @@ class ModelStatistics:
 
     geometry: Geometry
     asked: set[str] = attrs.field(factory=set, init=False)
-    _model: Any
+    _model: PreTrainedModel
     _decoder: Decoder
     _ids: Tensor
     _spans: list[range]
     _seed: int
     _special: frozenset[int]
     _progress: Progress
-    _found: dict[tuple[Any, ...], Any] = attrs.field(factory=dict, init=False)
+    _found: dict[tuple[str | int, ...], object] = attrs.field(factory=dict, init=False)
 
     def attention(self, sinks: int) -> AttentionShares:
         """Where attention goes, with the first ``sinks`` tokens counted apart; one forward of the decoder."""
-        return self._once("attention", self._attention, sinks)  # type: ignore[no-any-return]
+        return self._once("attention", self._attention, sinks)
 
     def copying(self) -> tuple[Floats, Floats]:
         """Attention of repeated random tokens on what followed their first copy: mean and SE over sequences, (l, h)."""
-        return self._once("copying", self._copying)  # type: ignore[no-any-return]
+        return self._once("copying", self._copying)
 
     def sensitivity(self, sinks: int, window: int) -> tuple[Floats, Floats]:
         """Rise of the loss, in nats, of tokens predicted where one KV head alone hides entries: mean and SE, (l, h).
@@ -118,15 +123,15 @@ class ModelStatistics:
         One pass over the text for every KV head of every layer; the query heads of a KV head share its value. The SE
         is that of paired differences, token by token. Raises DataError for a text that never outgrows the window.
         """
-        return self._once("sensitivity", self._sensitivity, sinks, window)  # type: ignore[no-any-return]
+        return self._once("sensitivity", self._sensitivity, sinks, window)
 
-    def _once(self, name: str, make: Callable[..., Any], *arguments: int) -> Any:
-        key = (name, *arguments)
+    def _once(self, name: str, make: Callable[..., Found], *arguments: int) -> Found:
+        key: tuple[str | int, ...] = (name, *arguments)
         if key not in self._found:
             with torch.no_grad():
                 self._found[key] = make(*arguments)
             self.asked.add(name)
-        return self._found[key]
+        return cast("Found", self._found[key])
 
     def _attention(self, sinks: int) -> AttentionShares:
         shape = (len(self._spans), self.geometry.layers, self.geometry.heads)

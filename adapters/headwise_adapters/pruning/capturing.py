@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import attrs
@@ -24,14 +24,17 @@ from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.choices import alike
 from headwise_adapters.vision.images import Look, VisionCapture
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 @attrs.define(eq=False)
 class Call:
     """One call of ``get_image_features``: its bound arguments, the output that the forward will be handed, and what
     the tower did in it where that is wanted (``vision``)."""
 
-    arguments: dict[str, Any]
-    output: Any
+    arguments: patching.Kwargs
+    output: object
     vision: VisionCapture | None
 
 
@@ -44,7 +47,7 @@ class ActivationCapture:
     Until the next call: without a cache, `generate` hands the same features to every forward.
     """
 
-    def __init__(self, look: Look | None, config: Any) -> None:
+    def __init__(self, look: Look | None, config: PreTrainedConfig) -> None:
         self._look, self._config = look, config
         self._calls: WeakSet[Call] = WeakSet()
         self._open = True
@@ -54,7 +57,7 @@ class ActivationCapture:
         signature = inspect.signature(original)
 
         @wraps(original)  # transformers reads signatures
-        def capture(*args: Any, **kwargs: Any) -> Any:
+        def capture(*args: object, **kwargs: object) -> object:
             if self._look is not None:
                 _as_configured(signature.bind_partial(*args, **kwargs).arguments, self._config)
             with nullcontext() if self._look is None else self._look() as vision:
@@ -67,7 +70,7 @@ class ActivationCapture:
 
         return capture
 
-    def call_for(self, features_given: Any) -> Call | None:
+    def call_for(self, features_given: object) -> Call | None:
         """The call that made a forward's image features; None where they were made out of sight."""
         last = _last.get().get(self)
         # A forward may be handed a copy: accelerate moves arguments to where it begins.
@@ -82,7 +85,7 @@ class ActivationCapture:
             call.arguments, call.output, call.vision = {}, None, None
 
 
-def _as_configured(given: Mapping[str, Any], config: Any) -> None:
+def _as_configured(given: Mapping[str, object], config: PreTrainedConfig) -> None:
     """Refuse a call that takes other features than those of the layer that is looked at, which the config names."""
     for name in ("vision_feature_layer", "vision_feature_select_strategy"):
         wanted, usual = given.get(name), getattr(config, name, None)
@@ -98,7 +101,7 @@ def capturing(parts: VisionParts, *, tower: bool) -> Iterator[ActivationCapture]
     """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
     with ExitStack() as stack:
         looks = stack.enter_context(parts.tower.watched()) if tower else None
-        capture = ActivationCapture(looks, cast(Any, parts.outer).config)
+        capture = ActivationCapture(looks, parts.outer.config)
         stack.callback(capture.forget)
         stack.enter_context(patching.method(parts.outer, "get_image_features", capture.captured))
         yield capture

@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any
 
 import attrs
 import numpy as np
@@ -62,7 +61,7 @@ class _Choices:
 
     owner: object
     kinds: npt.NDArray[np.uint8]
-    pictures: Sequence[Any]
+    pictures: Sequence[object]
     decided: dict[int, Decision] = attrs.field(factory=dict)
 
 
@@ -85,7 +84,7 @@ class Generation:
         own = self.prompt.repeat_interleave(len(source) // rows, dim=0)
         return length if torch.equal(own, begins) else None
 
-    def decided(self, owner: object, kinds: npt.NDArray[np.uint8], pictures: Sequence[Any]) -> dict[int, Decision]:
+    def decided(self, owner: object, kinds: npt.NDArray[np.uint8], pictures: Sequence[object]) -> dict[int, Decision]:
         """Layer -> decision about these pictures in the prompt; to be filled where it is empty."""
         for one in self._choices:
             if one.owner is owner and np.array_equal(one.kinds, kinds) and alike(one.pictures, pictures):
@@ -108,7 +107,7 @@ def generating(text: nn.Module, original: patching.Call) -> patching.Call:
     signature = inspect.signature(original)
 
     @wraps(original)  # transformers reads signatures
-    def generate(*args: Any, **kwargs: Any) -> Any:
+    def generate(*args: object, **kwargs: object) -> object:
         given = signature.bind_partial(*args, **kwargs).arguments
         given = {**given, **given.pop("kwargs", {})}
         prompts = (given.get(name) for name in ("inputs_embeds", "input_ids", "inputs"))
@@ -122,7 +121,7 @@ def generating(text: nn.Module, original: patching.Call) -> patching.Call:
     return generate
 
 
-def alike(one: Any, other: Any) -> bool:
+def alike(one: object, other: object) -> bool:
     """Whether two values, or what the vision tower made of two images, are equal; they may be on several devices."""
     one, other = (getattr(value, "pooler_output", value) for value in (one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):

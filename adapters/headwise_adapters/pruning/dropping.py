@@ -16,7 +16,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial, wraps
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from headwise_adapters.cache.pruned_cache import PrunedCache, check_whole, expec
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of, ruling
 from headwise_adapters.parts import VisionParts
+from headwise_adapters.patching import Args, Call, Kwargs
 from headwise_adapters.pruning.capturing import ActivationCapture, capturing
 from headwise_adapters.pruning.choices import Decision, generating, generation_of
 from headwise_adapters.pruning.evidence import Instruments, Scene, StageEvidence
@@ -40,8 +40,6 @@ from headwise_adapters.pruning.forward import Forward
 from headwise_adapters.pruning.groups import groups
 from headwise_adapters.pruning.outcomes import Outcomes
 from headwise_adapters.pruning.restoring import restore
-
-_Kwargs = dict[str, Any]
 
 
 def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
@@ -105,11 +103,11 @@ class Dropper:
         for layer in range(self._plan.stages[0].layer, len(self._parts.layers)):
             yield self._parts.layer(layer), partial(self._layer, layer, stages.get(layer))
 
-    def preparing(self, original: patching.Call) -> patching.Call:
+    def preparing(self, original: Call) -> Call:
         """``prepare_inputs_for_generation``, which refuses steps that would each choose for themselves."""
 
         @wraps(original)  # transformers reads signatures
-        def prepare(*args: Any, **kwargs: Any) -> Any:
+        def prepare(*args: object, **kwargs: object) -> object:
             pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
             if pictures and kwargs.get("use_cache") is False and generation_of(self._parts.text) is None:
                 block = ruling(self._parts.text)
@@ -129,19 +127,19 @@ class Dropper:
         forward: Forward | None = patching.recall(self)
         return forward
 
-    def _head(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _head(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         with forward_of(self._parts.text, self._asking) as block:
             if block is not None and block.dropper is self:
                 given = self._asked.bind_partial(*args, **kwargs).arguments
                 patching.remember(self._asking, {**given, **given.get("kwargs", {})})
             return call(*args, **kwargs)
 
-    def _outer(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _outer(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         with forward_of(self._parts.text, self) as block:
             self._begin(block, self._signature.bind_partial(*args, **kwargs).arguments)
             return call(*args, **kwargs)
 
-    def _begin(self, block: Block | None, given: _Kwargs) -> None:
+    def _begin(self, block: Block | None, given: Kwargs) -> None:
         """Remember the forward that begins with the arguments ``given``, where this recipe rules it."""
         if block is None or block.dropper is not self:
             return
@@ -154,7 +152,7 @@ class Dropper:
             self._check_read(forward, self._whole_prompts)
             _has_pictures(forward, given)
 
-    def _check(self, given: _Kwargs) -> None:
+    def _check(self, given: Kwargs) -> None:
         """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
         cache, ids = given.get("past_key_values"), given.get("input_ids")
         check_whole(cache, len(self._parts.layers))
@@ -169,14 +167,14 @@ class Dropper:
             for group, keep in groups(forward, stage, self._plan.geometry):
                 check_read(forward.read(group.rows, group.columns), keep, stage.layer)
 
-    def _text(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _text(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         if self in (patching.remembered() or {}):
             return self._language(call, args, kwargs)
         with forward_of(self._parts.text, self) as block:  # the language model is called by itself
             self._begin(block, inspect.signature(self._parts.text.forward).bind_partial(*args, **kwargs).arguments)
             return self._language(call, args, kwargs)
 
-    def _language(self, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs) -> Any:
+    def _language(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)
@@ -189,9 +187,7 @@ class Dropper:
         restore(forward, output, len(self._parts.layers))
         return output.to_tuple() if asked is False else output
 
-    def _layer(
-        self, layer: int, stage: Stage | None, call: patching.Call, args: tuple[Any, ...], kwargs: _Kwargs
-    ) -> Any:
+    def _layer(self, layer: int, stage: Stage | None, call: Call, args: Args, kwargs: Kwargs) -> object:
         forward = self._forward
         if forward is None:
             return call(*args, **kwargs)
@@ -208,7 +204,7 @@ class Dropper:
             return call(hidden, *args[1:], **{**kwargs, **view})
         return call(**{**kwargs, **view, "hidden_states": hidden})
 
-    def _drop(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Tensor:
+    def _drop(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: Kwargs) -> Tensor:
         """Decide, merge and gather; returns the hidden states of the tokens that stay."""
         forward.check(stage.layer, hidden)
         if stage.layer not in forward.decided:
@@ -220,7 +216,7 @@ class Dropper:
         index = forward.drop(decision.survivors).to(hidden.device)
         return taken(hidden, index)
 
-    def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: _Kwargs) -> Decision:
+    def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: Kwargs) -> Decision:
         """Ask the strategies, and tell observers what they said."""
         scene = Scene(
             parts=self._parts,
@@ -241,7 +237,7 @@ class Dropper:
         return outcomes.decision()
 
 
-def _has_pictures(forward: Forward, given: _Kwargs) -> None:
+def _has_pictures(forward: Forward, given: Kwargs) -> None:
     """Refuse a forward that brings videos alone: nothing would be pruned, and nobody would be told."""
     made = given.get("mm_encoder_outputs") or {}
     if not forward.has_images and (given.get("pixel_values_videos") is not None or made.get("video") is not None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -20,12 +20,26 @@ from headwise.plan import ATTENTION, HeadChoice, Stage
 from headwise_adapters.attention.probe import Probe
 from headwise_adapters.attention.projections import Asked, Unrotated, own_rows
 from headwise_adapters.parts import VisionParts
+from headwise_adapters.patching import Kwargs
+from headwise_adapters.pruning.choices import Integers
 from headwise_adapters.pruning.forward import Forward, overflow
 from headwise_adapters.vision.clip import ClipRelevance, find, questions, tokenizer_of
 from headwise_adapters.vision.images import Piece, VisionCapture
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 LEAST_BIAS = 0.05
 """Rotary positions alone never count for less than this share of what they give at distance 0 (``unbiased``)."""
+
+
+@attrs.define(eq=False)
+class Known:
+    """What is read from disk once: the CLIP model that the config names, if any, and the model's tokenizer."""
+
+    clip: str | None = None
+    looked_for_clip: bool = False
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -36,7 +50,7 @@ class Instruments:
     unrotated: Unrotated | None = None
     looks: bool = False
     clip: ClipRelevance = attrs.field(factory=ClipRelevance)
-    known: dict[str, Any] = attrs.field(factory=dict)  # read from disk once: the CLIP model named, the tokenizer
+    known: Known = attrs.field(factory=Known)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -52,7 +66,7 @@ class Scene:
     forward: Forward
     instruments: Instruments
     hidden: Tensor
-    kwargs: dict[str, Any]
+    kwargs: Kwargs
     share: float
     looks: dict[str, list[Tensor]] = attrs.field(factory=dict)
 
@@ -67,8 +81,8 @@ class Group:
     """
 
     rows: list[int]
-    columns: np.ndarray[Any, np.dtype[np.int64]]
-    numbers: np.ndarray[Any, np.dtype[np.int64]]
+    columns: Integers
+    numbers: Integers
     pieces: list[tuple[Piece, int]] | None = None
 
 
@@ -77,7 +91,7 @@ class StageEvidence:
 
     def __init__(self, scene: Scene, group: Group, keep: int) -> None:
         self.keep = keep
-        self.notes: dict[str, Sequence[Any]] = {}
+        self.notes: dict[str, Sequence[object]] = {}
         self.mean_attention: Tensor | None = None
         self.choice: HeadChoice | None = None
         self._scene, self._group = scene, group
@@ -168,14 +182,14 @@ class StageEvidence:
 
     def keys(self) -> Tensor:
         """Keys (b, v, kv_heads * head_dim) of the visual tokens in the layer in front of the stage."""
-        return self._keystaken(self.columns)
+        return self._keys_at(self.columns)
 
     def text_keys(self) -> tuple[Tensor, Tensor]:
         """Keys (b, t, kv_heads * head_dim) of the tokens after the first image, and which are real, bool (b, t)."""
         positions, real = self._text_positions
-        return self._keystaken(positions), real
+        return self._keys_at(positions), real
 
-    def _keystaken(self, positions: Tensor) -> Tensor:
+    def _keys_at(self, positions: Tensor) -> Tensor:
         if self._scene.instruments.probe is None:
             raise ModelError("a stage asks for keys and does not say so; its strategy must name keys in its reads")
         keys = self._scene.instruments.probe.keys()[self._rows].transpose(1, 2).flatten(2)
@@ -257,10 +271,9 @@ class StageEvidence:
     def clip(self) -> str | None:
         """The CLIP model that the model's config names, where it is to be had."""
         known = self._scene.instruments.known
-        if "clip" not in known:
-            known["clip"] = find(self._scene.parts.outer.config)
-        named: str | None = known["clip"]
-        return named
+        if not known.looked_for_clip:
+            known.clip, known.looked_for_clip = find(self._scene.parts.outer.config), True
+        return known.clip
 
     def clip_similarity(self, folder: str | None = None) -> Tensor:
         """Cosine float32 (b, v) of each visual token with the question in CLIP's common space."""
@@ -276,12 +289,12 @@ class StageEvidence:
     def _questions(self) -> list[str]:
         """What each row asks, as text."""
         known = self._scene.instruments.known
-        if "tokenizer" not in known:
-            known["tokenizer"] = tokenizer_of(self._scene.parts.outer)
+        if known.tokenizer is None:
+            known.tokenizer = tokenizer_of(self._scene.parts.outer)
         rows = [self._scene.forward.ids(row) for row in self._group.rows]
-        return questions(known["tokenizer"], rows, self._scene.parts.image_token)
+        return questions(known.tokenizer, rows, self._scene.parts.image_token)
 
-    def note(self, key: str, values: Sequence[Any]) -> None:
+    def note(self, key: str, values: Sequence[object]) -> None:
         """Put one value per row into the run's record."""
         self.notes[key] = list(values)
 
@@ -307,7 +320,7 @@ class RowsOf:
         """(v, d): all visual tokens the row entered with."""
         return self.forward.visual(self.rows[row])
 
-    def at(self, row: int, positions: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+    def at(self, row: int, positions: Integers) -> Tensor:
         """(n, d): tokens at some positions among those left."""
         return self.forward.at(self.rows[row], positions)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import zlib
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,15 +17,18 @@ from headwise_adapters.cache.masks import NEVER, Tokens, flagged, renumbered, sl
 from headwise_adapters.cache.pruned_cache import check_kind, held_of, holdings_of, window_of
 from headwise_adapters.cache.ragged_cache import EvictingLayer
 from headwise_adapters.parts import VisionParts
+from headwise_adapters.patching import Kwargs
 from headwise_adapters.pruning.capturing import ActivationCapture, Call
 from headwise_adapters.pruning.choices import Decision, Integers, generation_of
-from headwise_adapters.pruning.given import check_embeddings, check_layout, real_tokens
+from headwise_adapters.pruning.given import Flags, check_embeddings, check_layout, real_tokens
 from headwise_adapters.vision.images import Picture, shared_out, whole
+
+if TYPE_CHECKING:
+    from transformers import Cache
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 UNSUPERVISED = -100
 """The label of a token that a loss leaves out."""
-
-_Kwargs = dict[str, Any]
 
 
 class Forward:
@@ -40,7 +42,7 @@ class Forward:
     layers that ran other than the model thinks. ``decided``: layer -> what was decided there.
     """
 
-    def __init__(self, parts: VisionParts, capture: ActivationCapture, given: _Kwargs, layout: Layout) -> None:
+    def __init__(self, parts: VisionParts, capture: ActivationCapture, given: Kwargs, layout: Layout) -> None:
         self._parts, self._capture, self._given, self.layout = parts, capture, given, layout
         cache = given.get("past_key_values")
         self.past = int(cache.get_seq_length()) if cache is not None else 0
@@ -56,11 +58,13 @@ class Forward:
         self._image = layout.kinds == IMAGE
         self._checksums: dict[int, int] = {}  # by identity of the picture
         self._numbers = np.where(self._image, np.cumsum(self._image, axis=1) - 1, -1)
-        self._views: dict[tuple[Any, ...], tuple[Tokens, Tokens, _Kwargs]] = {}  # by what a layer held, and its windows
+        self._views: dict[
+            tuple[int | None, ...], tuple[Tokens, Tokens, Kwargs]
+        ] = {}  # by what a layer held, and its windows
         self.decided = self._decided_before() if self.has_images else {}
 
     @classmethod
-    def begin(cls, parts: VisionParts, capture: ActivationCapture, given: _Kwargs) -> Forward:
+    def begin(cls, parts: VisionParts, capture: ActivationCapture, given: Kwargs) -> Forward:
         """Read the arguments of a forward of the outer model, or of the language model by itself."""
         source = _source(given)
         image = _image_tokens(parts, given, source)
@@ -103,14 +107,14 @@ class Forward:
         return Layout(np.where(index < self._prompt, self.layout.kinds, PADDING).astype(np.uint8))
 
     @cached_property
-    def _read(self) -> npt.NDArray[np.bool_]:
+    def _read(self) -> Flags:
         """Bool (b, length): tokens whose output the caller reads, which therefore may not be dropped.
 
         The last of each row's prompt; those that ``logits_to_keep`` names; and where there are labels, those that say
         or predict a supervised token.
         """
         real = self._kinds != PADDING
-        read: npt.NDArray[np.bool_] = np.zeros_like(real)
+        read: Flags = np.zeros_like(real)
         asked = real[:, : self._prompt]
         read[:, : self._prompt] = asked & (np.cumsum(asked[:, ::-1], axis=1)[:, ::-1] == 1)
         named = self._given.get("logits_to_keep")
@@ -153,7 +157,7 @@ class Forward:
         return found
 
     @property
-    def features_given(self) -> Any:
+    def features_given(self) -> BaseModelOutputWithPooling | None:
         """The outputs of ``get_image_features`` that the model was handed instead of pixels, or None."""
         return (self._given.get("mm_encoder_outputs") or {}).get("image")
 
@@ -232,7 +236,7 @@ class Forward:
         self._views.clear()
         return gather
 
-    def view(self, layer: int, cache: Any, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs | None:
+    def view(self, layer: int, cache: Cache | None, kwargs: Kwargs, compact: bool, hidden: Tensor) -> Kwargs | None:
         """Mask and positions of the tokens this layer sees; None where it sees everything, as the model thinks.
 
         Layers of one stage hold the same tokens and share their view; the cache is told what they hold from now on.
@@ -298,7 +302,7 @@ class Forward:
         hides = window is not None and window < total and bool(keys.missing.any())
         if hides and self._flags and not compact:
             raise ModelError(
-                f"{cast(Any, self._parts.text).config._attn_implementation} counts the tokens of a layer for its"
+                f"{self._parts.text.config._attn_implementation} counts the tokens of a layer for its"
                 f" sliding window of {window}, without those that were dropped in front of it; use positions=compact,"
                 " or set_attn_implementation('sdpa')"
             )
@@ -307,15 +311,15 @@ class Forward:
         added = None if mask is None or mask.dtype == torch.bool else mask.dtype
         return renumbered(given, keys.last(now.index.shape[1]), keys, window, added)
 
-    def _positions(self, now: Tokens, keys: Tokens, kwargs: _Kwargs, compact: bool, hidden: Tensor) -> _Kwargs:
+    def _positions(self, now: Tokens, keys: Tokens, kwargs: Kwargs, compact: bool, hidden: Tensor) -> Kwargs:
         """Position ids and rotary tables of the tokens left."""
         if not compact:
             return {"position_ids": _ids(kwargs, now), "position_embeddings": self.rotary(kwargs)}
         positions = self._compact(kwargs, now, keys.dropped_before - now.dropped_before)
-        rotary = cast(Any, self._parts.text).rotary_emb(hidden, position_ids=positions)
+        rotary = self._parts.text.rotary_emb(hidden, position_ids=positions)
         return {"position_ids": positions, "position_embeddings": rotary}
 
-    def _compact(self, kwargs: _Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
+    def _compact(self, kwargs: Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
         """Position ids (b, n) of the tokens left, counted without the visual tokens that are gone, ``before`` too."""
         positions: Tensor = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
         return positions - now.missing - before
@@ -325,7 +329,7 @@ class Forward:
         now = self.tokens or Tokens.everything(len(self.layout), self.length, self.device)
         return now.index - now.missing if compact else now.index
 
-    def rotary(self, kwargs: _Kwargs, compact: bool = False) -> tuple[Tensor, Tensor]:
+    def rotary(self, kwargs: Kwargs, compact: bool = False) -> tuple[Tensor, Tensor]:
         """Rotary tables (b, n, head_dim) of the tokens left, at the positions at which layers run them now.
 
         Where those are renumbered, up to a shift of a whole row by what earlier turns dropped, which no attention sees.
@@ -333,7 +337,7 @@ class Forward:
         cos, sin = kwargs["position_embeddings"]
         if compact and self.tokens is not None:
             positions = self._compact(kwargs, self.tokens, 0)
-            tables: tuple[Tensor, Tensor] = cast(Any, self._parts.text).rotary_emb(cos, position_ids=positions)
+            tables: tuple[Tensor, Tensor] = self._parts.text.rotary_emb(cos, position_ids=positions)
             return tables
         if self.tokens is None:
             return cos, sin
@@ -349,14 +353,14 @@ def overflow(what: str, dtype: torch.dtype) -> str:
     )
 
 
-def _source(given: _Kwargs) -> Tensor:
+def _source(given: Kwargs) -> Tensor:
     """Token ids (b, length), or embeddings (b, length, d) where the model was given those."""
     ids: Tensor | None = given.get("input_ids")
     embeds: Tensor = given["inputs_embeds"] if ids is None else ids
     return embeds
 
 
-def _image_tokens(parts: VisionParts, given: _Kwargs, source: Tensor) -> npt.NDArray[np.bool_]:
+def _image_tokens(parts: VisionParts, given: Kwargs, source: Tensor) -> Flags:
     """Bool (b, length): where image features go. Embeddings are compared with the placeholder's, as the model does.
 
     Without images there are none: a placeholder that the model itself said is a word like any other.
@@ -366,15 +370,13 @@ def _image_tokens(parts: VisionParts, given: _Kwargs, source: Tensor) -> npt.NDA
     elif source.ndim == 2:
         image = source == parts.image_token
     else:
-        placeholder = cast(Any, parts.text).get_input_embeddings()(
-            torch.tensor(parts.image_token, device=source.device)
-        )
+        placeholder = parts.text.get_input_embeddings()(torch.tensor(parts.image_token, device=source.device))
         image = (source == placeholder).all(dim=-1)
-    flags: npt.NDArray[np.bool_] = image.cpu().numpy()
+    flags: Flags = image.cpu().numpy()
     return flags
 
 
-def _ids(kwargs: _Kwargs, now: Tokens) -> Tensor | None:
+def _ids(kwargs: Kwargs, now: Tokens) -> Tensor | None:
     """Position ids (b, n) of the tokens left; families whose positions have several axes hand on none."""
     ids: Tensor | None = kwargs.get("position_ids")
     return None if ids is None else ids.expand(now.index.shape[0], -1).gather(1, now.index)

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwise.errors import ModelError
-from headwise_adapters.eviction.served import PACKED, covering
+from headwise_adapters.cache.masks import real_flags
+from headwise_adapters.eviction.served import covering, steps_of_one_text
+from headwise_adapters.patching import Kwargs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Flags = npt.NDArray[np.bool_]
 
 _BLOCK = 4096  # rows of the embedding table that are looked at together
 _UNSEEN = -1e3  # of a mask to be added: what softmax makes of it is 0 in every data type
-_ROWS = "give each text a row of its own"
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def real_tokens(given: dict[str, Any], image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def real_tokens(given: Kwargs, image: Flags) -> Flags:
     """Bool (b, n): the tokens of this forward that are no padding; ``image`` bool (b, n) are visual.
 
-    Flags (b, k) say so. A mask with four axes has to be asked only where visual tokens are dropped.
+    Flags (b, k) say so. A mask with four axes is read only where there are visual tokens to drop. Raises ModelError for
+    flags that are not one for each token, and for a mask that does not tell padding.
     """
     mask = given.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
         cache = given.get("past_key_values")
         covering(mask, image.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
-        real: npt.NDArray[np.bool_] = mask[:, -image.shape[1] :].bool().cpu().numpy()
-        return real
+        return np.asarray(real_flags(mask, image.shape[1]).cpu().numpy())
     if mask is None or not image.any():
         return np.ones_like(image)
     if not isinstance(mask, Tensor):
@@ -36,7 +42,7 @@ def real_tokens(given: dict[str, Any], image: npt.NDArray[np.bool_]) -> npt.NDAr
     return _shown(mask, image)
 
 
-def _shown(mask: Tensor, image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _shown(mask: Tensor, image: Flags) -> Flags:
     """The tokens (b, n) that a mask (b|1, h|1, n, k) shows to the last of each row, where they are all but padding.
 
     That is so where padding comes first, nobody sees it, and everybody else sees all that is in front. Padding itself
@@ -58,27 +64,12 @@ def _shown(mask: Tensor, image: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return real
 
 
-def check_layout(given: dict[str, Any], real: npt.NDArray[np.bool_]) -> None:
-    """Raise ModelError for several texts in a row: whose images they are, and who is asked, could not be told.
-
-    Position ids with several axes count the text along the first of four, and along none of three: then the stock
-    model takes a row for one text.
-    """
-    for name in PACKED:
-        if given.get(name) is not None:
-            raise ModelError(f"packed texts ({name}) are not served where visual tokens are dropped; {_ROWS}")
-    ids = given.get("position_ids")
-    if not isinstance(ids, Tensor):
-        return
-    if ids.ndim == 3 and ids.shape[0] == 4:
-        ids = ids[0]
-    if ids.ndim == 2 and bool(((ids.cpu().diff(dim=1) < 1).numpy() & real[:, 1:] & real[:, :-1]).any()):
-        raise ModelError(
-            f"position_ids start again within a row, as in packed texts, where visual tokens are dropped; {_ROWS}"
-        )
+def check_layout(given: Kwargs, real: Flags) -> None:
+    """Raise ModelError for several texts in a row, where no image and no query token could be given to its text."""
+    steps_of_one_text(given, torch.from_numpy(real), "where visual tokens are dropped")
 
 
-def check_embeddings(text: nn.Module, states: Tensor, real: npt.NDArray[np.bool_]) -> None:
+def check_embeddings(text: PreTrainedModel, states: Tensor, real: Flags) -> None:
     """Raise ModelError unless the real ones of embeddings (b, n, d) are all words of the language model.
 
     Others may be of images that somebody merged beforehand. Those would be run as text, none of them dropped.
@@ -86,7 +77,7 @@ def check_embeddings(text: nn.Module, states: Tensor, real: npt.NDArray[np.bool_
     states = states.detach()[torch.from_numpy(real).to(states.device)]
     begins, wanted = _beginning(states), _hash(states)
     found = torch.zeros_like(wanted, dtype=torch.bool)
-    embed, words = cast(Any, text).get_input_embeddings(), cast(Any, text).config.vocab_size
+    embed, words = text.get_input_embeddings(), text.config.vocab_size
     with torch.no_grad():
         for first in range(0, words, _BLOCK):
             if bool(found.all()):

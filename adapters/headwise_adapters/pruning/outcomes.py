@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,6 +13,7 @@ from headwise.plan import Kept, Selection, Stage
 from headwise_adapters.pruning.choices import Decision, Integers, Merge
 from headwise_adapters.pruning.evidence import Group, StageEvidence
 from headwise_adapters.pruning.forward import Forward
+from headwise_adapters.pruning.given import Flags
 
 
 @attrs.frozen(eq=False)
@@ -52,12 +52,12 @@ class Outcomes:
         return Decision({row: np.flatnonzero(stays) for row, stays in self._stays.items()}, merges)
 
     @cached_property
-    def _stays(self) -> dict[int, np.ndarray[Any, np.dtype[np.bool_]]]:
+    def _stays(self) -> dict[int, Flags]:
         """Row -> bool over the tokens left: visual tokens that stay, once all outcomes are in.
 
         Tokens that nobody chose from do.
         """
-        stays: dict[int, np.ndarray[Any, np.dtype[np.bool_]]] = {}
+        stays: dict[int, Flags] = {}
         for outcome in self._all:
             for row, columns, kept in zip(outcome.group.rows, outcome.group.columns, outcome.places, strict=True):
                 if row not in stays:
@@ -103,9 +103,9 @@ class Outcomes:
             notes=outcome.evidence.notes,
         )
 
-    def _notes(self, rows: Sequence[int]) -> Mapping[str, Sequence[Any]]:
+    def _notes(self, rows: Sequence[int]) -> Mapping[str, Sequence[object]]:
         """Notes of some rows; where a row has several pictures, those of its first."""
-        notes: dict[str, dict[int, Any]] = {}
+        notes: dict[str, dict[int, object]] = {}
         for outcome in self._all:
             for key, values in outcome.evidence.notes.items():
                 for row, value in zip(outcome.group.rows, values, strict=True):

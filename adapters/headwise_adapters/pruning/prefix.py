@@ -8,10 +8,10 @@ the hidden states it had handed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from headwise.attachment import Decoder
 from headwise_adapters import patching
 from headwise_adapters.attention.probe import Call, Probe, probes_of
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache, CacheLayerMixin
 
 ROOM = 2**31
 """Bytes that are held on a CPU; beyond them everything is computed again."""
@@ -35,7 +38,7 @@ GPU_SHARE = 1 / 3
 class _Passed:
     """What a decoder layer made of a prompt: its output, its keys and values, and its probed call, if it was probed."""
 
-    output: Any
+    output: object
     keys: Tensor
     values: Tensor
     call: Call | None
@@ -48,10 +51,10 @@ class Prefix:
     """
 
     def __init__(self, model: nn.Module, decoder: Decoder, room: int | None = None) -> None:
-        inner: Any = getattr(model, "model", None)
+        inner = getattr(model, "model", None)
         self._eyes = [part for name in EYES if (part := getattr(inner, name, None)) is not None]
         self._decoder = decoder
-        self._features: dict[Hashable, Any] = {}
+        self._features: dict[Hashable, object] = {}
         self._passed: dict[tuple[Hashable, int], _Passed] = {}
         self.held = 0
         self._room = _room(model) if room is None else room
@@ -72,9 +75,9 @@ class Prefix:
                 stack.enter_context(patching.method(layer, "forward", partial(self._pass, key, number, [])))
             yield
 
-    def _look(self, key: Hashable, look: Callable[..., Any]) -> Callable[..., Any]:
+    def _look(self, key: Hashable, look: patching.Call) -> patching.Call:
         @wraps(look)  # transformers reads signatures
-        def look_once(*args: Any, **kwargs: Any) -> Any:
+        def look_once(*args: object, **kwargs: object) -> object:
             if key in self._features:
                 return self._features[key]
             found = look(*args, **kwargs)
@@ -84,11 +87,11 @@ class Prefix:
 
         return look_once
 
-    def _pass(self, key: Hashable, number: int, seen: list[bool], run: Callable[..., Any]) -> Callable[..., Any]:
+    def _pass(self, key: Hashable, number: int, seen: list[bool], run: patching.Call) -> patching.Call:
         attention = self._decoder.attention_of(number)
 
         @wraps(run)
-        def pass_once(*args: Any, **kwargs: Any) -> Any:
+        def pass_once(*args: object, **kwargs: Any) -> object:
             cache = kwargs.get(self._decoder.cache)
             if seen or cache is None:
                 return run(*args, **kwargs)
@@ -102,7 +105,7 @@ class Prefix:
 
         return pass_once
 
-    def _keep(self, place: tuple[Hashable, int], output: Any, held: Any, probes: list[Probe]) -> None:
+    def _keep(self, place: tuple[Hashable, int], output: object, held: CacheLayerMixin, probes: list[Probe]) -> None:
         """Remember a layer; of one that is known already, what its attention was called with."""
         if held.keys.shape[-2] != _tensors(output)[0].shape[-2]:  # a cache of fixed length, or of a sliding window
             return
@@ -110,7 +113,7 @@ class Prefix:
         if self._fits([found.call] if place in self._passed else [output, held.keys, held.values, found.call]):
             self._passed[place] = found
 
-    def _fits(self, found: Any) -> bool:
+    def _fits(self, found: object) -> bool:
         """Whether there is room for what was found; then it is taken."""
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors(found)}
         size = sum(storage.nbytes() for storage in storages.values())
@@ -119,7 +122,7 @@ class Prefix:
         return fits
 
 
-def _replayed(known: _Passed, attention: nn.Module, cache: Any, number: int) -> bool:
+def _replayed(known: _Passed, attention: nn.Module, cache: Cache, number: int) -> bool:
     """Leave everything as if the layer had run; False where somebody watches who would miss that it did not."""
     probes = probes_of(attention)
     if (probes and known.call is None) or any(patching.watched(module) for module in attention.modules()):
@@ -137,7 +140,7 @@ def _room(model: nn.Module) -> int:
     return ROOM
 
 
-def _tensors(found: Any) -> list[Tensor]:
+def _tensors(found: object) -> list[Tensor]:
     """All tensors of a model output, those in tuples included."""
     if isinstance(found, Tensor):
         return [found]

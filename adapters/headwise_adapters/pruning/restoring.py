@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,8 +10,11 @@ from torch import Tensor
 from headwise_adapters.cache.masks import Tokens
 from headwise_adapters.pruning.forward import Forward
 
+if TYPE_CHECKING:
+    from transformers.utils import ModelOutput
 
-def restore(forward: Forward, output: Any, layers: int) -> None:
+
+def restore(forward: Forward, output: ModelOutput, layers: int) -> None:
     """Put what a language model gives back to where its tokens stood, so that the caller's positions still hold.
 
     ``output`` has a ``last_hidden_state``, and ``hidden_states`` and ``attentions`` where they were asked for.

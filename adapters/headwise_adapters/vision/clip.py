@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -20,6 +20,9 @@ from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
 from headwise.errors import ModelError
 from headwise_adapters.quiet import without_progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _INSTEAD = "give a folder written by CLIPModel.save_pretrained with its tokenizer, or relevance=embeddings"
 _TOKENIZER = ("tokenizer.json", "vocab.json")
@@ -37,8 +40,8 @@ class _Towerless(CLIPModel):  # type: ignore[misc]  # transformers is not typed
 class _Clip:
     """A CLIP model with its tokenizer, in float32."""
 
-    model: Any
-    tokenizer: Any
+    model: CLIPModel
+    tokenizer: PreTrainedTokenizerBase
 
     @property
     def width(self) -> int:
@@ -139,7 +142,7 @@ def has_text_tower(folder: Path) -> bool:
     return config.model_type == "clip" and any(folder.glob("*.safetensors")) and has_tokenizer
 
 
-def find(config: Any) -> str | None:
+def find(config: PreTrainedConfig) -> str | None:
     """The folder of the CLIP model that a model's config names as the origin of its vision tower, if it is complete.
 
     A hub id is looked up among what has been downloaded; nothing is fetched.
@@ -166,7 +169,7 @@ def _local(name: str) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def tokenizer_of(model: Any) -> Any:
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, from the folder it was loaded from; raises ModelError where there is none."""
     folder = model.config.name_or_path
     try:
@@ -180,7 +183,7 @@ def tokenizer_of(model: Any) -> Any:
         ) from error
 
 
-def questions(tokenizer: Any, rows: Sequence[Sequence[int]], image_token: int) -> list[str]:
+def questions(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], image_token: int) -> list[str]:
     """The question of each prompt of token ids: what stands behind its last image, or else all of its text.
 
     Special tokens are left out, and so is what announces the answer.
@@ -188,13 +191,13 @@ def questions(tokenizer: Any, rows: Sequence[Sequence[int]], image_token: int) -
     return [_question(tokenizer, list(map(int, row)), image_token) for row in rows]
 
 
-def _question(tokenizer: Any, row: list[int], image_token: int) -> str:
+def _question(tokenizer: PreTrainedTokenizerBase, row: list[int], image_token: int) -> str:
     behind = row[::-1].index(image_token) if image_token in row else len(row)
     text = _text(tokenizer, row[len(row) - behind :])
     return text or _text(tokenizer, [token for token in row if token != image_token])
 
 
-def _text(tokenizer: Any, ids: list[int]) -> str:
+def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Text between special tokens, a line for each stretch, because a role's name may stand between two of them."""
     special = set(tokenizer.all_special_ids)
     special |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}

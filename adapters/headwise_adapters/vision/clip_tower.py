@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from headwise.errors import ModelError
 from headwise_adapters import patching
 from headwise_adapters.attention.probe import Call, probing
-from headwise_adapters.vision.images import Look
+from headwise_adapters.vision.images import Look, captured
+
+if TYPE_CHECKING:
+    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 
 class ClipCapture:
@@ -25,17 +28,17 @@ class ClipCapture:
 
     def features(self) -> list[Tensor]:
         """(n, c) per picture."""
-        return list(_had(self.states)[:, self._first :].unbind(0))
+        return list(captured(self.states)[:, self._first :].unbind(0))
 
     def saliency(self) -> list[Tensor]:
         """float32 (n,) per picture: the CLS row, or the mean of all rows, averaged over heads."""
-        states = _had(self.states)
+        states = captured(self.states)
         pictures = torch.arange(len(states), device=states.device)
         columns = torch.arange(self._first, states.shape[1], device=states.device).expand(len(states), -1)
         if self._has_cls:
             cls = torch.zeros_like(columns[:, :1])
-            return list(_had(self.call).rows(pictures, cls, columns).mean(dim=(1, 2)).unbind(0))
-        call = _had(self.call)  # one picture at a time: all rows are needed, and those of a batch may not fit
+            return list(captured(self.call).rows(pictures, cls, columns).mean(dim=(1, 2)).unbind(0))
+        call = captured(self.call)  # one picture at a time: all rows are needed, and those of a batch may not fit
         return [
             call.rows(pictures[i : i + 1], columns[i : i + 1], columns[i : i + 1])[0].mean(dim=(0, 1))
             for i in range(len(states))
@@ -43,16 +46,7 @@ class ClipCapture:
 
     def keys(self) -> list[Tensor]:
         """(n, head_dim) per picture, averaged over heads."""
-        return list(_had(self.call).keys()[:, :, self._first :].mean(dim=1).unbind(0))
-
-
-def _had(found: Any) -> Any:
-    if found is None:
-        raise ModelError(
-            "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
-            " let the model see pixel_values, inside the `with` block"
-        )
-    return found
+        return list(captured(self.call).keys()[:, :, self._first :].mean(dim=1).unbind(0))
 
 
 class ClipTower:
@@ -65,7 +59,7 @@ class ClipTower:
     def __init__(self, tower: nn.Module, feature_layer: int | list[int], *, keeps_cls: bool = False) -> None:
         layers = next((part for name, part in tower.named_modules() if name.endswith("encoder.layers")), None)
         wanted = feature_layer if isinstance(feature_layer, int) else feature_layer[-1]
-        self._layer: Any = None
+        self._layer: CLIPEncoderLayer | None = None
         if isinstance(layers, nn.ModuleList):
             number = (wanted if wanted >= 0 else len(layers) + 1 + wanted) - 1
             self._layer = layers[number] if 0 <= number < len(layers) else None

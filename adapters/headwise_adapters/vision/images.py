@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from headwise.errors import ModelError
 
 Integers = npt.NDArray[np.int64]
+Found = TypeVar("Found")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -74,6 +75,16 @@ class VisionCapture(Protocol):
     def keys(self) -> list[Tensor]:
         """(n, head_dim) each: keys of that layer, averaged over heads."""
         ...
+
+
+def captured(found: Found | None) -> Found:
+    """What a capture found; raises ModelError where the vision tower has not run inside of it."""
+    if found is None:
+        raise ModelError(
+            "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
+            " let the model see pixel_values, inside the `with` block"
+        )
+    return found
 
 
 Look = Callable[[], AbstractContextManager[VisionCapture]]

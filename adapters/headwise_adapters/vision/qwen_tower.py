@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,7 +20,14 @@ from transformers.vision_utils import get_vision_window_index
 
 from headwise.errors import ModelError
 from headwise_adapters import patching
-from headwise_adapters.vision.images import Look
+from headwise_adapters.vision.images import Look, captured
+
+if TYPE_CHECKING:
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+        Qwen2_5_VisionTransformerPretrainedModel,
+        Qwen2_5_VLModel,
+        Qwen2_5_VLVisionAttention,
+    )
 
 _LOGITS = 1 << 24  # attention computed at once, in numbers: 64 MiB
 
@@ -28,7 +35,7 @@ _LOGITS = 1 << 24  # attention computed at once, in numbers: 64 MiB
 class QwenCapture:
     """What the tower's last call for images computed (a ``VisionCapture``)."""
 
-    def __init__(self, tower: Any, attention: Any) -> None:
+    def __init__(self, tower: Qwen2_5_VisionTransformerPretrainedModel, attention: Qwen2_5_VLVisionAttention) -> None:
         self._tower, self._attention = tower, attention
         self._merged = int(tower.spatial_merge_size) ** 2
         self._states: Tensor | None = None
@@ -56,7 +63,7 @@ class QwenCapture:
 
     def features(self) -> list[Tensor]:
         """(n, 4 c) per picture: the last block's output, the patches of a token side by side."""
-        states = _had(self._states)
+        states = captured(self._states)
         return self._by_picture(states.view(-1, self._merged * states.shape[-1]))
 
     def saliency(self) -> list[Tensor]:
@@ -76,7 +83,7 @@ class QwenCapture:
 
         As the attention module makes them (transformers, ``Qwen2_5_VLVisionAttention``).
         """
-        hidden, bounds, rotary = _had(self._attended)
+        hidden, bounds, rotary = captured(self._attended)
         module = self._attention
         rotated = sys.modules[type(module).__module__].apply_rotary_pos_emb_vision
         with torch.no_grad():
@@ -86,17 +93,8 @@ class QwenCapture:
 
     def _by_picture(self, tokens: Tensor) -> list[Tensor]:
         """Of tokens (n, ...) in the order of the windows: those of each picture, in their own order."""
-        order = _had(self._order).to(tokens.device)
+        order = captured(self._order).to(tokens.device)
         return list(torch.split(tokens[order.argsort()], self._sizes))
-
-
-def _had(found: Any) -> Any:
-    if found is None:
-        raise ModelError(
-            "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
-            " let the model see pixel_values, inside the `with` block"
-        )
-    return found
 
 
 def _received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
@@ -113,7 +111,7 @@ def _received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
 class QwenTower:
     """The ``visual`` of ``outer``; videos go through the same tower, and nobody looks then."""
 
-    def __init__(self, outer: Any) -> None:
+    def __init__(self, outer: Qwen2_5_VLModel) -> None:
         self._tower = outer.visual
 
     @contextmanager
