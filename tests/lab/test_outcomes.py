@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from io import BytesIO
 
+import pyarrow
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -73,6 +75,26 @@ def test_a_file_that_is_not_whole_is_one_sentence(damage):
     content = damage(encode([{"id": str(i), "score": 0.5} for i in range(9)]))
     with pytest.raises(DataError, match=r"^aa\.parquet is torn, or headwise did not write it; run the trial again$"):
         decode(content, "aa.parquet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[b"a", b"b"], [float("nan"), 0.5], [[1.0], [float("inf")]], [datetime(2026, 1, 1)] * 2, [[b"a"], None]],
+)
+def test_cells_that_are_no_json_are_not_taken_for_outcomes(values):
+    content = BytesIO()
+    parquet.write_table(pyarrow.table({"score": values}), content)
+    with pytest.raises(DataError, match="is torn, or headwise did not write it"):
+        decode(content.getvalue(), "aa.parquet")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]"])
+def test_constants_that_are_no_json_are_not_taken_for_outcomes(text):
+    field = pyarrow.field("score", pyarrow.string(), metadata={b"headwise": b"json"})
+    content = BytesIO()
+    parquet.write_table(pyarrow.table([[text]], schema=pyarrow.schema([field])), content)
+    with pytest.raises(DataError, match="is torn, or headwise did not write it"):
+        decode(content.getvalue(), "aa.parquet")
 
 
 def test_every_cut_of_a_file_is_noticed_by_its_end():

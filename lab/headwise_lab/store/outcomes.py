@@ -51,9 +51,10 @@ def decode(content: bytes, where: str) -> list[dict[str, object]]:
         marks = [(field.metadata or {}).get(_MARK, b"") for field in table.schema]
         rows: list[dict[str, object]] = [{} for _ in range(table.num_rows)]
         for name, mark, column in zip(table.column_names, marks, table.columns, strict=True):
+            _check_cells(column)
             for row, value in zip(rows, column.to_pylist(), strict=True):
                 if value is not None or not mark:
-                    row[name] = json.loads(value) if mark == _JSON else value
+                    row[name] = json.loads(value, parse_constant=_refused) if mark == _JSON else value
     return rows
 
 
@@ -79,6 +80,23 @@ def _whole(where: str) -> Iterator[None]:
         raise DataError(f"{where} cannot be read (No such file or directory); run the trial again") from error
     except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{where} is torn, or headwise did not write it; run the trial again") from error
+
+
+def _check_cells(column: pyarrow.ChunkedArray) -> None:
+    """Raise ValueError for what :func:`encode` never writes: bytes, dates, NaN, which are no JSON."""
+    import pyarrow
+    from pyarrow import compute
+
+    while pyarrow.types.is_list(column.type):
+        column = compute.list_flatten(column)
+    if column.type not in {pyarrow.null(), pyarrow.string(), pyarrow.bool_(), pyarrow.int64(), pyarrow.float64()}:
+        raise ValueError(f"cells of type {column.type}")
+    if column.type == pyarrow.float64() and compute.all(compute.is_finite(column)).as_py() is False:
+        raise ValueError("a number that is not finite")
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(constant)
 
 
 def _column(name: str, rows: Sequence[Mapping[str, object]]) -> tuple[pyarrow.Field, pyarrow.Array]:
