@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from headwise.attachment import attach, cache
     from headwise.budget import Budget
     from headwise.eviction import CacheEvidence, ScorePlan, WindowPlan
-    from headwise.geometry import Geometry, shape
+    from headwise.families import shape
+    from headwise.geometry import Geometry
     from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
     from headwise.layout import Layout
     from headwise.pipeline import Pipeline
@@ -28,7 +29,7 @@ _LAZY = {
     "cache": "attachment",
     "Budget": "budget",
     "Geometry": "geometry",
-    "shape": "geometry",
+    "shape": "families",
     "CacheEvidence": "eviction",
     "ScorePlan": "eviction",
     "WindowPlan": "eviction",

@@ -11,11 +11,12 @@ import attrs
 from headwise.blame import blamed
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
+from headwise.families import family
 from headwise.geometry import Geometry
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
-from headwise.registry import built, installed, only
+from headwise.registry import installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,20 +89,20 @@ _WRAPPED = {"get_base_model": "get_base_model()", "module": "module"}
 
 def adapter_for(model: Any) -> Adapter:
     """The adapter of a transformers model's family; raises ModelError naming the families there are."""
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    found = installed("adapter")
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
     inside = next((way for way in _WRAPPED if hasattr(model, way)), None)
     if inside is not None:
         raise ModelError(
             f"a {type(model).__name__} wraps the model; attach to what is inside (model.{_WRAPPED[inside]}), and go on"
             " calling the wrapper"
         )
-    if family not in found:
+    found = installed("adapter")
+    if model_type not in found:
         raise ModelError(
-            f"no adapter for {type(model).__name__} (model_type {family!r}); supported: {', '.join(found) or 'none'}"
+            f"no adapter for {type(model).__name__} (model_type {model_type!r}); supported:"
+            f" {', '.join(found) or 'none'}"
         )
-    adapter: Adapter = built(only("adapter", family, found), model)
-    return adapter
+    return family(model_type).adapter(model)
 
 
 @contextmanager

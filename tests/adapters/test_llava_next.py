@@ -9,8 +9,7 @@ from tests.adapters.vision_models import batch, next_prompt, tiny_next
 
 import headwise
 from headwise.attachment import adapter_for
-from headwise.geometry import shape
-from headwise.model_config import geometry_of
+from headwise.families import geometry_of, shape
 from headwise.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_grad")
@@ -113,7 +112,7 @@ def test_every_crop_keeps_its_own_share_and_newlines_stay(model):
     prompt = next_prompt(model, 3, (30, 20), 5)
     (selection,) = kept_by(model, "visionzip", prompt.inputs, keep=20)
     kept = set(selection.kept[0].tolist())
-    (picture,) = adapter_for(model).pictures(prompt.images)
+    (picture,) = adapter_for(model).decoder.pictures(prompt.images)
     shares = [len(kept & set(piece.tokens.tolist())) for piece in picture.pieces]
     assert shares == [max(1, int(len(piece.tokens) / 4 + 0.5)) for piece in picture.pieces]
     newlines = set(range(picture.visual)) - {token for piece in picture.pieces for token in piece.tokens.tolist()}

@@ -11,8 +11,7 @@ from transformers.models.llama import modeling_llama
 import headwise
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
-from headwise_adapters.families.causal_lm import CausalLmAdapter
-from headwise_adapters.families.pythia import PythiaAdapter
+from headwise_adapters.families.text import LLAMA, PYTHIA
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -30,8 +29,8 @@ def no_grad():
 
 @pytest.fixture
 def one_line(monkeypatch):
-    """Every model is given the adapter that CONTRIBUTING.md's one line names."""
-    monkeypatch.setattr("headwise.attachment.adapter_for", CausalLmAdapter)
+    """Every model is given the family that CONTRIBUTING.md's one line names."""
+    monkeypatch.setattr("headwise.attachment.adapter_for", LLAMA.adapter)
 
 
 def random(config):
@@ -128,7 +127,13 @@ def test_continuous_batching_is_refused():
             model(tokens(5)[None])
 
 
-def test_adapters_know_their_families():
-    for adapter in (CausalLmAdapter, PythiaAdapter):
-        with pytest.raises(ModelError, match="attach to a"):
-            adapter(torch.nn.Linear(1, 1))
+@pytest.mark.parametrize(
+    ("family", "sentence"),
+    [
+        (LLAMA, r"Linear has no model\.layers; attach to a causal language model"),
+        (PYTHIA, r"Linear has no gpt_neox\.layers; attach to a GPTNeoXForCausalLM"),
+    ],
+)
+def test_families_know_their_models(family, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        family.adapter(torch.nn.Linear(1, 1))

@@ -10,8 +10,8 @@ import torch
 from headwise import Stage, StrategyError
 from headwise.cli import main
 from headwise.eviction import ScorePlan, WindowPlan
+from headwise.families import geometry_of
 from headwise.listing import rows
-from headwise.model_config import geometry_of
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise.registry import Registry, installed

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from headwise.budget import Budget, kv_bytes, layer_flops, prefill_flops, processed_per_layer
 from headwise.errors import BudgetError
-from headwise.geometry import SHAPES, Geometry, shape
+from headwise.families import shape, shapes
+from headwise.geometry import Geometry
 
 LLAVA_7B, LLAVA_13B = shape("llava-1.5-7b"), shape("llava-1.5-13b")
 laws = settings(deadline=None, max_examples=50, derandomize=True)
@@ -33,7 +34,7 @@ def test_one_stage_keeps_what_the_published_tables_keep(geometry, layer, kept, p
 
 @laws
 @given(
-    name=st.sampled_from(sorted(name for name, known in SHAPES.items() if known.visual_tokens)),
+    name=st.sampled_from(sorted(name for name in shapes() if shape(name).visual_tokens)),
     layer=st.integers(0, 11),
     share=st.floats(0.01, 1.0),
 )

@@ -301,7 +301,8 @@ def test_plan_in_words_gives_ranges_of_layers_and_ratios(capsys, zebra):
 def saved(folder, **changes):
     text = {"model_type": "llama", "num_hidden_layers": 12, "num_attention_heads": 8, "hidden_size": 128,
             "intermediate_size": 384, "num_key_value_heads": 4}  # fmt: skip
-    config = {"text_config": text, "vision_config": {"image_size": 96, "patch_size": 8}} | changes
+    vision = {"image_size": 96, "patch_size": 8}
+    config = {"model_type": "llava", "text_config": text, "vision_config": vision} | changes
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -373,8 +374,8 @@ def test_version_is_the_distributions(capsys):
         (
             ("plan", "--shape", "llava-1.5-8b"),
             "unknown shape 'llava-1.5-8b'; did you mean llava-1.5-7b or llava-1.5-13b or llama-3.1-8b?; known shapes:"
-            " llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b, llava-1.6-vicuna-7b, qwen2.5-vl-3b,"
-            " qwen2.5-vl-7b, demo-llava, pythia-2.8b, pythia-70m, smollm2-135m, llama-3.1-8b, demo-pythia",
+            " smollm2-135m, llama-3.1-8b, pythia-2.8b, pythia-70m, demo-pythia, llava-1.5-7b, llava-1.5-13b,"
+            " demo-llava, llava-next-7b, llava-next-13b, llava-1.6-vicuna-7b, qwen2.5-vl-3b, qwen2.5-vl-7b",
         ),
         ((*PLAN, "--tokens", "64", "--keep", "16"), "both tokens=64 and keep=16 are given; a run has one budget"),
         (PLAN, "pruning needs a budget; give --tokens (average processed per layer) or --keep"),
@@ -408,10 +409,22 @@ def test_every_mistake_is_one_sentence_and_status_two(capsys, zebra, words, sent
             "config.json is missing; give a folder with a config.json or one of:",
         ),
         ("{", "config.json, line 1: not JSON, Expecting property name"),
-        ("[]", "config.json has no text_config; wanted the configuration of a LLaVA model"),
-        ('{"text_config": {}}', "config.json has no vision_config; wanted the configuration of a LLaVA model"),
+        ("[]", "config.json holds no JSON object; wanted the configuration of a model"),
+        ("{}", "config.json gives model_type=None; wanted that of a model family there is: apertus, arcee, "),
         (
-            '{"text_config": {}, "vision_config": {}}',
+            '{"model_type": "idefics", "text_config": {}, "vision_config": {"image_size": 96, "patch_size": 8}}',
+            "config.json gives model_type='idefics'; wanted that of a model family there is: apertus, arcee, ",
+        ),
+        (
+            '{"model_type": "llava"}',
+            "config.json has no text_config; wanted the configuration of a llava model",
+        ),
+        (
+            '{"model_type": "llava", "text_config": {}}',
+            "config.json has no vision_config; wanted the configuration of a llava model",
+        ),
+        (
+            '{"model_type": "llava", "text_config": {}, "vision_config": {"image_size": 96, "patch_size": 8}}',
             "config.json gives num_attention_heads=None; wanted a count of at least 1",
         ),
         (

@@ -106,13 +106,18 @@ def test_an_adapter_that_fails_is_named_and_what_is_done_inside_the_block_is_not
     source = (
         "from contextlib import contextmanager\n"
         "from headwise_adapters.families.causal_lm import CausalLmAdapter\n"
+        "from headwise_adapters.families.family import Family\n"
         "class Mine(CausalLmAdapter):\n"
         "    @contextmanager\n"
         "    def attached(self, pipeline, plan, eviction):\n"
         "        raise SystemExit(0)\n"
         "        yield\n"
+        "class Zebras(Family):\n"
+        "    def adapter(self, model):\n"
+        "        return Mine(model, self)\n"
+        "ZEBRAS = Zebras()\n"
     )
-    install("extra", "2.0", {"adapter": {"zebra": "extra_adapter:Mine"}}, extra_adapter=source)
+    install("extra", "2.0", {"adapter": {"zebra": "extra_adapter:ZEBRAS"}}, extra_adapter=source)
     model = tiny("llama")
     with pytest.raises(torch.OutOfMemoryError), headwise.attach(model, Recipe.of("window:window=4")):
         raise torch.OutOfMemoryError("too much")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headwise.budget import Budget
 from headwise.errors import BudgetError, ContractError, HeadwiseError, StrategyError
-from headwise.geometry import shape
+from headwise.families import shape
 from headwise.hookspecs import hookimpl
 from headwise.layout import IMAGE, PADDING, SYSTEM, TEXT, Layout
 from headwise.pipeline import Pipeline

@@ -10,8 +10,8 @@ import pytest
 
 from headwise import ModelError, shape
 from headwise.cli import main
+from headwise.families import geometry_of
 from headwise.heads import HeadLabels, HeadProfile
-from headwise.model_config import geometry_of
 
 DEMO = Path(__file__).parents[2] / "lab/headwise_lab/models/demo-pythia/config.json"
 
@@ -210,7 +210,8 @@ def test_what_llava_next_on_mistral_leaves_out_is_mistrals(tmp_path):
 @pytest.mark.parametrize(("tower", "tokens"), [("siglip_vision_model", 729), ("clip_vision_model", 730)])
 def test_a_model_that_keeps_all_tokens_keeps_the_class_token_where_there_is_one(tmp_path, tower, tokens):
     vision = {"model_type": tower, "image_size": 378, "patch_size": 14}
-    config = {"text_config": CONFIGS["llama-3.1-8b"], "vision_config": vision, "vision_feature_select_strategy": "full"}
+    config = {"model_type": "llava", "text_config": CONFIGS["llama-3.1-8b"], "vision_config": vision}
+    config["vision_feature_select_strategy"] = "full"
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert geometry_of(str(tmp_path)).visual_tokens == tokens
 
@@ -225,5 +226,5 @@ def test_other_language_models_are_read_with_their_own_head_size(tmp_path, kind)
 
 def test_a_language_model_of_another_kind_is_refused_with_those_that_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["pythia-70m"] | {"model_type": "gpt2"}))
-    with pytest.raises(ModelError, match="a LLaVA model or of gpt_neox, llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ModelError, match=r"model_type='gpt2'; wanted that of .*: apertus, .*, starcoder2$"):
         geometry_of(str(tmp_path))

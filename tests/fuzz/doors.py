@@ -22,9 +22,9 @@ from tests.lab.fake_sweep import trials
 from tests.lab.test_import_results import lmms
 
 from headwise.errors import HeadwiseError
+from headwise.families import read_geometry
 from headwise.head_weights import HeadWeights
 from headwise.heads import HeadLabels, HeadProfile
-from headwise.model_config import read_geometry
 from headwise_lab.commands.import_results import described
 from headwise_lab.commands.status import as_dict, details, sentence
 from headwise_lab.engines.importing import records_of

@@ -9,9 +9,9 @@ import traceback
 
 from headwise.commands.plan import outlook
 from headwise.errors import HeadwiseError
+from headwise.families import geometry_of
 from headwise.hookspecs import HOOKS
 from headwise.listing import rows
-from headwise.model_config import geometry_of
 from headwise.pipeline import Pipeline
 from headwise.recipe import RECIPE_HOOKS, Recipe
 from headwise.registry import resolve

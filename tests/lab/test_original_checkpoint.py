@@ -14,8 +14,7 @@ from tests.adapters import original_checkpoint as original
 
 from headwise.cli import main
 from headwise.errors import ModelError
-from headwise.geometry import SHAPES
-from headwise.model_config import geometry_of
+from headwise.families import geometry_of, shape
 from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.prompting import encode
@@ -66,7 +65,7 @@ def test_its_shape_is_planned_from_the_config_alone(folder, loaded, tmp_path, ca
     (tmp_path / "config.json").write_text(
         json.dumps(original.config(**LLAVA_7B, mm_vision_tower="openai/clip-vit-large-patch14-336"))
     )
-    known = SHAPES["llava-1.5-7b"]
+    known = shape("llava-1.5-7b")
     assert geometry_of(str(tmp_path)) == attrs.evolve(known, name=tmp_path.name)
 
 

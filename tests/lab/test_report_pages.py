@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from headwise.budget import prefill_flops
 from headwise.errors import DataError
-from headwise.geometry import shape
+from headwise.families import shape
 from headwise_lab.commands.report import report
 from headwise_lab.report import build, terminal_table
 from headwise_lab.report.content import gather

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.budget import Budget
-from headwise.geometry import shape
+from headwise.families import shape
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan, Stage
 from headwise.recipe import Recipe

@@ -11,7 +11,7 @@ import attrs
 from torch import Tensor
 
 from headwise.errors import ModelError
-from headwise.original_llava import read_tower, tower_folder, tower_name
+from headwise_adapters.checkpoints.original_config import read_tower, tower_folder, tower_name
 from headwise_adapters.checkpoints.shards import shards, tensors
 
 COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")

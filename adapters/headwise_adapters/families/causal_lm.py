@@ -1,10 +1,11 @@
-"""Llama and its relatives, whose layers are ``model.model.layers[i].self_attn``: rotary embeddings, no image."""
+"""Language models: eviction of KV entries, from a decoder that the model's family finds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+
+from torch import nn
 
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
@@ -13,27 +14,27 @@ from headwise.plan import PruningPlan
 from headwise_adapters.cache.ragged_cache import EvictingCache
 from headwise_adapters.eviction.evicting import evicting, evicting_cache, layers_of
 from headwise_adapters.eviction.ruling import Block, attached
-from headwise_adapters.parts import TextParts, text_geometry
+from headwise_adapters.families.family import Family
+from headwise_adapters.families.finding import checked, found
+from headwise_adapters.parts import TextParts
 
 
 class CausalLmAdapter:
-    """Evicts KV entries of a decoder whose layers are ``model.model.layers[i].self_attn``."""
+    """Evicts KV entries of a language model; raises ModelError for one that is not of the ``family``."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module, family: Family) -> None:
         self._model = model
-        self.decoder = self._find(model)
-        config, there = model.config, len(self.decoder.layers)
-        self.geometry = text_geometry(config, config.name_or_path or "this model", there, gated=_gated(self.decoder))
-
-    def _find(self, model: Any) -> TextParts:
-        inner: Any = getattr(model, "model", None)
-        if not hasattr(inner, "layers"):
-            raise ModelError(f"{type(model).__name__} has no model.layers; attach to a causal language model")
-        return TextParts(text=inner, layers=inner.layers)
+        layers = found(model, f"{family.text}.layers", family.stock)
+        text = found(model, family.text, family.stock)
+        self.decoder = TextParts(text=text, layers=layers, attention=family.attention, cache=family.cache)
+        self.geometry = checked(model, self.decoder, family)
 
     @contextmanager
     def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
-        """Evict inside the context; the model is as it was afterwards. There are no visual tokens to prune."""
+        """Evict inside the context; the model is as it was afterwards.
+
+        Raises ModelError for a plan that prunes, because there are no visual tokens.
+        """
         if plan.stages:
             raise ModelError(f"{type(self._model).__name__} has no visual tokens to prune; leave token_pruning out")
         block = Block(text=self.decoder.text)
@@ -48,10 +49,3 @@ class CausalLmAdapter:
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""
         return evicting_cache(self._model, self.decoder, layers_of(self.decoder, pipeline, plan))
-
-
-def _gated(decoder: TextParts) -> bool:
-    """Whether the first layer's feed-forward block has three matrices, of which one is a gate."""
-    names = {name.rpartition(".")[2] for name, _ in decoder.layer(0).named_modules()}
-    ungated = names & {"fc1", "c_fc", "up_proj", "dense_h_to_4h"}
-    return not ungated or bool(names & {"gate_proj", "gate_up_proj"})

@@ -3,74 +3,104 @@
 What the crops show beyond the image's edges is cut off again, and a newline token ends each row of what is left. Which
 crop a token comes from is found by letting the model pack the numbers of the patches the way it packs their features.
 
-Budgets are given for an image of as many pictures as it can become (2880 tokens), and scale with what an image has.
+Budgets are given for an image of as many pictures as it can become (5 * 576 = 2880 tokens, as papers count in their
+tables), by name, by folder and attached: ``tokens=640`` is an average of 640 of 2880, and a smaller image gets its
+share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from headwise.geometry import most_pictures
-from headwise_adapters.families.llava import LlavaAdapter
+from headwise.model_config import ModelConfig
+from headwise_adapters.families import llava
+from headwise_adapters.families.family import VisionFamily, completed
+from headwise_adapters.families.llava import CLIP_L_336, EYES, grid_of, keeps_cls, tower, vicuna
 from headwise_adapters.vision.images import Integers, Picture, Piece
 
 _NEWLINE = -1.0
+_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""What transformers takes where a configuration names none."""
 
 
-class LlavaNextAdapter(LlavaAdapter):
-    """An image is a picture of it all and its crops, each of them a piece; newlines belong to no piece."""
+def visual_tokens(config: ModelConfig) -> int:
+    """Of the image that is cut into the most crops, without newlines."""
+    of_a_picture = llava.visual_tokens(config)
+    side = completed(config.part("vision_config")).count("image_size")
+    try:
+        return of_a_picture * most_pictures(config.values.get("image_grid_pinpoints") or _PINPOINTS, side)
+    except (TypeError, ValueError) as error:
+        raise config.wrong("image_grid_pinpoints", "pairs of height and width in pixels") from error
 
-    stock = "LlavaNextForConditionalGeneration"
 
-    def visual_tokens(self) -> int:
-        """Of the image that is cut into the most crops, without newlines."""
-        pictures = most_pictures(self.config.image_grid_pinpoints, self.config.vision_config.image_size)
-        return pictures * self.of_a_picture
+def most_pictures(pinpoints: Sequence[Sequence[int]], side: int) -> int:
+    """Pictures of ``side`` pixels that an image becomes at most, cut to one of ``pinpoints`` (height, width): >= 1."""
+    return 1 + max((height // side) * (width // side) for height, width in pinpoints)
 
-    @property
-    def of_a_picture(self) -> int:
-        """Visual tokens of one crop, or of the small picture of it all."""
-        return super().visual_tokens()
 
-    def pictures(self, call: Mapping[str, Any]) -> list[Picture]:
-        """One per row of ``image_sizes``."""
-        sizes, pixels = call["image_sizes"], call["pixel_values"]
-        pinpoints, side = self.config.image_grid_pinpoints, self.config.vision_config.image_size
-        counts = [image_size_to_num_patches(size, pinpoints, side) for size in sizes]
-        if pixels.ndim == 5:  # one image after the other, filled up to the most pictures
-            pixels = torch.cat([image[:count] for image, count in zip(pixels, counts, strict=True)])
-        found, first = [], 0
-        for count, numbers in zip(counts, self._packed(counts, sizes), strict=True):
-            found.append(Picture(len(numbers), self._pieces(first, numbers), pixels[first : first + count]))
-            first += count
-        return found
+def pictures(model: Any, call: Mapping[str, Any]) -> list[Picture]:
+    """One per row of ``image_sizes``; the picture of it all and its crops are its pieces, newlines belong to none."""
+    import torch
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-    def _packed(self, counts: list[int], sizes: Any) -> list[Integers]:
-        """For every token of each image, crop * tokens of a crop + patch, or -1 for a newline."""
-        visual = self.of_a_picture
-        numbers = [torch.arange(count * visual, dtype=torch.float64).view(count, visual, 1) for count in counts]
-        newline, strategy = torch.full((1,), _NEWLINE), self.config.vision_feature_select_strategy
-        packed, _ = self.inner.pack_image_features(numbers, sizes, strategy, image_newline=newline)
-        return [tokens.flatten().long().numpy() for tokens in packed]
+    sizes, pixels = call["image_sizes"], call["pixel_values"]
+    pinpoints, vision = model.config.image_grid_pinpoints, model.config.vision_config
+    counts = [image_size_to_num_patches(size, pinpoints, vision.image_size) for size in sizes]
+    if pixels.ndim == 5:  # one image after the other, filled up to the most pictures
+        pixels = torch.cat([image[:count] for image, count in zip(pixels, counts, strict=True)])
+    visual = (vision.image_size // vision.patch_size) ** 2 + keeps_cls(model.config)
+    found, first = [], 0
+    for count, numbers in zip(counts, _packed(model, counts, sizes, visual), strict=True):
+        pieces = _pieces(first, numbers, visual, grid_of(model.config))
+        found.append(Picture(len(numbers), pieces, pixels[first : first + count]))
+        first += count
+    return found
 
-    def _pieces(self, first: int, numbers: Integers) -> tuple[Piece, ...]:
-        """The crops of one image, whose picture of it all is number ``first`` of the tower."""
-        visual = self.of_a_picture
-        crops = np.where(numbers == _NEWLINE, -1, numbers // visual)
-        found = ((int(crop), np.flatnonzero(crops == crop)) for crop in np.unique(crops) if crop >= 0)
-        return tuple(
-            Piece(source=first + crop, tokens=tokens, patches=patches, grid=self._rectangle(patches))
-            for crop, tokens, patches in ((crop, tokens, numbers[tokens] % visual) for crop, tokens in found)
-        )
 
-    def _rectangle(self, patches: Integers) -> tuple[int, int] | None:
-        """Rows and columns of what is left of a crop, of which only edges were cut off."""
-        if self.grid is None:
-            return None
-        rows, columns = (len(np.unique(axis)) for axis in divmod(patches, self.grid[1]))
-        return (rows, columns) if rows * columns == len(patches) else None
+def _packed(model: Any, counts: list[int], sizes: object, visual: int) -> list[Integers]:
+    """For every token of each image, crop * tokens of a crop + patch, or -1 for a newline."""
+    import torch
+
+    numbers = [torch.arange(count * visual, dtype=torch.float64).view(count, visual, 1) for count in counts]
+    newline, strategy = torch.full((1,), _NEWLINE), model.config.vision_feature_select_strategy
+    packed, _ = model.model.pack_image_features(numbers, sizes, strategy, image_newline=newline)
+    return [tokens.flatten().long().numpy() for tokens in packed]
+
+
+def _pieces(first: int, numbers: Integers, visual: int, grid: tuple[int, int] | None) -> tuple[Piece, ...]:
+    """The crops of one image, whose picture of it all is number ``first`` of the tower."""
+    crops = np.where(numbers == _NEWLINE, -1, numbers // visual)
+    found = ((int(crop), np.flatnonzero(crops == crop)) for crop in np.unique(crops) if crop >= 0)
+    return tuple(
+        Piece(source=first + crop, tokens=tokens, patches=patches, grid=_rectangle(patches, grid))
+        for crop, tokens, patches in ((crop, tokens, numbers[tokens] % visual) for crop, tokens in found)
+    )
+
+
+def _rectangle(patches: Integers, grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Rows and columns of what is left of a crop, of which only edges were cut off."""
+    if grid is None:
+        return None
+    rows, columns = (len(np.unique(axis)) for axis in divmod(patches, grid[1]))
+    return (rows, columns) if rows * columns == len(patches) else None
+
+
+_7B = {"text_config": vicuna(32, 32, 11008), "vision_config": CLIP_L_336}
+
+LLAVA_NEXT = VisionFamily(
+    name="LLaVA-NeXT",
+    stock="LlavaNextForConditionalGeneration",
+    eyes=EYES,
+    visual_tokens=visual_tokens,
+    tower=tower,
+    pictures=pictures,
+    shapes={
+        "llava-next-7b": _7B,
+        "llava-next-13b": {"text_config": vicuna(40, 40, 13824), "vision_config": CLIP_L_336},
+        "llava-1.6-vicuna-7b": _7B,
+    },
+)
+"""LLaVA-1.6 on Vicuna, Mistral and others."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from headwise.errors import ModelError
+
+if TYPE_CHECKING:  # families are asked for shapes without torch
+    from torch import Tensor
 
 Integers = npt.NDArray[np.int64]
 Found = TypeVar("Found")

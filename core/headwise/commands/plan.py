@@ -10,8 +10,8 @@ import typer
 
 from headwise.commands import plan_eviction, plan_pruning
 from headwise.errors import BudgetError
+from headwise.families import geometry_of
 from headwise.geometry import Geometry
-from headwise.model_config import geometry_of
 from headwise.output import answer
 from headwise.reading import given_path
 from headwise.recipe import Recipe

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from headwise.errors import BudgetError, ContractError, HeadwiseError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan
-from headwise.geometry import SHAPES, Geometry
+from headwise.geometry import Geometry
 from headwise.testing.fake_cache import FakeCacheEvidence, fake_profile
+from headwise.testing.geometries import GROUPED, LARGE, SMALL
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject, same
-from headwise.testing.token_pruning import GROUPED
 
-GEOMETRIES = (SHAPES["llava-1.5-7b"], SHAPES["demo-llava"], GROUPED)
-SMALL = (SHAPES["demo-llava"], GROUPED)
+GEOMETRIES = (LARGE, SMALL, GROUPED)
+BOTH = (SMALL, GROUPED)
 """Heads with keys of their own, and heads that share them."""
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -203,7 +203,7 @@ def _facts(plan: EvictionPlan | None) -> object:
 
 def _caches(subject: Subject, sample: Sample) -> Iterator[FakeCacheEvidence]:
     """A short whole cache of the first layer and a longer one with gaps of the last; none for a WindowPlan."""
-    geometry = SMALL[sample.seed % 2]
+    geometry = BOTH[sample.seed % 2]
     plan = _plan(subject, sample, geometry)
     if isinstance(plan, ScorePlan):
         yield FakeCacheEvidence(sample, geometry, plan, layer=0, tokens=sample.visual)

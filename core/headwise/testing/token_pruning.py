@@ -9,18 +9,14 @@ import torch
 
 from headwise.budget import Budget
 from headwise.errors import BudgetError
-from headwise.geometry import SHAPES, Geometry
+from headwise.geometry import Geometry
 from headwise.plan import READS, PruningPlan, Stage
 from headwise.testing.fake_evidence import FakeEvidence
+from headwise.testing.geometries import GROUPED, LARGE, LARGER, SMALL
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject, same
 
-GROUPED = Geometry(
-    name="grouped", layers=6, heads=8, kv_heads=2, head_dim=8, hidden=64, intermediate=96, visual_tokens=36
-)
-"""A small model whose heads share keys."""
-
-GEOMETRIES = (SHAPES["llava-1.5-7b"], SHAPES["llava-1.5-13b"], SHAPES["demo-llava"], GROUPED)
+GEOMETRIES = (LARGE, LARGER, SMALL, GROUPED)
 
 
 def plan_is_valid(subject: Subject, sample: Sample) -> None:
@@ -157,7 +153,7 @@ def _stages(plan: PruningPlan | None) -> list[tuple[int, int]] | None:
 
 def _selections(subject: Subject, sample: Sample) -> Iterator[tuple[Stage, FakeEvidence]]:
     """Each stage of a plan that keeps a third, for images with as many visual tokens as usual, and with more."""
-    for geometry in (SHAPES["demo-llava"], GROUPED):
+    for geometry in (SMALL, GROUPED):
         plan = _plan(subject, geometry, Budget(keep=geometry.visual_tokens // 3))
         for images in (1, 2) if plan else ():
             visual = whole = images * geometry.visual_tokens

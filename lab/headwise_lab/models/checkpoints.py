@@ -7,40 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from headwise.blame import guarded
 from headwise.errors import HeadwiseError, ModelError
-from headwise.registry import built, installed, only, owner_of
+from headwise.families import Checkpoint, checkpoint_layout
+from headwise.registry import installed
 from headwise_adapters.quiet import without_progress
 from headwise_lab.models.processors import processor_of
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""
-
-
-class Checkpoint(Protocol):
-    """Opens vision-language models stored in a layout of their own; found by entry point ``headwise.checkpoint``.
-
-    The entry point is a class built without arguments.
-    """
-
-    def recognises(self, config: Mapping[str, Any]) -> bool:
-        """Whether a folder with this ``config.json`` is for this loader; false for every layout of transformers."""
-        ...
-
-    def load(self, folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, Iterable[Path]]:
-        """A transformers model an adapter knows, its processor, and the files read, in an order that stays the same.
-
-        ``attention``: the transformers attention implementation. Runs no code that came with the weights.
-        """
-        ...
 
 
 def checkpoint_of(folder: Path) -> Checkpoint | None:
@@ -49,13 +30,7 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # transformers says what is wrong with it
-    found = installed("checkpoint")
-    loaders: Iterator[Checkpoint] = (_loader(only("checkpoint layout", name, found)) for name in found)
-    return next((loader for loader in loaders if isinstance(config, Mapping) and loader.recognises(config)), None)
-
-
-def _loader(entry: EntryPoint) -> Any:
-    return guarded(built(entry), f"checkpoint layout {entry.name!r} ({owner_of(entry)})")
+    return checkpoint_layout(config)
 
 
 def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, str]:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from headwise.budget import prefill_flops
-from headwise.geometry import SHAPES
+from headwise.families import shape, shapes
 from headwise_lab.report.page.facts import known
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.trials import Trial
@@ -132,8 +132,8 @@ def visual_share(group: Sequence[Trial], trials: Sequence[Trial]) -> float | Non
     model, formula = group[0].record.model, cost_of(group[0]).flops_formula
     full = [trial for trial in trials if trial.model == group[0].model and trial.name("token_pruning") == "none"]
     unpruned = _median(map(cost_of, full), lambda cost: cost.flops_visual)
-    if unpruned is None and model in SHAPES and formula in ("gated", "fastv"):
-        geometry = SHAPES[model]
+    if unpruned is None and model in shapes() and formula in ("gated", "fastv"):
+        geometry = shape(model)
         unpruned = prefill_flops(geometry, [geometry.visual_tokens] * geometry.layers, formula=formula)
     return ours / unpruned if unpruned else None
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError, ModelError
+from headwise.model_config import LARGEST, ModelConfig
 from headwise.reading import json_in, local_path, shortened
 
 # OpenAI's names say the patch, and the side if not 224
 _PATCHES = re.compile(r"clip-vit-\w+-patch(\d{1,4})(?:-(\d{1,4}))?")
-LARGEST = 2**24  # bytes of a configuration
+STRATEGIES = {"patch": "default", "cls_patch": "full"}
+"""``mm_vision_select_feature``, and what transformers calls it."""
 _SIDE = 224
 _PATCH = 32  # what transformers leaves out of a saved CLIP
 
@@ -55,22 +57,41 @@ def read_tower(tower: Path) -> dict[str, Any]:
     return {**part, "image_size": part.get("image_size", _SIDE), "patch_size": part.get("patch_size", _PATCH)}
 
 
-def patches(config: Mapping[str, Any], folder: Path) -> int:
-    """Visual tokens of one image, from the tower's folder, or else from its name."""
-    tower = tower_folder(config, folder)
-    if tower is not None:
+def as_transformers(config: ModelConfig) -> dict[str, Any]:
+    """What the Hugging Face form says of the same model, as far as its counts follow from it.
+
+    The vision tower is read from its folder, or else from its name; raises ModelError where neither tells its patches.
+    """
+    return {
+        "model_type": "llava",
+        "text_config": {key: value for key, value in config.values.items() if key != "model_type"},
+        "vision_config": {"model_type": "clip_vision_model", **_pictures(config)},
+        "vision_feature_select_strategy": STRATEGIES["cls_patch" if _keeps_cls(config) else "patch"],
+    }
+
+
+def _keeps_cls(config: ModelConfig) -> bool:
+    return config.get("mm_vision_select_feature") == "cls_patch"
+
+
+def _pictures(config: ModelConfig) -> dict[str, int]:
+    """Pixels of a picture's side and of a patch's; raises ModelError where they are not known, or cannot be."""
+    name, folder = tower_name(config.values), config.folder
+    tower = folder and tower_folder(config.values, folder)
+    if tower:
         told = read_tower(tower)
         side, patch = told["image_size"], told["patch_size"]
     else:
-        named = _PATCHES.fullmatch(Path(tower_name(config)).name)
+        named = _PATCHES.fullmatch(Path(name).name)
         if named is None:
             raise ModelError(
-                f"how many patches the vision tower {shortened(tower_name(config))} has is not known: it is no folder"
-                " here and not named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
+                f"how many patches the vision tower {shortened(name)} has is not known: it is no folder here and not"
+                " named as OpenAI names its CLIP models; give its folder as mm_vision_tower in config.json"
             )
         side, patch = int(named[2] or _SIDE), int(named[1])
     if not (type(side) is int and type(patch) is int and 0 < patch <= side < LARGEST):
-        raise ModelError(f"the vision tower {shortened(tower_name(config))} has pictures of {side!r:.40} and patches of"
-                         f" {patch!r:.40} pixels; wanted whole numbers above 0")  # fmt: skip
-    tokens: int = (side // patch) ** 2
-    return tokens + (config.get("mm_vision_select_feature") == "cls_patch")
+        raise ModelError(
+            f"the vision tower {shortened(name)} has pictures of {side!r:.40} and patches of {patch!r:.40} pixels;"
+            " wanted whole numbers above 0"
+        )
+    return {"image_size": side, "patch_size": patch}
