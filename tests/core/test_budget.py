@@ -104,7 +104,7 @@ def staged_methods(draw):
 
 @laws
 @given(staged_methods(), st.floats(0.02, 1.0))
-def test_staged_counts_come_as_near_to_a_feasible_average_as_any_of_the_schedule(method, share):
+def test_staged_counts_come_as_near_to_a_feasible_average_as_any_of_the_schedule_that_do_not_fall_short(method, share):
     geometry, layers, counts = method
     tokens = share * geometry.visual_tokens
     assume(tokens >= average(geometry, layers, [1] * len(layers)))
@@ -113,7 +113,8 @@ def test_staged_counts_come_as_near_to_a_feasible_average_as_any_of_the_schedule
     assert 1 <= kept[-1] <= kept[0] <= geometry.visual_tokens
     miss = abs(average(geometry, layers, kept) - tokens)
     assert miss <= 0.5
-    assert miss <= min(abs(average(geometry, layers, counts(x / 400)) - tokens) for x in range(401)) + 1e-9
+    over = [average(geometry, layers, counts(x / 400)) - tokens for x in range(401)]
+    assert miss <= min(surplus for surplus in over if surplus >= 0) + 1e-9
 
 
 @laws
