@@ -45,7 +45,7 @@ def labelled(model, images):
 def test_every_token_comes_from_the_patch_that_the_model_puts_there(model, sizes):
     images = next_prompt(model, *sizes).images
     expected = labelled(model, images)
-    pictures = adapter_for(model).pictures(images)
+    pictures = adapter_for(model).decoder.pictures(images)
     assert [len(labels) for labels in expected] == [picture.visual for picture in pictures]
     for labels, picture in zip(expected, pictures, strict=True):
         found = [0] * picture.visual
@@ -57,7 +57,7 @@ def test_every_token_comes_from_the_patch_that_the_model_puts_there(model, sizes
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_grids_are_rows_and_columns_of_what_is_left_of_a_crop(model, size):
-    (picture,) = adapter_for(model).pictures(next_prompt(model, size).images)
+    (picture,) = adapter_for(model).decoder.pictures(next_prompt(model, size).images)
     assert picture.pieces[0].grid == (4, 4)
     for piece in picture.pieces:
         rows, columns = piece.grid
@@ -68,18 +68,18 @@ def test_grids_are_rows_and_columns_of_what_is_left_of_a_crop(model, size):
 
 def test_pictures_tell_pixels_apart_whatever_batch_they_come_in(model):
     prompts = [next_prompt(model, (16, 16), seed=1), next_prompt(model, (32, 32), seed=2)]
-    together = adapter_for(model).pictures(batch(prompts, "left"))
+    together = adapter_for(model).decoder.pictures(batch(prompts, "left"))
     for prompt, found in zip(prompts, together, strict=True):
-        (alone,) = adapter_for(model).pictures(prompt.images)
+        (alone,) = adapter_for(model).decoder.pictures(prompt.images)
         assert torch.equal(alone.pixels, found.pixels)
     assert [len(picture.pixels) for picture in together] == [2, 5]
 
 
 def test_crops_of_all_images_may_come_stacked(model):
     images = next_prompt(model, (16, 16), (32, 32)).images
-    five = adapter_for(model).pictures(images)
+    five = adapter_for(model).decoder.pictures(images)
     stacked = torch.cat([images["pixel_values"][0, :2], images["pixel_values"][1, :5]])
-    four = adapter_for(model).pictures({**images, "pixel_values": stacked})
+    four = adapter_for(model).decoder.pictures({**images, "pixel_values": stacked})
     for one, other in zip(five, four, strict=True):
         assert torch.equal(one.pixels, other.pixels)
         assert [piece.source for piece in one.pieces] == [piece.source for piece in other.pieces]

@@ -48,7 +48,7 @@ def looked_at(model, images):
 
 def test_pictures_have_the_tokens_and_grids_of_their_sizes(model):
     images = qwen_prompt(model, *SIZES, (4, 4)).images
-    pictures = adapter_for(model).pictures(images)
+    pictures = adapter_for(model).decoder.pictures(images)
     assert [picture.visual for picture in pictures] == [12, 15, 4]
     assert [picture.pieces[0].grid for picture in pictures] == [(4, 3), (3, 5), (2, 2)]
     assert torch.equal(torch.cat([picture.pixels for picture in pictures]), images["pixel_values"])
@@ -185,7 +185,7 @@ def test_videos_are_left_as_they_are_and_not_taken_for_images(model):
 
 def test_compact_positions_are_refused_in_a_sentence(model):
     with (
-        pytest.raises(headwise.ModelError, match=r"have three \(time, height, width\); use positions=keep"),
+        pytest.raises(headwise.ModelError, match=r"have three axes \(time, height, width\); use positions=keep"),
         headwise.attach(model, Recipe.of("token_pruning=uniform:layer=2", keep=144, positions="compact")),
     ):
         pass

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from textwrap import dedent
 
+import attrs
 import pytest
 import torch
 from tests.adapters.vision_models import scattered
 from tests.reference import masked_vlm
-from transformers import CLIPVisionConfig, LlamaConfig, VipLlavaConfig, VipLlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
+)
 
 import headwise
+from headwise.attachment import adapter_for
+from headwise.cli import main
+from headwise.families import geometry_of
 from headwise.recipe import Recipe
 from headwise.testing import cases, laws
 
@@ -67,10 +79,56 @@ def tiny_vipllava():
     return scattered(VipLlavaForConditionalGeneration(config))
 
 
-@torch.no_grad()
-def test_example_adapter_prunes_its_model(install):
+@pytest.fixture
+def vipllava(install):
+    """The example, installed as another package would."""
     (source,) = ADAPTERS
-    install("zebra", "1.2", {"adapter": {"vipllava": "zebra_vip:VipLlavaAdapter"}}, zebra_vip=source)
+    assert '`vipllava = "headwise_adapters.families.vipllava:VIPLLAVA"` is the line' in TEXT
+    install("zebra", "1.2", {"adapter": {"vipllava": "zebra_vip:VIPLLAVA"}}, zebra_vip=source)
+    return source
+
+
+def test_a_vision_family_is_a_short_file(vipllava):
+    assert len([line for line in vipllava.splitlines() if line.strip()]) <= 25
+
+
+def planned(folder, capsys, *words):
+    assert main(["plan", "--shape", str(folder), *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_example_family_is_planned_for_from_its_configuration(vipllava, tmp_path, capsys):
+    model = tiny_vipllava()
+    model.config.save_pretrained(tmp_path)
+    record = planned(tmp_path, capsys, "--strategy", "token_pruning=uniform:layer=2", "--keep", "4")
+    assert (record["budget"]["visual"], record["processed_per_layer"]) == (16, [16, 16, 4, 4])
+    found = adapter_for(model).geometry
+    assert attrs.evolve(geometry_of(str(tmp_path)), name=found.name) == found
+
+
+@torch.no_grad()
+def test_a_text_family_is_one_line(install, tmp_path, capsys):
+    (line,) = re.findall(r'^(\w+) = "(headwise_adapters\.families\.text:\w+)"$', TEXT, flags=re.MULTILINE)
+    install("zebra", "1.2", {"adapter": dict([line])})
+    config = AutoConfig.for_model(
+        line[0], vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    record = planned(tmp_path, capsys, "--strategy", "window:window=6", "--seen", "20")
+    assert record["kv_eviction"]["entries_per_layer"] == [6, 6, 6]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(5, 60, (1, 20))
+    stock = model(ids).logits
+    with headwise.attach(model, Recipe.of("window:window=500")):
+        torch.testing.assert_close(model(ids).logits, stock)
+    with headwise.attach(model, Recipe.of("window:window=6")):
+        assert not torch.allclose(model(ids).logits, stock)
+
+
+@torch.no_grad()
+def test_example_family_prunes_its_model(vipllava):
     model = tiny_vipllava()
     ids = torch.tensor([[1, 7, *[4] * 16, 9, 8]])
     images = {"pixel_values": torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))}

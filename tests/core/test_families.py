@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import entry_points
 
 import pytest
@@ -121,6 +123,22 @@ def test_a_family_that_is_not_what_the_model_has_is_refused(install):
     model.config.model_type = "zebra"
     with pytest.raises(ModelError, match="feed-forward blocks with a gate, and its family is registered as one with"):
         adapter_for(model)
+
+
+def test_shapes_and_folders_are_read_without_torch_and_transformers(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "use_sliding_window": True}))
+    original = {"model_type": "llava_llama", "mm_vision_tower": "openai/clip-vit-large-patch14-336", "hidden_size": 64,
+                "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}  # fmt: skip
+    (tmp_path / "original.json").write_text(json.dumps(original))
+    script = (
+        "import sys; from headwise.families import geometry_of, shape, shapes; [shape(name) for name in shapes()];"
+        "assert geometry_of(sys.argv[1]).sliding[28:] == (4096,) * 4;"
+        "assert geometry_of(sys.argv[2]).visual_tokens == 576;"
+        "heavy = {'torch', 'transformers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path), str(tmp_path / "original.json")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_shape_that_families_publish_is_a_geometry():

@@ -112,10 +112,7 @@ def test_an_adapter_that_fails_is_named_and_what_is_done_inside_the_block_is_not
         "    def attached(self, pipeline, plan, eviction):\n"
         "        raise SystemExit(0)\n"
         "        yield\n"
-        "class Zebras(Family):\n"
-        "    def adapter(self, model):\n"
-        "        return Mine(model, self)\n"
-        "ZEBRAS = Zebras()\n"
+        "ZEBRAS = Family(adapts='extra_adapter:Mine')\n"
     )
     install("extra", "2.0", {"adapter": {"zebra": "extra_adapter:ZEBRAS"}}, extra_adapter=source)
     model = tiny("llama")

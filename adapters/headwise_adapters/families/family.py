@@ -6,6 +6,7 @@ besides which tokens an image becomes, and how its tower is looked at; what it n
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ class Family:
     ``stock`` is what to attach to. ``text``: the path from that model to the module that runs the decoder ``layers``,
     each of which has an ``attention`` module and gets the KV cache as the keyword ``cache``. ``gated``: whether
     feed-forward blocks have three matrices. ``slides``: None where configurations always list ``layer_types``.
-    ``shapes``: configurations of published models, by the names that ``headwise plan --shape`` takes.
+    ``shapes``: configurations of published models, by the names that ``headwise plan --shape`` takes. ``adapts``: where
+    the class is that is built with a model and this record; it is named, because it needs torch.
     """
 
     stock: str = "causal language model"
@@ -42,6 +44,7 @@ class Family:
     gated: bool = True
     slides: Slides | None = None
     shapes: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    adapts: str = "headwise_adapters.families.causal_lm:CausalLmAdapter"
 
     def geometry(self, config: ModelConfig) -> Geometry:
         """Counts of a language model; raises ModelError for those that no model can have.
@@ -95,10 +98,9 @@ class Family:
         return tuple(window if has else None for has in slide) if any(slide) else ()
 
     def adapter(self, model: Any) -> Adapter:
-        """What evicts KV entries of a model; raises ModelError for a model that is not of this family."""
-        from headwise_adapters.families.causal_lm import CausalLmAdapter
-
-        return CausalLmAdapter(model, self)
+        """What prunes and evicts in a model; raises ModelError for a model that is not of this family."""
+        made: Adapter = pkgutil.resolve_name(self.adapts)(model, self)
+        return made
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -114,6 +116,7 @@ class VisionFamily(Family):
     """
 
     text: str = "model.language_model"
+    adapts: str = "headwise_adapters.families.vision_language:VisionLanguageAdapter"
     name: str
     eyes: tuple[str, ...]
     visual_tokens: Callable[[ModelConfig], int]
@@ -132,12 +135,6 @@ class VisionFamily(Family):
         if self.flat and "text_config" not in config.values:
             return attrs.evolve(config, values={**config.values, "model_type": self.flat})
         return config.part("text_config")
-
-    def adapter(self, model: Any) -> Adapter:
-        """What prunes visual tokens and evicts KV entries of a model; raises ModelError for one of another family."""
-        from headwise_adapters.families.vision_language import VisionLanguageAdapter
-
-        return VisionLanguageAdapter(model, self)
 
 
 def _of_text(config: ModelConfig, otherwise: Family) -> Geometry:
