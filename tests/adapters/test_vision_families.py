@@ -211,7 +211,7 @@ def test_llava_on_siglip_keeps_all_tokens_and_has_no_class_token_among_them(tool
     model = scattered(LlavaForConditionalGeneration(config))
     adapter, watch, images = adapter_for(model), [], tools["pixels"](1)
     assert adapter.geometry.visual_tokens == 16
-    assert adapter.pictures({"pixel_values": images})[0].pieces[0].grid == (4, 4)
+    assert adapter.decoder.pictures({"pixel_values": images})[0].pieces[0].grid == (4, 4)
     with headwise.attach(model, Recipe.of("visionzip", keep=4), observers=[Watch(watch)]):
         model(input_ids=tools["prompt"](3, "image", 5), pixel_values=images)
     assert watch[0].kept.shape == (1, 4)
