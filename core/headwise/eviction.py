@@ -79,6 +79,15 @@ class WindowPlan:
         shape = (geometry.layers, geometry.kv_heads)
         return cls(geometry=geometry, sinks=np.full(shape, sinks), windows=np.full(shape, window), positions=positions)
 
+    @classmethod
+    def by_head(cls, geometry: Geometry, windows: Integers, sinks: int, positions: str = "original") -> WindowPlan:
+        """The same sinks for all, and of the windows of the query heads, (layers, heads), the largest for each KV head.
+
+        Raises BudgetError as the plan itself does.
+        """
+        largest = heads_to_kv(windows, geometry)
+        return cls(geometry=geometry, sinks=np.full_like(largest, sinks), windows=largest, positions=positions)
+
     @property
     def own(self) -> Integers:
         """The model's own sliding window in each layer, ``UNBOUNDED`` where there is none: (layers, 1)."""

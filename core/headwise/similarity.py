@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_PERHAPS_EQUAL = 1 - 1e-6  # pairs above it are looked at number by number
 _DIGITS = 14  # as far as float64 carries sums of some thousand products: equal cosines tie, others do not
+_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, its bits without pattern
 
 
 def exact(values: Tensor) -> Tensor:
@@ -20,33 +20,50 @@ def rounding(values: Tensor) -> float:
     return float(torch.finfo(values.dtype).eps ** 0.75)
 
 
-def cosines(states: Tensor) -> Tensor:
+def cosines(states: Tensor, others: Tensor | None = None) -> Tensor:
     """Cosines of all pairs of the tokens (b, n, c), float64 (b, n, n), symmetric; 0 with a token of length 0.
+
+    With ``others`` (b, m, c), of each token with each of those alone: (b, n, m).
 
     Tokens that are equal in every number have the very same cosines, 1 with each other, so that a rule for equals
     applies to them, and so have pairs whose cosines agree to 14 digits. (On devices without float64, float32 as it
     comes.)
     """
     unit = normalize(exact(states), dim=-1)
-    found = unit @ unit.mT
-    found = (found + found.mT) / 2
-    if found.dtype == torch.float64:
-        found = found.round(decimals=_DIGITS)
-    first = _first_of_equals(states, found)
-    found.diagonal(dim1=1, dim2=2).round_()  # of unit vectors: 1, or 0 where there is no direction
-    if first is None:
-        return found
-    rows = found.gather(1, first.unsqueeze(-1).expand_as(found))
-    return rows.gather(2, first.unsqueeze(1).expand_as(found))
+    rows = columns = _first_of_equals(states)
+    if others is None:
+        found = unit @ unit.mT
+        found = _rounded((found + found.mT) / 2)
+        found.diagonal(dim1=1, dim2=2).round_()  # of unit vectors: 1, or 0 where there is no direction
+    else:
+        found = _rounded(unit @ normalize(exact(others), dim=-1).mT)
+        columns = _first_of_equals(others)
+    return _of_first(_of_first(found, rows).mT, columns).mT
 
 
-def _first_of_equals(states: Tensor, found: Tensor) -> Tensor | None:
-    """The first token that each one equals in every number, int64 (b, n); None where none equals another."""
-    row, later, earlier = (found > _PERHAPS_EQUAL).tril(-1).nonzero(as_tuple=True)
-    same = (states[row, later] == states[row, earlier]).all(dim=-1)
-    if not bool(same.any()):
-        return None
-    batch, count = states.shape[:2]
-    first = torch.arange(count, device=states.device).repeat(batch)
-    first.scatter_reduce_(0, row[same] * count + later[same], earlier[same], "amin")
-    return first.view(batch, count)
+def _of_first(found: Tensor, first: Tensor | None) -> Tensor:
+    """Each row of (b, n, m) replaced by that of the first token that equals its own."""
+    return found if first is None else found.gather(1, first.unsqueeze(-1).expand_as(found))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return values.round(decimals=_DIGITS) if values.dtype == torch.float64 else values
+
+
+def _first_of_equals(states: Tensor) -> Tensor | None:
+    """The first token that each one equals in every number, int64 (b, n); None where no token equals another.
+
+    Equal tokens have the same hash, whose sums are of whole numbers and so exact; what the hash finds is compared.
+    """
+    numbers = exact(states) + 0.0  # of 0 and -0, which are equal, both become 0
+    bits = numbers.contiguous().view(torch.int32 if numbers.dtype == torch.float32 else torch.int64).long()
+    places = torch.arange(1, 2 * bits.shape[-1], 2, device=bits.device) * _FACTOR
+    hashes, order = ((bits ^ (bits >> 29)) * places).sum(dim=-1).sort(dim=-1, stable=True)
+    starts = torch.ones_like(hashes, dtype=torch.bool)
+    starts[:, 1:] = hashes[:, 1:] != hashes[:, :-1]
+    here = torch.arange(hashes.shape[-1], device=hashes.device).expand_as(hashes)
+    group = torch.where(starts, here, 0).cummax(dim=-1).values  # where each one's group of equals begins
+    first = torch.empty_like(order).scatter_(1, order, order.gather(1, group))
+    same = (states.gather(1, first.unsqueeze(-1).expand_as(states)) == states).all(dim=-1)
+    first = torch.where(same, first, here)
+    return None if torch.equal(first, here) else first

@@ -111,10 +111,10 @@ class Source:
         return () if isinstance(value, ast.Tuple | ast.List | ast.Constant) else None
 
     def _class_options(self, node: ast.ClassDef) -> tuple[Option, ...] | None:
-        """Fields of the class and of its bases in this module, in the order they are declared."""
+        """Fields of the class and of its bases, in the order that attrs, or a transformer of ours, gives them."""
         found: dict[str, Option] = {}
         for base in map(_last_name, node.bases):
-            inherited = () if base in _NO_FIELDS else self.options(base)
+            inherited = () if base in _NO_FIELDS else self._inherited(base)
             if inherited is None:
                 return None
             found |= {option.name: option for option in inherited}
@@ -123,7 +123,24 @@ class Source:
         else:
             inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
             own = self._arguments(inits[-1].args)[1:] if inits else ()
-        return tuple((found | {option.name: option for option in own}).values())
+        return tuple(_ordered(found, {option.name: option for option in own}, node).values())
+
+    def _inherited(self, base: str) -> tuple[Option, ...] | None:
+        """The options of a base class, here or in the module that it is imported from."""
+        if base in self._defined:
+            return self.options(base)
+        origin = self._imported.get(base)
+        return describe(*origin).options if origin else None
+
+    @cached_property
+    def _imported(self) -> dict[str, tuple[str, str]]:
+        """Name -> (module, its name there), of what is imported at the top from a module by its whole name."""
+        return {
+            alias.asname or alias.name: (node.module, alias.name)
+            for node in self.tree.body
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level
+            for alias in node.names
+        }
 
     def _fields(self, body: Sequence[ast.stmt]) -> tuple[Option, ...]:
         fields = [(node, name) for node in body if not _is_class_variable(node) for name in _names(node, fields=True)]
@@ -175,6 +192,19 @@ class Source:
             return ast.literal_eval(node)
         except ValueError:
             return ast.unparse(node)
+
+
+def _ordered(inherited: dict[str, Option], own: dict[str, Option], node: ast.ClassDef) -> dict[str, Option]:
+    """Options of a class: inherited ones first and those declared anew last, unless a transformer says otherwise.
+
+    The transformers that are known are those of ``headwise.options``.
+    """
+    calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+    given = {key.arg: _last_name(key.value) for call in calls for key in call.keywords}
+    if given.get("field_transformer") == "in_place":
+        return inherited | own
+    rest = {name: option for name, option in inherited.items() if name not in own}
+    return own | rest if given.get("field_transformer") == "own_first" else rest | own
 
 
 def _is_preset(node: ast.expr | None) -> bool:

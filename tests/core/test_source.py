@@ -102,7 +102,7 @@ FULL = (
     ("attribute", "summary", "options"),
     [
         ("Full", "What it does.", FULL),
-        ("Derived", "The module.", (Option("width", 8), *FULL[1:], Option("extra", True))),
+        ("Derived", "The module.", (*FULL[1:], Option("width", 8), Option("extra", True))),
         ("Plain", "The module.", (Option("k", 3), Option("deep", None))),
         ("Silent", "The module.", ()),
         ("Foreign", "Has a base elsewhere.", None),
@@ -167,6 +167,6 @@ def test_what_is_read_of_shipped_strategies_is_what_an_import_finds(entry):
         for name, parameter in inspect.signature(factory).parameters.items()
     }
     assert found.options is not None
-    assert expected == {
-        option.name: inspect.Parameter.empty if option.required else option.default for option in found.options
-    }
+    assert list(expected.items()) == [
+        (option.name, inspect.Parameter.empty if option.required else option.default) for option in found.options
+    ]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.plugins.pre_llm import TINY, outcome, pipeline
 from tests.reference import tome as reference
+from torch.utils.flop_counter import FlopCounterMode
 
 from headwise import BudgetError, StrategyError, shape
 from headwise.registry import resolve
@@ -155,3 +156,12 @@ def test_impossible_options_are_refused_with_a_reason(text, reason):
     with pytest.raises(StrategyError) as caught:
         resolve(text)
     assert str(caught.value).endswith(f"refuses {text!r}: {reason}")
+
+
+def test_a_round_computes_the_cosines_that_it_compares_and_no_others():
+    width, visual = 8, 40
+    tokens = torch.randn(2, visual, width, generator=torch.Generator().manual_seed(0)).tolist()
+    with FlopCounterMode(display=False) as counter:
+        outcome("tome", Vision(tokens, keep=7))
+    rounds = (40, 20, 10)  # half of the tokens leave in a round
+    assert counter.get_total_flops() == sum(2 * 2 * (count // 2) ** 2 * width for count in rounds)

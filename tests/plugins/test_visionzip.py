@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.plugins.pre_llm import TINY, Keys, outcome, pipeline
 from tests.reference import visionzip as reference
+from torch.utils.flop_counter import FlopCounterMode
 
 from headwise import BudgetError, StrategyError, shape
 from headwise.registry import resolve
@@ -148,3 +149,11 @@ def test_impossible_options_are_refused_with_a_reason(text, reason):
     with pytest.raises(StrategyError) as caught:
         resolve(text)
     assert str(caught.value).endswith(f"refuses {text!r}: {reason}")
+
+
+def test_tokens_are_compared_with_the_targets_and_with_nothing_else():
+    rng = random.Random(0)
+    picture = Keys([[rng.random() for _ in range(40)]], [[[rng.gauss(0, 1) for _ in range(8)] for _ in range(40)]], 20)
+    with FlopCounterMode(display=False) as counter:
+        outcome("visionzip:dominant=0.75", picture)
+    assert counter.get_total_flops() == 2 * 40 * 5 * 8

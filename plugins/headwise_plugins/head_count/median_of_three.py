@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import torch
 from torch import Tensor
 
 from headwise import hookimpl
 from headwise.composition import Inner
-from headwise.numbers import whole_or_none
+from headwise.options import HeadRange
 from headwise.recipe import OWN
 from headwise.text import chosen_options, written
 
@@ -18,7 +16,7 @@ RULES = ("score_gap", "quality_threshold", "cumulative_contribution")
 
 
 @attrs.frozen(eq=False)
-class MedianOfThree:
+class MedianOfThree(HeadRange):
     """The median of what score_gap, quality_threshold and cumulative_contribution want, each with its defaults.
 
     The count stays within ``low`` and ``high`` (default 1 and the number of heads), and never exceeds the heads that
@@ -26,22 +24,7 @@ class MedianOfThree:
     gives ``low``.
     """
 
-    low: int | None = attrs.field(
-        default=None,
-        converter=whole_or_none,
-        validator=attrs.validators.optional(attrs.validators.ge(1)),
-    )
-    high: int | None = attrs.field(
-        default=None,
-        converter=whole_or_none,
-        validator=attrs.validators.optional(attrs.validators.ge(1)),
-    )
-
     _inner: Inner = attrs.field(init=False, factory=Inner)
-
-    def __attrs_post_init__(self) -> None:
-        if (self.low or 1) > (self.high or math.inf):
-            raise ValueError(f"low={self.low} is above high={self.high}")
 
     @hookimpl
     def head_count(self, scores: Tensor) -> Tensor:

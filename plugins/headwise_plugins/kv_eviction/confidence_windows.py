@@ -7,7 +7,7 @@ import numpy as np
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, WindowPlan, hookimpl
-from headwise.eviction import POSITIONS, heads_to_kv
+from headwise.eviction import POSITIONS
 from headwise.heads import required
 from headwise.numbers import number, whole, whole_or_none
 
@@ -43,13 +43,8 @@ class ConfidenceWindows:
         """The window of each KV head's sure classes, and ``base``."""
         labels = required(profile, _WHO).labels
         sure = labels.confidence >= self.threshold
-        windows = heads_to_kv(np.where(sure, labels.per_head(self._by_class(), _WHO), self.base), geometry)
-        return WindowPlan(
-            geometry=geometry,
-            sinks=np.full_like(windows, self.sinks),
-            windows=windows,
-            positions=self.positions,
-        )
+        windows = np.where(sure, labels.per_head(self._by_class(), _WHO), self.base)
+        return WindowPlan.by_head(geometry, windows, self.sinks, self.positions)
 
     def _by_class(self) -> dict[str, int | None]:
         return {

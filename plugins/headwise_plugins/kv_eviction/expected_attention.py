@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
+from attrs import validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.numbers import number, number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit
+from headwise.numbers import number, whole
+from headwise.options import ScoreOptions, in_place
 
 
-@attrs.frozen(eq=False)
-class ExpectedAttention:
+@attrs.frozen(eq=False, field_transformer=in_place)
+class ExpectedAttention(ScoreOptions):
     """Keeps the entries with the highest expected attention of the next ``future`` queries, times value norm.
 
     The last ``queries``, rotary embeddings undone, give the mean and covariance of a Gaussian, which is then rotated
@@ -27,12 +27,7 @@ class ExpectedAttention:
     of the prompt: the same where ``queries`` is as long as the prompt.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
     sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
     queries: int = attrs.field(default=128, converter=whole, validator=validators.ge(1))
     future: int = attrs.field(default=512, converter=whole, validator=validators.ge(1))
     epsilon: float = attrs.field(default=0.0, converter=number, validator=validators.ge(0))
@@ -40,7 +35,7 @@ class ExpectedAttention:
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Remembers the last queries."""
-        return ScorePlan(geometry=geometry, score=self._expected, queries=self.queries, rotates=True, **common(self))
+        return self.plan(geometry, self._expected, queries=self.queries, rotates=True)
 
     def _expected(self, evidence: CacheEvidence) -> Tensor:
         """(expected attention + epsilon) * value norm: (b, kv_heads, n)."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import attrs
-from attrs import converters, validators
+from attrs import validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
 from headwise.eviction import grouped
-from headwise.numbers import number, number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit
+from headwise.numbers import number
+from headwise.options import ScoreOptions
 
 
 @attrs.frozen(eq=False)
-class H2O:
+class H2O(ScoreOptions):
     """Keeps heavy hitters: half of the entries by attention received since they arrived, half because they are recent.
 
     Attention is summed over all queries so far and averaged over the query heads that share a KV head. ``latest`` is
@@ -23,18 +23,12 @@ class H2O:
     closes the gaps in the keys. Sums favour early tokens, which more queries have seen; so does the paper.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
     latest: float = attrs.field(default=0.5, converter=number, validator=[validators.ge(0), validators.le(1)])
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Sums up attention."""
-        return ScorePlan(geometry=geometry, score=self._received, accumulates=True, **common(self))
+        return self.plan(geometry, self._received, accumulates=True)
 
     def _received(self, evidence: CacheEvidence) -> Tensor:
         """Attention received; infinite for the latest tokens."""

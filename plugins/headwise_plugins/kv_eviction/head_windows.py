@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import attrs
-import numpy as np
 from attrs import validators
 
 from headwise import Geometry, HeadProfile, WindowPlan, hookimpl
-from headwise.eviction import POSITIONS, heads_to_kv
+from headwise.eviction import POSITIONS
 from headwise.heads import required
 from headwise.numbers import whole, whole_or_none
 
@@ -44,13 +43,8 @@ class HeadWindows:
     def kv_eviction(self, geometry: Geometry, profile: HeadProfile | None) -> WindowPlan:
         """The window of each KV head's classes."""
         labels = required(profile, _WHO).labels
-        windows = heads_to_kv(labels.per_head(self._by_class(), _WHO), geometry)
-        return WindowPlan(
-            geometry=geometry,
-            sinks=np.full_like(windows, self.sinks),
-            windows=windows,
-            positions=self.positions,
-        )
+        windows = labels.per_head(self._by_class(), _WHO)
+        return WindowPlan.by_head(geometry, windows, self.sinks, self.positions)
 
     def _by_class(self) -> dict[str, int | None]:
         return {

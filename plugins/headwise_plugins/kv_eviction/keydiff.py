@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import attrs
-from attrs import converters, validators
 from torch import Tensor
 from torch.nn import functional
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.numbers import number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit
+from headwise.options import ScoreOptions
 from headwise.similarity import exact
 
 
 @attrs.frozen(eq=False)
-class KeyDiff:
+class KeyDiff(ScoreOptions):
     """Keeps the entries whose keys are least like the mean key of their KV head, by cosine.
 
     The mean is that of the unit keys, as in the paper's code. ``budget`` entries per KV head, or the share ``ratio``
@@ -23,17 +21,10 @@ class KeyDiff:
     that is what reading it in chunks does.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Needs nothing but the keys."""
-        return ScorePlan(geometry=geometry, score=_difference, **common(self))
+        return self.plan(geometry, _difference)
 
 
 def _difference(evidence: CacheEvidence) -> Tensor:

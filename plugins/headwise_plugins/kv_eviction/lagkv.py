@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
+from attrs import validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.numbers import number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit
+from headwise.numbers import whole
+from headwise.options import ScoreOptions, in_place
 
 
-@attrs.frozen(eq=False)
-class LagKV:
+@attrs.frozen(eq=False, field_transformer=in_place)
+class LagKV(ScoreOptions):
     """Keeps, of every ``lag`` entries, those whose keys and values vary most within the range of the next ``lag``.
 
     Behind the ``sinks``, entries form partitions of ``lag``. Each number of a key is scaled to the minimum and maximum
@@ -28,18 +28,13 @@ class LagKV:
     here entries that stay form new partitions with their neighbours.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
     sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
     lag: int = attrs.field(default=128, converter=whole, validator=validators.ge(1))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Needs keys and values alone."""
-        return ScorePlan(geometry=geometry, score=self._ranked, **common(self))
+        return self.plan(geometry, self._ranked)
 
     def _ranked(self, evidence: CacheEvidence) -> Tensor:
         """Rank within the partition, below 1; from 1 on for the last entries: (b, kv_heads, n)."""

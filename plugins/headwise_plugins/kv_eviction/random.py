@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
+from attrs import validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
-from headwise.numbers import number_or_none, whole, whole_or_none
 from headwise.numbers import seed as as_seed
-from headwise.options import common, half_without_budget, one_limit
+from headwise.options import ScoreOptions
 
 _BITS = 0xFFFFFFFF
 _FACTOR = 0x045D9F3B  # odd and below 2^31, so that products of 32-bit numbers fit into int64
 
 
 @attrs.frozen(eq=False)
-class Random:
+class Random(ScoreOptions):
     """Keeps entries drawn by ``seed``, layer, KV head and position; a token draws the same number at every eviction.
 
     So what is kept is a fair sample of all tokens read, whenever evictions happen, and the same for every text.
@@ -25,18 +24,12 @@ class Random:
     tokens always stay; in decoding, every ``every``-th token evicts; ``rerotate`` closes the gaps in the keys.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
     seed: int = attrs.field(default=0, converter=as_seed, validator=validators.ge(0))
 
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Looks at nothing."""
-        return ScorePlan(geometry=geometry, score=self._drawn, **common(self))
+        return self.plan(geometry, self._drawn)
 
     def _drawn(self, evidence: CacheEvidence) -> Tensor:
         """A number in 0..1 for each entry, from a hash: no generator has a state for every token of every head."""

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
 from torch import Tensor
 from torch.nn import functional
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
 from headwise.eviction import grouped
-from headwise.numbers import number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit, queries_or_half
-
-
-def _odd(_: object, __: object, kernel: int) -> None:
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel={kernel} has no middle; give an odd number of 1 or more")
+from headwise.options import LastQueriesOptions
 
 
 @attrs.frozen(eq=False)
-class SnapKV:
+class SnapKV(LastQueriesOptions):
     """Keeps the entries with the highest mean attention of the last ``queries`` tokens, pooled over neighbours.
 
     Attention is averaged over those queries and the query heads that share a KV head, then over ``kernel``
@@ -32,20 +25,10 @@ class SnapKV:
     Windows are 32 or 64 and kernels 5 or 7 in the paper and its code, which evicts after the prompt only.
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
-    queries: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))
-    kernel: int = attrs.field(default=5, converter=whole, validator=_odd)
-    pool: str = attrs.field(default="avg", validator=validators.in_(("avg", "max")))
-    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=queries_or_half, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Remembers the last queries."""
-        return ScorePlan(geometry=geometry, score=self._pooled, queries=self.queries, **common(self))
+        return self.plan(geometry, self._pooled, queries=self.queries)
 
     def _pooled(self, evidence: CacheEvidence) -> Tensor:
         """Mean attention of the last queries, pooled over neighbours: (b, kv_heads, n)."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import attrs
 import torch
-from attrs import converters, validators
 from torch import Tensor
 
 from headwise import CacheEvidence, Geometry, ScorePlan, hookimpl
 from headwise.eviction import grouped
-from headwise.numbers import number_or_none, whole, whole_or_none
-from headwise.options import common, half_without_budget, one_limit
+from headwise.options import ScoreOptions
 
 
 @attrs.frozen(eq=False)
-class Tova:
+class Tova(ScoreOptions):
     """Keeps the tokens with the highest attention of the last query, averaged over all heads of the layer.
 
     Every KV head gets the same scores, so all keep the same tokens. ``budget`` entries per KV head, or the share
@@ -23,17 +21,10 @@ class Tova:
     the paper, the last token itself may go; kvpress always keeps it (``recent=1``).
     """
 
-    budget: int | None = attrs.field(default=None, converter=whole_or_none)
-    ratio: float | None = attrs.field(default=half_without_budget, converter=number_or_none, validator=one_limit)
-    sinks: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    recent: int = attrs.field(default=0, converter=whole, validator=validators.ge(0))
-    every: int = attrs.field(default=16, converter=whole, validator=validators.ge(0))
-    rerotate: bool = attrs.field(default=False, converter=converters.to_bool)
-
     @hookimpl
     def kv_eviction(self, geometry: Geometry) -> ScorePlan:
         """Remembers one query."""
-        return ScorePlan(geometry=geometry, score=_attended, queries=1, **common(self))
+        return self.plan(geometry, _attended, queries=1)
 
 
 def _attended(evidence: CacheEvidence) -> Tensor:

@@ -7,7 +7,8 @@ from attrs import converters, validators
 from torch import Tensor
 
 from headwise import Budget, BudgetError, Geometry, Preset, PruningPlan, Stage, hookimpl
-from headwise.numbers import number, whole, whole_or_none
+from headwise.numbers import number, whole_or_none
+from headwise.options import layer_list, layers_in
 from headwise.plan import Evidence
 from headwise.text import show
 
@@ -16,11 +17,7 @@ LAYERS = (8, 16, 24)
 
 
 def _layers(text: object) -> str:
-    """Layers as text: whole numbers of 1 or more, ascending."""
-    layers = [whole(part) for part in str(text).split("/")]
-    if layers[0] < 1 or sorted(set(layers)) != layers:
-        raise ValueError(f"layers={text} are not ascending layers from 1 up; write layers=8/16/24")
-    return "/".join(map(str, layers))
+    return layer_list(text, "8/16/24")
 
 
 def _ratios(text: object) -> str:
@@ -75,7 +72,7 @@ class PDrop:
 
     def _places(self, depth: int) -> tuple[int, ...]:
         if self.layers is not None:
-            places = {int(layer) for layer in self.layers.split("/")}
+            places = set(layers_in(self.layers))
         elif depth > LAYERS[-1]:
             places = set(LAYERS)
         else:

@@ -13,7 +13,8 @@ from torch import Tensor
 from headwise import Budget, BudgetError, Geometry, Merged, Preset, PruningPlan, Stage, hookimpl
 from headwise.attention_math import ranking, taken
 from headwise.budget import processed_per_layer
-from headwise.numbers import number, whole, whole_or_none
+from headwise.numbers import number, whole_or_none
+from headwise.options import layer_list, layers_in
 from headwise.plan import Evidence
 from headwise.similarity import exact
 
@@ -27,12 +28,8 @@ PUBLISHED = {
 """Tokens kept after each stage, merged ones not counted, by variant and by the average in a setting's name."""
 
 
-def _slashed(text: object) -> str:
-    """Three layers as text, each a whole number of 1 or more, ascending."""
-    layers = [whole(part) for part in str(text).split("/")]
-    if len(layers) != 3 or layers[0] < 1 or sorted(set(layers)) != layers:
-        raise ValueError(f"layers={text} are not three ascending layers from 1 up; write layers=3/7/16")
-    return "/".join(map(str, layers))
+def _layers(text: object) -> str:
+    return layer_list(text, "3/7/16", count=3)
 
 
 @attrs.frozen(eq=False)
@@ -54,7 +51,7 @@ class SparseVlm:
     """
 
     variant: str = attrs.field(default="v1", validator=validators.in_(tuple(PUBLISHED)))
-    layers: str | None = attrs.field(default=None, converter=converters.optional(_slashed))
+    layers: str | None = attrs.field(default=None, converter=converters.optional(_layers))
     published: int | None = attrs.field(
         default=None,
         converter=whole_or_none,
@@ -95,7 +92,7 @@ class SparseVlm:
 
     def _places(self, depth: int) -> tuple[int, ...]:
         if self.layers is not None:
-            return tuple(int(layer) for layer in self.layers.split("/"))
+            return layers_in(self.layers)
         if depth >= 20:
             return LAYERS
         places: list[int] = []

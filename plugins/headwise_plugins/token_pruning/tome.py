@@ -99,7 +99,7 @@ class _Tokens:
 
 def _pairs(metric: Tensor) -> tuple[Tensor, Tensor]:
     """The most similar token between for every second one (b, ceil(n / 2)), and their order, most similar first."""
-    best, partner = cosines(metric)[:, ::2, 1::2].max(dim=-1)  # the first of equals
+    best, partner = cosines(metric[:, ::2], metric[:, 1::2]).max(dim=-1)  # the first of equals
     return partner, ranking(best)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headwise import Budget, Geometry, PruningPlan, Stage, hookimpl
-from headwise.attention_math import ranking
+from headwise.attention_math import ranking, taken
 from headwise.numbers import number
 from headwise.plan import Evidence, Merged
 from headwise.similarity import cosines
@@ -71,9 +71,7 @@ def _spaced(rest: Tensor, count: int) -> Tensor:
 
 def _members(rest: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
     """Which token belongs to which target: 1 or 0, float32 (b, t, v); a target belongs to itself."""
-    similarity = cosines(keys)
-    similarity = similarity.gather(2, targets.unsqueeze(1).expand(-1, keys.shape[1], -1))
-    nearest = similarity.argmax(dim=-1)  # the first of equals
+    nearest = cosines(keys, taken(keys, targets)).argmax(dim=-1)  # the first of equals
     own = torch.arange(targets.shape[-1], device=targets.device).expand_as(targets)
     belongs = one_hot(nearest.scatter(-1, targets, own), targets.shape[-1]).mT.float()
     remaining = torch.zeros_like(belongs[:, 0]).scatter(-1, rest, 1.0)
