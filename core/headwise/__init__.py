@@ -6,7 +6,7 @@ Importing this package imports neither torch nor transformers; names that need t
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headwise.errors import BudgetError, ContractError, DataError, HeadwiseError, ModelError, StrategyError
 from headwise.hookspecs import HOOKS, hookimpl
@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'headwise' has no attribute {name!r}")
     return getattr(importlib.import_module(f"headwise.{_LAZY[name]}"), name)

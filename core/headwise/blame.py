@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from headwise.errors import ContractError, HeadwiseError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PASSED_ON = ("OutOfMemoryError",)
 """Errors that are nobody's fault but the device's; named, because torch is not imported for this."""
@@ -30,25 +33,26 @@ def blamed(who: str) -> Iterator[None]:
         raise ContractError(f"{who} failed: {type(error).__name__}{_told(error)}") from error
 
 
-def owned(function: Callable[..., Any], who: str) -> Callable[..., Any]:
+def owned(function: Callable[P, T], who: str) -> Callable[P, T]:
     """The function, whose failures name ``who``."""
 
-    def call(*arguments: Any, **named: Any) -> Any:
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
         with blamed(who):
             return function(*arguments, **named)
 
     return call
 
 
-def guarded(plugin: Any, who: str) -> Any:
+def guarded(plugin: T, who: str) -> T:
     """A stand-in for an object of a plugin's: its public attributes, whose failures name ``who``, read and called."""
     with blamed(who):
         names = [name for name in dir(plugin) if not name.startswith("_")]
-    return type(type(plugin).__name__, (), {name: _guard(plugin, name, who) for name in names})()
+    standin: T = type(type(plugin).__name__, (), {name: _guard(plugin, name, who) for name in names})()
+    return standin
 
 
-def _guard(plugin: Any, name: str, who: str) -> property:
-    def read(_: Any) -> Any:
+def _guard(plugin: object, name: str, who: str) -> property:
+    def read(_: object) -> object:
         with blamed(f"{name} of {who}"):
             found = getattr(plugin, name)
         return owned(found, f"{name} of {who}") if isinstance(found, MethodType) else found

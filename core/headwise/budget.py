@@ -7,7 +7,7 @@ layer K, so layers 0..K-1 still process everything. The average is over decoder 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import attrs
 
@@ -15,16 +15,18 @@ from headwise.errors import BudgetError
 from headwise.geometry import Geometry
 from headwise.numbers import number, whole
 
+Number = TypeVar("Number", int, float)
 
-def _tokens(value: Any) -> Any:
+
+def _tokens(value: float | str | None) -> float | None:
     return _judged("tokens", number, value)
 
 
-def _keep(value: Any) -> Any:
+def _keep(value: int | str | None) -> int | None:
     return _judged("keep", whole, value)
 
 
-def _judged(name: str, kind: Callable[[Any], float], value: Any) -> Any:
+def _judged(name: str, kind: Callable[[object], Number], value: Number | str | None) -> Number | None:
     """A number as it was given: what is none is the budget's fault, and not the strategy's that would be given it."""
     try:
         read = None if value is None else kind(value)

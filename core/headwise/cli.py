@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import EntryPoint, version
-from typing import Annotated, Any
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from typer.main import get_command
@@ -32,6 +32,9 @@ OWN = {
 """The commands of core; no other distribution can take their names."""
 
 INTERRUPTED = 130
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = INTERRUPTED
     except Exception as error:
         # Usage errors: typer has changed their base class (it once was click's), but not what they can do.
-        if not hasattr(error, "format_message"):
+        said = getattr(error, "format_message", None)
+        if said is None:
             raise
-        return _fail(_usage(error))
+        return _fail(_usage(error, said()))
     if status == INTERRUPTED:
         print("headwise: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
@@ -96,11 +100,11 @@ def _ours(entry: EntryPoint) -> bool:
     return entry.dist is None or distribution(entry.dist)[0] == "headwise"
 
 
-def _foreign(command: Callable[..., Any], entry: EntryPoint) -> Callable[..., Any]:
+def _foreign(command: Callable[P, T], entry: EntryPoint) -> Callable[P, T]:
     """A command of another package: how it ends is its own business, but what it raises is told in its name."""
 
     @functools.wraps(command)
-    def run(*arguments: Any, **named: Any) -> Any:
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return command(*arguments, **named)
         except (HeadwiseError, OSError):
@@ -131,11 +135,11 @@ def _not_wanted() -> None:
     raise AssertionError("a command that was not asked for is never run")
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Exception, said: str) -> str:
     """What is wrong with the words that were typed, and where the right ones are listed."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "headwise"
-    return f"{error.format_message().rstrip('.')}; see {where} --help"
+    return f"{said.rstrip('.')}; see {where} --help"
 
 
 def _fail(message: str) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from headwise.errors import DataError
 from headwise.geometry import Geometry
 from headwise.heads import Floats
-from headwise.reading import json_of, shortened, text_of
+from headwise.reading import JsonObject, json_of, shortened, text_of
 
 LARGEST = 2**28  # bytes
 _HINT = "make one with `headwise calibrate --out FILE`"
@@ -31,7 +30,7 @@ class HeadWeights:
     model: str
     weights: Floats
     statistics: Mapping[str, Floats] = attrs.field(factory=dict)
-    source: Mapping[str, Any] = attrs.field(factory=dict)
+    source: JsonObject = attrs.field(factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the weights as JSON."""
@@ -56,7 +55,7 @@ class HeadWeights:
         except DataError as error:
             raise DataError(f"head weights {error}; {_HINT}") from error
         try:
-            content: dict[str, Any] = json_of(text, "it")
+            content: JsonObject = json_of(text, "it")
             shape = content["layers"], content["heads"]
             if not (isinstance(content["model"], str) and isinstance(content["source"], dict)):
                 raise ValueError("its model is no text, or its source no object")
@@ -105,7 +104,7 @@ def _plain(values: Floats) -> list[list[float] | None]:
     return [None if np.isnan(row).any() else [float(f"{value:.6g}") for value in row] for row in values]
 
 
-def _floats(rows: Any, shape: tuple[int, int]) -> Floats:
+def _floats(rows: Iterable[Iterable[float] | None], shape: tuple[int, int]) -> Floats:
     values = np.array([[np.nan] * shape[1] if row is None else row for row in rows], dtype=np.float64)
     if values.shape != shape:
         raise ValueError(f"it says {shape[0]} layers x {shape[1]} heads and holds an array {values.shape}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.geometry import Geometry
-from headwise.reading import json_of, shortened, text_of
+from headwise.reading import JsonObject, json_of, shortened, text_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -119,7 +119,7 @@ class HeadProfile:
     strategy: str = ""
     text: str = ""
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> JsonObject:
         """The profile as JSON data: what ``save`` writes."""
         labels, (layers, heads) = self.labels, self.labels.labels.shape
         return {
@@ -140,7 +140,7 @@ class HeadProfile:
         }
 
     @classmethod
-    def from_plain(cls, content: Mapping[str, Any], where: str = "the data") -> HeadProfile:
+    def from_plain(cls, content: JsonObject, where: str = "the data") -> HeadProfile:
         """The profile that was made plain; raises DataError naming ``where`` it came from and what is wrong."""
         try:
             _check_kinds(content)
@@ -180,7 +180,7 @@ class HeadProfile:
         except DataError as error:
             raise DataError(f"profile {error}; {_HINT}") from error
         try:
-            content: dict[str, Any] = json_of(text, "it")
+            content: JsonObject = json_of(text, "it")
         except DataError as error:
             raise DataError(f"{path} is not a head profile ({error}); {_HINT}") from error
         return cls.from_plain(content, str(path))
@@ -196,7 +196,7 @@ class HeadProfile:
             )
 
 
-def _check_kinds(content: Mapping[str, Any]) -> None:
+def _check_kinds(content: JsonObject) -> None:
     """Raise ValueError where a field of a plain profile is of another kind."""
     for key in ("model", "strategy", "text"):
         if not isinstance(content[key], str):
@@ -212,7 +212,7 @@ def _check_kinds(content: Mapping[str, Any]) -> None:
         raise ValueError("labels are not whole numbers, layer by layer")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 < value < 2**31
 
 
@@ -242,13 +242,13 @@ def check_labels(labels: HeadLabels, shape: tuple[int, int]) -> None:
             raise DataError("the probabilities of a head are no shares that sum to 1")
 
 
-def _rounded(values: Floats | None) -> Any:
+def _rounded(values: Floats | None) -> list[object] | None:
     """Six significant digits: enough for every use, half the file."""
     if values is None:
         return None
     flat = [float(f"{value:.6g}") for value in values.ravel()]
-    return np.array(flat).reshape(values.shape).tolist()
+    return list(np.array(flat).reshape(values.shape).tolist())
 
 
-def _floats(values: Any) -> Floats | None:
+def _floats(values: object) -> Floats | None:
     return None if values is None else np.array(values, dtype=np.float64)

@@ -11,7 +11,7 @@ in separate calls, so no strategy needs a mask over v.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -65,7 +65,7 @@ class Specs:
         target: int | None,
         share: float,
         seeds: Tensor,
-        note: Callable[[str, Sequence[Any]], None],
+        note: Callable[[str, Sequence[object]], None],
     ) -> Tensor | None:
         """How much each head deserves to decide what is kept.
 

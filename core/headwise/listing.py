@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from typing import Any
 
 import attrs
 
@@ -47,7 +46,7 @@ class Row:
             return "?"
         return ",".join(f"{option.name}={_default(option)}" for option in self.description.options)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The row as plain data; summary and options are None where the source does not say."""
         options = self.description.options
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from collections.abc import Callable
 
 import attrs
 
@@ -15,7 +15,7 @@ LARGEST_SEED = 2**53
 """Whole numbers up to here are exact in every reader of JSON."""
 
 
-def whole(value: Any, largest: int = LARGEST) -> int:
+def whole(value: object, largest: int = LARGEST) -> int:
     """A whole number within ±``largest``, given as one or as text; raises ValueError for anything else.
 
     What is no whole number is not rounded to one, and ``True`` counts nothing.
@@ -32,12 +32,12 @@ def whole(value: Any, largest: int = LARGEST) -> int:
     return int(value)
 
 
-def seed(value: Any) -> int:
+def seed(value: object) -> int:
     """A whole number that starts random draws, within ±LARGEST_SEED."""
     return whole(value, LARGEST_SEED)
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A finite number within ±LARGEST, given as one or as text; raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
         raise ValueError(f"{_cut(value)} is not a number")
@@ -53,20 +53,20 @@ def number(value: Any) -> float:
     return found
 
 
-def whole_or_none(value: Any) -> int | None:
+def whole_or_none(value: object) -> int | None:
     """A whole number as ``whole`` reads it, or None."""
     return None if value is None else whole(value)
 
 
-def number_or_none(value: Any) -> float | None:
+def number_or_none(value: object) -> float | None:
     """A number as ``number`` reads it, or None."""
     return None if value is None else number(value)
 
 
-def counted(least: int) -> Any:
+def counted(least: int) -> Callable[[object, attrs.Attribute[int], int], None]:
     """Validator of a plan's field: a whole number in ``least``..LARGEST."""
 
-    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    def check(_: object, attribute: attrs.Attribute[int], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{attribute.name}={_cut(value)} is not a whole number")
         if not least <= int(value) <= LARGEST:
@@ -75,12 +75,12 @@ def counted(least: int) -> Any:
     return check
 
 
-def _check_size(found: float, given: Any, largest: int = LARGEST) -> None:
+def _check_size(found: float, given: object, largest: int = LARGEST) -> None:
     if not -largest <= found <= largest:
         raise ValueError(f"{_cut(given)} is too large; give at most {largest}")
 
 
-def _cut(value: Any) -> str:
+def _cut(value: object) -> str:
     """A value as a sentence can show it."""
     try:
         shown = repr(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import numpy as np
@@ -145,7 +145,7 @@ class Evidence(Protocol):
         """Rows and columns of the row's visual tokens in reading order; None where they form no single grid."""
         ...
 
-    def note(self, key: str, values: Sequence[Any]) -> None:
+    def note(self, key: str, values: Sequence[object]) -> None:
         """Put one value per row into the run's record."""
         ...
 
@@ -290,7 +290,7 @@ class HeadChoice:
 
     scores: Tensor
     kept: Tensor
-    notes: Mapping[str, Sequence[Any]]
+    notes: Mapping[str, Sequence[object]]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -310,4 +310,4 @@ class Selection:
     attention: Tensor | None
     token_scores: Tensor | None
     heads: HeadChoice | None
-    notes: Mapping[str, Sequence[Any]] = attrs.field(factory=dict)
+    notes: Mapping[str, Sequence[object]] = attrs.field(factory=dict)

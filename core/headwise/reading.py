@@ -11,10 +11,14 @@ import json
 import math
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from headwise.errors import DataError
+
+JsonObject = Mapping[str, Any]
+"""A JSON object as it was read: whoever takes a field says what it must be."""
 
 LARGEST = 2**33  # bytes: more than the largest benchmark has in one file
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as filesystems have it
@@ -107,14 +111,14 @@ def json_in(path: Path, *, largest: int = LARGEST) -> Any:
     return json_of(text_of(path, largest=largest), str(path))
 
 
-def is_deep(value: Any, most: int) -> bool:
+def is_deep(value: object, most: int) -> bool:
     """Whether more than ``most`` lists and objects are within each other."""
     level = [value]
     for _ in range(most + 1):
-        level = [one for one in level if isinstance(one, list | dict)]
-        if not level:
+        holders = [one for one in level if isinstance(one, list | dict)]
+        if not holders:
             return False
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [inner for one in holders for inner in (one.values() if isinstance(one, dict) else one)]
     return True
 
 

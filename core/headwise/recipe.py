@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ AGGREGATES = ("mean", "normalised", "weighted")
 SETTINGS = ("positions", "aggregate", "min_mass", "sink_share")
 """What a recipe says beside strategies and budget, as far as it may change which tokens stay."""
 
+Settings = dict[str, Any]
+"""Name -> value of settings; :class:`Recipe` says what each must be."""
+
 
 @attrs.frozen(init=False)
 class Preset:
@@ -49,16 +52,16 @@ class Preset:
     """
 
     strategies: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: Settings
 
-    def __init__(self, *strategies: str, **settings: Any) -> None:
+    def __init__(self, *strategies: str, **settings: object) -> None:
         unknown = [name for name in settings if name not in SETTINGS]
         if unknown:
             raise StrategyError(f"a recipe has no setting {unknown[0]!r}; settings are {', '.join(SETTINGS)}")
         self.__attrs_init__(strategies, settings)
 
 
-def _one_of(allowed: Sequence[str], what: str) -> Any:
+def _one_of(allowed: Sequence[str], what: str) -> Callable[[object, object, str], None]:
     def check(_: object, __: object, value: str) -> None:
         if value not in allowed:
             raise HeadwiseError(f"{what}={value!r} is not one of {', '.join(allowed)}")
@@ -103,7 +106,7 @@ class Recipe:
         name: str | None = None,
         tokens: float | None = None,
         keep: int | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> Recipe:
         """From strategy texts and settings, on top of the named recipe ``name`` where one is given.
 
@@ -115,7 +118,7 @@ class Recipe:
         """
         preset = named_recipe(name) if name else Preset()
         base = [resolve(text, RECIPE_HOOKS, prefer=OWN) for text in preset.strategies]
-        settings = {**preset.settings, **{key: value for key, value in settings.items() if value is not None}}
+        wanted: Settings = {**preset.settings, **{key: value for key, value in settings.items() if value is not None}}
         chosen: dict[str, Strategy] = {strategy.hook: strategy for strategy in base}
         given: dict[str, str] = {}
         for text in texts:
@@ -126,11 +129,11 @@ class Recipe:
                 )
             given[strategy.hook] = text
             chosen[strategy.hook] = strategy
-        chosen, settings = with_asked(chosen, settings)
+        chosen, wanted = with_asked(chosen, wanted)
         for hook, text in DEFAULTS.items():
             if hook not in chosen:
                 chosen[hook] = resolve(f"{hook}={text}", prefer=OWN)
-        return cls(strategies=chosen, budget=Budget(tokens=tokens, keep=keep), name=name, **settings)
+        return cls(strategies=chosen, budget=Budget(tokens=tokens, keep=keep), name=name, **wanted)
 
     @property
     def text(self) -> str:
@@ -138,7 +141,7 @@ class Recipe:
         return " ".join(f"{hook}={strategy.text}" for hook, strategy in self.strategies.items())
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The settings beside strategies and budget, as plain data."""
         return {key: getattr(self, key) for key in SETTINGS}
 
@@ -152,9 +155,7 @@ def asked_by(strategy: Strategy) -> Preset:
     return asks
 
 
-def with_asked(
-    chosen: Mapping[str, Strategy], settings: Mapping[str, Any]
-) -> tuple[dict[str, Strategy], dict[str, Any]]:
+def with_asked(chosen: Mapping[str, Strategy], settings: Settings) -> tuple[dict[str, Strategy], Settings]:
     """Strategies and settings, and beside them what the strategies ask for by default where nothing is chosen.
 
     Where several ask for the same, the one nearest to the heads is heard: what a head_scoring strategy needs to be

@@ -68,7 +68,7 @@ def load(entry: EntryPoint) -> Any:
         ) from error
 
 
-def built(entry: EntryPoint, *arguments: Any) -> Any:
+def built(entry: EntryPoint, *arguments: object) -> Any:
     """Import what an entry point names and call it; raises StrategyError naming the owner when either fails."""
     factory = load(entry)
     with blamed(f"{entry.name!r} from {owner_of(entry)}"):
@@ -129,7 +129,7 @@ def only(kind: str, name: str, found: Mapping[str, tuple[EntryPoint, ...]], owne
     raise StrategyError(f"unknown {kind} {name!r}{source}{did_you_mean(name, found) or _known(found)}{_unread()}")
 
 
-def configured(kind: str, text: str, entry: EntryPoint, **given: Any) -> Any:
+def configured(kind: str, text: str, entry: EntryPoint, **given: object) -> Any:
     """Import what an entry point names and build it with the options of a strategy text, and what is ``given`` beside.
 
     Raises StrategyError for an option it does not have, or a value it refuses.

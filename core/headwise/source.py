@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -24,7 +23,7 @@ class Option:
     """An option of a plugin: its default, or that it has none, and its help where the source gives one."""
 
     name: str
-    default: Any = None
+    default: object = None
     required: bool = False
     help: str | None = None
 
@@ -162,7 +161,7 @@ class Source:
             return None
         metadata = self._value(given.get("metadata"))
         help = metadata.get("help", help) if isinstance(metadata, Mapping) else help
-        alias = self._value(given.get("alias")) or name.lstrip("_")
+        alias = str(self._value(given.get("alias")) or "") or name.lstrip("_")
         default = given.get("default")
         imported = isinstance(default, ast.Name) and default.id not in self._defined
         if "factory" in given or imported:
@@ -181,7 +180,7 @@ class Source:
             return Option(name, required=True, help=help)
         return Option(name, self._value(default), help=help)
 
-    def _value(self, node: ast.expr | None) -> Any:
+    def _value(self, node: ast.expr | None) -> object:
         """A literal or module constant as a value, anything else as the text it is written as."""
         if node is None:
             return None

@@ -6,7 +6,6 @@ A value that is itself a strategy text stands in brackets: ``adakv:of=[snapkv:bu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
@@ -97,7 +96,7 @@ def written(name: str, options: Mapping[str, object]) -> str:
     return f"{name}:{listed}" if listed else name
 
 
-def chosen_options(strategy: object) -> dict[str, Any]:
+def chosen_options(strategy: object) -> dict[str, object]:
     """Option -> value of a built strategy, in the order the class declares them; options that are None are left out."""
     kind = type(strategy)
     if not attrs.has(kind):
@@ -107,7 +106,7 @@ def chosen_options(strategy: object) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """An option value as the user would type it."""
     if isinstance(value, bool):
         return str(value).lower()

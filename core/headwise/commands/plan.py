@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from headwise.errors import BudgetError
 from headwise.families import geometry_of
 from headwise.geometry import Geometry
 from headwise.output import answer
-from headwise.reading import given_path
+from headwise.reading import JsonObject, given_path
 from headwise.recipe import Recipe
 
 if TYPE_CHECKING:  # brings torch along, which --help and a misspelt shape can do without
@@ -71,13 +71,13 @@ def plan(
 
 def outlook(
     pipeline: Pipeline, geometry: Geometry, *, text: int, seen: int | None, formula: str, itemsize: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """What a recipe processes, holds and costs: pruning where there is an image, eviction where that is asked for."""
     pruning = pipeline.plan(geometry)
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     if geometry.visual_tokens:
-        found = plan_pruning.outlook(pruning, text=text, formula=formula, itemsize=itemsize)
-        found["budget"] = {"given": pipeline.recipe.budget.text, **found["budget"]}
+        costs = plan_pruning.outlook(pruning, text=text, formula=formula, itemsize=itemsize)
+        found = {**costs, "budget": {"given": pipeline.recipe.budget.text, **costs["budget"]}}
     if "kv_eviction" in pipeline.recipe.strategies or not geometry.visual_tokens:
         seen = seen or (geometry.visual_tokens + text if geometry.visual_tokens else SEEN)
         if seen < geometry.visual_tokens:
@@ -91,7 +91,7 @@ def outlook(
     return found
 
 
-def describe(record: dict[str, Any], geometry: Geometry) -> str:
+def describe(record: JsonObject, geometry: Geometry) -> str:
     """The record as a person reads it."""
     visual = f", {geometry.visual_tokens} visual tokens" if geometry.visual_tokens else ""
     hooks = tuple(record["strategies"]) if visual else ("kv_eviction",)

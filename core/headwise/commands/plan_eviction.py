@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from headwise.commands.plan_pruning import binary, ranges
 from headwise.eviction import EvictionPlan, WindowPlan, distinct, entries_held
+from headwise.reading import JsonObject
 
 
-def outlook(plan: EvictionPlan, *, seen: int, dropped: Sequence[int], itemsize: int) -> dict[str, Any]:
+def outlook(plan: EvictionPlan, *, seen: int, dropped: Sequence[int], itemsize: int) -> JsonObject:
     """What a plan holds after ``seen`` tokens, of which pruning took ``dropped`` from each layer: plain data."""
     geometry = plan.geometry
     entries = entries_held(plan, [seen - gone for gone in dropped])
@@ -44,7 +44,7 @@ def _windows(plan: EvictionPlan) -> dict[str, int] | None:
     }
 
 
-def describe(record: dict[str, Any]) -> list[str]:
+def describe(record: JsonObject) -> list[str]:
     """The lines a person reads."""
     memory = record["kv_bytes"]
     per_layer = list(zip(record["entries_per_layer"], record["kv_bytes_per_layer"], strict=True))
@@ -62,7 +62,7 @@ def describe(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _rule(record: dict[str, Any]) -> str:
+def _rule(record: JsonObject) -> str:
     if record["windows"]:
         windows = record["windows"]
         return f"windows     {windows['different']} different in all, at most {windows['most_in_a_layer']} in a layer"

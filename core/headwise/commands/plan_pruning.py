@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TypeVar
 
 from headwise.budget import FLOP_FORMULAS, kv_bytes, prefill_flops
 from headwise.plan import PruningPlan, Stage
+from headwise.reading import JsonObject
+
+T = TypeVar("T")
 
 
-def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> dict[str, Any]:
+def outlook(plan: PruningPlan, *, text: int, formula: str, itemsize: int) -> JsonObject:
     """What a plan processes and costs, beside the unpruned model: plain data, ready for JSON."""
     geometry = plan.geometry
     everything = (geometry.visual_tokens,) * geometry.layers
@@ -44,7 +47,7 @@ def _stage(stage: Stage) -> dict[str, int]:
     return {"layer": stage.layer, "keep": stage.keep, **merged}
 
 
-def describe(record: dict[str, Any]) -> list[str]:
+def describe(record: JsonObject) -> list[str]:
     """The lines a person reads."""
     budget, flops, memory = record["budget"], record["flops"], record["kv_bytes"]
     text = f"with {record['text_tokens']} text tokens"
@@ -69,14 +72,14 @@ def describe(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _as_reported(budget: dict[str, Any]) -> list[str]:
+def _as_reported(budget: JsonObject) -> list[str]:
     """The average that the method's own paper or code would give for the same plan."""
     if "reported" not in budget:
         return []
     return [f"reported    {budget['reported']:.2f} by the method's own way of counting"]
 
 
-def _counted(record: dict[str, Any]) -> list[str]:
+def _counted(record: JsonObject) -> list[str]:
     """Each layer's visual tokens, and how many of them are merged ones."""
     counts = [str(count) for count in record["processed_per_layer"]]
     ends = [*(stage["layer"] for stage in record["stages"][1:]), len(counts)]
@@ -87,7 +90,7 @@ def _counted(record: dict[str, Any]) -> list[str]:
     return counts
 
 
-def ranges(values: Sequence[Any]) -> list[tuple[str, Any]]:
+def ranges(values: Sequence[T]) -> list[tuple[str, T]]:
     """(which layers, value) for neighbouring layers with the same value."""
     found, first = [], 0
     for value, layers in groupby(values):

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
-from typing import Annotated, Any
+from typing import Annotated
 
 import attrs
 import typer
@@ -41,7 +41,7 @@ def _block(kind: str, entry: EntryPoint) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _documentation(plugin: Any, entry: EntryPoint) -> str:
+def _documentation(plugin: object, entry: EntryPoint) -> str:
     """The docstring; of what has none, the string under its assignment, else what its module says."""
     if isinstance(plugin, type) or inspect.isfunction(plugin):
         return inspect.getdoc(plugin) or ""
@@ -50,7 +50,7 @@ def _documentation(plugin: Any, entry: EntryPoint) -> str:
     return of_module if isinstance(plugin, Preset) and of_module.startswith(summary) else summary
 
 
-def _details(kind: str, plugin: Any, entry: EntryPoint) -> list[str]:
+def _details(kind: str, plugin: object, entry: EntryPoint) -> list[str]:
     if isinstance(plugin, Preset):
         return _recipe(plugin)
     if isinstance(plugin, tuple):
@@ -72,7 +72,7 @@ def _recipe(preset: Preset) -> list[str]:
     return _blocks(("strategies", preset.strategies), ("asked by default", asked), ("settings", _set(settings)))
 
 
-def _asked(kind: str, plugin: Any, entry: EntryPoint) -> list[str]:
+def _asked(kind: str, plugin: object, entry: EntryPoint) -> list[str]:
     """What a strategy with its usual options asks for where the user says nothing else."""
     if kind not in RECIPE_HOOKS or not hasattr(plugin, "asks"):
         return []
@@ -81,7 +81,7 @@ def _asked(kind: str, plugin: Any, entry: EntryPoint) -> list[str]:
     return _blocks(("asked by default", [*asks.strategies, *_set(asks.settings)]))
 
 
-def _set(settings: Mapping[str, Any]) -> list[str]:
+def _set(settings: Mapping[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
 
@@ -90,8 +90,10 @@ def _blocks(*blocks: tuple[str, Sequence[str]]) -> list[str]:
     return ["\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in blocks if lines]
 
 
-def _options(plugin: Any, entry: EntryPoint) -> list[Option]:
+def _options(plugin: object, entry: EntryPoint) -> list[Option]:
     """Options as the signature has them, with the help that stands in the fields' metadata or under them."""
+    if not callable(plugin):
+        return []
     try:
         parameters = inspect.signature(plugin).parameters.values()
     except (TypeError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
@@ -30,7 +29,7 @@ class FakeEvidence:
     rows: slice = slice(None)
     kind: str = "random"
     asked: set[str] = attrs.field(factory=set)
-    notes: dict[str, Sequence[Any]] = attrs.field(factory=dict)
+    notes: dict[str, Sequence[object]] = attrs.field(factory=dict)
 
     @property
     def batch(self) -> int:
@@ -98,7 +97,7 @@ class FakeEvidence:
         self.asked.add("clip")
         return 2 * self._made(8, self.visual) - 1
 
-    def note(self, key: str, values: Sequence[Any]) -> None:
+    def note(self, key: str, values: Sequence[object]) -> None:
         """Remembered; there must be one value per row."""
         assert len(values) == self.batch, f"note {key!r} has {len(values)} values for {self.batch} rows"
         self.notes[key] = values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import attrs
 import numpy as np
@@ -13,6 +13,8 @@ from headwise.geometry import Geometry
 from headwise.heads import AttentionShares, Floats, HeadLabels, Integers
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 SEGMENTS = 8
 """Segments of the made-up text."""
@@ -207,7 +209,7 @@ def _permutes(subject: Subject, sample: Sample, axis: int, size: int) -> None:
 def _taken(labels: HeadLabels, layers: Integers, heads: Integers) -> HeadLabels:
     """The labels of some layers and heads."""
 
-    def take(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def take(values: npt.NDArray[Kind]) -> npt.NDArray[Kind]:
         return np.asarray(values.take(layers, 0).take(heads, 1))
 
     return HeadLabels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -105,7 +105,7 @@ def single_head(subject: Subject, sample: Sample) -> None:
 
 def notes_per_row(subject: Subject, sample: Sample) -> None:
     """What is noted has one value per row."""
-    notes: dict[str, Any] = {}
+    notes: dict[str, Sequence[object]] = {}
     _score(subject, sample, sample.attention(), notes=notes)
     for key, values in notes.items():
         assert len(values) == sample.rows, f"note {key!r} has {len(values)} values for {sample.rows} rows"
@@ -117,7 +117,7 @@ def _score(
     attention: Tensor,
     *,
     seeds: Tensor | None = None,
-    notes: dict[str, Any] | None = None,
+    notes: dict[str, Sequence[object]] | None = None,
 ) -> Tensor:
     """Scores of attention, for a target that is unknown, small or everything, and a share, as the seed says."""
     target = (None, max(1, sample.heads // 2), sample.heads)[sample.seed % 3]

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -62,7 +61,7 @@ def parametrize(
     return pytest.mark.parametrize("check", cases(hook, texts, expected_failures=expected_failures))
 
 
-def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None) -> list[Any]:
+def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None) -> list[object]:
     """The parameters behind :func:`parametrize`, for tests that join several hooks or lists of exceptions."""
     exceptions, known = dict(expected_failures or {}), laws(hook)
     if not exceptions.keys() <= known.keys():

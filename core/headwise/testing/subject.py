@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 import torch
 from torch import Tensor
@@ -36,7 +34,7 @@ class Subject:
         """The same strategy built anew from its own text."""
         return Subject.of(self.registry, self.strategy.text)
 
-    def answer(self, **arguments: Any) -> Any:
+    def answer(self, **arguments: object) -> object:
         """What the strategy returns, before core has checked it; a None is refused already."""
         return self.pipeline.ask(self.strategy.hook, **arguments)
 
