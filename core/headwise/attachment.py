@@ -131,7 +131,8 @@ def cache(model: Any, recipe: Recipe) -> Any:
     >>> model.generate(**inputs, past_key_values=headwise.cache(model, recipe))  # doctest: +SKIP
 
     Needs no ``with``: while the cache lives, the model's attention asks it what is there; other caches are served as
-    before. Raises what :func:`attach` raises. A recipe that prunes visual tokens needs :func:`attach`.
+    before. Raises what :func:`attach` raises, and ModelError for a recipe that prunes visual tokens, which needs
+    :func:`attach`.
     """
     adapter = adapter_for(model)
     pipeline = Pipeline(recipe)

@@ -40,6 +40,7 @@ class Budget:
     """What a run may spend: an average of visual tokens processed per layer, or the tokens kept at the end.
 
     Exactly one is given, or neither where nothing is pruned. ``tokens`` and ``keep`` count the tokens of one image.
+    Raises BudgetError for both at once, and for a number that leaves no token.
     """
 
     tokens: float | None = attrs.field(default=None, converter=_tokens)
@@ -164,7 +165,10 @@ FLOP_FORMULAS = {
 
 
 def layer_flops(geometry: Geometry, tokens: int, formula: str = "gated") -> int:
-    """Multiply-adds of one decoder layer's prefill over ``tokens`` tokens, by a formula of FLOP_FORMULAS."""
+    """Multiply-adds of one decoder layer's prefill over ``tokens`` tokens, by a formula of FLOP_FORMULAS.
+
+    Raises BudgetError for a formula that is not known.
+    """
     if formula not in FLOP_FORMULAS:
         raise BudgetError(f"unknown FLOP formula {formula!r}; known formulas: {', '.join(FLOP_FORMULAS)}")
     matrices = 3 if formula == "gated" else 2

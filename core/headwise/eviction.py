@@ -54,6 +54,7 @@ class WindowPlan:
     sinks as they are in the text; ``relative`` counts them within the cache, as StreamingLLM does (Xiao et al. 2023).
     What the model's own sliding window hides stays hidden: sinks at their distance in the text are not seen any more
     once it has gone past them; those counted within the cache stand in it (:func:`clamp_to_sliding_window`).
+    Raises BudgetError for shapes that do not fit the geometry, and for windows below 1.
     """
 
     geometry: Geometry
@@ -205,6 +206,9 @@ class ScorePlan:
     ``queries``: how many last queries are remembered for ``attention`` and ``queries``. ``accumulates``: attention
     received is summed up. ``rerotate``: the keys kept are moved together, as if the evicted tokens had never been.
     ``rotates``: the score asks for ``queries``, ``unrotated`` or ``rotate``, which some rotary embeddings do not allow.
+
+    Raises BudgetError unless exactly one of ``budget`` and ``ratio`` is given and holds what is protected, and for
+    layer shares that are not above 0.
     """
 
     geometry: Geometry

@@ -64,7 +64,10 @@ def number_or_none(value: object) -> float | None:
 
 
 def counted(least: int) -> Callable[[object, attrs.Attribute[int], int], None]:
-    """Validator of a plan's field: a whole number in ``least``..LARGEST."""
+    """Validator of a plan's field: a whole number in ``least``..LARGEST.
+
+    The validator raises TypeError for what is no whole number, and ValueError for one out of range.
+    """
 
     def check(_: object, attribute: attrs.Attribute[int], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -242,7 +242,7 @@ class PruningPlan:
     """A token-pruning method spelled out for one geometry: its stages, inspectable before anything runs.
 
     ``reported``: the average that the method's own paper or code would report, where it counts other than what the
-    layers process.
+    layers process. Raises BudgetError for stages that are out of order, outside the model, or keep more than they get.
     """
 
     geometry: Geometry

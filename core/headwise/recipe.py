@@ -45,7 +45,8 @@ Settings = dict[str, Any]
 class Preset:
     """Strategy texts, and the settings of :class:`Recipe` that are not the usual ones.
 
-    A named recipe is made of it, and what a strategy asks for by default, its attribute ``asks``.
+    A named recipe is made of it, and what a strategy asks for by default, its attribute ``asks``. Raises StrategyError
+    for a setting that recipes do not have.
 
     >>> Preset("token_pruning=pdrop", positions="compact")
     Preset(strategies=('token_pruning=pdrop',), settings={'positions': 'compact'})
@@ -112,7 +113,8 @@ class Recipe:
 
         A setting that is None counts as not given. A hook whose strategy is exchanged loses what the named recipe said
         for it; everything else of the recipe stays. Where neither says anything, a hook or setting is what the chosen
-        strategies ask for (:func:`with_asked`), and what none asks for is ``DEFAULTS``.
+        strategies ask for (:func:`with_asked`), and what none asks for is ``DEFAULTS``. Raises StrategyError for two
+        strategies of one hook, and for what cannot be built; BudgetError, DataError and HeadwiseError for values.
 
         >>> Recipe.of("fastv:layer=2", "sparsity", "fixed:heads=4", keep=16)  # doctest: +SKIP
         """
@@ -147,7 +149,10 @@ class Recipe:
 
 
 def asked_by(strategy: Strategy) -> Preset:
-    """What a strategy wants asked where the user says nothing else: its attribute ``asks``, if it has one."""
+    """What a strategy wants asked where the user says nothing else: its attribute ``asks``, if it has one.
+
+    Raises StrategyError where that is no Preset, ContractError where it cannot be read.
+    """
     with blamed(strategy.who):
         asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()  # getattr would hide an error in it
     if not isinstance(asks, Preset):
@@ -175,7 +180,10 @@ def with_asked(chosen: Mapping[str, Strategy], settings: Settings) -> tuple[dict
 
 
 def named_recipe(name: str) -> Preset:
-    """An installed recipe (entry points ``headwise.recipe``): a :class:`Preset`, or a plain tuple of strategy texts."""
+    """An installed recipe (entry points ``headwise.recipe``): a :class:`Preset`, or a plain tuple of strategy texts.
+
+    Raises StrategyError for a name that is not installed, does not import, or is neither.
+    """
     entry = only("recipe", name, installed("recipe"))
     found = load(entry)
     if isinstance(found, tuple) and all(isinstance(text, str) for text in found):

@@ -164,7 +164,7 @@ class Registry:
 
     @classmethod
     def installed(cls, hook: str) -> Registry:
-        """What the installed distributions offer for ``hook``."""
+        """What the installed distributions offer for ``hook``; raises StrategyError for an unknown hook."""
         if hook not in HOOKS:
             raise StrategyError(f"unknown hook {hook!r}{did_you_mean(hook, HOOKS)}; hooks are {', '.join(HOOKS)}")
         return cls(hook, installed(hook))
@@ -196,7 +196,8 @@ class Registry:
 def resolve(text: str, hooks: Sequence[str] = HOOKS, *, prefer: str | None = None) -> Strategy:
     """Build the strategy of a text, whichever of ``hooks`` it belongs to; a bare name must be unique among them.
 
-    ``prefer``: the distribution whose strategy is meant by a name without owner that several provide.
+    ``prefer``: the distribution whose strategy is meant by a name without owner that several provide. Raises
+    StrategyError for a text that names none of them, or several, and for options that the strategy refuses.
     """
     parsed = StrategyText.parse(text)
     if parsed.hook:

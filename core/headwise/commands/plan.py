@@ -72,7 +72,10 @@ def plan(
 def outlook(
     pipeline: Pipeline, geometry: Geometry, *, text: int, seen: int | None, formula: str, itemsize: int
 ) -> JsonObject:
-    """What a recipe processes, holds and costs: pruning where there is an image, eviction where that is asked for."""
+    """What a recipe processes, holds and costs: pruning where there is an image, eviction where that is asked for.
+
+    Raises BudgetError for fewer tokens ``seen`` than an image has.
+    """
     pruning = pipeline.plan(geometry)
     found: dict[str, object] = {}
     if geometry.visual_tokens:

@@ -43,7 +43,10 @@ class ConformanceError(AssertionError):
 
 
 def laws(hook: str) -> dict[str, Law]:
-    """Name -> law of a hook; the first line of a law's docstring says what it demands."""
+    """Name -> law of a hook; the first line of a law's docstring says what it demands.
+
+    Raises ValueError for a hook without laws.
+    """
     if hook not in _LAWS:
         raise ValueError(f"no laws are known for hook {hook!r}; there are some for {', '.join(_LAWS)}")
     module = _LAWS[hook]
@@ -56,13 +59,17 @@ def parametrize(
 ) -> pytest.MarkDecorator:
     """Decorate a test that takes ``check`` and calls it: one test per strategy text and law.
 
-    ``expected_failures`` maps the name of a law to the reason why these strategies do not follow it.
+    ``expected_failures`` maps the name of a law to the reason why these strategies do not follow it. Raises ValueError
+    for a law that the hook does not have.
     """
     return pytest.mark.parametrize("check", cases(hook, texts, expected_failures=expected_failures))
 
 
 def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None) -> list[object]:
-    """The parameters behind :func:`parametrize`, for tests that join several hooks or lists of exceptions."""
+    """The parameters behind :func:`parametrize`, for tests that join several hooks or lists of exceptions.
+
+    Raises ValueError for an expected failure of a law that the hook does not have.
+    """
     exceptions, known = dict(expected_failures or {}), laws(hook)
     if not exceptions.keys() <= known.keys():
         unknown = ", ".join(sorted(exceptions.keys() - known.keys()))
