@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -20,6 +20,7 @@ from headwise.registry import installed
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Cache, PreTrainedModel
 
 
 class Decoder(Protocol):
@@ -69,7 +70,7 @@ class Adapter(Protocol):
         """
         ...
 
-    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> Any:
+    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> Cache:
         """An empty transformers ``Cache`` that evicts, to be passed as ``past_key_values``."""
         ...
 
@@ -87,7 +88,7 @@ _WRAPPED = {"get_base_model": "get_base_model()", "module": "module"}
 """How PEFT, and the wrappers of data parallel training, tell what they wrap."""
 
 
-def adapter_for(model: Any) -> Adapter:
+def adapter_for(model: PreTrainedModel) -> Adapter:
     """The adapter of a transformers model's family; raises ModelError naming the families there are."""
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     inside = next((way for way in _WRAPPED if hasattr(model, way)), None)
@@ -106,7 +107,7 @@ def adapter_for(model: Any) -> Adapter:
 
 
 @contextmanager
-def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> Iterator[Attachment]:
+def attach(model: PreTrainedModel, recipe: Recipe, *, observers: Sequence[object] = ()) -> Iterator[Attachment]:
     """Run a stock transformers model with tokens pruned and KV entries evicted as the recipe says.
 
     >>> with headwise.attach(model, recipe):  # doctest: +SKIP
@@ -125,7 +126,7 @@ def attach(model: Any, recipe: Recipe, *, observers: Sequence[object] = ()) -> I
         yield Attachment(pipeline, plan, eviction)
 
 
-def cache(model: Any, recipe: Recipe) -> Any:
+def cache(model: PreTrainedModel, recipe: Recipe) -> Cache:
     """An empty KV cache that evicts as the recipe says; pass it as ``past_key_values``, turn after turn.
 
     >>> model.generate(**inputs, past_key_values=headwise.cache(model, recipe))  # doctest: +SKIP

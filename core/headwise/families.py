@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -26,6 +26,7 @@ from headwise.registry import built, installed, load, only, owner_of
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, ProcessorMixin
 
     from headwise.attachment import Adapter
 
@@ -37,7 +38,7 @@ class Family(Protocol):
     """
 
     @property
-    def shapes(self) -> Mapping[str, Mapping[str, Any]]:
+    def shapes(self) -> Mapping[str, Mapping[str, object]]:
         """Configurations of published models, by the names under which they can be planned for."""
         ...
 
@@ -45,7 +46,7 @@ class Family(Protocol):
         """Counts of the model of a configuration; raises ModelError for one that cannot be."""
         ...
 
-    def adapter(self, model: Any) -> Adapter:
+    def adapter(self, model: PreTrainedModel) -> Adapter:
         """What prunes and evicts in a transformers model; raises ModelError where it lacks what the family has."""
         ...
 
@@ -56,15 +57,17 @@ class Checkpoint(Protocol):
     The entry point is a class built without arguments, and importing it imports neither torch nor transformers.
     """
 
-    def recognises(self, config: Mapping[str, Any]) -> bool:
+    def recognises(self, config: Mapping[str, object]) -> bool:
         """Whether a folder with this ``config.json`` is for this loader; false for every layout of transformers."""
         ...
 
-    def as_transformers(self, config: ModelConfig) -> Mapping[str, Any]:
+    def as_transformers(self, config: ModelConfig) -> Mapping[str, object]:
         """What transformers' ``config.json`` of the same model would say, as far as a geometry follows from it."""
         ...
 
-    def load(self, folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, Iterable[Path]]:
+    def load(
+        self, folder: Path, dtype: torch.dtype, attention: str
+    ) -> tuple[PreTrainedModel, ProcessorMixin, Iterable[Path]]:
         """A transformers model of a family there is, its processor, and the files read, in an order that stays.
 
         ``attention``: the transformers attention implementation. Runs no code that came with the weights.
@@ -144,8 +147,9 @@ def shape(name: str) -> Geometry:
     if name not in published.shapes:
         hint = did_you_mean(name, published.shapes)
         raise ModelError(f"unknown shape {name!r}{hint}; known shapes: {published.listed}")
-    own = _family(published.shapes[name])
-    return own.geometry(ModelConfig(values=own.shapes[name], name=name, who=f"the shape {name}"))
+    entry = published.shapes[name]
+    config = ModelConfig(values=_family(entry).shapes[name], name=name, who=f"the shape {name}")
+    return _geometry(entry, config)
 
 
 def shapes() -> tuple[str, ...]:
@@ -176,4 +180,14 @@ def read_geometry(path: Path) -> Geometry:
             f"{config.who} gives model_type={shortened(repr(config.get('model_type')), 80)}; wanted that of a model"
             f" family there is: {', '.join(installed('adapter')) or 'none'}"
         )
-    return family(config.model_type).geometry(config)
+    return _geometry(only("adapter", config.model_type, installed("adapter")), config)
+
+
+def _geometry(entry: EntryPoint, config: ModelConfig) -> Geometry:
+    found = _family(entry).geometry(config)
+    if not isinstance(found, Geometry):
+        raise ModelError(
+            f"geometry of model family {entry.name!r} ({owner_of(entry)}) returns {type(found).__name__}; wanted a"
+            " headwise.Geometry"
+        )
+    return found

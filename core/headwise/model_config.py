@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -32,7 +31,7 @@ class ModelConfig:
     is; None for a model that is loaded.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     name: str
     who: str
     folder: Path | None = None

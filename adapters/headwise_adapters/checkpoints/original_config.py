@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError, ModelError
 from headwise.model_config import LARGEST, ModelConfig
@@ -23,13 +22,17 @@ _SIDE = 224
 _PATCH = 32  # what transformers leaves out of a saved CLIP
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
+def recognises(config: Mapping[str, object]) -> bool:
     """Whether a configuration is of LLaVA in the original layout, whatever its language model."""
-    own = "mm_vision_tower" in config or "LlavaLlamaForCausalLM" in (config.get("architectures") or ())
+    own = "mm_vision_tower" in config or "LlavaLlamaForCausalLM" in _listed(config.get("architectures"))
     return str(config.get("model_type")).startswith("llava") and "text_config" not in config and own
 
 
-def tower_name(config: Mapping[str, Any]) -> str:
+def _listed(found: object) -> list[object]:
+    return found if isinstance(found, list) else []
+
+
+def tower_name(config: Mapping[str, object]) -> str:
     """The folder or name of the vision tower; raises ModelError where the configuration has none."""
     name = config.get("mm_vision_tower") or config.get("mm_vision_tower_name")
     if not isinstance(name, str):
@@ -38,13 +41,13 @@ def tower_name(config: Mapping[str, Any]) -> str:
     return name
 
 
-def tower_folder(config: Mapping[str, Any], folder: Path) -> Path | None:
+def tower_folder(config: Mapping[str, object], folder: Path) -> Path | None:
     """The vision tower's folder, relative to the checkpoint's or absolute; None where there is no such folder."""
     path = folder / local_path(tower_name(config))
     return path if (path / "config.json").is_file() else None
 
 
-def read_tower(tower: Path) -> dict[str, Any]:
+def read_tower(tower: Path) -> dict[str, object]:
     """The vision part of a CLIP folder's configuration; raises ModelError for any other kind of tower."""
     try:
         told = json_in(tower / "config.json", largest=LARGEST)
@@ -57,7 +60,7 @@ def read_tower(tower: Path) -> dict[str, Any]:
     return {**part, "image_size": part.get("image_size", _SIDE), "patch_size": part.get("patch_size", _PATCH)}
 
 
-def as_transformers(config: ModelConfig) -> dict[str, Any]:
+def as_transformers(config: ModelConfig) -> dict[str, object]:
     """What the Hugging Face form says of the same model, as far as its counts follow from it.
 
     The vision tower is read from its folder, or else from its name; raises ModelError where neither tells its patches.

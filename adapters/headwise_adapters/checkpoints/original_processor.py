@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headwise.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
 IMAGE, PAD = "<image>", "<pad>"
 INSTALL = "pip install sentencepiece protobuf"
@@ -40,7 +43,7 @@ TEMPLATE = "".join(
 _BEHIND_IMAGE = rf"{IMAGE}(?!{IMAGE}|\z)"
 
 
-def tokenizer_of(folder: Path) -> Any:
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
     """The folder's Llama tokenizer with <image> and <pad> behind its own tokens.
 
     Raises ModelError where there is none, or only a ``tokenizer.model`` and nothing to read it with.
@@ -84,7 +87,7 @@ def _installed(module: str) -> bool:
         return False
 
 
-def picture_processor(side: int, padded: bool, tower: Path | None) -> Any:
+def picture_processor(side: int, padded: bool, tower: Path | None) -> LlavaImageProcessorPil:
     """From a picture to ``side`` x ``side`` pixels as CLIP's processor makes them, by PIL as the authors do.
 
     ``padded``: made square first, with borders in CLIP's mean colour. The mean and deviation are those of the tower's
@@ -108,7 +111,9 @@ def _colours(tower: Path | None) -> dict[str, list[float]]:
     return {key: told[key] for key in ("image_mean", "image_std") if key in told}
 
 
-def processor_of(tokenizer: Any, pictures: Any, config: Any) -> Any:
+def processor_of(
+    tokenizer: PreTrainedTokenizerFast, pictures: LlavaImageProcessorPil, config: LlavaConfig
+) -> LlavaProcessor:
     """The processor for a model of this ``LlavaConfig``."""
     from transformers import LlavaProcessor
 

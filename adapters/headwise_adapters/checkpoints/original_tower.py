@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from headwise.errors import ModelError
 from headwise_adapters.checkpoints.original_config import read_tower, tower_folder, tower_name
 from headwise_adapters.checkpoints.shards import shards, tensors
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionConfig
 
 COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
 """Ends of the names of buffers that are computed now, and were stored once."""
@@ -29,13 +32,13 @@ class Tower:
     ``files``: what was read of the folder.
     """
 
-    config: Any
+    config: CLIPVisionConfig
     tensors: Mapping[str, Tensor]
     folder: Path | None
     files: tuple[Path, ...]
 
 
-def tower_of(config: Mapping[str, Any], folder: Path, held: Mapping[str, Tensor]) -> Tower:
+def tower_of(config: Mapping[str, object], folder: Path, held: Mapping[str, Tensor]) -> Tower:
     """The tower of a checkpoint whose own tensors of it are ``held`` (none, if it is stored elsewhere).
 
     Raises ModelError where its weights, or what they do not tell of its shape, are not to be had.
@@ -60,7 +63,7 @@ def _vision(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in bare.items() if name.startswith(known) and not name.endswith(COMPUTED)}
 
 
-def _shape(held: Mapping[str, Tensor]) -> dict[str, Any]:
+def _shape(held: Mapping[str, Tensor]) -> dict[str, int]:
     """The configuration of a CLIP of OpenAI, from its tensors; raises ModelError where one of them is missing."""
     try:
         patch = held["embeddings.patch_embedding.weight"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +19,15 @@ from headwise_adapters.checkpoints.original_config import STRATEGIES
 from headwise_adapters.checkpoints.original_processor import IMAGE, picture_processor, processor_of, tokenizer_of
 from headwise_adapters.checkpoints.original_tower import COMPUTED, Tower, tower_of
 from headwise_adapters.checkpoints.shards import shards, tensors
+
+if TYPE_CHECKING:
+    from transformers import (
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+    )
 
 MULTIPLE = 64  # of which the vocabulary's size is made, as in the Hugging Face form
 
@@ -41,7 +50,7 @@ _TEXT = (*_COUNTS[1:], "num_key_value_heads", "head_dim", "hidden_act", "rms_nor
 _FILES = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
           "added_tokens.json")  # fmt: skip
 
-_READABLE: dict[str, tuple[Any, ...]] = {
+_READABLE: dict[str, tuple[object, ...]] = {
     "model_type": ("llava", "llava_llama"),
     "mm_projector_type": ("mlp2x_gelu",),
     "image_aspect_ratio": ("pad", "square", None),
@@ -52,7 +61,9 @@ _READABLE: dict[str, tuple[Any, ...]] = {
 """Values of a configuration that the Hugging Face form of LLaVA-1.5 can express; None where the key is missing."""
 
 
-def load_original(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, list[Path]]:
+def load_original(
+    folder: Path, dtype: torch.dtype, attention: str
+) -> tuple[PreTrainedModel, ProcessorMixin, list[Path]]:
     """A ``LlavaForConditionalGeneration``, its processor, and the files they were read from.
 
     Raises ModelError where the checkpoint lacks something or is of a kind that the Hugging Face form of LLaVA-1.5
@@ -77,7 +88,7 @@ def load_original(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any
     return model, processor, [*own, *shards(folder), *tower.files]
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, object]) -> None:
     """Raise ModelError for the first thing that stands in the way of opening a checkpoint of this configuration."""
     for key, readable in _READABLE.items():
         if config.get(key) not in readable:
@@ -109,7 +120,7 @@ def _original(name: str) -> str:
     return theirs + name.removeprefix(ours)
 
 
-def _grow(state: dict[str, Tensor], size: int, tokenizer: Any) -> int:
+def _grow(state: dict[str, Tensor], size: int, tokenizer: PreTrainedTokenizerFast) -> int:
     """Give a vocabulary of ``size`` room for <image> and <pad>; returns its new size."""
     known = len(tokenizer) - 2
     if known > size:
@@ -126,7 +137,9 @@ def _grow(state: dict[str, Tensor], size: int, tokenizer: Any) -> int:
     return grown
 
 
-def _configuration(config: Mapping[str, Any], tower: Tower, tokenizer: Any, size: int) -> Any:
+def _configuration(
+    config: Mapping[str, object], tower: Tower, tokenizer: PreTrainedTokenizerFast, size: int
+) -> LlavaConfig:
     """The model's configuration in transformers."""
     from transformers import LlamaConfig, LlavaConfig
 
@@ -137,7 +150,7 @@ def _configuration(config: Mapping[str, Any], tower: Tower, tokenizer: Any, size
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    strategy = STRATEGIES[config.get("mm_vision_select_feature") or "patch"]
+    strategy = STRATEGIES[str(config.get("mm_vision_select_feature") or "patch")]
     patches = (tower.config.image_size // tower.config.patch_size) ** 2
     return LlavaConfig(
         text_config=text,
@@ -150,7 +163,9 @@ def _configuration(config: Mapping[str, Any], tower: Tower, tokenizer: Any, size
     )
 
 
-def _model(config: Any, state: Mapping[str, Tensor], dtype: torch.dtype, attention: str) -> Any:
+def _model(
+    config: LlavaConfig, state: Mapping[str, Tensor], dtype: torch.dtype, attention: str
+) -> LlavaForConditionalGeneration:
     """The model of a configuration and its tensors, which must be all it has, and of its shapes."""
     from transformers import LlavaForConditionalGeneration
 

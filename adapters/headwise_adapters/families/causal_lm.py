@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan
@@ -18,11 +17,14 @@ from headwise_adapters.families.family import Family
 from headwise_adapters.families.finding import checked, found
 from headwise_adapters.parts import TextParts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class CausalLmAdapter:
     """Evicts KV entries of a language model; raises ModelError for one that is not of the ``family``."""
 
-    def __init__(self, model: nn.Module, family: Family) -> None:
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
         self._model = model
         layers = found(model, f"{family.text}.layers", family.stock)
         text = found(model, family.text, family.stock)

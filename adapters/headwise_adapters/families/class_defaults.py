@@ -10,7 +10,6 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
 
 from headwise.source import find
 
@@ -18,7 +17,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 
 @lru_cache(maxsize=128)
-def class_defaults(model_type: str) -> Mapping[str, Any] | None:
+def class_defaults(model_type: str) -> Mapping[str, object] | None:
     """Fields of the configuration class of a ``model_type``, each with its default, None where that is computed.
 
     None where transformers has no such class.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,8 +19,10 @@ from headwise.registry import installed, load
 from headwise_adapters.families.class_defaults import class_defaults
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from headwise.attachment import Adapter
-    from headwise_adapters.vision.images import Picture, Tower
+    from headwise_adapters.vision.images import Arguments, Picture, Tower
 
 Slides = Callable[[ModelConfig, int], Sequence[bool]]
 """Which of so many layers have the sliding window, where a configuration does not list ``layer_types``."""
@@ -43,7 +45,7 @@ class Family:
     cache: str = "past_key_values"
     gated: bool = True
     slides: Slides | None = None
-    shapes: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    shapes: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict)
     adapts: str = "headwise_adapters.families.causal_lm:CausalLmAdapter"
 
     def geometry(self, config: ModelConfig) -> Geometry:
@@ -97,7 +99,7 @@ class Family:
             )
         return tuple(window if has else None for has in slide) if any(slide) else ()
 
-    def adapter(self, model: Any) -> Adapter:
+    def adapter(self, model: PreTrainedModel) -> Adapter:
         """What prunes and evicts in a model; raises ModelError for a model that is not of this family."""
         made: Adapter = pkgutil.resolve_name(self.adapts)(model, self)
         return made
@@ -120,8 +122,8 @@ class VisionFamily(Family):
     name: str
     eyes: tuple[str, ...]
     visual_tokens: Callable[[ModelConfig], int]
-    tower: Callable[[Any], Tower]
-    pictures: Callable[[Any, Mapping[str, Any]], list[Picture]]
+    tower: Callable[[PreTrainedModel], Tower]
+    pictures: Callable[[PreTrainedModel, Arguments], list[Picture]]
     axes: tuple[str, ...] = ()
     flat: str = ""
 
@@ -149,7 +151,7 @@ def completed(config: ModelConfig) -> ModelConfig:
     return attrs.evolve(config, values={**(class_defaults(config.model_type) or {}), **config.values})
 
 
-def config_of(model: Any) -> ModelConfig:
+def config_of(model: PreTrainedModel) -> ModelConfig:
     """The configuration of a loaded transformers model, as it is now."""
     name = model.config.name_or_path or "this model"
     return ModelConfig(values=model.config.to_dict(), name=name, who=name)

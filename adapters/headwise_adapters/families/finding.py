@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise_adapters.families.family import Family, config_of
 from headwise_adapters.parts import TextParts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def found(model: nn.Module, path: str, stock: str) -> Any:
+
+def found(model: PreTrainedModel, path: str, stock: str) -> PreTrainedModel:
     """The part of a model at a path such as ``model.layers``; raises ModelError, which names ``stock``, without one."""
     part: object = model
     for name in path.split("."):
@@ -23,7 +24,7 @@ def found(model: nn.Module, path: str, stock: str) -> Any:
     return part
 
 
-def checked(model: nn.Module, decoder: TextParts, family: Family) -> Geometry:
+def checked(model: PreTrainedModel, decoder: TextParts, family: Family) -> Geometry:
     """The counts of a model; raises ModelError where it has fewer layers, or other ones, than they say.
 
     A model runs as many layers as its configuration says: after somebody cut some off, a budget would be planned for

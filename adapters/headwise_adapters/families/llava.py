@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headwise.model_config import ModelConfig
 from headwise_adapters.families.family import VisionFamily, patches
-from headwise_adapters.vision.images import Picture, Tower, whole
+from headwise_adapters.vision.images import Arguments, Picture, Tower, whole
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 EYES = ("model.vision_tower", "model.multi_modal_projector")
 
@@ -46,7 +45,7 @@ def grid_of(config: PreTrainedConfig) -> tuple[int, int] | None:
     return None if keeps_cls(config) else (side, side)
 
 
-def tower(model: Any) -> Tower:
+def tower(model: PreTrainedModel) -> Tower:
     """CLIP or a relative."""
     from headwise_adapters.vision.clip_tower import ClipTower
 
@@ -54,7 +53,7 @@ def tower(model: Any) -> Tower:
     return ClipTower(model.model.vision_tower, config.vision_feature_layer, keeps_cls=keeps_cls(config))
 
 
-def pictures(model: Any, call: Mapping[str, Any]) -> list[Picture]:
+def pictures(model: PreTrainedModel, call: Arguments) -> list[Picture]:
     """Every image is one picture, each patch of it a token: one per row of ``pixel_values``."""
     vision, grid = model.config.vision_config, grid_of(model.config)
     visual = (vision.image_size // vision.patch_size) ** 2 + keeps_cls(model.config)

@@ -10,8 +10,8 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from headwise.model_config import ModelConfig
 from headwise_adapters.families import llava
 from headwise_adapters.families.family import VisionFamily, completed
 from headwise_adapters.families.llava import CLIP_L_336, EYES, grid_of, keeps_cls, tower, vicuna
-from headwise_adapters.vision.images import Integers, Picture, Piece
+from headwise_adapters.vision.images import Arguments, Integers, Picture, Piece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NEWLINE = -1.0
 _PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -30,18 +33,21 @@ def visual_tokens(config: ModelConfig) -> int:
     """Of the image that is cut into the most crops, without newlines."""
     of_a_picture = llava.visual_tokens(config)
     side = completed(config.part("vision_config")).count("image_size")
+    pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
     try:
-        return of_a_picture * most_pictures(config.values.get("image_grid_pinpoints") or _PINPOINTS, side)
+        if not isinstance(pinpoints, Iterable):
+            raise TypeError(pinpoints)
+        return of_a_picture * most_pictures(pinpoints, side)
     except (TypeError, ValueError) as error:
         raise config.wrong("image_grid_pinpoints", "pairs of height and width in pixels") from error
 
 
-def most_pictures(pinpoints: Sequence[Sequence[int]], side: int) -> int:
+def most_pictures(pinpoints: Iterable[Iterable[int]], side: int) -> int:
     """Pictures of ``side`` pixels that an image becomes at most, cut to one of ``pinpoints`` (height, width): >= 1."""
     return 1 + max((height // side) * (width // side) for height, width in pinpoints)
 
 
-def pictures(model: Any, call: Mapping[str, Any]) -> list[Picture]:
+def pictures(model: PreTrainedModel, call: Arguments) -> list[Picture]:
     """One per row of ``image_sizes``; the picture of it all and its crops are its pieces, newlines belong to none."""
     import torch
     from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -60,7 +66,7 @@ def pictures(model: Any, call: Mapping[str, Any]) -> list[Picture]:
     return found
 
 
-def _packed(model: Any, counts: list[int], sizes: object, visual: int) -> list[Integers]:
+def _packed(model: PreTrainedModel, counts: list[int], sizes: object, visual: int) -> list[Integers]:
     """For every token of each image, crop * tokens of a crop + patch, or -1 for a newline."""
     import torch
 

@@ -7,25 +7,27 @@ keep theirs, and evicting leaves distances as they are. Tokens of videos are lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headwise_adapters.families.family import VisionFamily
 from headwise_adapters.families.text import from_max_window_layers
-from headwise_adapters.vision.images import Picture, Tower, whole
+from headwise_adapters.vision.images import Arguments, Picture, Tower, whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ANY_SIZE = 576
 """Visual tokens of the image that budgets are given for."""
 
 
-def tower(model: Any) -> Tower:
+def tower(model: PreTrainedModel) -> Tower:
     """Windowed attention, and 2 x 2 patches for a token."""
     from headwise_adapters.vision.qwen_tower import QwenTower
 
     return QwenTower(model.model)
 
 
-def pictures(model: Any, call: Mapping[str, Any]) -> list[Picture]:
+def pictures(model: PreTrainedModel, call: Arguments) -> list[Picture]:
     """Every image is one picture, its tokens a grid of its own shape: one per row of ``image_grid_thw``, in patches."""
     side = model.config.vision_config.spatial_merge_size
     grids = call["image_grid_thw"].tolist()

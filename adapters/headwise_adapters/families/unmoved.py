@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import attrs
 
@@ -20,9 +20,10 @@ class _Unmoved:
     evidence: CacheEvidence
     axes: str
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name in ("queries", "unrotated", "rotate"):
             raise ModelError(
                 f"this kv_eviction undoes rotary positions, and {self.axes}; take one that does not, as snapkv"
             )
-        return getattr(self.evidence, name)
+        found: object = getattr(self.evidence, name)
+        return found

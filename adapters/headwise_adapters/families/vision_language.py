@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -27,11 +27,14 @@ from headwise_adapters.families.unmoved import unmoved
 from headwise_adapters.parts import VisionParts
 from headwise_adapters.pruning.dropping import dropping
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class VisionLanguageAdapter:
     """Prunes visual tokens of a model and evicts its KV entries; raises ModelError for one not of the ``family``."""
 
-    def __init__(self, model: Any, family: VisionFamily) -> None:
+    def __init__(self, model: PreTrainedModel, family: VisionFamily) -> None:
         self._model, self._family = model, family
         text, *_ = (found(model, path, family.stock) for path in (family.text, *family.eyes))
         self.decoder = VisionParts(

@@ -52,7 +52,10 @@ def whole(source: int, visual: int, pixels: Tensor, grid: tuple[int, int] | None
     return Picture(visual, (Piece(source=source, tokens=everything, patches=everything, grid=grid),), pixels)
 
 
-Pictures = Callable[[Mapping[str, Any]], list[Picture]]
+Arguments = Mapping[str, Any]
+"""What a call of ``get_image_features`` was given, by name."""
+
+Pictures = Callable[[Arguments], list[Picture]]
 """From the bound arguments of a call of ``get_image_features`` to its images, in the order of the prompts.
 
 `generate` calls it before the first forward and hands on features only, so this call is what tells images apart.
