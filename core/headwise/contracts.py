@@ -23,6 +23,7 @@ from headwise.heads import HeadLabels, check_labels
 from headwise.hookspecs import HOOKS
 from headwise.layout import PADDING, Layout
 from headwise.plan import UNUSED, Merged, PruningPlan, Queries
+from headwise.reading import shown
 
 TOLERANCE = 1e-3
 """How far weights that must sum to 1 may miss it: half precision is allowed, forgetting to normalise is not."""
@@ -146,7 +147,7 @@ def head_target(target: object, heads: int, who: str) -> int | None:
     if target is None:
         return None
     if isinstance(target, bool) or not isinstance(target, Integral) or not 1 <= int(target) <= heads:
-        raise ContractError(f"{who} has target({heads})={target!r:.80}; wanted a whole number in 1..{heads}, or None")
+        raise ContractError(f"{who} has target({heads})={shown(target)}; wanted a whole number in 1..{heads}, or None")
     return int(target)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from headwise.errors import DataError
 from headwise.geometry import Geometry
 from headwise.heads import Floats
-from headwise.reading import JsonObject, json_of, shortened, text_of
+from headwise.reading import JsonObject, json_of, shortened, shown, text_of
 
 LARGEST = 2**28  # bytes
 _HINT = "make one with `headwise calibrate --out FILE`"
@@ -78,7 +78,7 @@ class HeadWeights:
         found, wanted = self.weights.shape, (geometry.layers, geometry.heads)
         if found != wanted:
             raise DataError(
-                f"the head weights of {shortened(repr(self.model))} are of {found[0]} layers x {found[1]} heads and"
+                f"the head weights of {shown(self.model)} are of {found[0]} layers x {found[1]} heads and"
                 f" {geometry.name} has {wanted[0]} x {wanted[1]}; make some of this model with `headwise calibrate`"
             )
 
@@ -91,7 +91,7 @@ class HeadWeights:
         if np.isnan(weights).any():
             measured = ", ".join(map(str, np.flatnonzero(~np.isnan(self.weights).any(axis=1)))) or "none"
             raise DataError(
-                f"the head weights of {shortened(repr(self.model))} leave out layer {layer} (measured: {measured});"
+                f"the head weights of {shown(self.model)} leave out layer {layer} (measured: {measured});"
                 f" measure it with `headwise calibrate --layers {layer}`"
             )
         positive = weights.clip(min=0)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.geometry import Geometry
-from headwise.reading import JsonObject, json_of, shortened, text_of
+from headwise.reading import JsonObject, json_of, shortened, shown, text_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -191,7 +191,7 @@ class HeadProfile:
         if self.labels.labels.shape != wanted:
             found = self.labels.labels.shape
             raise DataError(
-                f"the profile of {shortened(repr(self.model))} has {found[0]} layers x {found[1]} heads and"
+                f"the profile of {shown(self.model)} has {found[0]} layers x {found[1]} heads and"
                 f" {geometry.name} has {wanted[0]} x {wanted[1]}; make one of this model with `headwise classify-heads`"
             )
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import attrs
 
+from headwise.reading import shown
+
 LARGEST = 2**31 - 1
 """No text has more tokens and no model more layers."""
 
@@ -23,11 +25,11 @@ def whole(value: object, largest: int = LARGEST) -> int:
     if isinstance(value, str):
         digits = value.strip().removeprefix("-").removeprefix("+")
         if not (digits.isascii() and digits.isdigit()):
-            raise ValueError(f"{_cut(value)} is not a whole number")
+            raise ValueError(f"{shown(value)} is not a whole number")
         if len(digits.lstrip("0")) > len(str(largest)):  # Python refuses to read thousands of digits
-            raise ValueError(f"{_cut(value)} is too large; give at most {largest}")
+            raise ValueError(f"{shown(value)} is too large; give at most {largest}")
     elif isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{_cut(value)} is not a whole number")
+        raise ValueError(f"{shown(value)} is not a whole number")
     _check_size(int(value), value, largest)
     return int(value)
 
@@ -40,15 +42,15 @@ def seed(value: object) -> int:
 def number(value: object) -> float:
     """A finite number within ±LARGEST, given as one or as text; raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
-        raise ValueError(f"{_cut(value)} is not a number")
+        raise ValueError(f"{shown(value)} is not a number")
     try:
         found = float(value)
     except ValueError:
-        raise ValueError(f"{_cut(value)} is not a number") from None
+        raise ValueError(f"{shown(value)} is not a number") from None
     except OverflowError:
         found = math.inf
     if math.isnan(found):
-        raise ValueError(f"{_cut(value)} is not a number")
+        raise ValueError(f"{shown(value)} is not a number")
     _check_size(found, value)
     return found
 
@@ -71,7 +73,7 @@ def counted(least: int) -> Callable[[object, attrs.Attribute[int], int], None]:
 
     def check(_: object, attribute: attrs.Attribute[int], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{attribute.name}={_cut(value)} is not a whole number")
+            raise TypeError(f"{attribute.name}={shown(value)} is not a whole number")
         if not least <= int(value) <= LARGEST:
             raise ValueError(f"{attribute.name}={value} is impossible; give a whole number in {least}..{LARGEST}")
 
@@ -80,13 +82,4 @@ def counted(least: int) -> Callable[[object, attrs.Attribute[int], int], None]:
 
 def _check_size(found: float, given: object, largest: int = LARGEST) -> None:
     if not -largest <= found <= largest:
-        raise ValueError(f"{_cut(given)} is too large; give at most {largest}")
-
-
-def _cut(value: object) -> str:
-    """A value as a sentence can show it."""
-    try:
-        shown = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        shown = "a number of thousands of digits"
-    return shown if len(shown) <= 40 else f"{shown[:36]}..."
+        raise ValueError(f"{shown(given)} is too large; give at most {largest}")

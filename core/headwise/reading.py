@@ -53,8 +53,16 @@ def given_path(value: Path | None) -> Path | None:
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """A text as a sentence can hold it."""
+    """A text as a sentence can hold it: of one longer than ``most`` characters, both ends."""
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value as a sentence can hold it: as Python writes it, shortened to ``most`` characters."""
+    try:
+        return shortened(repr(value), most)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def text_of(path: Path, *, largest: int = LARGEST) -> str:

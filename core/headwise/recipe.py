@@ -12,6 +12,7 @@ from headwise.blame import blamed
 from headwise.budget import Budget
 from headwise.errors import HeadwiseError, StrategyError
 from headwise.heads import HeadProfile
+from headwise.reading import shown
 from headwise.registry import Strategy, installed, load, only, owner_of, resolve
 
 DEFAULTS = {
@@ -156,7 +157,7 @@ def asked_by(strategy: Strategy) -> Preset:
     with blamed(strategy.who):
         asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()  # getattr would hide an error in it
     if not isinstance(asks, Preset):
-        raise StrategyError(f"{strategy.who} has asks={asks!r:.80}; wanted a headwise.Preset")
+        raise StrategyError(f"{strategy.who} has asks={shown(asks)}; wanted a headwise.Preset")
     return asks
 
 

@@ -13,6 +13,7 @@ import attrs
 from cattrs import BaseValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, override
 
+from headwise.reading import shown
 from headwise_lab.schema.json_object import LENIENT, JsonObject, default_of, own_fields
 from headwise_lab.schema.wrong_values import WrongValue, first_problem, keys_of
 
@@ -63,12 +64,6 @@ def _field(value: object, field: attrs.Attribute[object]) -> None:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a finite number and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
-
-
-def shown(value: object) -> str:
-    """A value as a sentence can hold it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _strict(kind: type, accepted: tuple[type, ...], wanted: str) -> Hook:

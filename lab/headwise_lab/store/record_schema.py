@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from headwise.errors import DataError
+from headwise.reading import shown
 from headwise_lab.schema.json_object import Json
-from headwise_lab.schema.json_schema import shown, structured, what_is_wrong
+from headwise_lab.schema.json_schema import structured, what_is_wrong
 from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.store.record_types import NEEDLE, NeedleRecord, Record, Result, TextRecord, VisualRecord
 
