@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import headwise
+from headwise.hookspecs import HOOKS
+from headwise.registry import installed
+from headwise.source import find
+
+SOURCE = re.compile(
+    r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b|LLaVA-FinePruner-Head|FinePruner's|FastV|SparseVLM|head-aware cache study"
+    r"|[Hh]eadwise's own|[Cc]ontrol|full cache|unmodified model"
+)
+"""A paper, a repository or a study; or that a strategy is headwise's own, or a control that needs none."""
+
+SHIPPED = [
+    pytest.param(entry.module, id=f"{hook}={name}")
+    for hook in HOOKS
+    for name, entries in installed(hook).items()
+    for entry in entries
+    if entry.dist is not None and entry.dist.name == "headwise"
+]
 
 MODULES = sorted(Path(headwise.__file__).parent.rglob("*.py"))
 SPECIAL = ("__init__", "__attrs_post_init__")
@@ -68,3 +86,10 @@ def test_what_is_left_out_is_found(source, expected):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_public_functions_name_the_errors_they_raise(path):
     assert unsaid(ast.parse(path.read_text(encoding="utf-8")), path.stem) == []
+
+
+@pytest.mark.parametrize("module", SHIPPED)
+def test_every_strategy_says_where_it_comes_from(module):
+    tree = ast.parse(find(module).read_text(encoding="utf-8"))
+    said = [ast.get_docstring(item) or "" for item in (tree, *tree.body) if isinstance(item, ast.Module | ast.ClassDef)]
+    assert SOURCE.search("\n".join(said)), f"{module} names no source"
