@@ -14,6 +14,7 @@ is a ``Patch``: it is put on for the first of its holders and taken off after th
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -278,6 +279,13 @@ def eagerly(root: nn.Module, modules: list[nn.Module]) -> Iterator[None]:
         yield
 
 
+def arguments_of(signature: inspect.Signature, args: Args, kwargs: Kwargs) -> Kwargs:
+    """The arguments of a call by name, those that a ``**kwargs`` parameter collects among them."""
+    bound = signature.bind_partial(*args, **kwargs).arguments
+    collected: Kwargs = bound.pop("kwargs", {})
+    return {**bound, **collected}
+
+
 def attentions_of(module: nn.Module) -> tuple[Around, ...]:
     """The wrappers of a module's attention function."""
     record: _Record | None = getattr(type(module), _RECORD, None)
@@ -344,6 +352,7 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
         return (_unpatched(make), tuple(_unpatched(given) for given in args), *rest)
 
     def replicated(self: nn.Module) -> NoReturn:
+        """Raises ModelError: replicas of DataParallel are made of modules that nobody patched."""
         raise ModelError("headwise cannot follow the replicas of DataParallel; run one process per device")
 
     disable: Call = torch.compiler.disable  # untyped
@@ -379,7 +388,7 @@ def _chained(call: Call, wrappers: tuple[Around, ...]) -> Call:
 
 
 def _through(record: _Record, call: Call, args: Args, kwargs: Kwargs) -> object:
-    """A call of a module through its wrappers."""
+    """A call of a module through its wrappers; raises ModelError where it is traced or exported."""
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
     token = _running.set((*_running.get(), record))
@@ -429,6 +438,7 @@ class _Attribute:
         vars(module)[self._name] = value
 
     def __delete__(self, module: nn.Module) -> None:
+        """Delete the module's own attribute; raises AttributeError where it has none."""
         if self._name not in vars(module):
             raise AttributeError(self._name)
         del vars(module)[self._name]

@@ -309,7 +309,7 @@ def test_a_copy_made_while_a_cache_lives_is_stock_and_refuses_that_cache():
     cache, stock = headwise.cache(model, EVICTS), model(input_ids=ids).logits
     twin = copy.deepcopy(model)
     assert torch.equal(twin(input_ids=ids).logits, stock)
-    with pytest.raises(ModelError, match="does not ask it what is there"):
+    with pytest.raises(ModelError, match="whose attention headwise did not patch"):
         twin(input_ids=ids, past_key_values=cache)
     other = headwise.cache(twin, EVICTS)
     with pytest.raises(ModelError, match="made for another model"):

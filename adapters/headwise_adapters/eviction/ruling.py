@@ -1,8 +1,8 @@
 """Which recipe a forward runs under, where blocks are nested and threads share a model.
 
-It is that of the innermost ``with`` block that the thread or task has entered itself; where it has entered none, as
-a thread that was started to call ``generate``, that of the only block there is. A recipe rules alone: an inner one
-replaces the outer wholly. A forward ends under the recipe it began under, whoever leaves its block meanwhile.
+It is the recipe of the innermost ``with`` block that the thread or task has entered itself. A thread that has entered
+none, such as one that was started to call ``generate``, runs under the only block there is. Recipes do not mix: an
+inner block replaces the outer one. A forward ends under the recipe it began under, also if its block is left meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TEXT, _BLOCK = object(), object()  # in a memory: the language model of a forwa
 
 @contextmanager
 def attached(block: Block, patches: ExitStack) -> Iterator[None]:
-    """Inside, the block rules; its patches are taken off afterwards, or after the last of its forwards."""
+    """Inside, forwards run under the block. Its patches are taken off afterwards, or after the last of its forwards."""
     block.patch = Patch(patches)
     handle = block.patch.hold()
     block.parent = next((one for one in reversed(_entered.get()) if one.open and one.text is block.text), None)
@@ -69,10 +69,11 @@ def attached(block: Block, patches: ExitStack) -> Iterator[None]:
 
 @contextmanager
 def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
-    """The block that rules a forward, which has a memory of its own until it ends.
+    """Inside, a forward of the language model ``text`` runs, with a memory of its own; yields the block it runs under.
 
-    A language model that runs within the forward of its vision-language model shares its memory, and so do several
-    wrappers of one call; ``who`` asks, and asks for another forward when it asks again.
+    ``who`` is the wrapper that asks. Several wrappers of one forward share its memory, as do a vision-language model
+    and its language model. When the same ``who`` asks again, that is another forward. Raises ModelError where it is not
+    clear which block it runs under.
     """
     found = remembered()
     if found is not None and found.get(_TEXT) is text and who not in found:
@@ -92,7 +93,7 @@ def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
 
 
 def ruling(text: nn.Module) -> Block | None:
-    """The block under which a forward that begins now would run; ModelError where that cannot be told."""
+    """The block under which a forward that begins now would run; raises ModelError where there are several."""
     own = [block for block in _entered.get() if block.open and block.text is text]
     if own:
         return own[-1]
