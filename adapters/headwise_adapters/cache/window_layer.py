@@ -223,10 +223,7 @@ class WindowLayer(EvictingLayer):
         return _Step(before, after, tokens, self.number(tokens), order, self._offset(tokens, new, alike))
 
     def _offset(self, tokens: Tensor, new: New, alike: bool) -> Tensor:
-        """How far new tokens stand, by position id, behind their row's first token, int64 (r, q).
-
-        Raises ModelError where visual tokens were dropped among the sinks, whose places are counted.
-        """
+        """How far new tokens stand, by position id, behind their row's first token, int64 (r, q)."""
         if self._contiguous or new.positions is None:
             return tokens - self._origin
         positions = new.positions.expand(new.batch, -1)
@@ -234,6 +231,11 @@ class WindowLayer(EvictingLayer):
             first = (tokens == 0).expand(new.batch, -1).int().argmax(dim=-1, keepdim=True)
             self._first = positions.gather(1, first)
         offset = positions - self._first
+        self._check_sinks(tokens, offset)
+        return offset[:1] if alike else offset
+
+    def _check_sinks(self, tokens: Tensor, offset: Tensor) -> None:
+        """Raise ModelError where visual tokens were dropped among the sinks, from which relative positions count."""
         sinks = max(group.sinks for group in self._groups)
         new_sinks = self._rotary is not None and min(self.counts) < sinks  # not so while decoding
         if new_sinks and bool(((tokens >= 0) & (tokens < sinks) & (tokens != offset)).any()):
@@ -241,7 +243,6 @@ class WindowLayer(EvictingLayer):
                 f"positions=relative counts from the first {sinks} tokens (sinks), and visual tokens were dropped among"
                 " them; use positions=original, or fewer sinks"
             )
-        return offset[:1] if alike else offset
 
     def _read(self, group: _Group, step: _Step, queries: Tensor, new: New) -> Tensor:
         """One group's attention (b, heads, r, q, d); on the way out it holds what its last query saw."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 from weakref import ref
@@ -28,7 +28,7 @@ from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, Ev
 from headwise_adapters.cache.score_layer import ScoreLayer
 from headwise_adapters.cache.window_layer import WindowLayer
 from headwise_adapters.eviction import served
-from headwise_adapters.eviction.ruling import Block, forward_of
+from headwise_adapters.eviction.ruling import Block, entered, forward_of
 from headwise_adapters.parts import TextParts
 from headwise_adapters.patching import Kwargs
 
@@ -146,9 +146,27 @@ class AttentionPatch(patching.Patch):
 _lock = threading.Lock()  # of caches that begin a forward
 
 
-def evicting(model: nn.Module, decoder: TextParts, patches: ExitStack) -> None:
-    """Patch a decoder's attention until ``patches`` are closed."""
-    patches.callback(AttentionPatch.held(model, decoder).release)
+@contextmanager
+def attached(
+    model: nn.Module,
+    decoder: TextParts,
+    layers: Layers | None,
+    prune: Callable[[ExitStack], object] | None = None,
+) -> Iterator[None]:
+    """Inside, forwards of a model evict KV entries and drop visual tokens; the model is as it was afterwards.
+
+    ``layers``: makes the layers of caches that evict, None where nothing is evicted. ``prune``: puts what drops visual
+    tokens on the model until the stack that it is given closes, and returns it; None where none are dropped.
+    """
+    block = Block(text=decoder.text, layers=layers)
+    with ExitStack() as patches:
+        if layers is not None:
+            patches.callback(AttentionPatch.held(model, decoder).release)
+        if prune is not None:
+            block.dropper = prune(patches)
+        installed = patches.pop_all()
+    with entered(block, installed):
+        yield
 
 
 def evicting_cache(model: nn.Module, decoder: TextParts, layers: Layers) -> EvictingCache:
@@ -245,17 +263,20 @@ def _converted(cache: Cache | None, layers: Layers) -> Cache:
     if cache is None:
         return EvictingCache(layers())
     if _evicts(cache):
-        held = cache.layers[0].rule
-        if layers.rule != held:
-            raise ModelError(
-                f"this cache evicts by {held}, and the recipe that is attached here by {layers.rule}; start with an"
-                " empty cache"
-            )
+        _check_rule(cache.layers[0].rule, layers.rule)
         return cache
     _check_convertible(cache)
     cache.layers = layers()
     cache.layer_class_to_replicate = None
     return cache
+
+
+def _check_rule(held: str, rule: str) -> None:
+    """Raise ModelError where a cache was filled by another strategy than the one that is attached."""
+    if rule != held:
+        raise ModelError(
+            f"this cache evicts by {held}, and the recipe that is attached here by {rule}; start with an empty cache"
+        )
 
 
 def _check_convertible(cache: Cache) -> None:

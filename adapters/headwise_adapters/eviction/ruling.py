@@ -45,7 +45,7 @@ _TEXT, _BLOCK = object(), object()  # in a memory: the language model of a forwa
 
 
 @contextmanager
-def attached(block: Block, patches: ExitStack) -> Iterator[None]:
+def entered(block: Block, patches: ExitStack) -> Iterator[None]:
     """Inside, forwards run under the block. Its patches are taken off afterwards, or after the last of its forwards."""
     block.patch = Patch(patches)
     handle = block.patch.hold()
