@@ -7,7 +7,6 @@ inner block replaces the outer one. A forward ends under the recipe it began und
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -18,7 +17,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise_adapters.cache.ragged_cache import Layers
-from headwise_adapters.patching import Patch, memory, remembered
+from headwise_adapters.patching import Patch, lock, memory, remembered
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -38,7 +37,6 @@ class Block:
     patch: Patch = attrs.field(init=False)
 
 
-_lock = threading.RLock()
 _blocks: WeakKeyDictionary[nn.Module, tuple[Block, ...]] = WeakKeyDictionary()
 _entered: ContextVar[tuple[Block, ...]] = ContextVar("headwise_entered", default=())
 _TEXT, _BLOCK = object(), object()  # in a memory: the language model of a forward, and the block that rules
@@ -50,20 +48,16 @@ def entered(block: Block, patches: ExitStack) -> Iterator[None]:
     block.patch = Patch(patches)
     handle = block.patch.hold()
     block.parent = next((one for one in reversed(_entered.get()) if one.open and one.text is block.text), None)
-    with _lock:
-        _blocks[block.text] = (*_blocks.get(block.text, ()), block)
+    with lock:
+        _blocks[block.text] = (*_open_blocks(block.text), block)
     _entered.set((*(one for one in _entered.get() if one.open), block))
     try:
         yield
     finally:
         _entered.set(tuple(one for one in _entered.get() if one is not block))
-        with _lock:
+        with lock:
             block.open = False
-            left = tuple(one for one in _blocks[block.text] if one is not block)
-            if left:
-                _blocks[block.text] = left
-            else:
-                del _blocks[block.text]
+            _blocks[block.text] = _open_blocks(block.text)
         handle.release()
 
 
@@ -80,7 +74,7 @@ def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
         found[who] = None
         yield found[_BLOCK]
         return
-    with _lock:
+    with lock:
         block = ruling(text)
         handle = None if block is None else block.patch.hold()
     try:
@@ -92,13 +86,18 @@ def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
             handle.release()
 
 
+def _open_blocks(text: nn.Module) -> tuple[Block, ...]:
+    """The blocks of a model that nobody has left, in the order in which they were entered."""
+    with lock:
+        return tuple(block for block in _blocks.get(text, ()) if block.open)
+
+
 def ruling(text: nn.Module) -> Block | None:
     """The block under which a forward that begins now would run; raises ModelError where there are several."""
     own = [block for block in _entered.get() if block.open and block.text is text]
     if own:
         return own[-1]
-    with _lock:
-        there = _blocks.get(text, ())
+    there = _open_blocks(text)
     outer = {id(block.parent) for block in there}
     innermost = [block for block in there if id(block) not in outer]
     if len(innermost) > 1:
