@@ -22,10 +22,10 @@ def test_the_page_is_what_the_code_says(drawn):
 
 
 def test_the_page_changes_with_the_code(drawn):
-    drawn.add_import(importer="headwise_lab.stats.inference", imported="headwise_lab.scenes.world")
+    drawn.add_import(importer="headwise_lab.stats.resampling", imported="headwise_lab.scenes.world")
     text = PAGE.read_text(encoding="utf-8")
     assert "headwise_lab_stats --> headwise_lab_scenes" in page(text, drawn)
-    drawn.remove_import(importer="headwise_lab.stats.inference", imported="headwise_lab.scenes.world")
+    drawn.remove_import(importer="headwise_lab.stats.resampling", imported="headwise_lab.scenes.world")
 
 
 def test_what_the_page_points_to_is_there():

@@ -12,7 +12,7 @@ from tests.lab.fake_kv import kv_record
 from tests.lab.fake_records import fake_record, identity, write_folder, write_outcomes
 
 from headwise.cli import main
-from headwise_lab.stats.differences import holm
+from headwise_lab.stats.rule import holm
 
 ASKED = "2b928b4c63935089"
 
@@ -81,7 +81,7 @@ def test_trials_meet_by_what_they_were_asked_and_differ_by_their_outcomes(sides,
 
 def test_verdicts_follow_holms_correction_over_the_table(sides, compared):
     found = compared(sides)
-    assert holm([row["p_mcnemar"] for row in found]) == [row["p_holm"] for row in found]
+    assert holm([row["p"] for row in found]) == [row["p_holm"] for row in found]
     assert [row["verdict"] for row in found] == ["no difference", "better", "no difference", "no difference"]
     assert found[1]["low"] > 0
     assert [row["verdict"] for row in compared(sides, a="b", b="a") if row["verdict"] != "no difference"] == ["worse"]
@@ -207,14 +207,16 @@ def test_outcomes_that_belie_their_record_are_told(tmp_path, capsys):
 
 def test_texts_that_were_read_are_compared_by_loss_and_less_is_better(tmp_path, capsys, compared):
     for side, by in (("a", 0.0), ("b", -0.2)):
-        read = kv_record("window:window=64", 64.0, n=40, metric={"name": "perplexity", "value": 7.0, "se": 1.0})
+        read = kv_record("window:window=64", 64.0, n=400, metric={"name": "perplexity", "value": 7.0, "se": 1.0})
         read["nll"] = {"mean": 2.0, "se": 0.1}
         place = tmp_path / side
-        lines = [{"id": str(i), "score": 2 + i / 50 + by + 0.01 * (i % 3), "right": True} for i in range(40)]
+        lines = [{"id": str(i), "score": 2 + i / 50 + by * (0.5 + i % 2), "right": True} for i in range(400)]
         write_outcomes(place, read["id"], lines)
         (place / "results.jsonl").write_text(json.dumps(read) + "\n")
     (row,) = compared(tmp_path)
-    assert (pytest.approx(row["difference"]), row["verdict"], row["p_mcnemar"]) == (-0.2, "better", None)
+    assert (pytest.approx(row["difference"]), row["verdict"], row["test"]) == (-0.2, "better", "permutation")
+    assert (row["n"], row["unit"]) == (27, "block of 15 consecutive tokens, which depend on each other")
+    assert row["p"] == row["p_holm"] < 0.001
     changed = json.loads((tmp_path / "b" / "results.jsonl").read_text())
     changed["text"]["digest"] = "another"
     (tmp_path / "b" / "results.jsonl").write_text(json.dumps(changed) + "\n")

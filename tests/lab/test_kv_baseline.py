@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from random import Random
@@ -12,25 +13,34 @@ from hypothesis import strategies as st
 from tests.lab.fake_kv import finished, full, heads, kv_record, losses, permuted, streaming, sure, twin, window
 
 from headwise.errors import DataError
-from headwise_lab.report.kv.baseline import Curve
-from headwise_lab.report.kv.judgement import at_equal_budget, judge
-from headwise_lab.report.kv.runs import Run
+from headwise_lab.report.kv.baseline import UniformCurve
+from headwise_lab.report.kv.judgement import judge
+from headwise_lab.report.kv.runs import KvRun
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
+from headwise_lab.stats.rule import holm
 
 LAWS = settings(deadline=None, max_examples=50, derandomize=True)
 CONTEXTS = (64, 96, 128, 192, 256)
 
 
-def run(record: dict, values: list[float]) -> Run:
-    return Run(finished(record, values), {str(at): value for at, value in enumerate(values, 1)})
+def run(record: dict, values: list[float]) -> KvRun:
+    return KvRun(finished(record, values), {str(at): value for at, value in enumerate(values, 1)})
 
 
-def planted(record: dict, effect: float = 0.0, noise: float = 0.01) -> Run:
+def planted(record: dict, effect: float = 0.0, noise: float = 0.01) -> KvRun:
     return run(record, losses(record, effect, noise))
 
 
-def curve() -> list[Run]:
+def curve() -> list[KvRun]:
     return [planted(streaming(context)) for context in CONTEXTS]
+
+
+def block_error(gaps: list[float]) -> float:
+    """Standard error of a mean over 400 tokens from 27 blocks of 14 or 15 of them."""
+    ends = [400 * number // 27 for number in range(28)]
+    mean = statistics.fmean(gaps)
+    blocks = [sum(gap - mean for gap in gaps[start:end]) * 27 / 400 for start, end in itertools.pairwise(ends)]
+    return statistics.stdev(blocks) / math.sqrt(27)
 
 
 def of(judged, name: str):
@@ -39,7 +49,7 @@ def of(judged, name: str):
 
 def test_between_two_runs_losses_are_interpolated_token_by_token_in_log2_context():
     low, high = planted(streaming(64)), planted(streaming(128))
-    baseline = Curve.of([high, low]).at(80.0)
+    baseline = UniformCurve.of([high, low]).at(80.0)
     share = math.log(80 / 64) / math.log(2)
     for token in ("1", "57", "400"):
         assert pytest.approx((1 - share) * low.nll[token] + share * high.nll[token]) == baseline.nll[token]
@@ -49,7 +59,7 @@ def test_between_two_runs_losses_are_interpolated_token_by_token_in_log2_context
 
 def test_at_a_runs_own_context_the_baseline_is_that_run():
     runs = curve()
-    baseline = Curve.of(runs).at(128.0)
+    baseline = UniformCurve.of(runs).at(128.0)
     assert runs[2].nll == pytest.approx(baseline.nll)
     assert (baseline.error, baseline.between) == (0.0, (runs[2],))
 
@@ -57,17 +67,17 @@ def test_at_a_runs_own_context_the_baseline_is_that_run():
 @pytest.mark.parametrize("context", [63.9, 256.1, 1000.0])
 def test_nothing_is_extrapolated(context):
     with pytest.raises(DataError, match=rf"context of {context} lies outside the uniform runs \(64.0 to 256.0\)"):
-        Curve.of(curve()).at(context)
+        UniformCurve.of(curve()).at(context)
 
 
 def test_one_uniform_run_is_no_curve():
     with pytest.raises(DataError, match="needs uniform runs on both sides, and there are 1 in all"):
-        Curve.of([planted(streaming(64))]).at(70.0)
+        UniformCurve.of([planted(streaming(64))]).at(70.0)
 
 
 def test_uniform_runs_of_another_family_do_not_bend_the_curve():
     other = planted(kv_record("streaming:sinks=0,window=100,positions=original", 100.0))
-    assert list(CONTEXTS) == Curve.of([*curve(), other]).contexts
+    assert list(CONTEXTS) == UniformCurve.of([*curve(), other]).contexts
 
 
 @LAWS
@@ -97,11 +107,12 @@ def test_two_runs_alone_say_nothing_about_their_error():
 def test_differences_to_the_baseline_are_paired_as_by_brute_force():
     runs = curve()
     ours = planted(heads(64, 64, 128, 80.0), effect=0.02)
-    found = of(judge([*runs, ours]), ours.name).delta
+    found = of(judge([*runs, ours]), ours.name).to_uniform
     share = math.log2(80 / 64) / math.log2(96 / 64)
     gaps = [ours.nll[token] - (1 - share) * runs[0].nll[token] - share * runs[1].nll[token] for token in ours.nll]
     assert pytest.approx(statistics.fmean(gaps)) == found.value
-    assert pytest.approx(statistics.stdev(gaps) / math.sqrt(400)) == found.se
+    assert pytest.approx(block_error(gaps)) == found.se
+    assert found.n == 27
     unpaired = statistics.stdev(ours.nll.values()) / math.sqrt(400)
     assert unpaired > 20 * found.se
 
@@ -109,7 +120,7 @@ def test_differences_to_the_baseline_are_paired_as_by_brute_force():
 def test_a_planted_gain_is_found_and_a_planted_null_is_not():
     good, null = heads(64, 64, 128, 80.0), heads(64, 64, 256, 110.0)
     judged = judge([*curve(), planted(good, -0.03), planted(null)])
-    assert (of(judged, good["name"]).verdict, of(judged, null["name"]).verdict) == ("better", "indistinguishable")
+    assert (of(judged, good["name"]).verdict, of(judged, null["name"]).verdict) == ("better", "no difference")
 
 
 def test_a_gain_within_the_interpolation_error_is_no_gain():
@@ -119,9 +130,9 @@ def test_a_gain_within_the_interpolation_error_is_no_gain():
             for context, value in bent.items()]  # fmt: skip
     ours = run(heads(64, 64, 128, 90.5), [1.73 + Random(f"ours-{at}").gauss(0, 0.01) for at in range(400)])
     one = of(judge([*runs, ours]), ours.name)
-    assert one.delta.errors < -10
-    assert one.allowance > 0.02
-    assert one.verdict == "indistinguishable"
+    assert one.to_uniform.value / one.to_uniform.se < -10
+    assert one.to_uniform.allowance > 0.02
+    assert one.verdict == "no difference"
 
 
 def test_a_uniform_twin_beside_a_run_raises_its_yardstick_and_is_not_judged():
@@ -129,54 +140,76 @@ def test_a_uniform_twin_beside_a_run_raises_its_yardstick_and_is_not_judged():
     ours = planted(heads(64, 64, 128, 80.0), effect=-0.02)
     judged = judge([*curve(), same, ours])
     assert of(judge([*curve(), ours]), ours.name).verdict == "better"
-    assert of(judged, ours.name).verdict == "indistinguishable"
-    assert of(judged, same.name).adjusted is None
+    assert of(judged, ours.name).verdict == "no difference"
+    assert (of(judged, same.name).to_uniform.adjusted, of(judged, same.name).verdict) == (None, "")
     assert same not in [one.run for one in judged.of("head-aware")]
 
 
 def test_many_comparisons_make_each_of_them_harder():
-    """Two standard errors are enough for one run and not for one of many (Holm)."""
+    """Enough for one run is not enough for one of many (Holm)."""
     runs = curve()
     share = math.log2(80 / 64) / math.log2(96 / 64)
     base = {token: (1 - share) * loss + share * runs[1].nll[token] for token, loss in runs[0].nll.items()}
 
-    def gaining(number: int, errors: float) -> Run:
+    def gaining(number: int, gain: float) -> KvRun:
         own = Random(number)
-        gaps = [own.gauss(0, 1) for _ in base]
-        mean, sd = statistics.fmean(gaps), statistics.stdev(gaps)
-        gaps = [0.01 * ((gap - mean) / sd - errors / 20) for gap in gaps]  # 400 tokens: SE = sd / 20
-        return run(
-            heads(64, 64, 100 + number, 80.0), [loss + gap for loss, gap in zip(base.values(), gaps, strict=True)]
-        )
+        noise = [own.gauss(0, 0.01) for _ in base]
+        centre = statistics.fmean(noise)
+        losses = [loss + gap - centre - gain for loss, gap in zip(base.values(), noise, strict=True)]
+        return run(heads(64, 64, 100 + number, 80.0), losses)
 
-    ours = gaining(0, 2.5)
+    ours = gaining(0, 0.0012)
     alone = of(judge([*runs, ours]), ours.name)
     among = of(judge([*runs, ours, *(gaining(number, 0) for number in range(1, 9))]), ours.name)
-    assert pytest.approx(-2.5, abs=0.01) == alone.delta.errors
-    assert pytest.approx(min(1, 9 * alone.adjusted)) == among.adjusted
-    assert among.verdict == "indistinguishable"
+    assert (alone.verdict, alone.to_uniform.adjusted, alone.to_uniform.family) == ("better", alone.to_uniform.p, 1)
+    assert pytest.approx(min(1, 9 * alone.to_uniform.p)) == among.to_uniform.adjusted
+    assert among.verdict == "no difference"
 
 
-def test_permuted_controls_are_averaged_and_their_spread_counts():
+def test_all_verdicts_of_the_table_are_one_family_and_those_of_the_controls_another():
+    ours = planted(heads(64, 64, 128, 80.0), -0.02)
+    controls = [planted(permuted(ours.record, seed)) for seed in range(3)]
+    sinkless, scored = planted(window(64), 1.0), planted(kv_record("snapkv:budget=128", 128.0))
+    judged = judge([*curve(), planted(full(), -0.1), planted(twin(64)), ours, *controls, sinkless, scored])
+    table = [of(judged, ours.name).to_uniform, of(judged, ours.name).to_permuted]
+    table += [of(judged, one.name).to_uniform for one in (sinkless, scored)]
+    assert [found.family for found in table] == [4] * 4
+    assert [found.adjusted for found in table] == holm([found.p for found in table])
+    assert [of(judged, one.name).to_uniform.family for one in controls] == [3] * 3
+    assert of(judged, ours.name).to_full.adjusted is None
+
+
+def test_two_uniform_runs_alone_judge_nothing_between_them():
+    ours = planted(heads(64, 64, 128, 90.5), -0.5)
+    one = of(judge([planted(streaming(64)), planted(streaming(128)), ours]), ours.name)
+    assert (one.to_uniform.allowance, one.verdict) == (None, "")
+    assert one.to_uniform.value < -0.4
+
+
+def test_permuted_controls_are_averaged_and_how_few_they_are_counts():
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
     controls = [planted(permuted(ours.record, seed), effect) for seed, effect in enumerate((0.01, -0.01, 0.03))]
-    chance = of(judge([*curve(), ours, *controls]), ours.name).chance
+    one = of(judge([*curve(), ours, *controls]), ours.name)
     gaps = [ours.nll[token] - statistics.fmean(other.nll[token] for other in controls) for token in ours.nll]
     means = [statistics.fmean(other.nll.values()) for other in controls]
-    expected = math.hypot(statistics.stdev(gaps) / 20, statistics.stdev(means) / math.sqrt(3))
-    assert (pytest.approx(statistics.fmean(gaps)), pytest.approx(expected)) == (
-        chance.difference.value,
-        chance.difference.se,
-    )
-    assert len(chance.controls) == 3
+    assert pytest.approx(statistics.fmean(gaps)) == one.to_permuted.value
+    assert pytest.approx(block_error(gaps)) == one.to_permuted.se
+    assert pytest.approx(4.302653 * statistics.stdev(means) / math.sqrt(3)) == one.to_permuted.allowance  # t, 2 d.f.
+    assert (len(one.controls), one.against_permuted) == (3, "no difference")
+
+
+def test_one_control_is_shown_and_not_judged():
+    ours = planted(heads(64, 64, 128, 80.0), -0.02)
+    one = of(judge([*curve(), ours, planted(permuted(ours.record, 0))]), ours.name)
+    assert (pytest.approx(-0.02, abs=0.002), "") == (one.to_permuted.value, one.against_permuted)
 
 
 def test_controls_of_another_run_or_another_budget_do_not_count():
     ours, other = planted(heads(64, 64, 128, 80.0)), planted(heads(64, 64, 256, 80.0))
     wrong_budget = planted({**permuted(ours.record, 0), "context": 90.0})
     judged = judge([*curve(), ours, other, planted(permuted(other.record, 0)), wrong_budget])
-    assert of(judged, ours.name).chance is None
-    assert of(judged, other.name).chance is not None
+    assert of(judged, ours.name).to_permuted is None
+    assert of(judged, other.name).to_permuted is not None
 
 
 def test_runs_that_are_one_run_under_two_names_count_once():
@@ -191,14 +224,22 @@ def test_runs_that_are_one_run_under_two_names_count_once():
     assert of(judged, uniform_again.name).same_as.name == "B_streaming_96"
 
 
-def test_runs_of_different_budgets_are_not_compared_with_each_other():
-    with pytest.raises(DataError, match="runs of different mean budgets are compared with the uniform budget"):
-        at_equal_budget(planted(twin(64)), planted(streaming(64)))
+def test_runs_of_different_budgets_meet_at_each_ones_own_context_alone():
+    """A window of 80 entries is held against the interpolated uniform run of 80, not against one of 64 or 96."""
+    runs, sinkless = curve(), planted(window(80), effect=1.0)
+    one = of(judge([*runs, sinkless]), sinkless.name)
+    assert one.baseline.context == 80.0
+    assert [run.name for run in one.baseline.between] == ["B_streaming_64", "B_streaming_96"]
+    far = planted(window(300), effect=1.0)
+    refused = of(judge([*runs, far]), far.name)
+    assert (refused.to_uniform, refused.verdict) == (None, "")
+    assert "a context of 300.0 lies outside the uniform runs" in refused.refused
 
 
 def test_runs_of_the_same_budget_are_paired():
-    ours, theirs = planted(window(64), effect=1.0), planted(streaming(64))
-    assert at_equal_budget(ours, theirs).value == pytest.approx(1.0, abs=0.01)
+    sinkless = planted(window(64), effect=1.0)
+    one = of(judge([*curve(), sinkless]), sinkless.name)
+    assert (pytest.approx(1.0, abs=0.01), "worse") == (one.to_uniform.value, one.verdict)
 
 
 def test_parts_follow_from_strategy_texts_alone():
@@ -207,4 +248,4 @@ def test_parts_follow_from_strategy_texts_alone():
         "head-aware": sure(0.6, 64, 67.0), "permuted": permuted(heads(64, 64, 128, 80.0), 1),
         "score-based": kv_record("snapkv:budget=64", 64.0),
     }  # fmt: skip
-    assert list(runs) == [Run(record).part for record in runs.values()]
+    assert list(runs) == [KvRun(record).part for record in runs.values()]

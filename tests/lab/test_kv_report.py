@@ -101,7 +101,8 @@ def test_sinks_inverse_and_thresholds_have_their_sentences(paths):
     assert "64 entries +17" in sinks
     assert "128 entries +17" in sinks
     inverse = finding(paths, "Inverse windows")
-    assert "I_pos256_mix128_g128, is worse" in inverse
+    assert "conventional is better. The best inverse run, I_pos256_mix128_g128 +" in inverse
+    assert inverse.endswith("%: worse.")
     thresholds = finding(paths, "Confidence threshold")
     assert "base 64: +3." in thresholds
     assert "at no threshold better than the uniform budget" in thresholds
@@ -125,6 +126,23 @@ def test_a_run_outside_the_curve_is_not_compared_and_that_is_said(tmp_path):
     write_kv(tmp_path, [*(planted(streaming(context)) for context in CONTEXTS), planted(far)])
     told = "\n".join(gather(tmp_path).findings)
     assert f"{far['name']} is not compared: a context of 500.0 lies outside the uniform runs (64.0 to 256.0)" in told
+
+
+def test_one_dealing_says_nothing_about_others_and_that_is_said(tmp_path):
+    ours = heads(64, 64, 128, 80.0)
+    runs = [*(planted(streaming(context)) for context in CONTEXTS), planted(ours, -0.03), planted(permuted(ours, 0))]
+    write_kv(tmp_path, runs)
+    told = "\n".join(gather(tmp_path).findings)
+    assert "1 beats StreamingLLM" in told
+    assert "windows were permuted at random over heads only once" in told
+
+
+def test_every_kv_table_with_a_verdict_states_the_rule_and_its_unit(paths):
+    text = paths.markdown.read_text(encoding="utf-8")
+    blocks = "Differences are paired by block of 15 consecutive tokens, which depend on each other"  # of 400 tokens
+    assert text.count(f"{blocks}; intervals are 95% (BCa bootstrap)") == 2, "the table of runs, and that of controls"
+    for family in (14, 6):  # 8 head-aware, 1 scored, 2 windows, 2 to permuted, inverse windows; 2 * 3 controls
+        assert f"after Holm's correction over the {family} comparisons of this table, is at most 0.05" in text
 
 
 def test_missing_controls_and_a_missing_full_cache_are_said(tmp_path):
@@ -204,7 +222,7 @@ def test_a_folder_with_both_kinds_has_both_on_one_page(tmp_path):
     for page in (markdown_page(content), html_page(content)):
         assert "made-up, keep 16" in page
         assert "KV eviction, made-up on novel.txt: Head-aware windows" in page
-        assert "Differences are paired over the questions" in page
+        assert "Differences are paired by question; intervals are 95%" in page
         assert "KV runs: effective context is" in page
     found = Page(html_page(content))
     assert set(found.links) <= set(found.values("id"))

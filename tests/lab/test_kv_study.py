@@ -22,7 +22,7 @@ from headwise_lab.commands import demo as demo_module
 from headwise_lab.kv import planning, runner
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
-from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, Run
+from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, KvRun
 from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.local import Local
@@ -95,7 +95,7 @@ def test_every_case_is_read_back_as_the_part_it_plays():
     profile = profile_of(COUNTS, 32, 32)
     for case in study_kv(permutations=1):
         text = eviction_recipe(case.text, profile).strategies["kv_eviction"].text
-        part = Run({"strategies": {"kv_eviction": text}}).part
+        part = KvRun({"strategies": {"kv_eviction": text}}).part
         expected = {"A": "window", "B": "uniform", "K": TWIN, "full": "full", "permuted": PERMUTED}
         assert expected.get(case.group, HEAD_AWARE) == part, case.name
 
@@ -103,7 +103,7 @@ def test_every_case_is_read_back_as_the_part_it_plays():
 def test_a_control_is_found_by_the_canonical_text_of_its_run():
     case = next(case for case in study_kv() if case.group == "I")
     ours, control = (eviction_recipe(one.text).strategies["kv_eviction"].text for one in (case, dealt(case, 2)))
-    assert ours == Run({"strategies": {"kv_eviction": control}}).controls
+    assert ours == KvRun({"strategies": {"kv_eviction": control}}).controls
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,7 @@ def test_the_study_leaves_records_outcomes_a_profile_and_a_report(folder, text, 
     assert all(record["n"] == TOKENS - 1 == len(json_outcomes(out, record["id"])) for record in records)
     assert HeadProfile.load(out / "tiny-profile.json").text.endswith(f"after the first {TOKENS}")
     assert "KV eviction, tiny on words.txt: Head-aware windows" in told.out
+    assert "not judged, because two uniform runs alone do not say how far off" in told.out
     assert "6 trials run, 0 were there already." in told.out
     assert (out / "report.html").is_file()
 

@@ -21,11 +21,11 @@ from headwise.attachment import cache
 from headwise.cli import main
 from headwise.errors import DataError, ModelError
 from headwise_lab.kv import needle as needle_module
-from headwise_lab.kv.heat_map import draw
 from headwise_lab.kv.needle import NEW_TOKENS, Answer, Grid, ask, batches, find_passkeys, identity, summary
 from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, Passkeys
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
+from headwise_lab.report.kv.heat_map import draw
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.working_copy import at_hand
@@ -232,7 +232,7 @@ def test_the_command_prints_records_pairs_and_heat_maps(folder, capsys, tmp_path
     pairs = second["to_first"]["logprob"]
     assert pairs["mean"] == pytest.approx(apart.mean())
     assert pairs["se"] == pytest.approx(apart.std(ddof=1) / math.sqrt(12))
-    assert second["to_first"]["found"] == {"mean": 0.0, "se": 0.0, "clear": False}
+    assert second["to_first"]["found"] == {"mean": 0.0, "se": 0.0, "adjusted_p": 1.0, "clear": False}
     assert list(Store.open(tmp_path / "o", "needle").records) == [first["id"], second["id"]]
     pictures = sorted(path.name for path in (tmp_path / "o" / "figures").iterdir())
     assert pictures == [f"needle-none-{first['id'][:8]}.png", f"needle-streaming-{second['id'][:8]}.png"]

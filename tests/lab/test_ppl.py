@@ -23,10 +23,13 @@ from headwise.heads import HeadLabels, HeadProfile
 from headwise.registry import resolve
 from headwise_lab.commands import ppl as command_module
 from headwise_lab.kv import measure
-from headwise_lab.kv.compare import compare, perplexity
 from headwise_lab.kv.measure import identity, measure_text, outcomes_of, profile_digest
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
+from headwise_lab.report.kv.to_first import text_changes
+from headwise_lab.stats.blocks import in_blocks
+from headwise_lab.stats.means import mean_and_error, perplexity
+from headwise_lab.stats.rule import holm
 from headwise_lab.store.output_folder import Store
 from headwise_lab.texts.tokens import tokens_of
 
@@ -127,15 +130,21 @@ def outcomes(losses, hits=None):
     ]
 
 
+def block_error(apart) -> float:
+    """Standard error of a mean over tokens, by blocks of them; 0 where there is one block alone."""
+    error = mean_and_error([*in_blocks({str(i): float(gap) for i, gap in enumerate(apart)}).values()])[1]
+    return 0.0 if math.isnan(error) else error
+
+
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20), st.booleans(), st.booleans()), min_size=2, max_size=12))
 def test_differences_are_those_of_pairs(rows):
     ours, theirs, our_hits, their_hits = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    found = compare(outcomes(ours, our_hits), list(reversed(outcomes(theirs, their_hits))))
-    for difference, apart in ((found.nll, ours - theirs), (found.accuracy, our_hits - their_hits)):
+    (found,) = text_changes(list(reversed(outcomes(theirs, their_hits))), [outcomes(ours, our_hits)])
+    for difference, apart in ((found.loss, ours - theirs), (found.right, our_hits - their_hits)):
         assert difference.value == pytest.approx(apart.mean(), abs=1e-9)
-        assert difference.se == pytest.approx(apart.std(ddof=1) / math.sqrt(len(rows)), abs=1e-9)
-    assert found.ratio == pytest.approx(math.exp(ours.mean()) / math.exp(theirs.mean()))
+        assert difference.se == pytest.approx(block_error(apart), abs=1e-9, nan_ok=True)
+    assert found.ratio[0] == pytest.approx(math.exp(ours.mean()) / math.exp(theirs.mean()))
 
 
 def jackknife(statistic, count):
@@ -150,15 +159,26 @@ def test_errors_by_the_delta_method_are_those_of_the_jackknife():
     ours = theirs + draw.normal(0.1, 0.4, 400)
     mean, se = ours.mean(), ours.std(ddof=1) / 20
     assert perplexity(mean, se)[1] == pytest.approx(jackknife(lambda kept: math.exp(ours[kept].mean()), 400), rel=0.02)
-    found = compare(outcomes(ours), outcomes(theirs))
+    (found,) = text_changes(outcomes(theirs), [outcomes(ours)])
     expected = jackknife(lambda kept: math.exp(ours[kept].mean()) / math.exp(theirs[kept].mean()), 400)
-    assert found.ratio_se == pytest.approx(expected, rel=0.02)
-    assert found.ratio_se < perplexity(mean, se)[1] / 4  # what pairing is for
+    assert found.ratio[1] == pytest.approx(expected, rel=0.3)  # tokens are independent here, and there are 27 blocks
+    assert found.ratio[1] < perplexity(mean, se)[1] / 3  # what pairing is for
 
 
 def test_records_without_a_token_in_common_are_not_compared():
     with pytest.raises(DataError, match="scored no token in common"):
-        compare(outcomes([1.0]), [{"id": "x", "score": 1.0, "right": True}])
+        text_changes(outcomes([1.0]), [[{"id": "x", "score": 1.0, "right": True}]])
+
+
+def test_strategies_are_compared_with_the_first_as_one_family():
+    draw = np.random.default_rng(3)
+    first = draw.gamma(2.0, 1.2, 900)
+    others = [outcomes(first + draw.normal(gap, 0.3, 900), draw.random(900) < 0.5) for gap in (0.5, 0.01, 0.0, 0.0)]
+    found = text_changes(outcomes(first, draw.random(900) < 0.5), others)
+    pairs = [pair for one in found for pair in (one.loss, one.right)]
+    assert [pair.adjusted for pair in pairs] == holm([pair.p for pair in pairs])
+    assert [(pair.family, pair.n) for pair in pairs] == [(8, 47)] * 8
+    assert [one.loss.clear for one in found] == [True, False, False, False]
 
 
 def test_losses_that_are_no_numbers_or_too_many_are_one_sentence(loaded, text, monkeypatch):
@@ -235,10 +255,10 @@ def test_the_command_prints_records_and_their_pairs(folder, words, capsys, tmp_p
         apart = np.array([ours[name]["score"] - theirs[name]["score"] for name in theirs])
         pairs = record["to_first"]
         assert pairs["nll"]["mean"] == pytest.approx(apart.mean())
-        assert pairs["nll"]["se"] == pytest.approx(apart.std(ddof=1) / math.sqrt(len(apart)))
+        assert pairs["nll"]["se"] == pytest.approx(block_error(apart))
         ratio = record["metric"]["value"] / first["metric"]["value"]
         assert pairs["perplexity_ratio"] == pytest.approx({"value": ratio, "se": ratio * pairs["nll"]["se"]})
-        assert pairs["clear"]["nll"] == (abs(apart.mean()) >= 2 * pairs["nll"]["se"])
+        assert pairs["clear"]["nll"] == (pairs["adjusted_p"]["nll"] <= 0.05 and len(apart) >= 89)  # ten blocks
     stored = Store.open(tmp_path / "o", "ppl").records
     assert list(stored) == [record["id"] for record in (first, *others)]
     assert "to_first" not in stored[first["id"]]
@@ -358,4 +378,5 @@ def test_without_sinks_smollm2_loses_half_as_much_again(text_name):
     sinks, sink_losses = measure_text(loaded, text, eviction_recipe("streaming:sinks=4,window=60"))
     assert window["context"] == sinks["context"] == 64
     assert window["metric"]["value"] >= 1.5 * sinks["metric"]["value"]
-    assert compare(window_losses, sink_losses).clear
+    (found,) = text_changes(sink_losses, [window_losses])
+    assert found.loss.verdict == "worse"

@@ -15,7 +15,9 @@ from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_fo
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
 from headwise_lab.report.trials import Trial, load_trials, load_units
-from headwise_lab.stats.differences import CLEAR, LEVEL, Difference, holm, mean_and_error, paired
+from headwise_lab.stats.differences import LEVEL, Difference, paired
+from headwise_lab.stats.means import mean_and_error
+from headwise_lab.stats.rule import holm
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
@@ -80,17 +82,23 @@ def test_paired_differences_equal_numpy_and_change_sign_when_swapped(pairs):
 
 
 def test_only_shared_units_are_paired():
-    assert Difference(2.0, 0.0, 2) == paired({"a": 3.0, "b": 4.0, "c": 9.0}, {"a": 1.0, "b": 2.0, "d": 0.0})
+    found = paired({"a": 3.0, "b": 4.0, "c": 9.0}, {"a": 1.0, "b": 2.0, "d": 0.0})
+    assert (found.value, found.se, found.n, found.left_out) == (2.0, 0.0, 2, (1, 1))
     assert paired({"a": 1.0}, {"b": 1.0}) is None
 
 
-def test_a_difference_is_one_from_two_errors_and_ten_pairs_on():
-    assert Difference(2.0, 1.0, 10).clear
-    assert not Difference(1.99, 1.0, 10).clear
-    assert not Difference(50.0, 1.0, 9).clear
-    assert not Difference(0.0, 0.0, 100).clear
-    assert Difference(1.0, 0.0, 100).clear
-    assert math.isclose(LEVEL, Difference(CLEAR, 1.0, 10).probability)
+def test_a_difference_is_one_from_the_level_and_ten_pairs_on():
+    def called(value: float, n: int, p: float, **more) -> bool:
+        return Difference(value, 1.0, n, p=p, **more).clear
+
+    assert LEVEL == 0.05
+    assert called(2.0, 10, 0.05)
+    assert not called(2.0, 10, 0.0501)
+    assert not called(50.0, 9, 0.0)
+    assert not called(0.0, 100, 0.0)
+    assert not called(2.0, 10, 0.01, adjusted=0.06), "once the table is corrected for, that alone counts"
+    assert called(2.0, 10, 0.06, adjusted=0.04)
+    assert not called(2.0, 10, 0.01, allowance=None), "against a reference of unknown error nothing is called"
 
 
 def test_rows_are_budgets_and_heads_with_the_baseline_in_each(tmp_path):
@@ -156,7 +164,7 @@ def test_a_gain_that_does_not_survive_the_correction_is_not_recommended():
     crowded = compare([base, control, trial_of(fake_record("first", 4), gain(8)), *many])[0]
     cell = crowded.rows[0].cells["first"]
     assert pytest.approx(cell.against_baseline.p) == 2 / 2**8
-    assert 27 / 2 * cell.against_baseline.p == pytest.approx(cell.adjusted)  # p of 2 comparisons among 27
+    assert 27 * cell.against_baseline.p == pytest.approx(cell.adjusted)  # the least of 27 p
     assert (cell.against_baseline.seems, cell.verdict, cell.recommended) == ("better", "no difference", False)
     assert "(1 of 13 looked better by themselves, p at most 0.05)" in recommendations(crowded)[0]
 

@@ -124,7 +124,7 @@ def test_verdicts_follow_the_probabilities_corrected_over_the_whole_table(method
     assert len(pairs) == 16  # 7 to fastv, 9 to the unpruned model
     ranked = sorted(pair.p for pair in pairs)
     for pair in pairs:
-        adjusted = min(min(1.0, ranked[k] * 16 / (k + 1)) for k in range(16) if ranked[k] >= pair.p)
+        adjusted = max(min(1.0, ranked[k] * (16 - k)) for k in range(16) if ranked[k] <= pair.p)
         assert (pytest.approx(adjusted), 16) == (pair.adjusted, pair.family)
     sure = methods.results["cdpruner", "tokens 48"]
     unsure = attrs.evolve(sure, to_reference=attrs.evolve(sure.to_reference, adjusted=0.2))
@@ -230,8 +230,7 @@ def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
         assert "Score in per cent of the unpruned model" in page
         assert REASON in page
         assert "vision tower included" in page
-        assert "Benjamini" in page
-        assert "p is adjusted over the 16 comparisons of this table" in page
+        assert "correction over the 16 comparisons of this table, is at most 0.05" in page
         assert "Strategies are held against `sum` over all heads" not in page  # that is of other studies
     assert "![Mean score over first, second" in markdown
     assert html.count('<img src="data:image/svg+xml') == 3

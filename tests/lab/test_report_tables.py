@@ -46,7 +46,7 @@ def test_every_cell_of_a_score_table_carries_all_that_is_known_of_it(tmp_path):
     assert mark.data["to_random_adjusted_p"] == cell.against_control.adjusted
     assert (mark.data["record"], mark.data["command"]) == (cell.trials[0].id, "headwise run --strategy sharp")
     assert json.loads(json.dumps(mark.data)) == mark.data
-    assert "28 comparisons of this table (Benjamini-Hochberg, level 0.05)" in section.scores.caption
+    assert "after Holm's correction over the 28 comparisons of this table, is at most 0.05" in section.scores.caption
 
 
 def test_every_cell_of_a_table_of_methods_carries_all_that_is_known_of_it(tmp_path):

@@ -59,7 +59,7 @@ class Probe:
 
     @property
     def call(self) -> Call | None:
-        """The remembered call. Setting it makes the probe read an earlier forward again."""
+        """What is remembered; to show the probe an earlier forward again, put its call here."""
         call: Call | None = patching.recall(self)
         return call
 
@@ -79,15 +79,14 @@ class Probe:
         self.call = None
 
     def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
-        """:meth:`Call.rows` of the last call; raises RuntimeError before the first."""
+        """:meth:`Call.rows` of the last call."""
         return self._last().rows(batch, queries, columns)
 
     def keys(self) -> Tensor:
-        """:meth:`Call.keys` of the last call; raises RuntimeError before the first."""
+        """:meth:`Call.keys` of the last call."""
         return self._last().keys()
 
     def _last(self) -> Call:
-        """The remembered call; raises RuntimeError where there is none."""
         call = self.call
         if call is None:
             raise RuntimeError("a probe was read before its layer ran")

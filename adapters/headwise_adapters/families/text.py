@@ -47,31 +47,31 @@ LLAMA = Family(
                          "hidden_size": 4096, "intermediate_size": 14336},
     }
 )  # fmt: skip
-"""Language models built like Llama; where layers differ in their window, configurations list them."""
+"""Gated feed-forward blocks; configurations list the kinds of layers, where there are several."""
 
 UNGATED = Family(gated=False)
-"""Language models whose feed-forward blocks have two matrices, and otherwise built like Llama."""
+"""Feed-forward blocks of two matrices."""
 
 MISTRAL = Family(slides=every_layer)
-"""Language models with one sliding window for all layers, if there is one: Mistral and others."""
+"""A window, if there is one, is that of all layers."""
 
 STARCODER2 = Family(slides=every_layer, gated=False)
-"""Language models with one sliding window for all layers, and feed-forward blocks of two matrices."""
+"""As Mistral, with feed-forward blocks of two matrices."""
 
 QWEN2 = Family(slides=from_max_window_layers)
-"""Language models whose first layers see everything, and others a sliding window: Qwen and others."""
+"""The first layers see everything."""
 
 QWEN2_MOE = Family(slides=every_other)
-"""Qwen2-MoE, of whose first layers every other one has a sliding window."""
+"""Every other layer of the first has the window."""
 
 COHERE2 = Family(slides=but_every(4, _PATTERN))
-"""Language models of which every fourth layer sees everything, and others a sliding window."""
+"""Every fourth layer sees everything."""
 
 OLMO3 = Family(slides=but_every(4))
-"""Olmo 3, of which every fourth layer sees everything, whatever a configuration says of a pattern."""
+"""Every fourth layer sees everything, whatever the configuration says."""
 
 GEMMA3 = Family(slides=but_every(6, _PATTERN))
-"""Gemma 3, of which every sixth layer sees everything, and others a sliding window."""
+"""Every sixth layer sees everything."""
 
 PYTHIA = Family(
     stock="GPTNeoXForCausalLM",

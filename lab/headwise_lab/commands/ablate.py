@@ -99,7 +99,11 @@ def ablate(
         ),
     ] = None,
     permutations: Annotated[
-        int, typer.Option(min=0, help="Study kv: times that the windows of a head-aware run are dealt at random.")
+        int,
+        typer.Option(
+            min=0,
+            help="Study kv: times that the windows of a head-aware run are dealt at random; 2 or more for a verdict.",
+        ),
     ] = 3,
     dtype: Dtype = "float32",
     device: Device = "cpu",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headwise.recipe import Recipe
     from headwise_lab.kv.needle import Grid
     from headwise_lab.models.load import LoadedLm
+    from headwise_lab.report.kv.to_first import PromptChange
     from headwise_lab.stats.differences import Difference
 
 Measured = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -74,8 +75,8 @@ def needle(
     measured = _measure(loaded, recipes, prompts, grid, batch=batch, profile=profile, store=store)
     records = [record for record, _ in measured]
     if as_json:
-        pairs = [_paired(one, measured[0]) for one in measured]
-        told = [{**record, "to_first": pair} for record, pair in zip(records, pairs, strict=True)]
+        changes = map(_plain, _changes(measured))
+        told = [{**record, "to_first": change} for record, change in zip(records, changes, strict=True)]
         answer(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print(measured, loaded, recipes)
@@ -122,20 +123,22 @@ def _measure(
     return measured
 
 
-def _difference(ours: Measured, first: Measured, key: str) -> Difference | None:
-    """Paired over prompts; None for the first strategy itself."""
-    from headwise_lab.stats.differences import paired
+def _changes(measured: list[Measured]) -> list[PromptChange | None]:
+    """Every strategy against the first, which has none."""
+    from headwise_lab.report.kv.to_first import prompt_changes
 
-    if ours is first:
+    first, *others = (outcomes for _, outcomes in measured)
+    return [None, *prompt_changes(first, others)]
+
+
+def _plain(change: PromptChange | None) -> dict[str, Any] | None:
+    if change is None:
         return None
-    values, others = ({outcome["id"]: float(outcome[key]) for outcome in one[1]} for one in (ours, first))
-    return paired(values, others)
-
-
-def _paired(ours: Measured, first: Measured) -> dict[str, Any] | None:
-    found = {name: _difference(ours, first, key) for name, key in (("found", "score"), ("logprob", "logprob"))}
-    told = {name: {"mean": one.value, "se": one.se, "clear": one.clear} for name, one in found.items() if one}
-    return told or None
+    found = {"found": change.found, "logprob": change.logprob}
+    return {
+        name: {"mean": one.value, "se": one.se, "adjusted_p": one.adjusted, "clear": one.clear}
+        for name, one in found.items()
+    }
 
 
 def _print(measured: list[Measured], loaded: LoadedLm, recipes: list[Recipe]) -> None:
@@ -143,31 +146,33 @@ def _print(measured: list[Measured], loaded: LoadedLm, recipes: list[Recipe]) ->
 
     records = [record for record, _ in measured]
     header = ["Strategy", *(f"{found['length']}" for found in records[0]["lengths"]), "Mean, %", "To first, points"]
-    rows = [_row(one, measured[0]) for one in measured]
-    show(table_of([*header, "Log-prob", "To first"], rows), _notes(records, loaded, recipes))
+    changes = _changes(measured)
+    rows = [_row(record, change) for record, change in zip(records, changes, strict=True)]
+    notes = _notes(records, [change.found for change in changes if change], loaded, recipes)
+    show(table_of([*header, "Log-prob", "To first"], rows), notes)
 
 
-def _row(ours: Measured, first: Measured) -> list[str]:
+def _row(record: dict[str, Any], change: PromptChange | None) -> list[str]:
     from headwise_lab.kv.console import difference, with_error
 
-    record, _ = ours
-    found, logprob = (_difference(ours, first, key) for key in ("score", "logprob"))
     value = record["metric"]
     return [
         record["strategies"]["kv_eviction"],
         *(f"{100 * one['metric']['value']:.0f}" for one in record["lengths"]),
         with_error(100 * value["value"], 100 * value["se"], 1),
-        difference(found) if found else "",
+        difference(change.found) if change else "",
         with_error(record["logprob"]["mean"], record["logprob"]["se"]),
-        difference(logprob, 1.0, 2) if logprob else "",
+        difference(change.logprob, 1.0, 2) if change else "",
     ]
 
 
-def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe]) -> list[str]:
+def _notes(
+    records: list[dict[str, Any]], changes: list[Difference], loaded: LoadedLm, recipes: list[Recipe]
+) -> list[str]:
     """What a reader should know before believing a figure."""
     from headwise.eviction import WindowPlan
     from headwise.pipeline import Pipeline
-    from headwise_lab.stats.differences import FEWEST
+    from headwise_lab.stats.rule import stated
 
     plans = [Pipeline(recipe).eviction(loaded.geometry) for recipe in recipes]
     windows = [plan for plan in plans if isinstance(plan, WindowPlan)]
@@ -177,10 +182,7 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
         " is one standard error (binomial; it says 0 where all or none are found)."
     ]
     if len(records) > 1:
-        notes.append(
-            f"Differences are paired over the same prompts; * marks those of two standard errors or more, from {FEWEST}"
-            " prompts on."
-        )
+        notes.append(f"{stated(changes, 'prompt')} * marks what is called a difference to the first strategy.")
     if any(not plan.keeps_everything for plan in windows):
         notes.append(
             "Where positions alone decide, the question sees what its windows hold; from further back, a passkey can"
@@ -197,7 +199,7 @@ def _notes(records: list[dict[str, Any]], loaded: LoadedLm, recipes: list[Recipe
 
 
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
-    from headwise_lab.kv.heat_map import draw
+    from headwise_lab.report.kv.heat_map import draw
     from headwise_lab.store.working_copy import at_hand
 
     with at_hand(folder, writes=True) as local:

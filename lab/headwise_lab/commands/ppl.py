@@ -22,8 +22,9 @@ from headwise_lab.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from headwise_lab.kv.compare import Comparison
     from headwise_lab.models.load import LoadedLm
+    from headwise_lab.report.kv.to_first import TextChange
+    from headwise_lab.stats.differences import Difference
 
 UNEQUAL = 1.01  # contexts further apart than this are called unequal
 
@@ -60,6 +61,7 @@ def ppl(
     from headwise.heads import HeadProfile
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models.load import load_language_model
+    from headwise_lab.report.kv.to_first import text_changes
     from headwise_lab.store.locations import place
     from headwise_lab.store.output_folder import Store
     from headwise_lab.texts.tokens import tokens_of
@@ -72,7 +74,8 @@ def ppl(
     for warning in [*(store.warnings if store else ()), *_warnings(loaded, tokens)]:
         say(f"warning: {warning}", err=True)
     measured = _measure(loaded, asked, recipes, store=store, profile=profile, chunk=chunk)
-    compared = [_compared(one, measured[0]) for one in measured]
+    first, *others = (outcomes for _, outcomes in measured)
+    compared = [None, *text_changes(first, others)]
     if as_json:
         told = [_with_pairs(record, found) for (record, _), found in zip(measured, compared, strict=True)]
         answer(json.dumps(told, indent=2, ensure_ascii=False))
@@ -115,29 +118,24 @@ def _measure(
     return measured
 
 
-def _compared(ours: Measured, first: Measured) -> Comparison | None:
-    """Against the first strategy; None for the first itself."""
-    from headwise_lab.kv.compare import compare
-
-    return None if ours is first else compare(ours[1], first[1])
-
-
-def _with_pairs(record: dict[str, Any], found: Comparison | None) -> dict[str, Any]:
+def _with_pairs(record: dict[str, Any], found: TextChange | None) -> dict[str, Any]:
     """The record, with its paired differences to the first strategy."""
     if found is None:
         return {**record, "to_first": None}
+    value, se = found.ratio
     return {
         **record,
         "to_first": {
-            "nll": {"mean": found.nll.value, "se": found.nll.se},
-            "perplexity_ratio": {"value": found.ratio, "se": found.ratio_se},
-            "accuracy": {"value": found.accuracy.value, "se": found.accuracy.se},
-            "clear": {"nll": found.nll.clear, "accuracy": found.accuracy.clear},
+            "nll": {"mean": found.loss.value, "se": found.loss.se},
+            "perplexity_ratio": {"value": value, "se": se},
+            "accuracy": {"value": found.right.value, "se": found.right.se},
+            "adjusted_p": {"nll": found.loss.adjusted, "accuracy": found.right.adjusted},
+            "clear": {"nll": found.loss.clear, "accuracy": found.right.clear},
         },
     }
 
 
-def _print(records: list[dict[str, Any]], compared: list[Comparison | None]) -> None:
+def _print(records: list[dict[str, Any]], compared: list[TextChange | None]) -> None:
     from headwise_lab.kv.console import show, table_of
 
     header = ["Strategy", "Perplexity", "To first, %", "Next token right, %", "To first, points"]
@@ -148,18 +146,18 @@ def _print(records: list[dict[str, Any]], compared: list[Comparison | None]) -> 
         f"{first['model']} on {first['text']['name']}: {first['n']} tokens scored; ± is one standard error."
         " `headwise ppl --help` says what the columns mean."
     )
-    show(table_of(header, rows), [title, *_notes(records)])
+    show(table_of(header, rows), [title, *_notes(records, [found.loss for found in compared if found])])
 
 
-def _row(record: dict[str, Any], found: Comparison | None) -> list[str]:
+def _row(record: dict[str, Any], found: TextChange | None) -> list[str]:
     from headwise_lab.kv.console import difference, signed, with_error
 
     right, value = record["accuracy"], record["metric"]
     right_se = None if right["se"] is None else 100 * right["se"]
     pairs = ["", ""]
     if found is not None:
-        change = signed(100 * (found.ratio - 1), 100 * found.ratio_se, found.clear)
-        pairs = [change, difference(found.accuracy)]
+        ratio, ratio_se = found.ratio
+        pairs = [signed(100 * (ratio - 1), 100 * ratio_se, found.loss.clear), difference(found.right)]
     return [
         record["strategies"]["kv_eviction"],
         with_error(value["value"], value["se"]),
@@ -172,14 +170,13 @@ def _row(record: dict[str, Any], found: Comparison | None) -> list[str]:
     ]
 
 
-def _notes(records: list[dict[str, Any]]) -> list[str]:
+def _notes(records: list[dict[str, Any]], found: list[Difference]) -> list[str]:
     """What a reader should know before believing a difference."""
+    from headwise_lab.stats.rule import block_unit, stated
+
     if len(records) < 2:
         return []
-    notes = [
-        "Differences to the first strategy are paired: taken token by token, so that what makes a token hard for both"
-        " cancels. * marks those of two standard errors or more; of many strategies, some get there by chance."
-    ]
+    notes = [f"{stated(found, block_unit(records[0]['n']))} * marks what is called a difference to the first strategy."]
     contexts = [record["context"] for record in records if record["context"] < record["text"]["tokens"]]
     if contexts and max(contexts) > UNEQUAL * min(contexts):
         notes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,22 +40,18 @@ class Stopwatch:
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
-        self._times: list[tuple[float, float]] = []
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._spans: list[tuple[Any, Any]] = []
         self._stopped = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """One span; none once the watch has stopped."""
-        on_gpu = self._device.type == "cuda"
-        event, start = self._event() if on_gpu else None, time.perf_counter()
+        start = self._now()
         try:
             yield
         finally:
-            if not self._stopped and event is not None:
-                self._events.append((event, self._event()))
-            elif not self._stopped:
-                self._times.append((start, time.perf_counter()))
+            if not self._stopped:
+                self._spans.append((start, self._now()))
 
     def stop(self) -> None:
         """Leave out everything from here on."""
@@ -63,12 +60,14 @@ class Stopwatch:
     def seconds(self) -> float:
         """All spans together, once everything in them is done."""
         if self._device.type != "cuda":
-            return sum(end - start for start, end in self._times)
+            return float(sum(end - start for start, end in self._spans))
         torch.cuda.synchronize(self._device)
-        return float(sum(start.elapsed_time(end) for start, end in self._events)) / 1000
+        return float(sum(start.elapsed_time(end) for start, end in self._spans)) / 1000
 
-    def _event(self) -> torch.cuda.Event:
-        make: Callable[..., torch.cuda.Event] = torch.cuda.Event  # untyped
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        make: Any = torch.cuda.Event
         event = make(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event

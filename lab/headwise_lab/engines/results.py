@@ -14,7 +14,7 @@ import attrs
 from headwise.errors import DataError
 from headwise.reading import is_deep, shortened
 from headwise_lab.schema.json_schema import what_is_wrong
-from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.records import is_number, read_lines
 
 VERSIONS = {"lmms-eval": "lmms_eval_version", "lm-eval": "lm_eval_version"}

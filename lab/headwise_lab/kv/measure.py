@@ -25,9 +25,8 @@ from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.eviction.streaming import Reading, read_text
 from headwise_lab.cost.environment import hardware, versions
-from headwise_lab.kv.compare import perplexity
 from headwise_lab.models.load import DTYPES, LoadedLm
-from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.stats.means import mean_and_error, perplexity
 from headwise_lab.texts.tokens import Text
 
 SCHEMA = 1

@@ -24,7 +24,7 @@ from headwise.recipe import Recipe
 from headwise_lab.kv.measure import SCHEMA, circumstances, description, hashed, reads_profile, strategy_text, usual
 from headwise_lab.kv.passkey import GRASS, Prompt
 from headwise_lab.models.load import LoadedLm
-from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.stats.means import mean_and_error
 
 NEW_TOKENS = 12  # room for the passkey and for a few words before it
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (p adjusted over the table), ★ recommended, - not measured."
 METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (p adjusted over the table), - not run."
-KV_LEGEND = "≈ indistinguishable, ↑ better, ↓ worse, - nothing to compare with."
+KV_LEGEND = "≈ no difference, ↑ better, ↓ worse, - nothing to compare with."
 
 
 def markdown_page(content: Content) -> str:
@@ -62,6 +62,7 @@ def _section(section: Section) -> list[str]:
         f"{markdown_line(section.scores.caption.rstrip('.'))}. {LEGEND}",
         *(_figure(figure) for figure in pictures(section)),
         _grid("Difference to all heads, paired ± SE", section.differences),
+        markdown_line(section.differences.caption),
         "### Wins",
         _wins(section),
     ]
@@ -77,10 +78,7 @@ def _methods_section(part: MethodsSection) -> list[str]:
         markdown_line(part.main.caption),
         METHODS_LEGEND if part.methods else "",
         *(_figure(figure) for figure in pictures(part)),
-        *(
-            f"{_grid(markdown_text(grid.title), grid)}\n\n{markdown_line(grid.caption)}".rstrip()
-            for grid in part.others
-        ),
+        *map(_captioned, part.others),
     ]
 
 
@@ -90,7 +88,7 @@ def _kv_section(part: KvSection) -> list[str]:
         markdown(part.main),
         f"{markdown_line(part.main.caption)} {KV_LEGEND}",
         *(_figure(figure) for figure in part.figures),
-        *(_grid(markdown_text(grid.title), grid) for grid in part.others),
+        *map(_captioned, part.others),
     ]
 
 
@@ -104,6 +102,10 @@ def _wins(section: Section) -> str:
 
 def _grid(title: str, grid: Grid) -> str:
     return f"### {title}\n\n{markdown(grid)}"
+
+
+def _captioned(grid: Grid) -> str:
+    return f"{_grid(markdown_text(grid.title), grid)}\n\n{markdown_line(grid.caption)}".rstrip()
 
 
 def _figure(figure: Figure) -> str:

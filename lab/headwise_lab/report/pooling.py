@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.trials import Asked, Trial
-from headwise_lab.stats.differences import mean_and_error
+from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.merging import merged, middle
 from headwise_lab.store.record_types import Attention, Cost, Heads, Overlap, VisualRecord
 

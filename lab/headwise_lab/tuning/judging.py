@@ -5,16 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
 from headwise_lab.schema.json_schema import structured
-from headwise_lab.stats.differences import LEVEL, holm
-from headwise_lab.stats.inference import Comparison, compare
+from headwise_lab.stats.differences import Difference, paired
+from headwise_lab.stats.rule import corrected
 from headwise_lab.store.record_types import VisualRecord
-from headwise_lab.tuning.confirming import Confirmed
+from headwise_lab.tuning.confirming import Again, Confirmed
 from headwise_lab.tuning.fronts import beats
 from headwise_lab.tuning.measuring import Judge, Record
 from headwise_lab.tuning.searching import Value
@@ -24,33 +23,29 @@ Units = Mapping[tuple[str, str], float]
 
 
 @attrs.frozen
-class Figure:
-    """An accuracy in per cent of the unpruned model's, with its standard error and the ends of its interval."""
+class Accuracy:
+    """In per cent of the unpruned model's on the same questions, with standard error and ends of the interval."""
 
     value: float
     se: float
     low: float
     high: float
-    n: int
 
 
 @attrs.frozen(eq=False)
-class Judged:
+class JudgedPoint:
     """A point of the front: what the search saw, what the held-out questions say, and what that is worth.
 
-    ``held`` and all that follows is None where it could not be measured. ``adjusted`` holds Holm's probabilities of the
-    differences to FastV and to random tokens, over all points of the front. ``beaten_by``: what is as cheap and more
-    accurate on the held-out questions.
+    ``held`` and all that follows is None where it could not be measured. The differences to FastV of all points
+    are corrected together. ``beaten_by``: what is as cheap and more accurate on the held-out questions.
     """
 
     confirmed: Confirmed
-    search: Figure
-    held: Figure | None = None
-    fastv: Figure | None = None
-    random: Figure | None = None
-    to_fastv: Comparison | None = None
-    to_random: Comparison | None = None
-    adjusted: tuple[float | None, float | None] = (None, None)
+    search: Accuracy
+    held: Accuracy | None = None
+    fastv: Accuracy | None = None
+    random: Accuracy | None = None
+    to_fastv: Difference | None = None
     beaten_by: str | None = None
 
     @property
@@ -60,23 +55,19 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference`` against FastV at an equal average, after Holm's correction."""
-        if self.to_fastv is None or self.adjusted[0] is None:
-            return ""
-        if self.adjusted[0] > LEVEL:
-            return "no difference"
-        return "better" if self.to_fastv.difference > 0 else "worse"
+        """``better``, ``worse`` or ``no difference`` to FastV at an equal average; empty where it is not compared."""
+        return self.to_fastv.verdict if self.to_fastv else ""
 
 
-def judge(confirmed: Sequence[Confirmed], searched: Judge, held: Judge, folder: Path) -> list[Judged]:
+def judge(confirmed: Sequence[Confirmed], searched: Judge, held: Judge, folder: Path) -> list[JudgedPoint]:
     """Judge all points of a front together, for they are one family of comparisons."""
     judged = [_one(point, searched, held, folder) for point in confirmed]
-    against = [_adjusted([getattr(one, name) for one in judged]) for name in ("to_fastv", "to_random")]
-    judged = [attrs.evolve(one, adjusted=pair) for one, pair in zip(judged, zip(*against, strict=True), strict=True)]
+    adjusted = corrected([one.to_fastv for one in judged])
+    judged = [attrs.evolve(one, to_fastv=found) for one, found in zip(judged, adjusted, strict=True)]
     return [attrs.evolve(one, beaten_by=_beaten_by(one, judged)) for one in judged]
 
 
-def optimism(judged: Sequence[Judged]) -> float | None:
+def optimism(judged: Sequence[JudgedPoint]) -> float | None:
     """How much higher the search's figures were on average; None where nothing was confirmed."""
     found = [one.optimism for one in judged if one.optimism is not None]
     return statistics.fmean(found) if found else None
@@ -92,11 +83,11 @@ def units(value: Value, bench: Judge, folder: Path) -> Units:
     return {unit: score * len(found) for unit, score in found.items()}
 
 
-def figure(scores: Units) -> Figure:
+def accuracy(scores: Units) -> Accuracy:
     """Mean of units, its error and its interval."""
-    found = compare(scores, dict.fromkeys(scores, 0.0))
+    found = paired(scores, dict.fromkeys(scores, 0.0))
     assert found is not None  # there is at least one unit
-    return Figure(found.difference, found.se, found.low, found.high, found.n)
+    return Accuracy(found.value, found.se, found.low, found.high)
 
 
 def _scores(record: Record, folder: Path) -> Mapping[str, float]:
@@ -106,28 +97,27 @@ def _scores(record: Record, folder: Path) -> Mapping[str, float]:
     return trial.units or {}
 
 
-def _one(point: Confirmed, searched: Judge, held: Judge, folder: Path) -> Judged:
-    judged = Judged(point, figure(units(point.found.value, searched, folder)))
+def _one(point: Confirmed, searched: Judge, held: Judge, folder: Path) -> JudgedPoint:
+    judged = JudgedPoint(point, accuracy(units(point.found.value, searched, folder)))
     if point.again.value is None:
         return judged
     ours = units(point.again.value, held, folder)
-    told: dict[str, Any] = {"held": figure(ours)}
-    for name in ("fastv", "random"):
-        reference = getattr(point, name)
-        if reference is not None and reference.value is not None:
-            theirs = units(reference.value, held, folder)
-            told[name] = figure(theirs)
-            told[f"to_{name}"] = None if name == "fastv" and point.is_reference else compare(ours, theirs)
-    return attrs.evolve(judged, **told)
+    fastv, random = (_units_of(reference, held, folder) for reference in (point.fastv, point.random))
+    return attrs.evolve(
+        judged,
+        held=accuracy(ours),
+        fastv=accuracy(fastv) if fastv else None,
+        random=accuracy(random) if random else None,
+        to_fastv=paired(ours, fastv) if fastv and not point.is_reference else None,
+    )
 
 
-def _adjusted(found: Sequence[Comparison | None]) -> list[float | None]:
-    """Holm's probabilities of those that were compared."""
-    corrected = iter(holm([one.probability for one in found if one is not None]))
-    return [None if one is None else next(corrected) for one in found]
+def _units_of(reference: Again | None, held: Judge, folder: Path) -> Units | None:
+    """Units of a reference that was measured."""
+    return None if reference is None or reference.value is None else units(reference.value, held, folder)
 
 
-def _beaten_by(one: Judged, judged: Sequence[Judged]) -> str | None:
+def _beaten_by(one: JudgedPoint, judged: Sequence[JudgedPoint]) -> str | None:
     """What beats a point on the held-out questions: another point of the front, or a reference."""
     ours = one.confirmed.again.value
     if ours is None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from headwise_lab.stats.differences import LEVEL
-from headwise_lab.stats.inference import CONFIDENCE
+from headwise_lab.stats.rule import rule
 from headwise_lab.tuning.confirming import Found, best
-from headwise_lab.tuning.judging import Judged, optimism
+from headwise_lab.tuning.judging import JudgedPoint, optimism
 from headwise_lab.tuning.measuring import Judge
 from headwise_lab.tuning.searching import REASON, label
 
@@ -22,10 +21,8 @@ AXES = {"processed": "visual tokens processed per layer, average", "flops": "G m
 METHOD = (
     "Accuracy is the headline metric in per cent of the unpruned model's on the same questions, averaged over"
     " benchmarks. A search picks what was lucky on its own questions; only the held-out figures, on questions and"
-    f" pictures it never saw, say what a point is worth. Intervals: {CONFIDENCE:.0%}, BCa bootstrap over questions."
-    " FastV (last token, all heads, before layer 2, or 1 where 2 cannot meet the average) and random tokens are run at"
-    " each point's processed average. Differences are paired by question; Holm corrects their probabilities over the"
-    f" points, and a difference is called one at {LEVEL:.3f} or below."
+    " pictures it never saw, say what a point is worth. FastV (last token, all heads, before layer 2, or 1 where 2"
+    f" cannot meet the average) and random tokens are run at each point's processed average. {rule()}"
 )
 
 
@@ -40,7 +37,7 @@ class Outcome:
     found: Sequence[Found]
     searched: Judge
     held: Judge | None = None
-    judged: Sequence[Judged] = ()
+    judged: Sequence[JudgedPoint] = ()
 
     @property
     def front(self) -> list[Found]:
@@ -84,7 +81,7 @@ class Outcome:
                 f" compared, {worse} worse, {len(compared) - worse} without a difference after Holm's correction)."
             )
         told = "; ".join(
-            f"{one.confirmed.found.point.label}, by {one.to_fastv.difference:.1f} ({one.to_fastv.low:.1f} to"
+            f"{one.confirmed.found.point.label}, by {one.to_fastv.value:.1f} ({one.to_fastv.low:.1f} to"
             f" {one.to_fastv.high:.1f})"
             for one in better
             if one.to_fastv is not None

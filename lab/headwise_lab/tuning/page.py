@@ -10,10 +10,12 @@ from rich.text import Text
 
 from headwise_lab.report.html_page import templates
 from headwise_lab.report.page.canvas import Figure as Picture
+from headwise_lab.report.page.facts import probability
 from headwise_lab.report.page.grid import Grid, Mark, fenced, markdown, markdown_line, markdown_text
-from headwise_lab.stats.inference import Comparison
+from headwise_lab.stats.differences import Difference
+from headwise_lab.stats.rule import stated
 from headwise_lab.tuning.confirming import Confirmed
-from headwise_lab.tuning.judging import Figure, Judged
+from headwise_lab.tuning.judging import Accuracy, JudgedPoint
 from headwise_lab.tuning.outcome import METHOD, Outcome
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,7 +26,8 @@ def confirmed_grid(outcome: Outcome) -> Grid:
     """The front as the held-out questions see it."""
     header = ["Point", "Trial", "Cost", "Search", "Held out", "Optimism", "FastV", "To FastV", "Holm p", "Random"]
     rows = [[*_named(outcome, one.confirmed), *_held(one)] for one in outcome.judged]
-    caption = f"Accuracy in % of the unpruned model's ± SE. Cost: {outcome.axis}."
+    rule = stated(one.to_fastv for one in outcome.judged)
+    caption = f"Accuracy in % of the unpruned model's ± SE. Cost: {outcome.axis}. {rule}".rstrip()
     return Grid.of("The front, confirmed", "front", [*header, "On the front"], rows, caption)
 
 
@@ -91,28 +94,27 @@ def _named(outcome: Outcome, confirmed: Confirmed) -> list[str | Mark]:
     return [found.point.label, str(found.number), f"{outcome.shown(found.value.cost):.4g}"]
 
 
-def _held(one: Judged) -> list[str | Mark]:
+def _held(one: JudgedPoint) -> list[str | Mark]:
     """What was found on the held-out questions, or why nothing was."""
     search = _with_error(one.search)
     if one.held is None:
         return [search, Mark("-", hint=one.confirmed.again.reason), *["-"] * 5, one.confirmed.again.reason]
     sign = {"no difference": "same"}.get(one.verdict, one.verdict)
-    probability = one.adjusted[0]
     return [
         search,
         Mark(_with_error(one.held), bold=one.beaten_by is None, hint=f"{one.held.low:.1f} to {one.held.high:.1f}"),
         f"{one.optimism:+.1f}",
         "itself" if one.confirmed.is_reference else _with_error(one.fastv),
         Mark(_difference(one.to_fastv), verdict=sign),
-        "-" if probability is None else "< 0.0001" if probability < 0.0001 else f"{probability:.3g}",
+        probability(one.to_fastv.adjusted if one.to_fastv else None),
         _with_error(one.random),
         "yes" if one.beaten_by is None else f"no: {one.beaten_by}",
     ]
 
 
-def _with_error(figure: Figure | None) -> str:
+def _with_error(figure: Accuracy | None) -> str:
     return "-" if figure is None else f"{figure.value:.1f} ± {figure.se:.1f}"
 
 
-def _difference(found: Comparison | None) -> str:
-    return "-" if found is None else f"{found.difference:+.1f} ± {found.se:.1f}"
+def _difference(found: Difference | None) -> str:
+    return "-" if found is None else f"{found.value:+.1f} ± {found.se:.1f}"

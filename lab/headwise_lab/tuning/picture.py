@@ -11,7 +11,7 @@ import matplotlib
 
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.tuning.confirming import Again
-from headwise_lab.tuning.judging import Figure as Accuracy
+from headwise_lab.tuning.judging import Accuracy
 from headwise_lab.tuning.outcome import Outcome
 
 _FOUND, _HELD = "#9ac3e0", "#0b69a3"

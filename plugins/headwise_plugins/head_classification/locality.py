@@ -1,7 +1,4 @@
-"""How far a head looks, sinks set aside: positional, mixed, gathering or idle, each with a real probability.
-
-Headwise's own: what the classes of the head-aware cache study mean, measured with probabilities.
-"""
+"""How far a head looks, sinks set aside: positional, mixed, gathering or idle, each with a real probability."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How far a head's favourite visual token is above its least favourite one.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""How far a head's favourite visual token is above its least favourite one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How far a head's attention over the image is from even, by Shannon entropy.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""How far a head's attention over the image is from even, by Shannon entropy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""How unequally a head shares its attention among visual tokens, by the Gini coefficient.
-
-The index is Gini's ("Variabilità e mutabilità", 1912). Among the head scores of LLaVA-FinePruner-Head, whose second
-softmax over attention is left out here.
-"""
+"""How unequally a head shares its attention among visual tokens, by the Gini coefficient."""
 
 from __future__ import annotations
 

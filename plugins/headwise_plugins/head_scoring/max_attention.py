@@ -1,7 +1,4 @@
-"""How strongly a head looks at its favourite visual token.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""How strongly a head looks at its favourite visual token."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How much attention a head puts on its few favourite visual tokens.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""How much attention a head puts on its few favourite visual tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How unevenly a head spreads its attention over the image, in the units of that attention squared.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""How unevenly a head spreads its attention over the image, in the units of that attention squared."""
 
 from __future__ import annotations
 

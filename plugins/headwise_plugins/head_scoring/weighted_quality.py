@@ -1,7 +1,4 @@
-"""Three measures of a peaked head in one: its peak, its concentration and how few tokens come near the peak.
-
-Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
-"""
+"""Three measures of a peaked head in one: its peak, its concentration and how few tokens come near the peak."""
 
 from __future__ import annotations
 

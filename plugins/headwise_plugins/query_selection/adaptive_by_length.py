@@ -1,7 +1,4 @@
-"""The length of the text decides who asks: little text is used whole, long text by attention.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""The length of the text decides who asks: little text is used whole, long text by attention."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Everything that is no image asks, each token weighing as much as it looks at the image.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""Everything that is no image asks, each token weighing as much as it looks at the image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The one text token that looks at the image most asks.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""The one text token that looks at the image most asks."""
 
 from __future__ import annotations
 

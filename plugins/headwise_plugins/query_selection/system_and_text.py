@@ -1,7 +1,4 @@
-"""Everything that is no image asks, with equal weight.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""Everything that is no image asks, with equal weight."""
 
 from __future__ import annotations
 

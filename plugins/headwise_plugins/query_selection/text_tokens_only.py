@@ -1,7 +1,4 @@
-"""All of the text after the image asks, with equal weight.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""All of the text after the image asks, with equal weight."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The last few tokens of the prompt ask, later ones with more weight.
-
-Among the choices of query tokens that LLaVA-FinePruner-Head compares.
-"""
+"""The last few tokens of the prompt ask, later ones with more weight."""
 
 from __future__ import annotations
 

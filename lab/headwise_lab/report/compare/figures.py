@@ -33,7 +33,7 @@ _COLOURS = {"better": "#147d64", "worse": "#ba2525", "no difference": GREY}
 
 def differences(against: Against, folder: Path) -> Figure:
     """A line per pair, its difference and interval, the largest first."""
-    shown = sorted(against.pairs, key=lambda pair: -abs(pair.comparison.difference))[:MOST]
+    shown = sorted(against.pairs, key=lambda pair: -abs(pair.difference.value))[:MOST]
     shown = [pair for pair in against.pairs if pair in shown]
     path = folder / f"{against.slug}-differences.png"
     with matplotlib.rc_context(STYLE):
@@ -56,10 +56,10 @@ def differences(against: Against, folder: Path) -> Figure:
 
 
 def _line(panel: Any, line: int, pair: Pair) -> None:
-    found = pair.comparison
-    low, high = (found.difference if math.isnan(end) else end for end in (found.low, found.high))
-    error = [[max(0.0, found.difference - low)], [max(0.0, high - found.difference)]]
-    panel.errorbar([found.difference], [line], xerr=error, fmt="o", markersize=5, capsize=2.5,
+    found = pair.difference
+    low, high = (found.value if math.isnan(end) else end for end in (found.low, found.high))
+    error = [[max(0.0, found.value - low)], [max(0.0, high - found.value)]]
+    panel.errorbar([found.value], [line], xerr=error, fmt="o", markersize=5, capsize=2.5,
                    color=_COLOURS[pair.verdict])  # fmt: skip
 
 

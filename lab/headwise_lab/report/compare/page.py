@@ -11,16 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.compare.pairs import Pair
-from headwise_lab.report.page.facts import known
+from headwise_lab.report.page.facts import certainty, difference, known
 from headwise_lab.report.page.grid import Grid, Mark, markdown, markdown_line, markdown_text
-from headwise_lab.stats.differences import LEVEL
-from headwise_lab.stats.inference import CONFIDENCE
+from headwise_lab.stats.resampling import CONFIDENCE
+from headwise_lab.stats.rule import stated
 
-METHOD = (
-    f"Figures are means over the questions both sides share, ± SE; the difference is paired, with its {CONFIDENCE:.0%}"
-    " interval (BCa bootstrap). p is McNemar's exact test where answers are right or wrong, else that of sign flips;"
-    f" Holm corrects it over the table. A difference is called one where that is at most {LEVEL:.3f}."
-)
+METHOD = "Figures are means over the questions, or the tokens of a text, that both sides share, ± SE."
 _STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 _FIGURES = 8  # columns behind the labels
 
@@ -50,7 +46,13 @@ def grid(against: Against) -> Grid:
     ours = against.letter
     shared = ("A", ours, f"{ours} - A ± SE", f"{CONFIDENCE:.0%} interval", "n", "p", "Holm p", "")
     title = "Side by side" if ours == "B" else f"Side by side: {ours} against A"
-    return Grid.of(title, against.slug, [*header, *shared], rows, METHOD)
+    return Grid.of(title, against.slug, [*header, *shared], rows, caption(against))
+
+
+def caption(against: Against) -> str:
+    """The rule by which the pairs are judged."""
+    units = " or ".join(dict.fromkeys(pair.unit for pair in against.pairs))
+    return stated([pair.difference for pair in against.pairs], units)
 
 
 def _heading(name: str) -> str:
@@ -68,36 +70,25 @@ def _varying(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _figures(pair: Pair, letter: str) -> list[str | Mark]:
-    found = pair.comparison
-    digits = 4 if pair.lower_is_better else 2
+    found = pair.difference
+    digits = 4 if found.lower_is_better else 2
     left, right = (tuple(f"{side}-{name}" for name in ids) for side, ids in zip(("A", letter), pair.ids, strict=True))
-    told: dict[str, Any] = {"records": (*left, *right), "data": _facts(pair)}
+    told: dict[str, Any] = {"records": (*left, *right), "data": difference(found, "A")}
+    between, p, adjusted = certainty(found, digits)
     return [
         Mark(_with_error(*pair.left, digits), records=left, data=_side_facts(*pair.left, found.n)),
         Mark(_with_error(*pair.right, digits), records=right, data=_side_facts(*pair.right, found.n)),
-        Mark(f"{found.difference:+.{digits}f} ± {found.se:.{digits}f}", verdict=sign(pair), **told),
-        Mark("-" if math.isnan(found.low) else f"{found.low:+.{digits}f} to {found.high:+.{digits}f}", **told),
+        Mark(f"{found.value:+.{digits}f} ± {found.se:.{digits}f}", verdict=sign(pair), **told),
+        Mark(between, **told),
         Mark(str(found.n), **told),
-        Mark(_probability(found.probability), **told),
-        Mark(_probability(pair.adjusted), **told),
+        Mark(p, **told),
+        Mark(adjusted, **told),
         pair.verdict,
     ]
 
 
 def _side_facts(value: float, error: float, n: int) -> dict[str, Any]:
     return known({"value": value, "se": error, "pairs": n})
-
-
-def _facts(pair: Pair) -> dict[str, Any]:
-    """Everything about a difference by the names that ``Mark`` gives them."""
-    found = pair.comparison
-    return known({
-        "reference": "A", "difference": found.difference, "difference_se": found.se, "low": found.low,
-        "high": found.high, "pairs": found.n, "p": found.probability, "adjusted_p": pair.adjusted,
-        "test": "sign-flip permutation" if found.p_mcnemar is None else "McNemar's exact test",
-        "family": "the table (Holm)",
-        "verdict": pair.verdict,
-    })  # fmt: skip
 
 
 def sign(pair: Pair) -> str:
@@ -109,10 +100,6 @@ def _with_error(value: float, error: float, digits: int) -> str:
     return f"{value:.{digits}f} ± {'-' if math.isnan(error) else f'{error:.{digits}f}'}"
 
 
-def _probability(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
-
-
 def label(against: Against, pair: Pair) -> str:
     """What tells a pair from the others of its table, in one line."""
     return " · ".join(_label(pair, name) for name in _varying(against.pairs) if _label(pair, name))
@@ -122,7 +109,7 @@ def heading(against: Against, left: str) -> list[str]:
     """What A and the other are, what all rows share, and what sets the sides apart in all of them."""
     pairs = against.pairs
     varying = set(_varying(pairs))
-    metrics = dict.fromkeys(f"{p.metric}{', lower is better' if p.lower_is_better else ''}" for p in pairs)
+    metrics = dict.fromkeys(f"{p.metric}{', lower is better' if p.difference.lower_is_better else ''}" for p in pairs)
     same = [f"{name}={value}" for name, value in pairs[0].key.items() if name not in varying]
     apart = [f"{name} {ours} → {theirs}" for name, (ours, theirs) in pairs[0].apart.items() if name not in varying]
     lines = [f"A: {left}", f"{against.letter}: {against.called}", f"Scores: {', '.join(metrics)}"]
@@ -138,7 +125,8 @@ def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[s
         lines += [f"## {markdown_text(shown.title)}", ""] if len(compared) > 1 else []
         lines += [f"> {markdown_line(warning)}\n" for warning in against.warnings]
         lines += [f"* {markdown_line(line)}" for line in heading(against, left)]
-        lines += ["", markdown(shown), "", *(f"{line}\n" for line in pictures.get(against.slug, ()))]
+        lines += ["", markdown(shown), "", markdown_line(shown.caption), ""]
+        lines += [f"{line}\n" for line in pictures.get(against.slug, ())]
     return "\n".join([*lines, METHOD, ""])
 
 
@@ -156,7 +144,11 @@ def terminal(against: Against) -> Table:
 
 def as_dict(against: Against, pair: Pair) -> dict[str, Any]:
     """Everything about a pair as JSON has it: NaN is null; ``right_folder`` says which folder the right side is."""
-    told: Mapping[str, Any] = attrs.asdict(pair.comparison)
+    found = pair.difference
+    told = {
+        "difference": found.value, "se": found.se, "low": found.low, "high": found.high, "n": found.n,
+        "test": found.test, "p": found.p, "p_holm": found.adjusted,
+    }  # fmt: skip
     return {
         **pair.key,
         "right_folder": against.called,
@@ -167,6 +159,7 @@ def as_dict(against: Against, pair: Pair) -> dict[str, Any]:
         "left_mean": pair.left[0],
         "right_mean": pair.right[0],
         **{name: None if isinstance(value, float) and math.isnan(value) else value for name, value in told.items()},
-        "p_holm": pair.adjusted,
+        "discordant": found.discordant and list(found.discordant),
+        "unit": pair.unit,
         "verdict": pair.verdict,
     }

@@ -16,8 +16,10 @@ from headwise.errors import DataError
 from headwise_lab.report.compare.sides import BY, Side, apart, fields, grouped, key_of, questions
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
 from headwise_lab.schema.json_schema import structured
-from headwise_lab.stats.differences import LEVEL, holm, mean_and_error
-from headwise_lab.stats.inference import Comparison, compare
+from headwise_lab.stats.blocks import in_blocks
+from headwise_lab.stats.differences import Difference, paired
+from headwise_lab.stats.means import mean_and_error
+from headwise_lab.stats.rule import QUESTION, block_unit, corrected
 from headwise_lab.store.outcome_types import TokenOutcome
 from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.store.records import is_kv, read_outcomes
@@ -29,18 +31,17 @@ class Pair:
 
     ``key`` is what they were matched by, ``apart`` the other fields they differ in, field -> (left, right); ``records``
     are those of the left and of the right side. ``left`` and ``right`` are means with standard errors over the shared
-    units. ``adjusted`` is Holm's over the whole table.
+    units, each a ``unit``. The difference is corrected over the whole table.
     """
 
     key: Mapping[str, str]
     records: tuple[tuple[Mapping[str, Any], ...], ...]
     metric: str
-    lower_is_better: bool
+    unit: str
     apart: Mapping[str, tuple[str, str]]
     left: tuple[float, float]
     right: tuple[float, float]
-    comparison: Comparison
-    adjusted: float = 1.0
+    difference: Difference
 
     @property
     def ids(self) -> tuple[tuple[str, ...], ...]:
@@ -49,10 +50,8 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference``: the right side against the left, after Holm's correction."""
-        if self.adjusted > LEVEL or self.comparison.difference == 0:
-            return "no difference"
-        return "better" if (self.comparison.difference > 0) != self.lower_is_better else "worse"
+        """``better``, ``worse`` or ``no difference``: the right side against the left."""
+        return self.difference.verdict
 
 
 def side_by_side(
@@ -78,8 +77,9 @@ def side_by_side(
         pairs += [pair] if pair else []
     if not pairs:
         raise DataError(f"{left.called} and {right.called} have no question in common to compare; {warnings[-1]}")
-    adjusted = holm([pair.comparison.probability for pair in pairs])
-    return [attrs.evolve(pair, adjusted=value) for pair, value in zip(pairs, adjusted, strict=True)], warnings
+    adjusted = corrected([pair.difference for pair in pairs])
+    judged = zip(pairs, adjusted, strict=True)
+    return [attrs.evolve(pair, difference=found) for pair, found in judged if found is not None], warnings
 
 
 def _nothing(left: Side, right: Side, by: Sequence[str]) -> str:
@@ -131,17 +131,16 @@ def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple
     ours: dict[Any, float] = {}
     theirs: dict[Any, float] = {}
     warnings: list[str] = []
-    for number, (one, other) in enumerate(couples):
-        (units, said), (told, also) = _units(left, one), _units(right, other)
-        warnings += [warning for warning in (said, also) if warning]
-        if not (units and told):
-            continue
-        equal = _equally_asked((left, one), (right, other), units)
-        shared = [unit for unit in units if unit in told and unit in equal]
-        ours |= {(number, unit): units[unit] for unit in shared}
-        theirs |= {(number, unit): told[unit] for unit in shared}
-    comparison = compare(theirs, ours)
-    if comparison is None:
+    tokens = 0
+    for number, couple in enumerate(couples):
+        shared, told = _shared(couple, left, right)
+        warnings += told
+        tokens = max(tokens, len(shared))
+        cut = in_blocks if is_kv(couple[0]) else dict
+        for place, side in enumerate((ours, theirs)):
+            side |= {(number, unit): score for unit, score in cut({k: v[place] for k, v in shared.items()}).items()}
+    found = paired(theirs, ours, lower_is_better=any(is_kv(one) for one, _ in couples))
+    if found is None:
         where = " ".join(f"{name}={value}" for name, value in key)
         return None, [*warnings, f"No question in common at {where}."]
     first, other = couples[0]
@@ -149,12 +148,23 @@ def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple
         key=dict(key),
         records=tuple(zip(*couples, strict=True)),
         metric="loss in nats" if is_kv(first) else str(first["metric"].get("name") or "score"),
-        lower_is_better=is_kv(first),
+        unit=block_unit(tokens) if is_kv(first) else QUESTION,
         apart={name: values for name, values in apart(first, other).items() if name not in dict(key)},
         left=mean_and_error(list(ours.values())),
         right=mean_and_error(list(theirs.values())),
-        comparison=comparison,
+        difference=found,
     ), warnings
+
+
+def _shared(couple: Couple, left: Path, right: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Question or token -> (left, right) score where both were asked the same, and what there is to warn about."""
+    one, other = couple
+    (ours, said), (theirs, also) = _units(left, one), _units(right, other)
+    warnings = [warning for warning in (said, also) if warning]
+    if not (ours and theirs):
+        return {}, warnings
+    equal = _equally_asked((left, one), (right, other), ours)
+    return {unit: (ours[unit], theirs[unit]) for unit in ours if unit in theirs and unit in equal}, warnings
 
 
 def _units(folder: Path, record: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]:

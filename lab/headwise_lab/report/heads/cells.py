@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.paired_tests import BETTER, PairedTest
+from headwise_lab.stats.differences import BETTER, Difference
 
 BASELINE = "sum (all heads)"
 CONTROL = "random (control)"
@@ -29,8 +29,8 @@ class Cell:
     n: int
     units: Mapping[Any, float]
     role: str = "strategy"
-    against_baseline: PairedTest | None = None
-    against_control: PairedTest | None = None
+    against_baseline: Difference | None = None
+    against_control: Difference | None = None
     best: bool = False
     seeds: int = 1
 

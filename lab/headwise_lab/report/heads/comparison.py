@@ -18,7 +18,7 @@ from headwise_lab.report.heads.verdict_of_cells import judge
 from headwise_lab.report.matching import Curve
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.paired_tests import PairedTest
+from headwise_lab.stats.differences import Difference
 
 __all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "Row", "compare", "slugs"]
 
@@ -51,7 +51,7 @@ class Comparison:
         """Every filled cell with its row and column, row by row in column order."""
         return ((row, name, row.cells[name]) for row in self.rows for name in self.columns if name in row.cells)
 
-    def family(self) -> list[PairedTest]:
+    def family(self) -> list[Difference]:
         """Every comparison of the table."""
         pairs = (pair for _, _, cell in self.cells() for pair in (cell.against_baseline, cell.against_control))
         return [pair for pair in pairs if pair is not None]

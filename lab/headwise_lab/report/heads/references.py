@@ -12,7 +12,8 @@ from headwise_lab.report.page import facts
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.paired_tests import PairedTest, corrected, family_sentence, paired_test
+from headwise_lab.stats.differences import Difference, paired
+from headwise_lab.stats.rule import corrected, stated
 
 _LOWER = ("perplexity", "bits_per_byte", "loss", "nll", "ppl", "error", "wer", "cer", "ter")
 """Words in the names of metrics that are better where they are lower."""
@@ -24,8 +25,8 @@ class Reference:
 
     trial: Trial
     trials: tuple[Trial, ...]
-    to_heads: PairedTest | None = None
-    to_unpruned: PairedTest | None = None
+    to_heads: Difference | None = None
+    to_unpruned: Difference | None = None
 
 
 def references(trials: Sequence[Trial]) -> Grid | None:
@@ -52,7 +53,7 @@ def references(trials: Sequence[Trial]) -> Grid | None:
     pairs = [pair for one in found for pair in (one.to_heads, one.to_unpruned)]
     lower = {one.trial.record.metric.name for one in found if lower_is_better(one.trial)}
     told = f"Lower is better: {', '.join(sorted(map(str, lower)))}." if lower else ""
-    caption = " ".join(filter(None, (told, family_sentence(pairs))))
+    caption = " ".join(filter(None, (told, stated(pairs))))
     return Grid.of("Without head selection", "references", header, rows, caption)
 
 
@@ -75,7 +76,7 @@ def _table(trial: Trial, questions: Questions) -> tuple[str, str, int]:
     return trial.benchmark, trial.model, questions.number(trial)
 
 
-def _to_heads(one: Reference, trials: Sequence[Trial], questions: Questions) -> PairedTest | None:
+def _to_heads(one: Reference, trials: Sequence[Trial], questions: Questions) -> Difference | None:
     """Against plain FastV at the same budget; nothing for the unpruned model, whose budget is another."""
     if unpruned(one.trial) or not one.trial.units:
         return None
@@ -93,10 +94,10 @@ def _to_heads(one: Reference, trials: Sequence[Trial], questions: Questions) -> 
     found = curve.at(one.trial)
     if found is None:
         return None
-    return paired_test(one.trial.units, found.units, allowance=found.allowance, between=found.between)
+    return paired(one.trial.units, found.units, allowance=found.allowance, between=found.between)
 
 
-def _to_unpruned(one: Reference, found: Sequence[Reference], questions: Questions) -> PairedTest | None:
+def _to_unpruned(one: Reference, found: Sequence[Reference], questions: Questions) -> Difference | None:
     """Against the whole model with its whole cache, asked the same."""
     full = [
         other.trial
@@ -105,7 +106,7 @@ def _to_unpruned(one: Reference, found: Sequence[Reference], questions: Question
     ]
     if unpruned(one.trial) or len(full) != 1 or not (one.trial.units and full[0].units):
         return None
-    return paired_test(one.trial.units, full[0].units, lower_is_better=lower_is_better(one.trial))
+    return paired(one.trial.units, full[0].units, lower_is_better=lower_is_better(one.trial))
 
 
 def unpruned(trial: Trial) -> bool:
@@ -153,7 +154,7 @@ def _score(one: Reference, digits: int) -> Mark:
     )
 
 
-def _difference(found: PairedTest | None, digits: int) -> list[str | Mark]:
+def _difference(found: Difference | None, digits: int) -> list[str | Mark]:
     verdict = "same" if found is not None and found.verdict == "no difference" else found.verdict if found else ""
     return [
         Mark(facts.signed(found, digits), verdict=verdict),

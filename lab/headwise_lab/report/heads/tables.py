@@ -11,7 +11,8 @@ from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.paired_tests import SAME, PairedTest, family_sentence
+from headwise_lab.stats.differences import SAME, Difference
+from headwise_lab.stats.rule import stated
 from headwise_lab.store.record_types import Overlap
 
 
@@ -24,7 +25,7 @@ def scores(comparison: Comparison) -> Grid:
         previous = row.budget
         marks = [_score(row, name, comparison.digits) for name in comparison.columns]
         rows.append([budget, row.head_label, *marks])
-    told = family_sentence(comparison.family())
+    told = stated(comparison.family())
     caption = f"{comparison.metric}, in the benchmark's scale" + (f". {told}" if told else "")
     return Grid.of(
         f"{comparison.title} results", comparison.slug, ["Token", "Head", *comparison.columns], rows, caption
@@ -85,7 +86,7 @@ def differences(comparison: Comparison) -> Grid:
     ]
     header = ["Token", "Head", "Strategy", "To all heads ± SE", "95 % interval", "p", "Adjusted p"]
     header += ["To random heads ± SE", "95 % interval, random", "p, random", "Adjusted p, random"] * controlled
-    caption = family_sentence(comparison.family())
+    caption = stated(comparison.family())
     title = f"{comparison.title}: difference to all heads"
     return Grid.of(title, f"{comparison.slug}-differences", [*header, "Pairs", "Verdict"], rows, caption)
 
@@ -189,7 +190,7 @@ def _facts(row: Row, name: str, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _tested(found: PairedTest | None, ending: str = "") -> dict[str, Any]:
+def _tested(found: Difference | None, ending: str = "") -> dict[str, Any]:
     """The columns that say how sure a difference is; the same ones whether or not there is one."""
     told = {
         "difference_low": found and found.low,

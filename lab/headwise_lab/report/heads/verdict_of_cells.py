@@ -9,7 +9,8 @@ import attrs
 
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, Row
 from headwise_lab.report.matching import TOLERANCE, Curve, Matched
-from headwise_lab.stats.paired_tests import PairedTest, corrected, paired_test
+from headwise_lab.stats.differences import Difference, paired
+from headwise_lab.stats.rule import corrected
 
 
 def judge(rows: Sequence[Row], curve: Curve, digits: int) -> list[Row]:
@@ -62,13 +63,13 @@ def _equal(row: Row, other: Row) -> bool:
 def _paired_cells(row: Row, baseline: Matched | None, control: Cell | None, digits: int) -> Row:
     top = max(round(cell.value, digits) for cell in row.cells.values())
 
-    def to_baseline(cell: Cell) -> PairedTest | None:
+    def to_baseline(cell: Cell) -> Difference | None:
         if baseline is None or cell.role == "baseline":
             return None
-        return paired_test(cell.units, baseline.units, allowance=baseline.allowance, between=baseline.between)
+        return paired(cell.units, baseline.units, allowance=baseline.allowance, between=baseline.between)
 
-    def to_control(cell: Cell) -> PairedTest | None:
-        return paired_test(cell.units, control.units) if control is not None and cell.role == "strategy" else None
+    def to_control(cell: Cell) -> Difference | None:
+        return paired(cell.units, control.units) if control is not None and cell.role == "strategy" else None
 
     cells: Mapping[str, Cell] = {
         name: attrs.evolve(

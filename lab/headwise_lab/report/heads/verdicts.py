@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from headwise_lab.report.heads.comparison import CONTROL, Cell, Comparison, Row
 from headwise_lab.report.matching import TOLERANCE
 from headwise_lab.report.page.facts import signed
-from headwise_lab.stats.differences import FEWEST
-from headwise_lab.stats.inference import CONFIDENCE
-from headwise_lab.stats.paired_tests import BETTER, LEVEL, WORSE
+from headwise_lab.stats.differences import BETTER, LEVEL, WORSE
+from headwise_lab.stats.rule import rule
 
-__all__ = ["METHOD", "PAIRED", "RULE", "recommendations", "signed", "total_wins"]
+__all__ = ["METHOD", "PAIRED", "recommendations", "signed", "total_wins"]
 
 MOST_NAMED = 5
 """Strategies a sentence names before it counts the rest."""
@@ -95,30 +94,18 @@ def total_wins(comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
     return dict(sorted(totals.items(), key=lambda item: (-item[1][0], -item[1][1], item[0])))
 
 
-RULE = (
-    f"A difference is called better or worse where its p, adjusted by Benjamini and Hochberg's method over all paired"
-    f" comparisons of its table, is at most {LEVEL:g}: of what a table calls a difference, one in {1 / LEVEL:.0f} is"
-    f" expected to be none. All else, and whatever has fewer than {FEWEST} pairs, is called no difference and set in"
-    f" grey."
-)
-"""When a difference is called one; everything a report says of one follows this."""
-
 PAIRED = (
-    f"Differences are paired over the questions both sides were asked, pooled over seeds, and given with their standard"
-    f" error and a {CONFIDENCE:.0%} interval (BCa bootstrap over units, 10 000 resamples, fixed seed). p is that of"
-    f" McNemar's exact test where every unit is right or wrong, else that of a permutation test (10 000 times, the two"
-    f" sides change places at random within every unit)."
-    f" Only equal budgets are compared: visual tokens processed per layer, averages at most {TOLERANCE:g} apart. Where"
-    f" the reference was not run at a budget, it is interpolated question by question between its two neighbouring"
-    f" budgets, linearly in log2 of the processed average, with the unpruned model as the largest budget (marked ~);"
-    f" the interval is longer, and p larger, by the error that leaving out neighbouring budgets shows; where nothing"
-    f" shows it, nothing is called better or worse. Differences to the unpruned model, and they alone, are across"
-    f" budgets: they are what pruning costs."
+    f"{rule()} All else is called no difference and set in grey. Scores are pooled over seeds. Only equal budgets are"
+    f" compared: visual tokens processed per layer, averages at most {TOLERANCE:g} apart. Where the reference was not"
+    f" run at a budget, it is interpolated question by question between its two neighbouring budgets, linearly in log2"
+    f" of the processed average, with the unpruned model as the largest budget (marked ~); the interval is longer, and"
+    f" p larger, by the error that leaving out neighbouring budgets shows; where nothing shows it, nothing is called"
+    f" better or worse. Only differences to the unpruned model are across budgets: that is what pruning costs."
 )
-"""How differences are made."""
+"""How differences are made, and when one is called a difference."""
 
 METHOD = (
-    f"Strategies are held against `sum` over all heads. {PAIRED} {RULE} A strategy is recommended only where it is"
+    f"Strategies are held against `sum` over all heads. {PAIRED} A strategy is recommended only where it is"
     f" better than all heads and also better than as many heads drawn at random. Bold marks the best figure of a row as"
     f" printed; ties are all bold and count as a win for each. A best figure picked from many is biased upwards, so a"
     f" win by itself is no evidence."

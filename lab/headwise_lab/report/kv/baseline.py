@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.report.kv.runs import UNIFORM, Run
+from headwise_lab.report.kv.runs import UNIFORM, KvRun
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
 
 SAME = 0.005
@@ -31,7 +31,7 @@ class Baseline:
     context: float
     nll: dict[str, float]
     error: float | None
-    between: tuple[Run, ...]
+    between: tuple[KvRun, ...]
 
     @property
     def ppl(self) -> float:
@@ -40,13 +40,13 @@ class Baseline:
 
 
 @attrs.frozen(eq=False)
-class Curve:
+class UniformCurve:
     """Uniform runs of one family (the same sinks and positions) in ascending order of context."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[KvRun, ...]
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Curve:
+    def of(cls, runs: Sequence[KvRun]) -> UniformCurve:
         """The curve of the family with most runs that have outcomes; of runs of the same context the last counts."""
         found = [run for run in runs if run.part == UNIFORM and run.nll]
         if not found:
@@ -95,6 +95,6 @@ class Curve:
         )
 
 
-def same_budget(ours: Run, theirs: Run) -> bool:
+def same_budget(ours: KvRun, theirs: KvRun) -> bool:
     """Whether two runs have the same mean budget, and may be compared without a baseline."""
     return abs(ours.context - theirs.context) <= SAME * max(ours.context, theirs.context)

@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 
 from headwise_lab.report.kv.baseline import same_budget
-from headwise_lab.report.kv.judgement import Judged, Judgement, per_cent, per_cent_error
+from headwise_lab.report.kv.judgement import JudgedRun, JudgedSetting, orientation, per_cent, per_cent_error
 from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
-from headwise_lab.report.kv.verdicts import orientation, thresholds
+from headwise_lab.report.kv.verdicts import thresholds
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 COLOURS = {
@@ -30,10 +30,10 @@ _LABELS = {
 _GROUPS = {FULL: "full", WINDOW: "A", UNIFORM: "B", TWIN: "K", PERMUTED: "permuted", SCORED: "score"}
 _GRID: dict[str, Any] = {"color": "#e4e7eb", "linewidth": 0.7}
 
-Draw = Callable[[Judged, Path], bool]
+Draw = Callable[[JudgedSetting, Path], bool]
 
 
-def draw_all(judged: Judged, title: str, slug: str, folder: Path) -> list[Figure]:
+def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list[Figure]:
     """Every figure that the runs carry, as PNG files in ``folder``."""
     wanted: list[tuple[str, Draw, str]] = [
         ("ppl-vs-context", _context, "perplexity against effective context; the line: interpolated uniform budget"),
@@ -55,7 +55,7 @@ def draw_all(judged: Judged, title: str, slug: str, folder: Path) -> list[Figure
     return drawn
 
 
-def group_of(one: Judgement) -> str:
+def group_of(one: JudgedRun) -> str:
     """The key of a run's colour: its study group where it has one, else what its strategy is."""
     if one.run.group in COLOURS:
         return one.run.group
@@ -69,7 +69,7 @@ def _error(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def _context(judged: Judged, path: Path) -> bool:
+def _context(judged: JudgedSetting, path: Path) -> bool:
     canvas = new_canvas(8.2, 4.8)
     panel = canvas.subplots()
     _curve(panel, judged)
@@ -95,7 +95,7 @@ def _context(judged: Judged, path: Path) -> bool:
     return True
 
 
-def _curve(panel: Any, judged: Judged) -> None:
+def _curve(panel: Any, judged: JudgedSetting) -> None:
     """The uniform budget, as it is interpolated: straight in log perplexity over log context."""
     contexts = judged.curve.contexts
     if len(contexts) > 1:
@@ -112,16 +112,17 @@ def _log_axes(panel: Any, contexts: Sequence[float]) -> None:
     panel.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(1.2, 0.6)))
 
 
-def _forest(judged: Judged, path: Path) -> bool:
+def _forest(judged: JudgedSetting, path: Path) -> bool:
     """Head-aware minus baseline, one line per run, the permuted controls beside it."""
-    shown = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN) if one.delta]
+    shown = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN) if one.to_uniform]
     if not shown:
         return False
     canvas = new_canvas(7.4, 1.3 + 0.24 * len(shown))
     panel = canvas.subplots()
     panel.axvline(0, color=INK, linewidth=1)
     for line, one in enumerate(shown):
-        panel.barh(line, 2 * per_cent(one.allowance), left=-per_cent(one.allowance), height=0.8, color="#eceff3")
+        error = per_cent(one.to_uniform.allowance or 0.0) if one.to_uniform else 0.0
+        panel.barh(line, 2 * error, left=-error, height=0.8, color="#eceff3")
         _controls(panel, line, one, judged)
         _dot(panel, line, one)
     panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
@@ -132,23 +133,24 @@ def _forest(judged: Judged, path: Path) -> bool:
     return True
 
 
-def _dot(panel: Any, line: int, one: Judgement) -> None:
-    if one.delta:
+def _dot(panel: Any, line: int, one: JudgedRun) -> None:
+    found = one.to_uniform
+    if found:
         panel.errorbar(
-            [per_cent(one.delta.value)], [line], xerr=[per_cent_error(one.delta)], fmt="o", markersize=4.5, capsize=2,
+            [per_cent(found.value)], [line], xerr=[per_cent_error(found)], fmt="o", markersize=4.5, capsize=2,
             color=COLOURS[group_of(one)], zorder=3,
         )  # fmt: skip
 
 
-def _controls(panel: Any, line: int, one: Judgement, judged: Judged) -> None:
-    ids = {run.id for run in one.chance.controls} if one.chance else set()
-    found = [other.delta.value for other in judged.of(PERMUTED) if other.run.id in ids and other.delta]
+def _controls(panel: Any, line: int, one: JudgedRun, judged: JudgedSetting) -> None:
+    ids = {run.id for run in one.controls}
+    found = [other.to_uniform.value for other in judged.of(PERMUTED) if other.run.id in ids and other.to_uniform]
     if found:
         panel.plot([per_cent(value) for value in found], [line + 0.18] * len(found), "o", markersize=3.5,
                    markerfacecolor="none", markeredgecolor=GREY, zorder=2)  # fmt: skip
 
 
-def _sinks(judged: Judged, path: Path) -> bool:
+def _sinks(judged: JudgedSetting, path: Path) -> bool:
     pairs = [
         (one.run, uniform)
         for one in judged.of(WINDOW)
@@ -178,7 +180,7 @@ def _sinks(judged: Judged, path: Path) -> bool:
     return True
 
 
-def _thresholds(judged: Judged, path: Path) -> bool:
+def _thresholds(judged: JudgedSetting, path: Path) -> bool:
     """One panel per base window."""
     bases = thresholds(judged)
     if not bases:
@@ -203,7 +205,7 @@ def _thresholds(judged: Judged, path: Path) -> bool:
     return True
 
 
-def _best(judged: Judged, path: Path, most: int = 12) -> bool:
+def _best(judged: JudgedSetting, path: Path, most: int = 12) -> bool:
     shown = sorted(
         (one for one in judged.judgements if one.run.part not in (PERMUTED, FULL) and not one.same_as),
         key=lambda one: one.run.ppl,
@@ -215,7 +217,7 @@ def _best(judged: Judged, path: Path, most: int = 12) -> bool:
     return True
 
 
-def _bars(shown: Sequence[Judgement], path: Path) -> None:
+def _bars(shown: Sequence[JudgedRun], path: Path) -> None:
     """Perplexity of each run, its context behind it, and a tick where the uniform budget of that context is."""
     canvas = new_canvas(7.2, 1.2 + 0.29 * len(shown))
     panel = canvas.subplots()
@@ -231,8 +233,8 @@ def _bars(shown: Sequence[Judgement], path: Path) -> None:
     save_all(canvas, path)
 
 
-def _inverse(judged: Judged, path: Path) -> bool:
-    shown = [one for one in judged.of(HEAD_AWARE) if orientation(one.run) and one.delta]
+def _inverse(judged: JudgedSetting, path: Path) -> bool:
+    shown = [one for one in judged.of(HEAD_AWARE) if orientation(one.run) and one.to_uniform]
     shown.sort(key=lambda one: (orientation(one.run) != "inverse", one.run.context))
     if not any(orientation(one.run) == "inverse" for one in shown):
         return False

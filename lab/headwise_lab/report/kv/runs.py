@@ -34,7 +34,7 @@ _NOT_WINDOWS = ("sinks", "positions")
 
 
 @attrs.define(eq=False, slots=False)
-class Run:
+class KvRun:
     """One finished record, and token -> loss in nats (None without usable outcomes)."""
 
     record: Mapping[str, Any]
@@ -141,14 +141,14 @@ def spelled_out(text: str) -> str:
         return text
 
 
-def load_runs(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[Run], list[str]]:
+def load_runs(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[KvRun], list[str]]:
     """Runs of the KV records that have a result, their outcomes read; and warnings about those that could not be."""
-    runs = [Run(record) for record in raw if is_kv(record) and not record.get("error")]
+    runs = [KvRun(record) for record in raw if is_kv(record) and not record.get("error")]
     warnings = [_load_losses(run, folder) for run in runs]
     return runs, [warning for warning in warnings if warning]
 
 
-def _load_losses(run: Run, folder: Path) -> str | None:
+def _load_losses(run: KvRun, folder: Path) -> str | None:
     try:
         outcomes = read_outcomes(folder, run.id, TokenOutcome)
     except DataError as error:

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.kv import tables
-from headwise_lab.report.kv.judgement import Judged, judge
-from headwise_lab.report.kv.runs import Run, load_runs
+from headwise_lab.report.kv.judgement import JudgedSetting, judge
+from headwise_lab.report.kv.runs import KvRun, load_runs
 from headwise_lab.report.kv.verdicts import METHOD, sentences
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
@@ -22,7 +22,7 @@ class KvSection:
 
     title: str
     slug: str
-    judged: Judged
+    judged: JudgedSetting
     figures: tuple[Figure, ...] = ()
 
     @property
@@ -56,7 +56,7 @@ class KvPart:
     """Everything a report says about KV runs; empty where a folder has none."""
 
     sections: tuple[KvSection, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[KvRun, ...] = ()
     warnings: tuple[str, ...] = ()
     method: str = METHOD
 
@@ -69,7 +69,7 @@ class KvPart:
 def gather_kv(folder: Path, raw: Sequence[Mapping[str, Any]]) -> KvPart:
     """The KV part of an output folder's records."""
     runs, warnings = load_runs(folder, raw)
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[KvRun]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
     titles = _titles(list(groups))
@@ -95,7 +95,7 @@ def _slug(title: str) -> str:
     return "-".join(filter(None, bare.split("-")))[:80]
 
 
-def _limits(runs: Sequence[Run]) -> list[str]:
+def _limits(runs: Sequence[KvRun]) -> list[str]:
     """Says so where windows are not as large as in seed 004, and where the text outgrows the model."""
     scales = {float(scale) for run in runs if (scale := run.record.get("scale")) and float(scale) != 1}
     longest = max((int(run.record["text"].get("tokens") or 0) for run in runs), default=0)

@@ -7,44 +7,49 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise_lab.report.kv.judgement import TIE, Judged, Judgement, per_cent, per_cent_error
-from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, Run
+from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting, per_cent, per_cent_error
+from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, KvRun
 from headwise_lab.report.kv.verdicts import change
+from headwise_lab.report.page import facts
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, number
+from headwise_lab.stats.differences import SAME, Difference
 
 HEADER = (
     "Config", "Strategy", "Group", "Eff.Ctx", "Visible", "KV bytes", "Planned", "PPL", "Accuracy", "n",
-    "Uniform PPL", "To uniform", "Interp. error", "To permuted", "Verdict",
+    "Uniform PPL", "To uniform", "95 % interval", "Adjusted p", "Interp. error", "To permuted", "Adjusted p, permuted",
+    "Verdict",
 )  # fmt: skip
 
 CAPTION = (
     "Eff.Ctx: entries the last token sees, averaged over layers and KV heads; Visible: the same averaged over all"
     " scored tokens. KV bytes: measured at the end of the text; Planned: by the plan's arithmetic. Uniform PPL:"
     " StreamingLLM interpolated at the run's own context. To uniform, To permuted: change of perplexity in per cent,"
-    " paired ± SE, below 0 is better. Interp. error: how far off the baseline may be, in per cent. Accuracy in per"
-    " cent."
+    " paired ± SE, below 0 is better; the interval is that to uniform. Interp. error: how far off the baseline may be,"
+    " in per cent; the interval is longer by it. Accuracy in per cent."
 )
 
 
-def main_table(judged: Judged, title: str, slug: str) -> Grid:
+def main_table(judged: JudgedSetting, title: str, slug: str) -> Grid:
     """All runs but the permuted controls, in order of context."""
     shown = [one for one in judged.judgements if one.run.part != PERMUTED]
-    return Grid.of(f"{title}: runs", slug, HEADER, [_row(one) for one in shown], CAPTION)
+    caption = f"{CAPTION} {judged.stated(*JUDGED)}".rstrip()
+    return Grid.of(f"{title}: runs", slug, HEADER, [_row(one) for one in shown], caption)
 
 
-def controls_table(judged: Judged, title: str, slug: str) -> Grid | None:
+def controls_table(judged: JudgedSetting, title: str, slug: str) -> Grid | None:
     """The permuted controls; None where none were run."""
     shown = judged.of(PERMUTED)
     if not shown:
         return None
-    return Grid.of(f"{title}: windows permuted over heads", f"{slug}-permuted", HEADER, [_row(one) for one in shown])
+    name, caption = f"{title}: windows permuted over heads", judged.stated(PERMUTED)
+    return Grid.of(name, f"{slug}-permuted", HEADER, [_row(one) for one in shown], caption)
 
 
-def _row(one: Judgement) -> list[str | Mark]:
+def _row(one: JudgedRun) -> list[str | Mark]:
     run, sign = one.run, _sign(one)
     uniform = MISSING if one.baseline is None else number(one.baseline.ppl)
-    error = number(per_cent(one.allowance)) if one.delta and one.allowance else MISSING
-    chance = one.chance.difference if one.chance else None
+    found, permuted = one.to_uniform, one.to_permuted
+    error = number(per_cent(found.allowance)) if found and found.allowance else MISSING
     return [
         Mark(run.name, hint=describe(one), anchor=run.id),
         run.text,
@@ -57,19 +62,29 @@ def _row(one: Judgement) -> list[str | Mark]:
         _accuracy(run),
         str(run.record["n"]),
         uniform,
-        Mark(change(one.delta) if one.delta else MISSING, verdict=sign),
+        Mark(change(found) if found else MISSING, verdict=sign),
+        _interval(found),
+        facts.probability(found.adjusted if found else None),
         error,
-        Mark(change(chance) if chance else MISSING, verdict=_chance_sign(one)),
+        Mark(change(permuted) if permuted else MISSING, verdict=_marked(one.against_permuted)),
+        facts.probability(permuted.adjusted if permuted else None),
         verdict(one),
-    ]  # fmt: skip
+    ]
 
 
-def _accuracy(run: Run) -> str:
+def _interval(found: Difference | None) -> str:
+    """A change of perplexity in per cent lies between these."""
+    if found is None or math.isnan(found.low):
+        return MISSING
+    return f"{per_cent(found.low):+.2f} to {per_cent(found.high):+.2f} %"
+
+
+def _accuracy(run: KvRun) -> str:
     value, error = 100 * run.number("accuracy", "value"), 100 * run.number("accuracy", "se")
     return MISSING if math.isnan(value) else f"{number(value)} ± {number(error)}"
 
 
-def verdict(one: Judgement) -> str:
+def verdict(one: JudgedRun) -> str:
     """The verdict of a run in a word or two."""
     if one.run.part == UNIFORM:
         return "baseline"
@@ -80,43 +95,57 @@ def verdict(one: Judgement) -> str:
     return one.verdict or MISSING
 
 
-def _sign(one: Judgement) -> str:
-    return "" if one.run.part == TWIN or one.same_as else {TIE: "same"}.get(one.verdict, one.verdict)
+def _sign(one: JudgedRun) -> str:
+    return "" if one.same_as else _marked(one.verdict)
 
 
-def _chance_sign(one: Judgement) -> str:
-    return {TIE: "same"}.get(one.against_chance, one.against_chance)
+def _marked(verdict: str) -> str:
+    """The verdict as tables mark it."""
+    return {SAME: "same"}.get(verdict, verdict)
 
 
-def describe(one: Judgement) -> str:
+def describe(one: JudgedRun) -> str:
     """Everything about a run in a few lines: n, SE, both differences, strategy text and command."""
     lines = [f"n={one.run.record['n']}, PPL SE {number(one.run.ppl_se)}", one.run.text]
-    if one.delta and one.baseline:
+    if one.to_uniform and one.baseline:
         between = " and ".join(run.name for run in one.baseline.between)
-        lines.append(f"{change(one.delta)} against {between} at {one.run.context:.1f} entries: {verdict(one)}")
-    if one.adjusted is not None:
-        lines.append(f"Holm-adjusted p {one.adjusted:.2g}")
-    if one.chance:
-        lines.append(f"{change(one.chance.difference)} against {len(one.chance.controls)} permutations")
-    if one.full:
-        lines.append(f"{change(one.full)} against the full cache")
+        lines.append(f"{change(one.to_uniform)} against {between} at {one.run.context:.1f} entries: {verdict(one)}")
+        lines += _tested(one.to_uniform)
+    if one.to_permuted:
+        off = "unknown" if one.to_permuted.allowance is None else f"{per_cent(one.to_permuted.allowance):.2f} %"
+        lines.append(
+            f"{change(one.to_permuted)} against {len(one.controls)} permutations, whose mean may be off by {off}:"
+            f" {one.against_permuted or MISSING}"
+        )
+        lines += _tested(one.to_permuted)
+    if one.to_full:
+        lines.append(f"{change(one.to_full)} against the full cache")
     lines += [one.refused, str(one.run.record.get("command") or "")]
     return "\n".join(filter(None, lines))
 
 
-def best_table(judged: Judged, title: str, slug: str, most: int = 10) -> Grid:
+def _tested(found: Difference) -> list[str]:
+    """How sure a difference is, in one line; nothing for one that is not corrected, and so gets no verdict."""
+    if found.adjusted is None:
+        return []
+    p, adjusted = facts.probability(found.p), facts.probability(found.adjusted)
+    return [f"{_interval(found)}, p {p} ({found.test} test, {found.n} units), {adjusted} adjusted over {found.family}"]
+
+
+def best_table(judged: JudgedSetting, title: str, slug: str, most: int = 10) -> Grid:
     """The lowest perplexities, each with its budget; a low one at a large budget is no merit."""
     shown = sorted((one for one in judged.judgements if one.run.part != PERMUTED), key=lambda one: one.run.ppl)[:most]
     rows: list[list[str | Mark]] = [
         [str(rank), Mark(one.run.name, anchor=one.run.id), number(one.run.ppl), number(one.run.context, 1),
-         change(one.delta) if one.delta else MISSING, verdict(one)]
+         change(one.to_uniform) if one.to_uniform else MISSING, verdict(one)]
         for rank, one in enumerate(shown, 1)
     ]  # fmt: skip
     header = ["Rank", "Config", "PPL", "Eff.Ctx", "To uniform", "Verdict"]
-    return Grid.of(f"{title}: best configurations", f"{slug}-best", header, rows)
+    caption = "Verdicts are those of the table of all runs, corrected over it."
+    return Grid.of(f"{title}: best configurations", f"{slug}-best", header, rows, caption)
 
 
-def records(runs: Sequence[Run]) -> Grid:
+def records(runs: Sequence[KvRun]) -> Grid:
     """Where every figure comes from."""
     rows: list[list[str | Mark]] = [
         [
@@ -147,30 +176,35 @@ def _where(record: Mapping[str, Any]) -> str:
     return ", ".join([*told, *(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key))]) or MISSING
 
 
-def long_rows(judged: Judged) -> list[dict[str, Any]]:
+def long_rows(judged: JudgedSetting) -> list[dict[str, Any]]:
     """One flat row per run: what was judged, and every field of the record."""
     return [{**_facts(one), **dict(one.run.record)} for one in judged.judgements]
 
 
-def _facts(one: Judgement) -> dict[str, Any]:
-    delta, chance = one.delta, one.chance
+def _facts(one: JudgedRun) -> dict[str, Any]:
+    found, permuted = one.to_uniform, one.to_permuted
     return {
         "part": one.run.part,
         "uniform_ppl": one.baseline and one.baseline.ppl,
         "uniform_between": one.baseline and json.dumps([run.name for run in one.baseline.between]),
-        "to_uniform_percent": delta and per_cent(delta.value),
-        "to_uniform_percent_se": delta and per_cent_error(delta),
-        "to_uniform_nats": delta and delta.value,
-        "to_uniform_nats_se": delta and delta.se,
-        "pairs": delta and delta.n,
-        "interpolation_error_percent": delta and per_cent(one.allowance),
-        "holm_p": one.adjusted,
-        "verdict": verdict(one) if one.delta else None,
-        "to_permuted_percent": chance and per_cent(chance.difference.value),
-        "to_permuted_percent_se": chance and per_cent_error(chance.difference),
-        "permutations": chance and len(chance.controls),
-        "permutation_spread_nats": chance and chance.spread,
-        "against_permuted": one.against_chance or None,
-        "to_full_percent": one.full and per_cent(one.full.value),
+        "to_uniform_percent": found and per_cent(found.value),
+        "to_uniform_percent_se": found and per_cent_error(found),
+        "to_uniform_percent_low": found and per_cent(found.low),
+        "to_uniform_percent_high": found and per_cent(found.high),
+        "to_uniform_nats": found and found.value,
+        "to_uniform_nats_se": found and found.se,
+        "pairs": found and found.n,
+        "interpolation_error_percent": None if not found or found.allowance is None else per_cent(found.allowance),
+        "p": found and found.p,
+        "holm_p": found and found.adjusted,
+        "verdict": verdict(one) if found else None,
+        "to_permuted_percent": permuted and per_cent(permuted.value),
+        "to_permuted_percent_se": permuted and per_cent_error(permuted),
+        "permutations": permuted and len(one.controls),
+        "dealing_error_nats": permuted and permuted.allowance,
+        "to_permuted_p": permuted and permuted.p,
+        "to_permuted_holm_p": permuted and permuted.adjusted,
+        "against_permuted": one.against_permuted or None,
+        "to_full_percent": one.to_full and per_cent(one.to_full.value),
         "refused": one.refused or None,
     }

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from headwise_lab.report.kv.baseline import same_budget
 from headwise_lab.report.kv.judgement import (
-    BETTER,
-    WORSE,
-    Judged,
-    Judgement,
-    at_equal_budget,
+    JudgedRun,
+    JudgedSetting,
     mean_over,
+    oriented,
     per_cent,
     per_cent_error,
 )
-from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, SCORED, TWIN, UNIFORM, WINDOW, Run
-from headwise_lab.stats.differences import CLEAR, Difference, mean_and_error, paired
+from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, SCORED, TWIN, UNIFORM, WINDOW
+from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, paired_losses
+from headwise_lab.stats.rule import rule
 
 MOST_NAMED = 4
 """Runs a sentence names before it counts the rest."""
 
 
-def sentences(judged: Judged) -> list[str]:
+def sentences(judged: JudgedSetting) -> list[str]:
     """The verdict, most important first."""
     told = [
         *_head_aware(judged),
@@ -44,67 +42,72 @@ def change(difference: Difference, digits: int = 2) -> str:
     return f"{per_cent(difference.value):+.{digits}f} ± {per_cent_error(difference):.{digits}f} %"
 
 
-def _head_aware(judged: Judged) -> list[str]:
+def _head_aware(judged: JudgedSetting) -> list[str]:
     """Against the uniform budget at each run's own context."""
-    runs = [one for one in judged.of(HEAD_AWARE) if one.verdict]
-    if not runs:
-        return []
-    return [_against_uniform("Head-aware windows", "head-aware run", runs)]
+    return _judged_or_why_not("Head-aware windows", "head-aware run", judged.of(HEAD_AWARE))
 
 
-def _scored(judged: Judged) -> list[str]:
-    runs = [one for one in judged.of(SCORED) if one.verdict]
-    return [_against_uniform("Score-based eviction", "score-based run", runs)] if runs else []
+def _scored(judged: JudgedSetting) -> list[str]:
+    return _judged_or_why_not("Score-based eviction", "score-based run", judged.of(SCORED))
 
 
-def _against_uniform(what: str, one: str, runs: Sequence[Judgement]) -> str:
+def _judged_or_why_not(what: str, one: str, runs: Sequence[JudgedRun]) -> list[str]:
+    known = [run for run in runs if run.verdict]
+    unknown = [run for run in runs if run.to_uniform and not run.verdict]
+    told = [_against_uniform(what, one, known)] if known else []
+    why = (
+        f"{what}: {_named(unknown)}: not judged, because two uniform runs alone do not say how far off what is"
+        " interpolated between them may be; a third uniform run does."
+    )
+    return [*told, why] if unknown else told
+
+
+def _against_uniform(what: str, one: str, runs: Sequence[JudgedRun]) -> str:
     better, worse = _with(runs, BETTER), _with(runs, WORSE)
     count = f"of {len(runs)} {one}{'s' if len(runs) != 1 else ''}"
     if not better:
         head = f"{what}: no {one} beats StreamingLLM at an equal effective context"
-        tail = f"{count}, {_are(worse)} worse and {len(runs) - len(worse)} indistinguishable"
+        tail = f"{count}, {_are(worse)} worse and {len(runs) - len(worse)} without a difference"
     else:
         beat = "beats" if len(better) == 1 else "beat"
         head = f"{what}: {count}, {len(better)} {beat} StreamingLLM at an equal effective context ({_named(better)})"
-        tail = f"{_are(worse)} worse and {len(runs) - len(better) - len(worse)} indistinguishable"
+        tail = f"{_are(worse)} worse and {len(runs) - len(better) - len(worse)} without a difference"
     harm = f"; worst: {_named(worse[::-1], 2)}" if worse else ""
     return f"{head}; {tail}, beyond the interpolation error and after Holm's correction{harm}."
 
 
-def _are(runs: Sequence[Judgement]) -> str:
+def _are(runs: Sequence[JudgedRun]) -> str:
     return f"{len(runs)} {'is' if len(runs) == 1 else 'are'}"
 
 
-def _with(runs: Sequence[Judgement], verdict: str) -> list[Judgement]:
+def _with(runs: Sequence[JudgedRun], verdict: str) -> list[JudgedRun]:
     """Runs with a verdict, the lowest difference first."""
     return sorted((one for one in runs if one.verdict == verdict), key=_value)
 
 
-def _value(one: Judgement) -> float:
-    return one.delta.value if one.delta else math.inf
+def _value(one: JudgedRun) -> float:
+    return one.to_uniform.value if one.to_uniform else math.inf
 
 
-def _named(runs: Sequence[Judgement], most: int = MOST_NAMED) -> str:
-    told = [f"{one.run.name} {change(one.delta)}" for one in runs if one.delta]
+def _named(runs: Sequence[JudgedRun], most: int = MOST_NAMED) -> str:
+    told = [f"{one.run.name} {change(one.to_uniform)}" for one in runs if one.to_uniform]
     return "; ".join(told[:most]) + (f"; and {len(told) - most} more" if len(told) > most else "")
 
 
-def _chance(judged: Judged) -> list[str]:
+def _chance(judged: JudgedSetting) -> list[str]:
     """Against the same windows dealt at random to the heads."""
-    runs = [one for one in judged.of(HEAD_AWARE) if one.chance]
+    runs = [one for one in judged.of(HEAD_AWARE) if one.against_permuted]
     if not runs:
         missing = [one for one in judged.of(HEAD_AWARE) if one.verdict]
-        return [_NO_CONTROL] if missing else []
-    better = [one for one in runs if one.against_chance == BETTER]
-    worse = [one for one in runs if one.against_chance == WORSE]
+        return [_ONE_CONTROL if any(one.controls for one in missing) else _NO_CONTROL] if missing else []
+    better = [one for one in runs if one.against_permuted == BETTER]
+    worse = [one for one in runs if one.against_permuted == WORSE]
     both = [one for one in better if one.verdict == BETTER]
     told = (
         f"Knowing the heads: of {len(runs)} head-aware run{'s' if len(runs) > 1 else ''}, {_are(better)} better than"
         f" the same windows dealt at random, {_are(worse)} worse and {len(runs) - len(better) - len(worse)}"
-        f" indistinguishable"
+        f" without a difference{_mean_to_permuted(runs)}."
     )
-    mean = _mean_chance(runs)
-    told += f" (informed minus permuted {change(mean)} on average)." if mean else "."
     if both:
         told += f" Better than the uniform budget and than chance: {_named(both)}."
     elif better:
@@ -112,88 +115,80 @@ def _chance(judged: Judged) -> list[str]:
             " None of these is better than the uniform budget as well: the windows are better placed than by chance,"
         )
         told += " and still no better than equal ones."
-    return [told]
+    return [told + _how_far_off(runs)]
+
+
+def _how_far_off(runs: Sequence[JudgedRun]) -> str:
+    """How much the few dealings leave open, which is why a large difference may be none."""
+    off = [per_cent(one.to_permuted.allowance) for one in runs if one.to_permuted and one.to_permuted.allowance]
+    if not off:
+        return ""
+    few = min(len(one.controls) for one in runs)
+    return (
+        f" The mean of {few} dealings may itself be off by {min(off):.1f} to {max(off):.1f} %, which is taken off these"
+        " differences; more --permutations say more."
+    )
 
 
 _NO_CONTROL = (
     "Knowing the heads: no windows permuted at random over heads were run at the same budget, so nothing says that a"
     " head-aware run owes anything to its head classes."
 )
+_ONE_CONTROL = (
+    "Knowing the heads: windows were permuted at random over heads only once, so nothing says what another dealing"
+    " would do, and whether a head-aware run owes anything to its head classes."
+)
 
 
-def _mean_chance(runs: Sequence[Judgement]) -> Difference | None:
-    """Mean over the runs; the errors of runs on one text are not independent, so the largest stands for all."""
-    found = [one.chance.difference for one in runs if one.chance]
-    if not found:
-        return None
-    mean, _ = mean_and_error([difference.value for difference in found])
-    return Difference(mean, max(difference.se for difference in found), found[0].n)
+def _mean_to_permuted(runs: Sequence[JudgedRun]) -> str:
+    """Informed minus permuted, token by token the mean over all runs that have controls."""
+    informed, permuted = [], []
+    for one in runs:
+        informed.append(one.run.nll or {})
+        permuted.append(mean_over([other.nll for other in one.controls if other.nll]))
+    found = paired_losses(mean_over(informed), mean_over(permuted))
+    return f" (informed minus permuted {change(found)} on average)" if found else ""
 
 
-def _sinks(judged: Judged) -> list[str]:
+def _sinks(judged: JudgedSetting) -> list[str]:
     """Window-only against StreamingLLM at the same budget."""
-    pairs = [
-        (one.run, uniform)
-        for one in judged.of(WINDOW)
-        for uniform in judged.curve.runs
-        if one.run.nll and same_budget(one.run, uniform)
-    ]
-    told = [_sink_pair(window, uniform) for window, uniform in pairs]
+    told = [_sink(one, one.to_uniform) for one in judged.of(WINDOW) if one.to_uniform]
     return [f"Sinks: windows without them against StreamingLLM of the same budget: {'; '.join(told)}."] if told else []
 
 
-def _sink_pair(window: Run, uniform: Run) -> str:
-    found = at_equal_budget(window, uniform)
-    doubt = "" if found.clear else ", no difference"
-    return f"{window.context:.0f} entries {change(found, 1)} ({window.ppl:.2f} against {uniform.ppl:.2f}{doubt})"
+def _sink(one: JudgedRun, found: Difference) -> str:
+    doubt = f", {SAME}" if one.verdict == SAME else ""
+    uniform = one.baseline.ppl if one.baseline else math.nan
+    return f"{one.run.context:.0f} entries {change(found, 1)} ({one.run.ppl:.2f} against {uniform:.2f}{doubt})"
 
 
-def orientation(run: Run) -> str:
-    """``inverse`` where positional heads see further than gathering ones, ``conventional`` the other way round."""
-    positional, gathering = run.windows.get("positional"), run.windows.get("gathering")
-    if positional is None or gathering is None or positional == gathering:
-        return ""
-    return "inverse" if positional > gathering else "conventional"
-
-
-def _clearly(one: Judgement, judged: Judged) -> str:
-    """The orientation of a run, unless it goes under a second name of the other one: then a class has no heads."""
-    names = {orientation(other.run) for other in judged.repeats if other.same_as is one.run} | {orientation(one.run)}
-    return names.pop() if len(names) == 1 else ""
-
-
-def _inverse(judged: Judged) -> list[str]:
-    groups = {
-        kind: [one for one in judged.of(HEAD_AWARE) if _clearly(one, judged) == kind and one.deltas]
-        for kind in ("inverse", "conventional")
-    }
-    if not all(groups.values()):
-        return []
-    means = {kind: mean_over([one.deltas for one in runs]) for kind, runs in groups.items()}
-    told = [
-        f"{kind} {_mean_of(means[kind])} ({len(runs)} run{'s' if len(runs) > 1 else ''})"
-        for kind, runs in groups.items()
-    ]
-    apart = paired(means["inverse"], means["conventional"])
+def _inverse(judged: JudgedSetting) -> list[str]:
+    groups = {kind: oriented(judged.judgements, kind) for kind in ("inverse", "conventional")}
+    apart = judged.inverse
     if apart is None:
         return []
-    word = "a tie" if not apart.clear else ("inverse is better" if apart.value < 0 else "conventional is better")
+    told = [
+        f"{kind} {_mean_gap(runs)} ({len(runs)} run{'s' if len(runs) > 1 else ''})" for kind, runs in groups.items()
+    ]
+    words = {SAME: "a tie", BETTER: "inverse is better", WORSE: "conventional is better"}
     best = min(groups["inverse"], key=_value)
     return [
         f"Inverse windows (positional heads see further): against the uniform budget at each run's own context,"
-        f" {' and '.join(told)}; inverse minus conventional {change(apart)}: {word}. The best inverse run,"
-        f" {best.run.name}, is {best.verdict} ({_named([best])})."
+        f" {' and '.join(told)}; inverse minus conventional {change(apart)}: {words.get(apart.verdict, 'not judged')}."
+        f" The best inverse run, {_named([best])}: {best.verdict or 'not judged'}."
     ]
 
 
-def _mean_of(deltas: dict[str, float]) -> str:
-    mean, error = mean_and_error(list(deltas.values()))
-    return change(Difference(mean, 0.0 if math.isnan(error) else error, len(deltas)))
+def _mean_gap(runs: Sequence[JudgedRun]) -> str:
+    """Mean difference to the baseline over several runs."""
+    gaps = mean_over([one.gaps for one in runs])
+    found = paired_losses(gaps, dict.fromkeys(gaps, 0.0))
+    return change(found) if found else "-"
 
 
-def thresholds(judged: Judged) -> dict[int, list[tuple[float, Judgement]]]:
+def thresholds(judged: JudgedSetting) -> dict[int, list[tuple[float, JudgedRun]]]:
     """Base window -> (confidence threshold, run), ascending, of the runs that give sure heads a window of their own."""
-    found: dict[int, list[tuple[float, Judgement]]] = {}
+    found: dict[int, list[tuple[float, JudgedRun]]] = {}
     for one in judged.every(HEAD_AWARE):
         options = one.run.strategy.options
         if one.run.strategy.name == "confidence_windows" and "base" in options and "threshold" in options:
@@ -201,10 +196,10 @@ def thresholds(judged: Judged) -> dict[int, list[tuple[float, Judgement]]]:
     return {base: sorted(runs, key=lambda pair: pair[0]) for base, runs in sorted(found.items())}
 
 
-def _thresholds(judged: Judged) -> list[str]:
+def _thresholds(judged: JudgedSetting) -> list[str]:
     told = []
     for base, runs in thresholds(judged).items():
-        known = [(threshold, one) for threshold, one in runs if one.delta]
+        known = [(threshold, one) for threshold, one in runs if one.to_uniform]
         if len(known) < 2:
             continue
         (low, first), (high, last) = known[0], known[-1]
@@ -216,17 +211,16 @@ def _thresholds(judged: Judged) -> list[str]:
     return [f"Confidence threshold: {'; '.join(told)}."] if told else []
 
 
-def _percent(one: Judgement) -> str:
-    return change(one.delta) if one.delta else "-"
+def _percent(one: JudgedRun) -> str:
+    return change(one.to_uniform) if one.to_uniform else "-"
 
 
-def _eviction(judged: Judged) -> list[str]:
+def _eviction(judged: JudgedSetting) -> list[str]:
     """What eviction costs at all: the largest uniform run against the full cache."""
     full = judged.first(FULL)
     if full is None:
         return ["The full cache was not run, so nothing says what eviction costs at all."] if judged.curve.runs else []
-    costs = [one for one in judged.of(UNIFORM) if one.full]
-    told = [f"{one.run.context:.0f} entries {change(one.full, 1)}" for one in costs if one.full]
+    told = [f"{one.run.context:.0f} entries {change(one.to_full, 1)}" for one in judged.of(UNIFORM) if one.to_full]
     return (
         [f"Eviction as such: against the full cache (perplexity {full.run.ppl:.2f}), {'; '.join(told)}."]
         if told
@@ -234,10 +228,10 @@ def _eviction(judged: Judged) -> list[str]:
     )
 
 
-def _interpolation(judged: Judged) -> list[str]:
+def _interpolation(judged: JudgedSetting) -> list[str]:
     """How far the baseline can be trusted."""
     missed = judged.curve.left_out()
-    twins = [one for one in judged.of(TWIN) if one.delta]
+    twins = [one for one in judged.of(TWIN) if one.to_uniform]
     told = []
     if missed:
         errors = "; ".join(f"{name} {value:+.2f} %" for name, value in missed.items())
@@ -258,9 +252,9 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
 
 
-def refusals(judged: Judged) -> list[str]:
+def refusals(judged: JudgedSetting) -> list[str]:
     """Comparisons that are not made or not counted, and why."""
-    refused = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN) if one.refused]
+    refused = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN, WINDOW) if one.refused]
     repeats = [one for one in judged.repeats if one.same_as is not None]
     told = []
     if repeats:
@@ -277,13 +271,13 @@ METHOD = (
     "KV runs: effective context is the number of entries that the last token sees, its own included, averaged over"
     " layers and KV heads. Runs of different contexts are never compared with each other. Each is held against the"
     " uniform budget at its own context: the losses of the two neighbouring StreamingLLM runs, interpolated token by"
-    " token in log2(context), none outside their range. Differences are paired over tokens and given as per cent of"
-    f" perplexity with their standard error (below 0 is better); better or worse means {CLEAR:g} standard errors beyond"
-    " the interpolation error, after Holm's correction over all judged runs. The interpolation error is that of a"
-    " curve as bent as leaving out the neighbouring uniform runs shows it, or what a uniform twin between the same two"
-    " runs scores, whichever is larger. Permuted: the same windows dealt at random to the heads, mean over"
-    " permutations, the spread over them included in the standard error. A run that sees the same mean number of"
-    " entries by unequal windows fills them later than a uniform one; on texts only a few windows long that counts"
-    " against it."
+    " token in log2(context), none outside their range. Differences are given as per cent of perplexity with their"
+    f" standard error (below 0 is better). {rule('block of consecutive tokens, which depend on each other')} A block is"
+    " two cube roots of the text's tokens long, 20 of 1000. The interpolation error is that of a curve as bent as"
+    " leaving out the neighbouring uniform runs shows it, or what a uniform twin between the same two runs scores,"
+    " whichever is larger; the interval is longer, and p larger, by it, and where nothing shows it, nothing is called"
+    " better or worse. Permuted: the same windows dealt at random to the heads, mean over permutations; interval and p"
+    " count half the 95 % interval of that mean (Student's t) in the same way. A run that sees the same mean number of"
+    " entries by unequal windows fills them later than a uniform one, which counts against it on short texts."
 )
 """How to read the KV part of a report, in one paragraph."""

@@ -14,7 +14,8 @@ from headwise_lab.report.heads.comparison import slugs
 from headwise_lab.report.matching import Curve, same_budget
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Asked, Trial
-from headwise_lab.stats.paired_tests import BETTER, SAME, WORSE, PairedTest, corrected, paired_test
+from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, paired
+from headwise_lab.stats.rule import corrected
 from headwise_lab.store.record_types import Record
 
 REFERENCE = "fastv"
@@ -34,8 +35,8 @@ class Result:
     name: str
     budget: str
     trial: Trial
-    to_reference: PairedTest | None = None
-    to_unpruned: PairedTest | None = None
+    to_reference: Difference | None = None
+    to_unpruned: Difference | None = None
     best: bool = False
     trials: tuple[Trial, ...] = ()
 
@@ -80,7 +81,7 @@ class Methods:
         """Results at one budget, in the order of the methods."""
         return [self.results[name, budget] for name in self.names if (name, budget) in self.results]
 
-    def family(self) -> list[PairedTest]:
+    def family(self) -> list[Difference]:
         """Every comparison of the table; they are corrected together."""
         pairs = (pair for result in self.results.values() for pair in (result.to_reference, result.to_unpruned))
         return [pair for pair in pairs if pair is not None]
@@ -216,14 +217,14 @@ def _judged(
     }
 
 
-def _to_reference(result: Result, curve: Curve) -> PairedTest | None:
+def _to_reference(result: Result, curve: Curve) -> Difference | None:
     found = None if result.name == REFERENCE else curve.at(result.trial)
     if found is None or not result.trial.units:
         return None
-    return paired_test(result.trial.units, found.units, allowance=found.allowance, between=found.between)
+    return paired(result.trial.units, found.units, allowance=found.allowance, between=found.between)
 
 
-def _to_unpruned(trial: Trial, unpruned: Trial | None) -> PairedTest | None:
+def _to_unpruned(trial: Trial, unpruned: Trial | None) -> Difference | None:
     if unpruned is None or not (trial.units and unpruned.units):
         return None
-    return paired_test(trial.units, unpruned.units)
+    return paired(trial.units, unpruned.units)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from headwise_lab.report.heads.verdicts import PAIRED, RULE, signed
+from headwise_lab.report.heads.verdicts import PAIRED, signed
 from headwise_lab.report.methods import tables
 from headwise_lab.report.methods.methods import REFERENCE, Methods, Result, compare_methods
 from headwise_lab.report.page.canvas import Figure
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 METHOD = (
     f"Methods run as their recipes say, each held against {REFERENCE} at the same processed average and against the"
-    f" unpruned model. {PAIRED} {RULE} Prefill is timed with the vision tower, in turns with the unpruned model on the"
+    f" unpruned model. {PAIRED} Prefill is timed with the vision tower, in turns with the unpruned model on the"
     f" same batches, because methods that prune before the language model do their work between the two. Scores are"
     f" those of this model, so they need not rank methods as a larger model would."
 )

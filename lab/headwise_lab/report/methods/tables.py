@@ -14,7 +14,7 @@ from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.paired_tests import family_sentence
+from headwise_lab.stats.rule import stated
 from headwise_lab.store.record_types import Overlap
 
 UNPRUNED = "unpruned"
@@ -34,7 +34,7 @@ def scores(methods: Methods) -> Grid:
     caption = (
         f"{methods.metric} ± SE, in the benchmark's scale; small print: paired difference to fastv at the same budget."
         f" Budgets are visual tokens processed per layer on average, or kept. Bold: best of its column."
-        f" {family_sentence(methods.family())}"
+        f" {stated(methods.family())}"
     ).strip()
     header = ["Method", "Before layer", *methods.budgets]
     grid = Grid.of(f"{methods.title}: scores", methods.slug, header, rows, caption)
@@ -124,7 +124,7 @@ def differences(methods: Methods) -> Grid:
     header = ["Budget", "Method", "To fastv ± SE", "95 % interval", "p", "Adjusted p"]
     header += ["To unpruned ± SE", "95 % interval, unpruned", "p, unpruned", "Adjusted p, unpruned", "Pairs"]
     title = f"{methods.title}: paired differences"
-    return Grid.of(title, f"{methods.slug}-differences", header, rows, family_sentence(methods.family()))
+    return Grid.of(title, f"{methods.slug}-differences", header, rows, stated(methods.family()))
 
 
 def costs(methods: Methods) -> Grid:

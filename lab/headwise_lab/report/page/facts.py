@@ -8,7 +8,6 @@ from typing import Any
 
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import Difference
-from headwise_lab.stats.paired_tests import PairedTest
 from headwise_lab.store.record_types import Hardware, Record
 
 
@@ -48,7 +47,7 @@ def where(record: Record, *, gpu: bool = False) -> str:
     return ", ".join([*told, *filter(None, (machine.device, machine.gpu if gpu else None, machine.cpu))])
 
 
-def difference(found: PairedTest | None, reference: str, prefix: str = "") -> dict[str, Any]:
+def difference(found: Difference | None, reference: str, prefix: str = "") -> dict[str, Any]:
     """Facts about a paired difference to ``reference``; nothing where there is none."""
     if found is None:
         return {}
@@ -75,11 +74,11 @@ def signed(found: Difference | None, digits: int = 2) -> str:
     """``+1.20 ± 0.35``, with ``~`` behind it where the reference is interpolated; ``-`` where nothing is compared."""
     if found is None:
         return "-"
-    about = " ~" if isinstance(found, PairedTest) and found.between else ""
+    about = " ~" if found.between else ""
     return f"{found.value:+.{digits}f} ± {found.se:.{digits}f}{about}"
 
 
-def interval(found: PairedTest | None, digits: int = 2) -> str:
+def interval(found: Difference | None, digits: int = 2) -> str:
     """``+0.5 to +1.9``, or ``-`` where there is none."""
     if found is None or math.isnan(found.low):
         return "-"
@@ -93,14 +92,14 @@ def probability(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 
 
-def certainty(found: PairedTest | None, digits: int = 2) -> list[str]:
+def certainty(found: Difference | None, digits: int = 2) -> list[str]:
     """Interval, p by itself and p after the correction, as texts."""
     if found is None:
         return ["-"] * 3
     return [interval(found, digits), probability(found.p), probability(found.adjusted)]
 
 
-def sentences(found: PairedTest | None, reference: str, digits: int = 2) -> list[str]:
+def sentences(found: Difference | None, reference: str, digits: int = 2) -> list[str]:
     """A paired difference in full, in a line or two."""
     if found is None:
         return []
