@@ -42,23 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _spell_out()
     try:
-        with answer_alone() if "--json" in words else nullcontext():  # a plugin may print, too
+        with answer_alone() if "--json" in words else nullcontext():  # plugins may print; that goes to standard error
             status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
         sys.stdout.flush()
     except HeadwiseError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # whoever read the output has had enough of it
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does
         _drop_output()
         return 1
     except OSError as error:
-        if error.filename is not None:  # a file's, and no fault of the output
+        if error.filename is not None:  # the error is about a file, not about our output
             raise
         _drop_output()
         return _fail(f"the output cannot be written to ({error.strerror or error})")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
-        # Usage errors: typer has changed their base class (it once was click's), but not what they can do.
+        # A usage error has `format_message`. Its base class differs between versions of typer.
         said = getattr(error, "format_message", None)
         if said is None:
             raise

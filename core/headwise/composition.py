@@ -28,7 +28,7 @@ class Inner:
         name. Raises StrategyError for a text that names no strategy of its hook, or options that it refuses.
         """
         observers = watching()
-        if [*map(id, observers)] != [*map(id, self._observers)]:  # another run has begun
+        if [*map(id, observers)] != [*map(id, self._observers)]:  # these runs have the observers of an earlier one
             self._runs.clear()
             self._observers = observers
         key = (profile, prefer, *texts.items())

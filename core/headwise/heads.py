@@ -237,7 +237,7 @@ def check_labels(labels: HeadLabels, shape: tuple[int, int]) -> None:
     if labels.probabilities is not None:
         if labels.probabilities.shape != (*shape, len(labels.names)):
             raise DataError(f"probabilities of shape {labels.probabilities.shape} do not fit {shape} and the classes")
-        # Asked so that NaN, which is neither above nor below anything, does not pass.
+        # NaN fails this, because every comparison with NaN is False.
         if not ((abs(labels.probabilities.sum(axis=-1) - 1) <= 1e-3).all() and (labels.probabilities >= 0).all()):
             raise DataError("the probabilities of a head are no shares that sum to 1")
 

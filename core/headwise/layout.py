@@ -43,7 +43,7 @@ class Layout:
 
     def positions(self, row: int, *kinds: int) -> npt.NDArray[np.int64]:
         """Ascending positions of one row that are of any of ``kinds``."""
-        wanted = np.zeros(4, dtype=bool)  # a table look-up, because np.isin costs ten times as much for so few kinds
+        wanted = np.zeros(4, dtype=bool)  # ten times as fast as np.isin for so few kinds
         wanted[list(kinds)] = True
         return np.flatnonzero(wanted[self.kinds[row]])
 

@@ -77,7 +77,7 @@ class Pipeline:
     def ask(self, hook: str, **arguments: object) -> object:
         """What the strategy of a hook answers, not judged yet; raises ContractError for None."""
         who = self._who(hook)
-        with self._at_work(self._watchers or who):  # what a strategy raises has its name already
+        with self._at_work(self._watchers or who):  # an error of the strategy names it already
             answer = getattr(self._manager.hook, hook)(**arguments)
         return contracts.answer_of(hook, answer, who)
 

@@ -24,7 +24,7 @@ LARGEST = 2**33  # bytes: more than the largest benchmark has in one file
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as filesystems have it
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # one begins as UTF-16 does
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # first: one begins like UTF-16
     *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
 )
 """Byte-order marks, and the encoding that each announces."""

@@ -155,7 +155,8 @@ def asked_by(strategy: Strategy) -> Preset:
     Raises StrategyError where that is no Preset, ContractError where it cannot be read.
     """
     with blamed(strategy.who):
-        asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()  # getattr would hide an error in it
+        # getattr with a default would hide an AttributeError that is raised within a property.
+        asks = strategy.plugin.asks if "asks" in dir(strategy.plugin) else Preset()
     if not isinstance(asks, Preset):
         raise StrategyError(f"{strategy.who} has asks={shown(asks)}; wanted a headwise.Preset")
     return asks
@@ -164,12 +165,12 @@ def asked_by(strategy: Strategy) -> Preset:
 def with_asked(chosen: Mapping[str, Strategy], settings: Settings) -> tuple[dict[str, Strategy], Settings]:
     """Strategies and settings, and beside them what the strategies ask for by default where nothing is chosen.
 
-    Where several ask for the same, the one nearest to the heads is heard: what a head_scoring strategy needs to be
-    counted by comes before what a token_pruning strategy usually has.
+    Where several ask for the same hook, the first in the order of ``RECIPE_HOOKS`` is followed: what a head_scoring
+    strategy needs comes before what a token_pruning strategy usually has.
     """
     found, given = dict(chosen), dict(settings)
     waiting = [chosen[hook] for hook in RECIPE_HOOKS if hook in chosen]
-    for strategy in waiting:  # it grows: who is asked for may ask in turn
+    for strategy in waiting:  # the list grows: a strategy that is asked for may ask for others
         asks = asked_by(strategy)
         for text in asks.strategies:
             asked = resolve(text, ASKED, prefer=OWN)

@@ -52,7 +52,7 @@ def distribution(found: Distribution) -> tuple[str, str]:
     """Name and version, remembered because each look at them reads and parses the metadata file."""
     try:
         return str(found.name or "a distribution without a name"), str(found.version or "")
-    except Exception:  # metadata that is no text, or is missing
+    except Exception:  # the metadata file is missing, or is not text
         return "a distribution without metadata", ""
 
 
@@ -62,7 +62,7 @@ def load(entry: EntryPoint) -> Any:
         return entry.load()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit, too: a module that ends the program would end ours
+    except BaseException as error:  # also SystemExit, so that a plugin cannot end our program
         raise StrategyError(
             f"{entry.name!r} from {owner_of(entry)} ({entry.value}) does not import: {_reason(error)}"
         ) from error
@@ -105,7 +105,7 @@ def _every(_path: tuple[str, ...]) -> tuple[tuple[EntryPoint, ...], tuple[str, .
             broken.append(" ".join(filter(None, distribution(found))))
             continue
         name = re.sub(r"[-_.]+", "-", distribution(found)[0]).lower()
-        if name not in names:  # of two copies the first on the search path is the one that is imported
+        if name not in names:  # of two copies, Python imports the first on the search path
             entries += mine
             names.add(name)
     return tuple(entries), tuple(dict.fromkeys(broken))

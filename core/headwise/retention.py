@@ -18,7 +18,7 @@ def retained(scores: Tensor, positions: Tensor, seen: Tensor, plan: ScorePlan, l
     sliding = plan.geometry.sliding[layer] if plan.geometry.sliding else None
     filled = positions >= (0 if sliding is None else (seen - sliding + 1).clamp_min(0)[:, None, None])
     protected = (positions < plan.sinks) | (positions >= (seen - plan.recent)[:, None, None])
-    scores = scores.float().clamp_min(torch.finfo(torch.float32).min)  # only empty entries are at minus infinity
+    scores = scores.float().clamp_min(torch.finfo(torch.float32).min)  # minus infinity marks empty entries alone
     scores = scores.masked_fill(protected, float("inf")).masked_fill(~filled, float("-inf"))
     capacity = seen.new_tensor([int(plan.per_layer(tokens)[layer]) for tokens in seen.tolist()])
     order = ranking(scores)
@@ -62,7 +62,7 @@ def levelled(counts: list[int], fewest: list[int], most: list[int], levels: int)
     spare = sum(counts) - sum(grid)
     losers = sorted(range(len(counts)), key=lambda head: (grid[head] - counts[head], head))
     for head in losers:
-        on_grid = grid[head] == rounded[head] < counts[head]  # elsewhere a step up would be a level of its own
+        on_grid = grid[head] == rounded[head] < counts[head]  # a step up from a bound would give one more level
         if on_grid and spare >= step and grid[head] + step <= most[head]:
             grid[head] += step
             spare -= step

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_DIGITS = 14  # as far as float64 carries sums of some thousand products: equal cosines tie, others do not
-_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, its bits without pattern
+_DIGITS = 14  # of these float64 is sure after some thousand products, so equal cosines tie
+_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # an odd number whose bits have no pattern: the golden ratio
 
 
 def exact(values: Tensor) -> Tensor:
@@ -55,14 +55,14 @@ def _first_of_equals(states: Tensor) -> Tensor | None:
 
     Equal tokens have the same hash, whose sums are of whole numbers and so exact; what the hash finds is compared.
     """
-    numbers = exact(states) + 0.0  # of 0 and -0, which are equal, both become 0
+    numbers = exact(states) + 0.0  # turns -0 into 0: they are equal, and their bits are not
     bits = numbers.contiguous().view(torch.int32 if numbers.dtype == torch.float32 else torch.int64).long()
     places = torch.arange(1, 2 * bits.shape[-1], 2, device=bits.device) * _FACTOR
     hashes, order = ((bits ^ (bits >> 29)) * places).sum(dim=-1).sort(dim=-1, stable=True)
     starts = torch.ones_like(hashes, dtype=torch.bool)
     starts[:, 1:] = hashes[:, 1:] != hashes[:, :-1]
     here = torch.arange(hashes.shape[-1], device=hashes.device).expand_as(hashes)
-    group = torch.where(starts, here, 0).cummax(dim=-1).values  # where each one's group of equals begins
+    group = torch.where(starts, here, 0).cummax(dim=-1).values  # where the group of each token begins
     first = torch.empty_like(order).scatter_(1, order, order.gather(1, group))
     same = (states.gather(1, first.unsqueeze(-1).expand_as(states)) == states).all(dim=-1)
     first = torch.where(same, first, here)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-_NO_FIELDS = ("object", "ABC", "Protocol", "Generic")  # bases that bring no options along
+_NO_FIELDS = ("object", "ABC", "Protocol", "Generic")  # bases without options
 
 
 @attrs.frozen
@@ -44,7 +44,13 @@ def describe(module: str, attribute: str) -> Description:
     try:
         source = Source(ast.parse(path.read_bytes()))
         return Description(source.summary(attribute), source.options(attribute))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: brackets without end
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # the last two: nested too deep
         return Description()
 
 
@@ -62,7 +68,7 @@ def find(module: str) -> Path | None:
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except Exception:  # whatever a finder of someone else raises
+    except Exception:  # an import finder of another package may raise anything
         return None
     if spec is None:
         return None
@@ -105,7 +111,7 @@ class Source:
         if isinstance(node, ast.FunctionDef):
             return self._arguments(node.args)
         value = getattr(node, "value", None)
-        if _is_preset(value):  # a recipe has no options
+        if _is_preset(value):  # recipes have no options
             return ()
         return () if isinstance(value, ast.Tuple | ast.List | ast.Constant) else None
 

@@ -16,7 +16,7 @@ from headwise.output import answer
 from headwise.reading import JsonObject, given_path
 from headwise.recipe import Recipe
 
-if TYPE_CHECKING:  # brings torch along, which --help and a misspelt shape can do without
+if TYPE_CHECKING:  # imports torch, which --help and the error for a misspelt shape do not need
     from headwise.pipeline import Pipeline
 
 SEEN = 4096

@@ -140,7 +140,7 @@ class FakeCacheEvidence:
         keys, positions = (of.repeat_interleave(group, dim=1) for of in (self.keys.float(), self.positions))
         logits = rotated.gather(2, place) @ keys.transpose(-1, -2) / self.geometry.head_dim**0.5
         visible = (positions >= 0).unsqueeze(2) & (positions.unsqueeze(2) <= asked[:, None, :, None])
-        # a query whose own entry and all before it are gone attends to nothing
+        # a query sees nothing where its own entry and all earlier ones are evicted
         shares: Tensor = logits.masked_fill(~visible, torch.finfo(torch.float32).min).softmax(dim=-1)
         return shares.masked_fill(~visible, 0.0)
 

@@ -49,7 +49,7 @@ def missing_profile_is_told(subject: Subject, sample: Sample) -> None:
     for geometry in GEOMETRIES:
         try:
             plan = subject.answer(geometry=geometry, profile=None)
-        except ContractError:  # what a strategy stumbles over, and not what it says
+        except ContractError:  # the strategy failed; any other HeadwiseError is its own refusal
             raise
         except HeadwiseError:
             continue

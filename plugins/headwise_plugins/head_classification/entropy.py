@@ -36,7 +36,7 @@ class Entropy:
     @hookimpl
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels:
         """Three classes, and confidences as the study has them."""
-        entropy = statistics.attention(4).entropy.mean(axis=0)  # over all keys, whatever is counted as a sink
+        entropy = statistics.attention(4).entropy.mean(axis=0)  # over all keys, whatever the number of sinks
         positional, gathering = entropy <= self.low, entropy >= self.high
         below = (self.low - entropy) / max(self.low, np.finfo(float).tiny)
         above = (entropy - self.high) / max(1 - self.high, np.finfo(float).tiny)

@@ -28,7 +28,7 @@ class Sensitivity:
     def head_classification(self, statistics: HeadStatistics) -> HeadLabels:
         """Two probabilities for every head."""
         rise, error = statistics.sensitivity(self.sinks, self.window)
-        sure = np.finfo(np.float32).eps * max(self.threshold, 1.0)  # of a head that changes no loss the error is 0
+        sure = np.finfo(np.float32).eps * max(self.threshold, 1.0)  # a head without effect has an error of 0
         sensitive = phi((rise - self.threshold) / np.maximum(error, sure))
         return HeadLabels.most_probable(
             ("sensitive", "insensitive"),

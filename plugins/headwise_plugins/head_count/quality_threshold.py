@@ -30,6 +30,6 @@ class QualityThreshold(HeadRange):
     def _wanted(self, scores: list[float]) -> int:
         if len(scores) < 2:
             return len(scores)
-        mean = math.fsum(scores) / len(scores)  # exact for equal scores, where rounding would count some
+        mean = math.fsum(scores) / len(scores)  # exact, so that of equal scores none is above the mean
         deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
         return sum(score > mean - self.sd * deviation for score in scores)

@@ -33,7 +33,7 @@ class ScoreGap(HeadRange):
             return len(scores)
         ranked = sorted(scores, reverse=True)
         gaps = [upper - lower for upper, lower in pairwise(ranked)]
-        mean = math.fsum(gaps) / len(gaps)  # exact for equal gaps, where rounding would invent a wide one
+        mean = math.fsum(gaps) / len(gaps)  # exact, so that of equal gaps none is wide
         deviation = math.sqrt(math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1))
         wide = mean + self.sd * deviation
         return next((position for position, gap in enumerate(gaps, start=1) if gap > wide), len(scores))

@@ -21,7 +21,7 @@ from headwise.recipe import OWN
 from headwise.similarity import exact
 
 _SLACK = 0.99  # a processed average misses its budget by rounding: 191.63 for 192, 127.6 for 128
-_ROUNDING = 1e-6  # scores, which are float32, and qualities of them that differ by less do not differ
+_ROUNDING = 1e-6  # smaller differences of scores, which are float32, and of qualities count as none
 
 
 @attrs.frozen

@@ -21,8 +21,7 @@ class Entropy:
     def head_scoring(self, attention: Tensor) -> Tensor:
         """Missing entropy over visual tokens: (b, h, v) -> (b, h)."""
         tokens = attention.shape[-1]
-        if tokens == 1:  # log 1 = 0: one token is both even and peaked, and there is nothing to tell heads apart by
+        if tokens == 1:  # log 1 is 0, and with one token all heads are alike
             return attention.new_zeros(attention.shape[:-1], dtype=torch.float32)
-        return (1 - entropy(shares(attention.float())) / math.log(tokens)).clamp(
-            0, 1
-        )  # rounding leaves an even row at -1e-7
+        missing = 1 - entropy(shares(attention.float())) / math.log(tokens)
+        return missing.clamp(0, 1)  # for an even row, rounding gives about -1e-7

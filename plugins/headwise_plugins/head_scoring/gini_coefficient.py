@@ -20,4 +20,4 @@ class GiniCoefficient:
         """Gini coefficient over visual tokens: (b, h, v) -> (b, h)."""
         ascending, tokens = shares(attention.float()).sort(dim=-1).values, attention.shape[-1]
         weights = torch.arange(1 - tokens, tokens, 2, dtype=torch.float32, device=attention.device)
-        return ((ascending * weights).sum(dim=-1) / tokens).clamp_min(0)  # rounding leaves an even row at -1e-7
+        return ((ascending * weights).sum(dim=-1) / tokens).clamp_min(0)  # for an even row, rounding gives about -1e-7

@@ -55,7 +55,7 @@ class GraphBased:
 def _features(p: Tensor) -> Tensor:
     """(b, h, v) -> (b, h, features)."""
     even = 1 / p.shape[-1]
-    above = (p > even * (1 + rounding(p))).to(p).mean(dim=-1)  # a token at the mean is not above it by rounding
+    above = (p > even * (1 + rounding(p))).to(p).mean(dim=-1)  # rounding lifts no token above the mean
     variance = (p - even).square().mean(dim=-1)
     return torch.stack([p.square().sum(dim=-1), entropy(p), p.amax(dim=-1), variance, above], dim=-1)
 

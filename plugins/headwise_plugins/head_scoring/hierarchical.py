@@ -14,7 +14,7 @@ from headwise import hookimpl
 from headwise.attention_math import entropy, scaled, shares
 from headwise.similarity import exact, rounding
 
-_STEADY = 1e-6  # keeps an even head at a finite steadiness
+_STEADY = 1e-6  # an even head has deviation 0
 
 
 class Hierarchical:
@@ -46,7 +46,7 @@ class Hierarchical:
 
 def _survivors(p: Tensor, spread: Tensor, count: int) -> Tensor:
     """The ``count`` most peaked heads, bool (b, h). Ties with the last stay, so that equal heads fare equally."""
-    most = math.log(p.shape[-1]) or 1.0  # of a single token, whose entropy is 0
+    most = math.log(p.shape[-1]) or 1.0  # for a single token, log 1 is 0
     peaked = 0.6 * p.square().sum(dim=-1) + 0.4 * (1 - spread / most)
     last = peaked.topk(count, dim=-1).values[..., -1:]
     return peaked >= last - rounding(p)

@@ -12,7 +12,7 @@ from headwise import hookimpl
 from headwise.attention_math import entropy, head_cosines, scaled, shares
 from headwise.similarity import exact, rounding
 
-_CLOSE = 1e-6  # keeps heads that share no token with any other at a finite distinctness
+_CLOSE = 1e-6  # heads that share no token with others have a mean cosine of 0
 
 
 class MultiObjective:

@@ -32,4 +32,4 @@ class Random:
         # torch's generator heeds only the low 32 bits of a seed, so both seeds are mixed into those
         mixed = np.random.SeedSequence((image % 2**64, self.seed)).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
-        return torch.rand(heads, generator=generator, device="cpu", dtype=torch.float32)  # whatever the defaults are
+        return torch.rand(heads, generator=generator, device="cpu", dtype=torch.float32)  # not the user's defaults

@@ -41,4 +41,4 @@ def _hoyer(squares: Tensor, tokens: int) -> Tensor:
     if tokens == 1:
         return torch.zeros_like(squares)
     most = math.sqrt(tokens)
-    return ((most - squares.rsqrt()) / (most - 1)).clamp(0, 1)  # rounding leaves an even row at -1e-7
+    return ((most - squares.rsqrt()) / (most - 1)).clamp(0, 1)  # for an even row, rounding gives about -1e-7

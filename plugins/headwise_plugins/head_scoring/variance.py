@@ -18,4 +18,4 @@ class Variance:
         """Variance over visual tokens: (b, h, v) -> (b, h)."""
         x = attention.float()
         deviation = x - x.mean(dim=-1, keepdim=True)
-        return deviation.square().sum(dim=-1) / max(x.shape[-1] - 1, 1)  # one token would divide by 0
+        return deviation.square().sum(dim=-1) / max(x.shape[-1] - 1, 1)  # a single token has variance 0

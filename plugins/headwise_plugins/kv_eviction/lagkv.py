@@ -57,5 +57,5 @@ class LagKV(ScoreOptions):
         x = x.reshape(*x.shape[:2], -1, self.lag, x.shape[-1])
         low, high = x.amin(dim=3, keepdim=True).roll(-1, 2), x.amax(dim=3, keepdim=True).roll(-1, 2)
         spread = high - low
-        scaled = torch.where(spread > 0, (x - low) / spread, 0.0)  # where all are alike, nothing stands out
+        scaled = torch.where(spread > 0, (x - low) / spread, 0.0)  # entries that are all alike deviate by 0
         return scaled.std(dim=-1).softmax(dim=-1)

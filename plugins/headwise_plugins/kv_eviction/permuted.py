@@ -47,7 +47,7 @@ class Permuted:
         places = np.arange(plan.windows.size).reshape(plan.windows.shape)
         if self.within == "layer":
             return rng.permuted(places, axis=1)
-        for own in np.unique(plan.own):  # a window that the model itself bounds is worth less elsewhere
+        for own in np.unique(plan.own):  # layers with the same sliding window exchange theirs
             alike = plan.own[:, 0] == own
             places[alike] = rng.permutation(places[alike].ravel()).reshape(places[alike].shape)
         return places

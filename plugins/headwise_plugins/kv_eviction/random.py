@@ -42,7 +42,7 @@ class Random(ScoreOptions):
 
 def _mixed(x: Tensor) -> Tensor:
     """A 32-bit hash in int64, one to one: xor-shifts and multiplications."""
-    x = (x + 0x9E3779B9) & _BITS  # without it 0 would stay 0
+    x = (x + 0x9E3779B9) & _BITS  # otherwise 0 would stay 0
     for _ in range(2):
         x = ((x ^ (x >> 16)) * _FACTOR) & _BITS
     return x ^ (x >> 16)

@@ -31,7 +31,7 @@ def _attended(evidence: CacheEvidence) -> Tensor:
     """Attention of the last query to each token, averaged over heads; a head that lacks the token gives it 0."""
     positions = evidence.positions
     attention = grouped(evidence.attention(1)[:, :, -1], positions.shape[1])
-    # slots of different heads may hold different tokens, so attention meets by position; empty ones meet at the end
+    # One slot holds other tokens in other heads, so attention is added by position; empty slots go to the end.
     tokens = int(positions.max()) + 1
     place = torch.where(positions < 0, tokens, positions)
     by_token = attention.new_zeros(*positions.shape[:2], tokens + 1).scatter(-1, place, attention)

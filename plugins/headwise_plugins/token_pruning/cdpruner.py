@@ -61,7 +61,7 @@ class CdPruner:
         """Positions (b, keep) in the order they are chosen."""
         unit = normalize(evidence.hidden().float(), dim=-1)
         weights = self._weights(evidence, unit)
-        if evidence.keep == evidence.visual:  # the order does not matter, and would cost most of all
+        if evidence.keep == evidence.visual:  # all stay, so their order does not matter
             return torch.arange(evidence.visual).expand(evidence.batch, -1)
         return _greedy(cosines(evidence.hidden()), weights, evidence.keep)
 
@@ -107,7 +107,7 @@ def _greedy(similarity: Tensor, weights: Tensor, keep: int) -> Tensor:
         row = similarity.gather(1, across.expand(-1, -1, visual))
         known = before.gather(2, across.expand(-1, step, -1)).transpose(1, 2)
         new = rest.gather(1, best)
-        scale = torch.where(new > DUPLICATE, new.rsqrt(), 0.0)  # a duplicate explains nothing; rounding would explode
+        scale = torch.where(new > DUPLICATE, new.rsqrt(), 0.0)  # 0 for a duplicate, whose rest is rounding
         factor = torch.baddbmm(row, known, before, alpha=-1).squeeze(1) * scale
         factors[:, step] = factor
         rest = torch.addcmul(rest, factor, factor, value=-1).clamp_min_(DUPLICATE)

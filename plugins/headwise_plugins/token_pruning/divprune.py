@@ -38,7 +38,7 @@ def _scattered(evidence: Evidence) -> Tensor:
     chosen = [nearest.argmax(dim=-1, keepdim=True)]  # of equals, argmax takes the first
     nearest = torch.full_like(nearest, torch.inf)
     for _ in range(evidence.keep - 1):
-        nearest.scatter_(1, chosen[-1], -1.0)  # below every distance, so that none is chosen twice
+        nearest.scatter_(1, chosen[-1], -1.0)  # below every distance, so that a token is chosen once
         nearest = torch.minimum(nearest, taken(distances, chosen[-1]).squeeze(1))
         chosen.append(nearest.argmax(dim=-1, keepdim=True))
     return torch.cat(chosen, dim=-1)

@@ -49,7 +49,7 @@ class PDrop:
     ratios: str | None = attrs.field(default=None, converter=converters.optional(_ratios))
 
     def __attrs_post_init__(self) -> None:
-        stages = len(self._places(25))  # as many in a model of any depth
+        stages = len(self._places(25))  # the number of stages is the same for every depth
         if self.ratios is not None and stages != len(self.ratios.split("/")):
             raise ValueError(f"ratios={self.ratios} are not one for each of {stages} layers; give as many")
 

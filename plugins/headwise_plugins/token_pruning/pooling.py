@@ -45,7 +45,7 @@ def _cells(height: int, width: int, keep: int) -> Tensor:
     bands = _bands(height, width, keep)
     band = torch.arange(height) * bands // height
     first = band * keep // bands
-    cells = (band + 1) * keep // bands - first  # of the band that a row belongs to
+    cells = (band + 1) * keep // bands - first  # how many cells the band of each row is cut into
     column = torch.arange(width) * cells.unsqueeze(-1) // width
     return (first.unsqueeze(-1) + column).flatten()
 

@@ -36,5 +36,5 @@ class Random:
         return torch.tensor(np.array(orders), dtype=torch.float32)
 
     def _order(self, image: int, visual: int) -> npt.NDArray[np.int64]:
-        unsigned = image % 2**64  # seeds are int64, NumPy takes no negative ones
+        unsigned = image % 2**64  # NumPy takes no negative seeds
         return np.random.default_rng((unsigned, self.seed)).permutation(visual)

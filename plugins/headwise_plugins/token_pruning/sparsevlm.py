@@ -168,7 +168,7 @@ def density_peaks(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     A point's density falls with its mean squared distance to its ``count`` nearest points, itself among them. Centres
     are dense and far from every denser point; every point goes to the nearest centre. Of equals the first is denser.
     """
-    # not by way of a matrix product, so that equal points are at distance 0 and rows do not depend on their batch
+    # A matrix product would give equal points a distance above 0, and make rows depend on the others of the batch.
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[-1] ** 0.5
     nearest = distances.topk(count, dim=-1, largest=False).values
     density = nearest.square().mean(dim=-1).neg().exp()

@@ -37,7 +37,7 @@ class Tome:
     def token_pruning(self, geometry: Geometry, budget: Budget) -> PruningPlan:
         """One stage that reads the vision tower's keys or features."""
         keep = budget.one_stage(geometry, 0)
-        merged = min(keep, geometry.visual_tokens - keep)  # at most: who merges with whom depends on the picture
+        merged = min(keep, geometry.visual_tokens - keep)  # an upper bound: how many merge depends on the image
         return PruningPlan(geometry, (Stage(0, keep, self._merged, reads=("vision",), merged=merged, per_image=True),))
 
     def _merged(self, evidence: Evidence) -> Merged:

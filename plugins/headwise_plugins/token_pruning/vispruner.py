@@ -47,7 +47,7 @@ def _unlike(left: Tensor, features: Tensor, keep: int, step: int) -> Tensor:
     """The ``keep`` of the positions ``left`` (b, n) whose features (b, v, c) are unlike each other's."""
     if keep == 0:
         return left[:, :0]
-    similarity = cosines(features).flatten(1)  # once: the rounds compare the same pairs again and again
+    similarity = cosines(features).flatten(1)  # computed once, because rounds compare the same pairs
     while (surplus := left.shape[-1] - keep) > 0:
         left = _round(left, similarity, features.shape[1], min(step, surplus))
     return left
@@ -62,7 +62,7 @@ def _round(left: Tensor, similarity: Tensor, visual: int, leaving: int) -> Tenso
     every_second, between = left[:, ::2], left[:, 1::2]
     pairs = (every_second * visual).unsqueeze(-1) + between.unsqueeze(1)
     closest = similarity.gather(-1, pairs.flatten(1)).view(pairs.shape).amax(dim=-1)
-    # By position, the last first, and then by cosine: a stable sort leaves equals in that order.
+    # First by falling position, then by cosine: of equal cosines the higher position leaves first.
     order = every_second.argsort(dim=-1, descending=True)
     closeness = ranking(closest.gather(-1, order))
     order = order.gather(-1, closeness)[:, leaving:]
