@@ -1,12 +1,13 @@
 """The one way to change a module and to take it back: calls and attributes are seen through wrappers.
 
 A patched module becomes an instance of a subclass of its class with the same name, as FSDP does it. Nothing is written
-into the module: its attributes, its hooks and its config stay what they are, whoever changes them meanwhile, and a
-copy or a pickle of it is of the class that it had. Wrappers stand in tuples that are replaced and never changed, under
-a lock; so threads that are inside a call go on with what they began with. Taking the last one off gives the class back.
+into the module: its attributes, its hooks and its config stay what they are, also when somebody changes them meanwhile,
+and a copy or a pickle of it is of the class that it had. Wrappers stand in tuples that are replaced and never changed,
+so a thread that is inside a call finishes it with the wrappers it began with. When the last wrapper is taken off, the
+module gets its class back.
 
-Whatever wrappers need to remember belongs to one forward in one context, thus to one thread and one asyncio task:
-``memory()`` is where they keep it. Patched modules run eagerly, since no compiled graph could ask them.
+What wrappers remember belongs to one forward in one context, so to one thread and one asyncio task; they keep it in a
+``memory()``. Patched modules run eagerly, because compiled graphs do not call wrappers.
 
 Wrappers come as context managers. What several users share for longer, such as a decoder's attention that asks caches,
 is a ``Patch``: it is put on for the first of its holders and taken off after the last.
@@ -14,6 +15,7 @@ is a ``Patch``: it is put on for the first of its holders and taken off after th
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -69,8 +71,21 @@ class _Record:
     def of(self, kind: str) -> tuple[Call, ...]:
         return self.wrappers.get(kind, ())
 
+    def change(self, kind: str, made: Callable[[tuple[Call, ...]], tuple[Call, ...]]) -> None:
+        """Replace the wrappers of a kind; begin again where others were replaced meanwhile (see ``lock``)."""
+        before = after = self.wrappers
+        while after is before or self.wrappers is not before:
+            before = self.wrappers
+            after = {**before, kind: made(before.get(kind, ()))}
+        self.wrappers = after
 
-_lock = threading.RLock()
+
+lock = threading.RLock()
+"""Held while patches and blocks are put on and taken off.
+
+One lock serves both, and the thread that holds it may take it again: a context manager that was lost is closed by the
+garbage collector, in any thread and in the midst of anything, also between two lines that hold this lock.
+"""
 _memory: ContextVar[Memory | None] = ContextVar("headwise_memory", default=None)
 _attends: ContextVar[bool] = ContextVar("headwise_attends", default=False)  # inside an attention function
 _running: ContextVar[tuple[_Record, ...]] = ContextVar("headwise_running", default=())  # whose wrappers have begun
@@ -78,7 +93,7 @@ _running: ContextVar[tuple[_Record, ...]] = ContextVar("headwise_running", defau
 
 @contextmanager
 def memory() -> Iterator[Memory]:
-    """What wrappers remember inside, by whose it is; it belongs to this context alone and is forgotten afterwards."""
+    """Inside, wrappers can remember values, each under its owner; only this context sees them, and they end with it."""
     own: Memory = {}
     token = _memory.set(own)
     try:
@@ -117,15 +132,17 @@ def remember(owner: object, value: object) -> None:
 @contextmanager
 def _patch(module: nn.Module, kind: str, wrapper: Call, *, innermost: bool = False) -> Iterator[None]:
     """Inside, a wrapper of one kind is around the outside of all others of a module, or inside of them."""
-    with _lock:
-        record = _patched(module)
-        found = record.of(kind)
-        record.wrappers = {**record.wrappers, kind: (wrapper, *found) if innermost else (*found, wrapper)}
+    with lock:
+        while True:
+            record = _patched(module)
+            record.change(kind, lambda found: (wrapper, *found) if innermost else (*found, wrapper))
+            if getattr(type(module), _RECORD, None) is record:
+                break  # otherwise the class was given back meanwhile, see `lock`
     try:
         yield
     finally:
-        with _lock:
-            record.wrappers = {**record.wrappers, kind: _without(record.of(kind), wrapper)}
+        with lock:
+            record.change(kind, lambda found: _without(found, wrapper))
             _restored(module)
 
 
@@ -161,10 +178,10 @@ def after(module: nn.Module, see: Callable[[Any], object], *, innermost: bool = 
 
 
 def attending(module: nn.Module, wrapper: Around, *, innermost: bool = False) -> AbstractContextManager[None]:
-    """Inside, where there is a memory, the attention function of an attention module is called through ``wrapper``.
+    """Inside, the attention function of an attention module is called through ``wrapper`` where there is a memory.
 
-    It is called with the module, query, key, value and mask. The function is the one that the module's config names
-    then.
+    ``wrapper`` gets the module, query (b, heads, q, d), key and value (b, kv_heads, n, d) and mask as positional
+    arguments, and the function that the module's config names at the time of the call.
     """
     return _patch(module, ATTENTION, wrapper, innermost=innermost)
 
@@ -188,7 +205,7 @@ class _Overridden:
 @contextmanager
 def overridden(owner: object, name: str, wrapper: Around) -> Iterator[None]:
     """Inside, method ``name`` of an object that is no module, such as a pipeline, is called through ``wrapper``."""
-    with _lock:
+    with lock:
         found = vars(owner).get(name)
         if not isinstance(found, _Overridden):
             found = _Overridden(getattr(owner, name), (found,) if name in vars(owner) else ())
@@ -197,7 +214,7 @@ def overridden(owner: object, name: str, wrapper: Around) -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
+        with lock:
             found.wrappers = _without(found.wrappers, wrapper)
             if not found.wrappers:
                 del vars(owner)[name]
@@ -222,7 +239,7 @@ class Patch:
     @classmethod
     def shared(cls, module: nn.Module, make: Callable[[], Patch]) -> PatchHandle:
         """Hold the one patch of this class that ``module`` has; ``make`` puts it on where there is none."""
-        with _lock:
+        with lock:
             kinds = _shared.setdefault(module, {})
             patch = kinds.get(cls, lambda: None)()
             if patch is None or not patch._is_on:
@@ -232,14 +249,14 @@ class Patch:
 
     def hold(self) -> PatchHandle:
         """Keep the wrappers on."""
-        with _lock:
+        with lock:
             handle = PatchHandle(self)
             self._handles.add(handle)
             return handle
 
     def tidy(self) -> None:
         """Take the wrappers off where nobody holds them; to call it again does nothing."""
-        with _lock:
+        with lock:
             if not self._handles:
                 self._is_on = False
                 self._installed.close()
@@ -253,7 +270,7 @@ class PatchHandle:
 
     def release(self) -> None:
         """Stop holding; the last holder takes the wrappers off. To release a handle again does nothing."""
-        with _lock:
+        with lock:
             self.patch._handles.discard(self)
             self.patch.tidy()
 
@@ -276,6 +293,13 @@ def eagerly(root: nn.Module, modules: list[nn.Module]) -> Iterator[None]:
         for name in sorted(found):
             stack.enter_context(around(root.get_submodule(name), _as_it_is))
         yield
+
+
+def arguments_of(signature: inspect.Signature, args: Args, kwargs: Kwargs) -> Kwargs:
+    """The arguments of a call by name, those that a ``**kwargs`` parameter collects among them."""
+    bound = signature.bind_partial(*args, **kwargs).arguments
+    collected: Kwargs = bound.pop("kwargs", {})
+    return {**bound, **collected}
 
 
 def attentions_of(module: nn.Module) -> tuple[Around, ...]:
@@ -344,6 +368,7 @@ def _patched_class(stock: type[nn.Module]) -> type[nn.Module]:
         return (_unpatched(make), tuple(_unpatched(given) for given in args), *rest)
 
     def replicated(self: nn.Module) -> NoReturn:
+        """Raises ModelError: replicas of DataParallel are made of modules that nobody patched."""
         raise ModelError("headwise cannot follow the replicas of DataParallel; run one process per device")
 
     disable: Call = torch.compiler.disable  # untyped
@@ -379,7 +404,7 @@ def _chained(call: Call, wrappers: tuple[Around, ...]) -> Call:
 
 
 def _through(record: _Record, call: Call, args: Args, kwargs: Kwargs) -> object:
-    """A call of a module through its wrappers."""
+    """A call of a module through its wrappers; raises ModelError where it is traced or exported."""
     if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
         raise ModelError("a model cannot be traced or exported while headwise is attached to it; do it before")
     token = _running.set((*_running.get(), record))
@@ -429,6 +454,7 @@ class _Attribute:
         vars(module)[self._name] = value
 
     def __delete__(self, module: nn.Module) -> None:
+        """Delete the module's own attribute; raises AttributeError where it has none."""
         if self._name not in vars(module):
             raise AttributeError(self._name)
         del vars(module)[self._name]

@@ -27,7 +27,7 @@ def _keep(value: int | str | None) -> int | None:
 
 
 def _judged(name: str, kind: Callable[[object], Number], value: Number | str | None) -> Number | None:
-    """A number as it was given: what is none is the budget's fault, and not the strategy's that would be given it."""
+    """The number that was given; raises BudgetError for what is none, before a strategy could be blamed for it."""
     try:
         read = None if value is None else kind(value)
     except ValueError as error:
@@ -87,9 +87,9 @@ class Budget:
         """Tokens left by each stage of a method that prunes before several ``layers``, ascending.
 
         ``counts(x)`` gives the tokens left after each stage for x in 0..1, from the method's fewest to all: its own
-        schedule, whose average and last count never fall where x grows. The smallest x is taken that does not fall
-        short of this budget; what it leaves too many, the last stages drop. An average is met within a token, ``keep``
-        exactly. Raises BudgetError, with the nearest budget, for what the schedule cannot meet.
+        schedule, whose average and last count never fall where x grows. The smallest x that meets the budget is used,
+        and the last stages drop any surplus. An average is met within a token, ``keep`` exactly. Raises BudgetError,
+        with the nearest budget, for what the schedule cannot meet.
         """
         _check_layers(geometry, layers)
         asked = self._asked(geometry)

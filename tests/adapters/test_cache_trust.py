@@ -83,7 +83,7 @@ def test_a_cache_filled_inside_a_block_is_refused_outside_of_it(attention, text)
     model = tiny("llama", attention)
     with headwise.attach(model, Recipe.of(text)):
         cache = model(input_ids=tokens(20)[None]).past_key_values
-    with pytest.raises(ModelError, match="does not ask it what is there; use it inside the `with` block"):
+    with pytest.raises(ModelError, match="whose attention headwise did not patch; use it inside the `with` block"):
         model(input_ids=tokens(3)[None], past_key_values=cache)
     with headwise.attach(model, Recipe.of(text)):  # and no harm was done to it
         model(input_ids=tokens(3)[None], past_key_values=cache)
@@ -148,7 +148,7 @@ def test_a_layer_that_hands_no_keys_to_the_cache_never_sees_the_future():
     model.model.layers[1] = Forgetful(model.model.layers[1])
     with (
         headwise.attach(model, NOTHING_TO_EVICT),
-        pytest.raises(ModelError, match="was given no cache that could say what a token may see"),
+        pytest.raises(ModelError, match="was called without a cache, which would tell what a token may see"),
     ):
         model(input_ids=tokens(9)[None])
 

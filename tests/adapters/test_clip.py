@@ -271,5 +271,5 @@ def test_tokenizer_comes_from_the_folder_of_the_model(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "not/there", "/no/such/folder"])
 def test_models_without_a_tokenizer_are_told_what_else_there_is(name):
-    with pytest.raises(ModelError, match=r"tokenizer of this model is not to be had: .*or give relevance=embeddings"):
+    with pytest.raises(ModelError, match=r"tokenizer of this model cannot be loaded: .*or give relevance=embeddings"):
         clip.tokenizer_of(SimpleNamespace(config=SimpleNamespace(name_or_path=name)))

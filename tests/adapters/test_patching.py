@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import headwise
 from headwise import ModelError, Recipe
+from headwise_adapters import patching
 from headwise_adapters.patching import Patch, after, around, attending, before, memory, method, overridden
 
 PRUNES = Recipe.of("fastv:layer=2", keep=4)
@@ -309,7 +310,7 @@ def test_a_copy_made_while_a_cache_lives_is_stock_and_refuses_that_cache():
     cache, stock = headwise.cache(model, EVICTS), model(input_ids=ids).logits
     twin = copy.deepcopy(model)
     assert torch.equal(twin(input_ids=ids).logits, stock)
-    with pytest.raises(ModelError, match="does not ask it what is there"):
+    with pytest.raises(ModelError, match="whose attention headwise did not patch"):
         twin(input_ids=ids, past_key_values=cache)
     other = headwise.cache(twin, EVICTS)
     with pytest.raises(ModelError, match="made for another model"):
@@ -548,3 +549,30 @@ def test_methods_of_other_objects_are_overridden_in_any_order_and_given_back():
     with pytest.raises(BrokenError), overridden(asked_object, "answer", fail):
         asked_object.answer(1)
     assert vars(asked_object) == {"answer": own}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_the_garbage_collector_takes_off_in_the_midst_of_a_patch_stays_off(monkeypatch, others):
+    module, calls = nn.Linear(2, 2), []
+    kind, change = type(module), patching._Record.change
+    lost = before(module, lambda *_: calls.append("lost"))
+    lost.__enter__()
+    pending = [lost]
+
+    def interrupted(record, name, made):
+        def collected(found):
+            if pending:
+                pending.pop().__exit__(None, None, None)
+            return made(found)
+
+        change(record, name, collected)
+
+    with ExitStack() as stack:
+        for _ in range(others):
+            stack.enter_context(before(module, lambda *_: calls.append("other")))
+        monkeypatch.setattr(patching._Record, "change", interrupted)
+        stack.enter_context(before(module, lambda *_: calls.append("new")))
+        module(torch.ones(1, 2))
+    assert not pending
+    assert calls == ["new", *["other"] * others]
+    assert type(module) is kind

@@ -365,7 +365,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(model):
         kv_heads = adapter_for(model).geometry.kv_heads
         key = torch.zeros(1, kv_heads, 1, 8)
         headwise_layer = headwise.cache(model, recipe()).layers[0]
-        with pytest.raises(ModelError, match="does not ask it what is there"):
+        with pytest.raises(ModelError, match="whose attention headwise did not patch"):
             headwise_layer.update(key, key)
     with pytest.raises(ModelError, match="cannot be rolled back"):
         cache.crop(-1)

@@ -1,16 +1,34 @@
-"""Docstrings of core keep up with the code: every function says which errors it raises."""
+"""Docstrings of core and adapters keep up with the code: every public function says which errors it raises."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import headwise
+from headwise.hookspecs import HOOKS
+from headwise.registry import installed
+from headwise.source import find
 
-MODULES = sorted(Path(headwise.__file__).parent.rglob("*.py"))
+SOURCE = re.compile(
+    r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b|LLaVA-FinePruner-Head|FinePruner's|FastV|SparseVLM|head-aware cache study"
+    r"|[Hh]eadwise's own|[Cc]ontrol|full cache|unmodified model"
+)
+"""A paper, a repository or a study; or that a strategy is headwise's own, or a control that needs none."""
+
+SHIPPED = [
+    pytest.param(entry.module, id=f"{hook}={name}")
+    for hook in HOOKS
+    for name, entries in installed(hook).items()
+    for entry in entries
+    if entry.dist is not None and entry.dist.name == "headwise"
+]
+
+HOUSE = Path(__file__).parents[2]
+MODULES = sorted(path for root in ("core", "adapters") for path in (HOUSE / root).rglob("*.py"))
 SPECIAL = ("__init__", "__attrs_post_init__")
 """Called by whoever builds an object, so the class may say what they raise."""
 
@@ -65,6 +83,13 @@ def test_what_is_left_out_is_found(source, expected):
     assert unsaid(ast.parse(source), "m") == expected
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(HOUSE).as_posix())
 def test_public_functions_name_the_errors_they_raise(path):
     assert unsaid(ast.parse(path.read_text(encoding="utf-8")), path.stem) == []
+
+
+@pytest.mark.parametrize("module", SHIPPED)
+def test_every_strategy_says_where_it_comes_from(module):
+    tree = ast.parse(find(module).read_text(encoding="utf-8"))
+    said = [ast.get_docstring(item) or "" for item in (tree, *tree.body) if isinstance(item, ast.Module | ast.ClassDef)]
+    assert SOURCE.search("\n".join(said)), f"{module} names no source"

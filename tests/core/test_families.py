@@ -198,3 +198,14 @@ def test_a_language_model_within_another_model_is_read_by_its_own_family(tmp_pat
     config = {"model_type": "llava", "text_config": text, "vision_config": {"model_type": "clip_vision_model"}}
     found = read(tmp_path, config)
     assert (found.gated, set(found.sliding), found.kv_heads, found.visual_tokens) == (False, {99}, 4, 49)
+
+
+@pytest.mark.parametrize(
+    "pinpoints", [7, [7], [[336]], [[336, 672], [0, 336]], [[336.0, 672]], [["336", "672"]], {"a": 1}]
+)
+def test_crops_are_pairs_of_height_and_width(tmp_path, pinpoints):
+    config = {"model_type": "llava_next", "text_config": {"model_type": "llama"}, "image_grid_pinpoints": pinpoints}
+    config["vision_config"] = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+    with pytest.raises(ModelError, match=r"gives image_grid_pinpoints=.*; wanted pairs of height and width in pixels"):
+        read(tmp_path, config)
+    assert read(tmp_path, config | {"image_grid_pinpoints": [[336, 672]]}).visual_tokens == 3 * 576

@@ -404,6 +404,16 @@ def _configs() -> list[str]:
             {"model_type": "qwen2_5_vl", **text, "text_config": {**text, "layer_types": ["full_attention"] * 4}}
         ),
         json.dumps({"model_type": "llava", **text, "mm_vision_tower": "x-patch14-336", "mm_hidden_size": 8}),
+        json.dumps({"model_type": "gemma3_text", **text, "sliding_window": 8, "sliding_window_pattern": 3}),
+        json.dumps({"model_type": "qwen3", **text, "use_sliding_window": True, "max_window_layers": 2}),
+        json.dumps(
+            {
+                "model_type": "llava_next",
+                "text_config": {"model_type": "phi", **text},
+                "vision_config": {"model_type": "clip_vision_model"},
+                "image_grid_pinpoints": [[224, 448], [448, 224]],
+            }
+        ),
     ]
 
 
@@ -422,6 +432,7 @@ def _geometry(folder: Path) -> None:
     found = read_geometry(folder)
     counts = (found.layers, found.heads, found.kv_heads, found.head_dim, found.hidden, found.intermediate)
     assert all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in counts), found
+    assert type(found.visual_tokens) is int, found
     assert len(found.sliding) in (0, found.layers), found
     assert all(window is None or (isinstance(window, int) and window > 0) for window in found.sliding), found
 

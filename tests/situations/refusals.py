@@ -46,7 +46,7 @@ REFUSALS = (
     Refusal("gradient checkpointing takes the cache", lambda s: s.checkpointing and evicts(s)),
     Refusal("attention maps .* are not made", lambda s: s.touch == "attentions" and evicts(s)),
     Refusal(
-        "a cache that holds no more than a sliding window has let go of what positions=compact still shows",
+        "a cache that holds no more than a sliding window no longer has tokens that positions=compact shows",
         lambda s: s.positions == "compact" and bool(s.reads.sliding) and len(s.rows) > 1,
     ),
     Refusal("visual tokens of a prompt are read", lambda s: bool(s.pruning) and (s.training or s.keep <= 3)),

@@ -1,4 +1,4 @@
-"""Where a graph ends that the stock model would go on with: a gradient that comes there is refused, not lost."""
+"""Ends of autograd graphs at what a cache remembers: a gradient that arrives there is refused instead of lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwise.errors import ModelError
 
 
 class _End(torch.autograd.Function):
-    """States without a graph, and something that wants a gradient, so that they are asked for theirs."""
+    """Hands on states that have no graph. ``wants`` requires a gradient, so that autograd calls ``backward`` here."""
 
     @staticmethod
     def forward(_: FunctionCtx, states: Tensor, wants: Tensor) -> Tensor:
@@ -21,6 +21,7 @@ class _End(torch.autograd.Function):
 
     @staticmethod
     def backward(_: FunctionCtx, *given: Tensor) -> NoReturn:
+        """Raises ModelError: the stock model would go on into earlier forwards, of which no graph is kept."""
         raise ModelError(
             "gradients do not flow back through what a cache that evicts holds of earlier forwards; read the text in"
             " one forward, and under torch.no_grad() what is no part of the training"
@@ -28,6 +29,6 @@ class _End(torch.autograd.Function):
 
 
 def ended(states: Tensor) -> Tensor:
-    """The same states, which raise ModelError in a backward that reaches them."""
+    """The same states (any shape); a backward pass that reaches them raises ModelError."""
     end: Callable[[Tensor, Tensor], Tensor] = _End.apply
     return end(states, torch.zeros((), device=states.device, requires_grad=True))

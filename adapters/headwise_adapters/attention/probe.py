@@ -59,7 +59,7 @@ class Probe:
 
     @property
     def call(self) -> Call | None:
-        """What is remembered; to show the probe an earlier forward again, put its call here."""
+        """The remembered call. Setting it makes the probe read an earlier forward again."""
         call: Call | None = patching.recall(self)
         return call
 
@@ -79,14 +79,15 @@ class Probe:
         self.call = None
 
     def rows(self, batch: Tensor, queries: Tensor, columns: Tensor) -> Tensor:
-        """:meth:`Call.rows` of the last call."""
+        """:meth:`Call.rows` of the last call; raises RuntimeError before the first."""
         return self._last().rows(batch, queries, columns)
 
     def keys(self) -> Tensor:
-        """:meth:`Call.keys` of the last call."""
+        """:meth:`Call.keys` of the last call; raises RuntimeError before the first."""
         return self._last().keys()
 
     def _last(self) -> Call:
+        """The remembered call; raises RuntimeError where there is none."""
         call = self.call
         if call is None:
             raise RuntimeError("a probe was read before its layer ran")

@@ -57,7 +57,7 @@ class Asked:
 
 
 class Unrotated:
-    """Queries and keys of a module in this memory as its projections gave them, before rotary positions."""
+    """Queries and keys of one attention module in this memory, before rotary positions are applied."""
 
     def __init__(self, module: LlamaAttention) -> None:
         self._module = module
@@ -67,7 +67,7 @@ class Unrotated:
         patching.remember((self, name), output)
 
     def rows(self, asked: Asked) -> Tensor:
-        """Attention without rotary positions, float32 (b, h, q, v)."""
+        """Attention without rotary positions, float32 (b, h, q, v); raises RuntimeError before the layer ran."""
         states = [patching.recall((self, name)) for name in ("q_proj", "k_proj")]
         if states[0] is None:
             raise RuntimeError("a projection was read before its layer ran")
@@ -78,7 +78,10 @@ class Unrotated:
 
 @contextmanager
 def unrotated(module: LlamaAttention) -> Iterator[Unrotated]:
-    """Watch a module's query and key projections; nothing is left behind."""
+    """Inside, what a module's query and key projections give is remembered.
+
+    Raises ModelError where the module has no such projections of their own.
+    """
     found = Unrotated(module)
     with ExitStack() as stack:
         for name in ("q_proj", "k_proj"):
@@ -89,9 +92,10 @@ def unrotated(module: LlamaAttention) -> Iterator[Unrotated]:
 def own_rows(
     layer: LlamaDecoderLayer, module: LlamaAttention, hidden: Tensor, rotary: tuple[Tensor, Tensor], asked: Asked
 ) -> Tensor:
-    """Attention that ``layer`` would compute on ``hidden`` (batch, n, d), by its own norm and projections.
+    """Attention float32 (b, h, q, v) that ``layer`` would compute on ``hidden`` (batch, n, d), if it ran now.
 
-    ``rotary``: cosines and sines (batch or 1, n, head_dim) of the tokens. Only the rows asked for get queries.
+    ``rotary``: cosines and sines (batch or 1, n, head_dim) of the tokens. Queries are made only for the tokens asked.
+    Raises ModelError where ``module`` has no projections of their own for queries and keys.
     """
     cos, sin = (table.expand(hidden.shape[0], -1, -1)[asked.batch] for table in rotary)
     turn = sys.modules[type(module).__module__].apply_rotary_pos_emb
@@ -106,6 +110,7 @@ def own_rows(
 
 
 def _projection(module: nn.Module, name: str) -> nn.Module:
+    """A projection of an attention module; raises ModelError where queries, keys and values are projected at once."""
     projection: nn.Module | None = getattr(module, name, None)
     if projection is None:
         raise ModelError(

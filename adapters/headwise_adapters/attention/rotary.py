@@ -22,10 +22,12 @@ _CHANGING = ("dynamic", "longrope")  # their frequencies depend on the length of
 class Rotary:
     """Rotations of one language model: the first ``2 * len(frequencies)`` numbers of a head, half against half.
 
-    They are those that the model has when they are asked, whoever converts or replaces its rotary embeddings meanwhile.
+    The model's frequencies are read at every call, so a model that was converted or changed meanwhile is followed.
+    Raises ModelError for rotations that change with the length of the text, or that differ between layers.
     """
 
     def __init__(self, text: PreTrainedModel) -> None:
+        """Read the rotations of a language model; raises ModelError as the class says."""
         module = text.rotary_emb
         kind = getattr(module, "rope_type", "default")
         if kind in _CHANGING:
@@ -46,7 +48,7 @@ class Rotary:
         return self
 
     def by(self, states: Tensor, distance: int) -> Tensor:
-        """All ``states`` (..., d) turned by one distance: one product, for what every layer does at every step."""
+        """All ``states`` (..., d) turned by one distance, in tokens; a single matrix product, as decoding needs it."""
         start = distance // _AT_ONCE * _AT_ONCE
         key, frequencies = (start, states.shape[-1], states.device), self._text.rotary_emb.inv_freq
         if key not in self._turns or frequencies is not self._known:

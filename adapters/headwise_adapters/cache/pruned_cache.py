@@ -1,9 +1,9 @@
 """A transformers cache whose layers hold what visual pruning left, each layer its own tokens of one text.
 
-Transformers reads the length of a text off the first layer, and takes back, repeats and picks from all layers alike. A
-cache that is filled under pruning therefore becomes one of a subclass of its class, which knows what each layer holds
-and answers for the whole text. New keys it takes only in a forward that says what they are; emptied, or rolled back to
-where nothing was dropped yet, it is of its own class again.
+Transformers takes the length of the first layer for the length of the text, and crops, repeats and selects rows of all
+layers alike. Therefore the object's class is replaced by a subclass when it is filled under pruning; the subclass knows
+which tokens each layer holds, and answers for the whole text. It takes new keys only in a forward that told it which
+tokens they are. Once it is emptied, or rolled back to where nothing was dropped yet, it gets its own class back.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from headwise_adapters.cache.masks import Tokens
 
 @attrs.define(eq=False)
 class Holdings:
-    """What the layers of a cache hold of a text of ``seen`` tokens.
+    """Which tokens the layers of a cache hold of a text of ``seen`` tokens.
 
-    ``tokens``: by layer; the layers that are not there hold all. ``text``: the language model that read them, at
+    ``tokens``: layer -> its tokens; layers without an entry hold all. ``text``: the language model that read them, at
     positions that are ``compact`` or not.
     """
 
@@ -42,22 +42,26 @@ class Holdings:
         return self.tokens[layer].index.shape[1] if layer in self.tokens else self.seen
 
     def put(self, layer: int, tokens: Tokens, seen: int) -> None:
-        """A layer is about to hold some tokens of a text of ``seen``."""
+        """Note that a layer holds ``tokens`` of a text of ``seen`` tokens from this forward on."""
         self.tokens[layer], self.seen = tokens, seen
 
     def change(self, made: Callable[[Tokens], Tokens]) -> None:
-        """Replace what the layers hold; those of one stage go on sharing theirs."""
+        """Replace each layer's tokens by what ``made`` returns for them; layers of one stage go on sharing theirs."""
         changed = {id(tokens): made(tokens) for tokens in self.tokens.values()}
         self.tokens = {layer: changed[id(tokens)] for layer, tokens in self.tokens.items()}
 
 
 class PrunedCache(Cache):  # type: ignore[misc]
-    """What caches of any class become under pruning."""
+    """The class that is put in front of a cache's own class while its layers hold different tokens of a text."""
 
     _holdings: Holdings
 
     def check(self, text: nn.Module, compact: bool, first: int, rows: int) -> None:
-        """Refuse a forward of ``rows`` by ``text`` that cuts masks and positions to size from layer ``first`` on."""
+        """Raise ModelError unless a forward of ``rows`` rows by ``text`` can go on with this cache.
+
+        ``compact``: whether the attached recipe renumbers positions. ``first``: the first layer whose masks and
+        positions it cuts to the tokens that are left.
+        """
         holdings, named = self._holdings, ("keep", "compact")
         earliest, message = min(holdings.tokens), ""
         if holdings.text() is not text:
@@ -69,8 +73,8 @@ class PrunedCache(Cache):  # type: ignore[misc]
             )
         elif earliest < first:
             message = (
-                f"this cache was pruned from layer {earliest} on, and the recipe that is attached here looks after"
-                f" layers from {first} on"
+                f"this cache was pruned from layer {earliest} on, and the recipe that is attached here cuts masks and"
+                f" positions to size from layer {first} on only"
             )
         elif any(len(tokens.index) != rows for tokens in holdings.tokens.values()):
             message = f"this cache holds {len(holdings.tokens[earliest].index)} rows and was given {rows}"
@@ -80,30 +84,36 @@ class PrunedCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Take new keys and values in a forward that says which tokens they are."""
+        """Add new keys and values (b, kv_heads, n, d) of a layer.
+
+        Raises ModelError outside of a forward that told the cache which tokens they are.
+        """
         if patching.recall(PrunedCache) is not self:
             raise ModelError(
-                "this cache was filled under visual pruning, and the layers of this model are not told here which"
-                " tokens they hold; use it inside the `with` block it was filled in, or start with an empty cache"
+                "this cache was filled under visual pruning, and this model is not attached to the recipe that knows"
+                " which tokens it holds; use it inside the `with` block it was filled in, or start with an empty cache"
             )
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens of the text, whatever a layer holds of them."""
+        """How many tokens the text has, also where the layer holds fewer."""
         return self._holdings.seen
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Masks are made over the whole text where tokens were dropped; every such layer is given what concerns it."""
+        """Length and offset of a layer's mask. It covers the whole text where tokens were dropped, and is cut later."""
         if layer_idx not in self._holdings.tokens:
             sizes: tuple[int, int] = super().get_mask_sizes(query_length, layer_idx)
             return sizes
         return self._holdings.seen + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Take back the last tokens of the text, as many as a negative number says, from the layers that hold them."""
+        """Remove the last ``-tokens_to_remove`` tokens of the text from all layers that hold them.
+
+        Raises ModelError for a positive number, and for layers that cannot be rolled back.
+        """
         if tokens_to_remove > 0:
-            raise ModelError(f"crop takes back as many tokens as a negative number says, not {tokens_to_remove}")
+            raise ModelError(f"crop takes a negative number (-2 removes the last 2 tokens), not {tokens_to_remove}")
         for layer in self.layers if tokens_to_remove else ():
             if not layer.is_croppable:
                 layer.crop(tokens_to_remove)  # says why not
@@ -124,7 +134,7 @@ class PrunedCache(Cache):  # type: ignore[misc]
             self._become_stock()
 
     def reset(self) -> None:
-        """Hold nothing."""
+        """Forget everything that was read."""
         for layer in self.layers:
             layer.is_initialized &= not layer.is_sliding  # so that nothing is left of what it held
         if self.is_croppable and not any(self.is_sliding):
@@ -134,17 +144,17 @@ class PrunedCache(Cache):  # type: ignore[misc]
         self.reset()  # that of the class it is now
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams."""
+        """Make the batch its own rows ``beam_idx``, int64 (b,), as beam search does."""
         super().reorder_cache(beam_idx)
         self._holdings.change(lambda tokens: tokens.picked(beam_idx))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Only some rows."""
+        """Keep only the rows ``indices``, int64 (k,)."""
         super().batch_select_indices(indices)
         self._holdings.change(lambda tokens: tokens.picked(indices))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row ``repeats`` times."""
+        """Repeat each row ``repeats`` times, the copies one after the other."""
         super().batch_repeat_interleave(repeats)
         self._holdings.change(lambda tokens: tokens.picked(torch.arange(len(tokens.index)).repeat_interleave(repeats)))
 
@@ -159,6 +169,7 @@ class PrunedCache(Cache):  # type: ignore[misc]
         return twin
 
     def __reduce_ex__(self, _: object) -> NoReturn:
+        """Raises ModelError: such a cache cannot be pickled."""
         raise ModelError(
             "a cache that was filled under visual pruning belongs to its model and its recipe, and cannot be pickled or"
             " saved; copy.deepcopy copies it"
@@ -171,7 +182,10 @@ def held_of(cache: Cache | None, layer: int) -> Tokens | None:
 
 
 def holdings_of(cache: Cache, text: nn.Module, compact: bool) -> Holdings:
-    """What the layers of a cache hold, which from now on is one for pruned tokens."""
+    """What the layers of a cache hold. The cache becomes one for pruned tokens where it is not.
+
+    Raises ModelError for a cache that cannot become one.
+    """
     if not isinstance(cache, PrunedCache):
         check_kind(cache)
         cache._holdings = Holdings(ref(text), compact)
@@ -182,7 +196,7 @@ def holdings_of(cache: Cache, text: nn.Module, compact: bool) -> Holdings:
 
 
 def check_kind(cache: Cache | None) -> None:
-    """Refuse caches that cannot become one for pruned tokens."""
+    """Raise ModelError for a cache that cannot become one for pruned tokens."""
     if cache is None:
         return
     if not hasattr(cache, "layers"):
@@ -204,7 +218,7 @@ def window_of(layer: CacheLayerMixin) -> int | None:
 
 
 def check_whole(cache: Cache | None, layers: int) -> None:
-    """Refuse a cache of a model of so many layers that have not all read the same text."""
+    """Raise ModelError for a cache of a model with ``layers`` layers that have not all read the same text."""
     if cache is None or cache.is_compileable or not cache.get_seq_length():
         return
     seen = cache.get_seq_length()
@@ -219,7 +233,7 @@ def check_whole(cache: Cache | None, layers: int) -> None:
 
 
 def expect(cache: Cache) -> None:
-    """Have a cache take new keys until the present forward ends."""
+    """Let a cache take new keys until the present forward ends."""
     patching.remember(PrunedCache, cache)
 
 

@@ -1,9 +1,10 @@
 """A transformers cache whose layers hold what an eviction plan leaves, each KV head its own number of entries.
 
-A layer's ``update`` stores nothing: it hands the new keys on with a tag that leads the attention function back to the
-layer, which then attends over what it holds and evicts, having seen queries and keys together. So a layer must be told
-of every forward by the decoder whose attention will ask it (``expect``), and refuses keys that come unannounced: from a
-model without our attention, from another model, or after a forward that was broken off.
+A layer's ``update`` stores nothing: it returns the new keys with a tag. The attention function finds the tag and lets
+the layer compute attention over its entries; the layer, which has queries and keys then, stores the new entries and
+evicts others. This works only in a model whose attention headwise has patched, so the patched decoder announces every
+forward (``expect``), and a layer refuses keys without an announcement: those of a model that is not patched, of another
+model, or of a forward that was broken off.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from headwise.errors import ModelError
 
 NO_MASK = (1, 1, 1, 1)
-"""Shape of the mask that stands for none: with four axes it is handed through, and nothing is made of it."""
+"""Shape of a mask that hides nothing. transformers hands on masks with four axes and makes no others."""
 
 TAG = "_headwise_layer"  # attribute of new keys on their way from a cache layer to the attention function
 
@@ -55,24 +56,24 @@ class New:
 
 
 class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
-    """What all layers that evict share: counting tokens, being tagged, beams, bytes.
+    """What all layers that evict share: they count tokens, tag keys, and follow changes of the batch.
 
-    ``columns``: tokens the layer was given, padding included, which is what transformers takes for its length.
-    ``counts``: real tokens of each row, empty before the first. ``forwards``: those that the layer took part in.
-    ``real``: which tokens of the present forward are no padding, bool (b, q), None where all are. ``dropped``: how many
-    visual tokens were dropped in front of each of them in this forward, int64 (b, q), None where that changes no
-    distance. ``text``: the language model it was made for, ``rule``: the strategy it evicts by.
+    ``columns``: tokens the layer was given, padding included; transformers takes them for the layer's length.
+    ``counts``: tokens of each row that are no padding, empty before the first forward. ``forwards``: how many forwards
+    the layer took part in. ``real`` bool (b, q): which tokens of the present forward are no padding, None where all
+    are. ``dropped`` int64 (b, q): how many visual tokens were dropped in front of each of them in this forward, None
+    where that changes no distance. ``text``: the language model it was made for. ``rule``: the strategy it evicts by.
     """
 
     text: Callable[[], nn.Module | None]
     rule: str
 
     moves = False
-    """Whether positions are moved by the number of tokens, which position ids have to count then."""
+    """Whether keys are turned by numbers of tokens, so that position ids have to count the tokens."""
     is_sliding = False
     is_croppable = False
     shows_at_once = True
-    """Whether what the layer evicts is missing already in the forward that brought it."""
+    """Whether a forward sees no more than what is left after it, so that it can also be computed without a cache."""
 
     def __init__(self) -> None:
         self.is_initialized = False
@@ -85,6 +86,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         return twin
 
     def __reduce_ex__(self, _: object) -> NoReturn:
+        """Raises ModelError: such a layer cannot be pickled."""
         raise ModelError(
             "a cache that evicts belongs to its model and its plan, and cannot be pickled or saved; save the token ids"
             " and read them again"
@@ -101,7 +103,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 
     @abstractmethod
     def attend(self, new: New) -> Tensor:
-        """Attention of new tokens over what is held and themselves, (b, heads, q, d); then eviction."""
+        """Attention (b, heads, q, d) of new tokens over entries held and over themselves; then entries are evicted."""
 
     @abstractmethod
     def held(self) -> list[Tensor]:
@@ -126,15 +128,19 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 
     @property
     def keys(self) -> Tensor | None:
-        """Keys held, (b, kv_heads, n, d), as transformers and its users read them; None before the first forward."""
+        """Keys held, (b, kv_heads, n, d), as transformers and its users read them; None before the first forward.
+
+        Raises ModelError where rows or KV heads hold different numbers of entries.
+        """
         return self._read_only()[0]
 
     @property
     def values(self) -> Tensor | None:
-        """Values held, as ``keys``."""
+        """Values held, as ``keys``; raises ModelError as they do."""
         return self._read_only()[1]
 
     def _read_only(self) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and values as one tensor each; raises ModelError where they are not."""
         if not self.counts:
             return None, None
         found = self.stacked()
@@ -146,11 +152,17 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         return found
 
     def expect(self, real: Tensor | None, dropped: Tensor | None = None) -> None:
-        """A forward begins whose attention will ask this layer; both as above, cut to what the layer is given."""
+        """Announce a forward whose attention will ask this layer.
+
+        ``real`` bool (b, q) and ``dropped`` int64 (b, q), as in the class, for the tokens that the layer is given.
+        """
         self._expects, self._waiting, self.real, self.dropped = True, False, real, dropped
 
     def begin(self, rows: int) -> None:
-        """Refuse a forward of ``rows`` rows that cannot go on from here, or that another one is in the midst of."""
+        """Begin a forward of ``rows`` rows.
+
+        Raises ModelError for another number of rows than before, and while another forward uses the cache.
+        """
         if self.counts and len(self.counts) != rows:
             raise ModelError(f"a cache of {len(self.counts)} rows was given {rows}; start a new cache")
         if self.busy:
@@ -161,16 +173,19 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.busy = True
 
     def end(self) -> bool:
-        """The forward is over; whether keys came that no attention asked for."""
+        """End a forward; returns whether the layer was given keys that no attention asked it about."""
         unanswered = self._waiting
         self._expects, self._waiting, self.real, self.dropped, self.busy = False, False, None, None, False
         return unanswered
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """The new keys, tagged, and the new values; both are stored when the attention function comes asking."""
+        """The new keys (b, kv_heads, q, d), tagged, and the new values; ``answer`` stores them.
+
+        Raises ModelError where no forward was announced.
+        """
         if not self._expects:
             raise ModelError(
-                "a cache that evicts was handed to a model whose attention does not ask it what is there; use it inside"
+                "this cache was given to a model whose attention headwise did not patch; use it inside"
                 " the `with` block it was filled in, or make it with headwise.cache(model, recipe) for this very model"
             )
         self._expects, self._waiting, self.is_initialized = False, True, True
@@ -179,12 +194,8 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         return tagged, value_states
 
     def answer(self, new: New) -> Tensor:
-        """``attend``, counted."""
-        if self.real is not None and self.real.shape != (new.batch, new.length):
-            raise ModelError(
-                f"the attention mask tells of {tuple(self.real.shape)} new tokens (rows, tokens), and a layer was given"
-                f" {(new.batch, new.length)}; give a mask over all tokens, past ones included"
-            )
+        """Attention of new tokens (b, heads, q, d), counted; ModelError for a mask of another shape than theirs."""
+        self._check_real(new)
         new = attrs.evolve(new, real=self.real)
         if not self.counts:
             self.counts = [0] * new.batch
@@ -195,6 +206,14 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.columns += new.length
         self.forwards += 1
         return out
+
+    def _check_real(self, new: New) -> None:
+        """Raise ModelError where the padding announced is not of as many rows and tokens as the new ones."""
+        if self.real is not None and self.real.shape != (new.batch, new.length):
+            raise ModelError(
+                f"the attention mask is for {tuple(self.real.shape)} new tokens (rows, tokens), and a layer was given"
+                f" {(new.batch, new.length)}; give a mask over all tokens, past ones included"
+            )
 
     def _tokens(self, new: New, rows: int) -> Tensor:
         """Which token of its row each new one is, int64 (rows, q), -1 for padding; of the first rows only."""
@@ -246,33 +265,33 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
     def offload(self) -> None:
-        """Entries stay on the model's device."""
+        """Raises ModelError: entries stay on the model's device."""
         raise ModelError("a cache that evicts is not moved off its device; generate without offloading it")
 
     prefetch = offload
 
     def reset(self) -> None:
-        """Hold nothing."""
+        """Forget everything that was read."""
         self.is_initialized = False
         self._begin()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Evicted entries do not come back, so nothing but zero tokens can be taken back."""
+        """Raises ModelError for any number but 0: evicted entries do not come back."""
         if tokens_to_remove:
             raise ModelError(
                 "a cache that evicts cannot be rolled back, as assisted generation asks; generate without an assistant"
             )
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams."""
+        """Make the batch its own rows ``beam_idx``, int64 (b,), as beam search does."""
         self._rows(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row ``repeats`` times."""
+        """Repeat each row ``repeats`` times, the copies one after the other."""
         self._rows(torch.arange(len(self.counts)).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Only some rows."""
+        """Keep only the rows ``indices``, int64 (k,)."""
         self._rows(torch.arange(len(self.counts))[indices.cpu()])
 
     def _rows(self, index: Tensor) -> None:
@@ -285,13 +304,13 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
 
 @attrs.frozen(eq=False)
 class Layers:
-    """Makes the layers of a cache that evicts by a strategy, the text of which is ``rule``."""
+    """Makes the layers of caches that evict by one strategy; ``rule`` is the text that the user names it by."""
 
     rule: str
     make: Callable[[], list[EvictingLayer]]
 
     def __call__(self) -> list[EvictingLayer]:
-        """A layer for each of the model's, all of them empty."""
+        """One empty cache layer for each layer of the model."""
         return self.make()
 
 
@@ -300,7 +319,7 @@ class EvictingCache(Cache):  # type: ignore[misc]
 
     def __init__(self, layers: Sequence[EvictingLayer], hold: object = None) -> None:
         super().__init__(layers=list(layers))
-        self._hold = hold  # keeps the model's attention asking for as long as this cache, or a copy of it, lives
+        self._hold = hold  # a handle: the model's attention stays patched while this cache or a copy of it lives
 
     def kv_bytes(self) -> int:
         """Bytes of all keys and values held, measured on their storages."""

@@ -1,4 +1,4 @@
-"""A cache layer for plans that score entries: full attention over what is held, then the lowest scores leave."""
+"""A cache layer for plans that score entries: tokens attend to all entries; then those with the lowest scores go."""
 
 from __future__ import annotations
 
@@ -111,22 +111,24 @@ class ScoreLayer(EvictingLayer):
         """Attention (m, r, q, d) of one group's units, block by block of queries."""
         keys, values = self.placed(found).unsqueeze(1), found.values.unsqueeze(1)
         parts = []
-        for start in range(0, query.shape[2], _BLOCK):
-            q = query[:, None, :, start : start + _BLOCK]
-            visible = self._visible(found, asking[:, start : start + _BLOCK])
+        blocks = torch.split(query.unsqueeze(1), _BLOCK, dim=3), torch.split(asking, _BLOCK, dim=1)
+        for q, numbers in zip(*blocks, strict=True):
+            visible = self._visible(found, numbers)
             if found.accumulated_attention is None:
                 parts.append(masked(q, keys, values, visible, scaling)[:, 0])
                 continue
             attention = softmax(logits(q, keys, scaling), visible)
-            idle = (asking[:, start : start + _BLOCK] < 0)[:, None, None, :, None]
-            found.accumulated_attention = (
-                found.accumulated_attention + attention.masked_fill(idle, 0.0).sum(dim=3)[:, 0]
-            )
+            of_padding = (numbers < 0)[:, None, None, :, None]
+            new = attention.masked_fill(of_padding, 0.0).sum(dim=3)[:, 0]
+            found.accumulated_attention = found.accumulated_attention + new
             parts.append(weighted(attention, values)[:, 0])
         return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
     def _visible(self, found: EntryGroup, asking: Tensor) -> Tensor | None:
-        """Bool (m, 1, q, n), None where everything held is visible; padding asks in vain, and sees all."""
+        """Bool (m, 1, q, n): entries that queries see; None where they see all.
+
+        Padded queries are unmasked, because softmax needs a key; their output is ignored.
+        """
         if asking.shape[1] == 1 and not self._has_padding:
             return None
         asking, numbers = asking.unsqueeze(2), self._numbers(found).unsqueeze(1)
@@ -156,7 +158,7 @@ class ScoreLayer(EvictingLayer):
         return query[:, :, -count:].clone(), numbers[:, -count:].clone()
 
     def _due(self, new: int) -> bool:
-        """Whether to evict now: after every prefill or chunk of it, and after every ``every``-th decoded token."""
+        """Whether to evict now: after a prefill, after each chunk of one, and after ``every`` decoded tokens."""
         self._since = self._since + 1 if new == 1 else 0
         if new == 1 and (not self._plan.every or self._since < self._plan.every):
             return False
@@ -164,7 +166,7 @@ class ScoreLayer(EvictingLayer):
         return True
 
     def _forget(self) -> None:
-        """Let go of what no token to come can see: padding, and what the model's own sliding window hides from it."""
+        """Remove entries that no later token can see: padding, and those beyond the model's own sliding window."""
         if not self._has_padding and not self._hides(1):
             return
         full = self.whole()
@@ -194,11 +196,11 @@ class ScoreLayer(EvictingLayer):
         return most
 
     def _close_gaps(self) -> None:
-        """Place the keys kept so that they stand next to each other and the next query right behind them.
+        """Renumber the kept keys without gaps, so that the last of them is one position in front of the next query.
 
-        Rotary embeddings tell distances only, so this is the same as renumbering the entries 0, 1, 2, ... and the next
-        query after them (kvpress: KeyRerotation). Keys are held as they came and turned when they are asked
-        (``placed``): turning them again and again would round them again and again.
+        Attention depends on distances only, so this equals renumbering the entries 0, 1, 2, ... and the next query
+        after them (kvpress: KeyRerotation). Keys are stored as they came, and turned to their places when they are
+        read (``placed``), because each turn would round them once more.
         """
         counts = torch.tensor(self.counts, dtype=torch.int32, device=self._groups[0].places.device)
         for found in self._groups:
@@ -217,7 +219,7 @@ class ScoreLayer(EvictingLayer):
         return EntryGroup(index=index, **fields, accumulated_attention=accumulated, whole=True)
 
     def placed(self, found: EntryGroup) -> Tensor:
-        """Keys (m, n, d) of a group, turned to where they stand."""
+        """Keys (m, n, d) of a group, turned to their places."""
         if not self._plan.rerotate:
             return found.keys
         assert self._rotary is not None
@@ -239,7 +241,7 @@ class ScoreLayer(EvictingLayer):
         return [states for found in self._groups for states in (found.keys, found.values)]
 
     def stacked(self) -> tuple[Tensor, Tensor] | None:
-        """Keys, turned to where they stand, and values."""
+        """Keys, turned to their places, and values, (b, kv_heads, n, d) each; None where heads differ in number."""
         if not self._groups[0].whole:
             return None
         held = self.placed(self._groups[0]), self._groups[0].values
@@ -277,7 +279,7 @@ class ScoreLayer(EvictingLayer):
 
 
 class LayerEvidence:
-    """What a score may look at: one layer's entries as a rectangle, and attention when asked for."""
+    """The evidence of one layer (:class:`headwise.eviction.CacheEvidence`): units with fewer entries are filled up."""
 
     def __init__(self, layer: ScoreLayer, scaling: float) -> None:
         self._owner, self._scaling, self.layer = layer, scaling, layer._layer
@@ -295,7 +297,10 @@ class LayerEvidence:
         return states.view(*self.shape, *states.shape[1:])
 
     def attention(self, queries: int) -> Tensor:
-        """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n)."""
+        """Softmax attention of the last ``queries`` tokens read, float32 (b, heads, queries, n); 0 for missing queries.
+
+        Raises ValueError where the plan remembers fewer queries.
+        """
         asked, tokens = self._last(queries)
         found = self._attention(asked, tokens)
         missing = queries - asked.shape[2]
@@ -312,17 +317,24 @@ class LayerEvidence:
         return attention.masked_fill(hidden, 0.0).flatten(1, 2)
 
     def accumulated_attention(self) -> Tensor:
-        """Attention each entry has received since it arrived, float32 (b, heads, n)."""
+        """Attention each entry has received since it arrived, float32 (b, heads, n).
+
+        Raises ValueError where the plan does not accumulate it.
+        """
         if self.full.accumulated_attention is None:
             raise ValueError("attention received was asked for, and the plan does not accumulate it")
         return self._by_row(self.full.accumulated_attention).flatten(1, 2)
 
     def queries(self, count: int) -> Tensor:
-        """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim)."""
+        """The last ``count`` queries read, rotary embeddings undone, (b, heads, at most count, head_dim).
+
+        Raises ValueError where the plan remembers fewer queries, or does not say that it rotates.
+        """
         asked, numbers = self._last(count)
         return self.rotate(asked, -numbers[:, None]).masked_fill((numbers < 0)[:, None, :, None], 0.0)
 
     def _last(self, count: int) -> tuple[Tensor, Tensor]:
+        """The last ``count`` queries and their numbers; raises ValueError where the plan remembers fewer."""
         if count > self._owner._plan.queries:
             raise ValueError(f"{count} queries were asked for, and the plan remembers {self._owner._plan.queries}")
         return self._owner.asked(count)
@@ -332,7 +344,10 @@ class LayerEvidence:
         return self.rotate(self._by_row(self.full.keys), -self._by_row(self._owner._numbers(self.full)))
 
     def rotate(self, states: Tensor, distance: Tensor) -> Tensor:
-        """``states`` (..., head_dim) with rotary embeddings for positions ``distance``."""
+        """``states`` (..., head_dim) turned by ``distance``, integers that broadcast against (...), in tokens.
+
+        Raises ValueError where the plan does not say that it rotates.
+        """
         if self._owner._rotary is None:
             raise ValueError("rotary embeddings were to be turned, and the plan does not say that it rotates")
         return self._owner._rotary.rotate(states, distance)

@@ -1,9 +1,9 @@
 """A cache layer for plans that follow from positions alone: sinks and a window per KV head, in a ring.
 
-KV heads with equal sinks and windows share one dense tensor. It holds min(seen, sinks + window) entries: token p stays
-in slot p while there is room, and then takes the slot of the token that leaves the window, sinks + (p - sinks) mod
-window. So a decoding step writes one entry and copies nothing, and the tensor never has slack. Sinks that the model's
-own sliding window has gone past leave, and the slots of all others move up.
+KV heads with equal sinks and windows share one dense tensor of min(seen, sinks + window) entries. Token p is written to
+slot p while there is room, and to slot sinks + (p - sinks) mod window afterwards, whose token has just left the window.
+So a decoding step writes one entry and copies nothing, and no slot is empty. Sinks that are out of reach of
+the model's own sliding window are removed, and the entries behind them move to lower slots.
 
 Any number of tokens may come at once: each query sees exactly what it would see had they come one by one.
 """
@@ -31,11 +31,11 @@ _NOTHING = torch.empty(0)
 
 @attrs.define(eq=False)
 class _Group:
-    """KV heads that share sinks and window, and what they hold: (b, heads, entries, d).
+    """KV heads that share sinks and window, and their entries (b, heads, entries, d).
 
-    ``own``: the model's own sliding window, and ``reach``, how far back sinks are seen. ``lost``: how many of them no
-    token to come sees, which are held no more. ``cut``: gradients would flow back through what is held, of which no
-    graph is kept.
+    ``own``: the model's own sliding window. ``reach``: how many tokens back sinks are visible. ``lost``: how many sinks
+    were removed because no later token sees them. ``cut``: the entries were computed with gradients, which would have
+    to flow back through them, and no graph of them is kept.
     """
 
     sinks: int
@@ -64,13 +64,16 @@ class _Group:
         return self.keys.shape[2] if self.keys.ndim == 4 else 0
 
     def remembered(self) -> tuple[Tensor, Tensor]:
-        """Keys and values held, which refuse gradients that they cannot hand on."""
+        """Keys and values held; a backward pass that reaches them raises ModelError where ``cut``."""
         if not (self.cut and torch.is_grad_enabled()):
             return self.keys, self.values
         return ended(self.keys), ended(self.values)
 
     def write(self, tokens: list[int], key: Tensor, value: Tensor) -> None:
-        """One more token of each row, (b, heads, 1, d): into a new slot while there is room, then into its own."""
+        """Write one token of each row, (b, heads, 1, d): into a new slot while there is room, else into the ring.
+
+        ``tokens``: which token of its row each one is.
+        """
         if max(tokens) < self.room:
             keys, values = key.detach(), value.detach()
             held = self.size > 0  # asked once: what is held changes in between
@@ -91,7 +94,7 @@ class _Group:
 
     @contextmanager
     def moved_sinks(self, rotary: Rotary, distance: int) -> Iterator[None]:
-        """Sinks turned by a distance, inside the context: moving few keys costs less than asking them apart."""
+        """Inside, sinks are turned by ``distance``: that costs less than attending to them separately."""
         sinks = self.keys[:, :, : self.sinks]
         own = sinks.clone()
         sinks.copy_(rotary.by(own, distance))
@@ -105,7 +108,7 @@ class _Group:
         return max(self.lost, min(self.sinks, count - self.reach))
 
     def lose(self, lost: int) -> None:
-        """Hold no more than the sinks from ``lost`` on."""
+        """Remove the first ``lost`` sinks."""
         if lost > self.lost:
             self.keys, self.values = (held[:, :, lost - self.lost :].clone() for held in (self.keys, self.values))
             self.lost = lost
@@ -124,7 +127,7 @@ class _Group:
 
 @attrs.frozen(eq=False)
 class _Step:
-    """New tokens of r rows, or of one row that stands for all where none has padding.
+    """New tokens of r rows; r is 1 where all rows are at the same place, without padding.
 
     ``before``, ``after`` int64 (r, 1): real tokens read. ``tokens`` int64 (r, q): which token each new one is, -1 for
     padding; ``numbers`` (r, q): the same, counting what was dropped. ``order`` (r, q): new columns, real ones first.
@@ -140,7 +143,7 @@ class _Step:
 
     @property
     def alike(self) -> bool:
-        """Whether all rows are at the same place."""
+        """Whether one row stands for all."""
         return self.tokens.shape[0] == 1
 
 
@@ -168,7 +171,7 @@ class WindowLayer(EvictingLayer):
             group.keys, group.values, group.lost, group.cut = _NOTHING, _NOTHING, 0, False
 
     def attend(self, new: New) -> Tensor:
-        """Attention over sinks, window and the new tokens; each group then keeps what its last query saw."""
+        """Attention (b, heads, q, d) over sinks, window and new tokens; groups then keep what their last query saw."""
         alike = new.real is None and len(set(self.counts)) == 1 and (self.missing is None or new.batch == 1)
         queries = grouped(new.query, self._kv_heads)
         learns = torch.is_grad_enabled() and (new.key.requires_grad or new.value.requires_grad or self._groups[0].cut)
@@ -206,7 +209,7 @@ class WindowLayer(EvictingLayer):
         return weighted(softmax(products, visible), group.values)
 
     def _hides(self, group: _Group) -> bool:
-        """Whether the model's own window may end before the group's, because it counts what was dropped."""
+        """Whether the model's own window may end before the group's, because it counts dropped tokens, too."""
         return self.missing is not None and group.own < UNBOUNDED
 
     def _step(self, new: New, alike: bool) -> _Step:
@@ -220,6 +223,7 @@ class WindowLayer(EvictingLayer):
         return _Step(before, after, tokens, self.number(tokens), order, self._offset(tokens, new, alike))
 
     def _offset(self, tokens: Tensor, new: New, alike: bool) -> Tensor:
+        """How far new tokens stand, by position id, behind their row's first token, int64 (r, q)."""
         if self._contiguous or new.positions is None:
             return tokens - self._origin
         positions = new.positions.expand(new.batch, -1)
@@ -227,6 +231,11 @@ class WindowLayer(EvictingLayer):
             first = (tokens == 0).expand(new.batch, -1).int().argmax(dim=-1, keepdim=True)
             self._first = positions.gather(1, first)
         offset = positions - self._first
+        self._check_sinks(tokens, offset)
+        return offset[:1] if alike else offset
+
+    def _check_sinks(self, tokens: Tensor, offset: Tensor) -> None:
+        """Raise ModelError where visual tokens were dropped among the sinks, from which relative positions count."""
         sinks = max(group.sinks for group in self._groups)
         new_sinks = self._rotary is not None and min(self.counts) < sinks  # not so while decoding
         if new_sinks and bool(((tokens >= 0) & (tokens < sinks) & (tokens != offset)).any()):
@@ -234,7 +243,6 @@ class WindowLayer(EvictingLayer):
                 f"positions=relative counts from the first {sinks} tokens (sinks), and visual tokens were dropped among"
                 " them; use positions=original, or fewer sinks"
             )
-        return offset[:1] if alike else offset
 
     def _read(self, group: _Group, step: _Step, queries: Tensor, new: New) -> Tensor:
         """One group's attention (b, heads, r, q, d); on the way out it holds what its last query saw."""
@@ -273,10 +281,10 @@ class WindowLayer(EvictingLayer):
         return torch.cat(parts, dim=3) if len(parts) > 1 else parts[0]
 
     def _near(self, group: _Group, asking: Tensor, offset: Tensor, query: Tensor) -> Tensor:
-        """Queries turned so that sinks are as near as they are within the cache.
+        """Queries (b, g, r, q, d) turned so that their distances to the sinks are those within the cache.
 
-        Distances to the window are the same in the cache and in the text, and so are those to the sinks until something
-        is evicted; from then on the query stands at room - 1 in the cache.
+        Distances to the window are the same in the cache and in the text. So are those to the sinks until something is
+        evicted; from then on, the query's position within the cache is room - 1.
         """
         assert self._rotary is not None
         distance = torch.where(asking < group.room, 0, group.room - 1 - offset)
@@ -298,10 +306,10 @@ class WindowLayer(EvictingLayer):
         group.lost = lost
 
     def rebase(self, distance: int) -> None:
-        """Position ids of tokens to come are lowered by ``distance``, and windows with them; sinks stay where they are.
+        """Lower the position ids of later tokens, and those of the windows, by ``distance`` tokens; sinks keep theirs.
 
-        Angles of a position beyond some ten thousand are blurred in float32, so a stream without end starts its count
-        anew now and then. Only for relative positions, and once every window is full.
+        Angles of positions beyond some ten thousand are imprecise in float32, so an endless stream lowers its position
+        ids now and then. Raises ModelError unless positions are relative and every window is full.
         """
         if self._rotary is None or not self._contiguous or any(self.counts[0] < group.room for group in self._groups):
             raise ModelError("position ids can be lowered only under relative positions, once every window is full")
@@ -395,9 +403,10 @@ def _runs(group: _Group, step: _Step, start: int, end: int) -> list[tuple[int, i
 
 
 def _visible(group: _Group, asking: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Tensor:
-    """Bool (r, 1, q, columns): sinks and the window, nothing after the query; padding asks in vain, and sees all.
+    """Bool (r, 1, q, columns): sinks and the window, nothing after the query.
 
-    Both tell tokens and their numbers, (r, q) and (r, columns).
+    ``asking`` and ``held``: tokens and their numbers, (r, q) each and (r, columns) each. Padded queries are unmasked,
+    because softmax needs a key; their output is ignored.
     """
     (asks, number), (tokens, numbers) = (one.unsqueeze(2) for one in asking), (one.unsqueeze(1) for one in held)
     back = number - numbers

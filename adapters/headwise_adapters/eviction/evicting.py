@@ -1,14 +1,14 @@
-"""Making a stock model ask its cache: attention functions, masks, and caches that `generate` brings.
+"""Patches a stock model so that its attention asks caches that evict: attention functions, masks, and caches.
 
-The attention functions of a decoder are called through ours. New keys that carry the tag of an evicting layer are
-answered by that layer; all others by the function the model has.
+The attention functions of a decoder are called through ours. Where new keys carry the tag of a cache layer that evicts,
+that layer computes the attention; everywhere else the model's own function does.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 from weakref import ref
@@ -28,7 +28,7 @@ from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, Ev
 from headwise_adapters.cache.score_layer import ScoreLayer
 from headwise_adapters.cache.window_layer import WindowLayer
 from headwise_adapters.eviction import served
-from headwise_adapters.eviction.ruling import Block, forward_of
+from headwise_adapters.eviction.ruling import Block, entered, forward_of
 from headwise_adapters.parts import TextParts
 from headwise_adapters.patching import Kwargs
 
@@ -99,8 +99,8 @@ class AttentionPatch(patching.Patch):
             unanswered = [layer.end() for layer in cache.layers]
         if any(unanswered):
             raise ModelError(
-                f"{type(self._decoder.text).__name__} filled a cache that evicts and did not ask it what is there; it"
-                " is not served"
+                f"{type(self._decoder.text).__name__} filled a cache that evicts by an attention that headwise did not"
+                " patch; it is not served"
             )
 
     def _expect(self, cache: EvictingCache, kwargs: Kwargs, length: int, *, once: bool) -> None:
@@ -123,7 +123,7 @@ class AttentionPatch(patching.Patch):
             layer.expect(real)
 
     def _check(self, cache: EvictingCache, kwargs: Kwargs, *, once: bool) -> None:
-        """Refuse what the text model is asked for beside attention and a cache that evicts cannot do."""
+        """Raise ModelError for what this forward is asked for and a cache that evicts cannot do."""
         text = self._decoder.text
         if text.training and getattr(text, "gradient_checkpointing", False):
             raise ModelError(
@@ -146,18 +146,39 @@ class AttentionPatch(patching.Patch):
 _lock = threading.Lock()  # of caches that begin a forward
 
 
-def evicting(model: nn.Module, decoder: TextParts, patches: ExitStack) -> None:
-    """Have a decoder's attention ask caches until ``patches`` go."""
-    patches.callback(AttentionPatch.held(model, decoder).release)
+@contextmanager
+def attached(
+    model: nn.Module,
+    decoder: TextParts,
+    layers: Layers | None,
+    prune: Callable[[ExitStack], object] | None = None,
+) -> Iterator[None]:
+    """Inside, forwards of a model evict KV entries and drop visual tokens; the model is as it was afterwards.
+
+    ``layers``: makes the layers of caches that evict, None where nothing is evicted. ``prune``: puts what drops visual
+    tokens on the model until the stack that it is given closes, and returns it; None where none are dropped.
+    """
+    block = Block(text=decoder.text, layers=layers)
+    with ExitStack() as patches:
+        if layers is not None:
+            patches.callback(AttentionPatch.held(model, decoder).release)
+        if prune is not None:
+            block.dropper = prune(patches)
+        installed = patches.pop_all()
+    with entered(block, installed):
+        yield
 
 
 def evicting_cache(model: nn.Module, decoder: TextParts, layers: Layers) -> EvictingCache:
-    """An empty cache that evicts; the decoder asks it for as long as it lives."""
+    """An empty cache that evicts; the decoder's attention stays patched as long as it lives."""
     return EvictingCache(layers(), AttentionPatch.held(model, decoder))
 
 
 def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, contiguous: bool = True) -> Layers:
-    """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see."""
+    """What makes the cache layers of a plan; ``contiguous``: position ids count the tokens that layers see.
+
+    Raises ModelError where the decoder's attention is not what such layers compute.
+    """
     plan = clamp_to_sliding_window(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates
     rotary = Rotary(decoder.text) if needs_rotation else None
@@ -183,25 +204,27 @@ def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, con
 def _asking_attention(function: patching.Call, args: patching.Args, kwargs: Kwargs) -> object:
     """Attention of the layer that tagged the keys, (b, q, heads, d), or of the model's own function without a tag.
 
-    Raises ModelError for attention that a cache layer does not compute.
+    Raises ModelError for keys without a tag under a mask that only layers of caches can read.
     """
     module, query, key, value, mask = (*args, kwargs.get("attention_mask"))[:5]
     layer: EvictingLayer | None = getattr(key, TAG, None)
     if layer is not None:
-        _check_attention(module, kwargs)
-        scaling = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
+        scaling = _scaling(module, query, kwargs)
         new = New(query=query, key=key, value=value, scaling=scaling, positions=kwargs.get("position_ids"))
         return layer.answer(new).transpose(1, 2).contiguous(), None
     if mask is not None and mask.shape == NO_MASK and key.shape[2] > 1:
         raise ModelError(
-            f"{type(module).__name__} was given no cache that could say what a token may see; KV eviction serves"
-            " layers that hand their keys to the cache"
+            f"{type(module).__name__} was called without a cache, which would tell what a token may see; KV eviction"
+            " serves layers that hand their keys to the cache"
         )
     return function(*args, **kwargs)
 
 
-def _check_attention(module: nn.Module, kwargs: Kwargs) -> None:
-    """Refuse what an attention function is called with and no cache layer computes."""
+def _scaling(module: nn.Module, query: Tensor, kwargs: Kwargs) -> float:
+    """What products of queries (b, heads, q, d) and keys are multiplied by.
+
+    Raises ModelError for arguments of the attention function that a cache layer does not compute with.
+    """
     if kwargs.get("dropout"):
         raise ModelError(
             "attention_dropout is not applied where KV entries are evicted; set the config's attention_dropout to 0 or"
@@ -210,6 +233,7 @@ def _check_attention(module: nn.Module, kwargs: Kwargs) -> None:
     # `generate` hands on tokenizers, too, which are nothing to attention.
     numbers = {name: given for name, given in kwargs.items() if isinstance(given, Tensor | int | float)}
     served.strange(module, numbers, "leave it out of the call")
+    return float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
 
 
 def _evicts(cache: Cache | None) -> TypeGuard[EvictingCache]:
@@ -224,7 +248,7 @@ def _wanted(kwargs: Kwargs, config: PreTrainedConfig, name: str) -> bool:
 
 
 def _without(output: ModelOutput | tuple[object, ...], cache: Cache) -> object:
-    """An output without the cache that nobody asked for: handing it back would have the text read twice."""
+    """An output without the cache, which the caller did not ask for: given back, its text would be read twice."""
     if isinstance(output, tuple):
         return tuple(part for part in output if part is not cache)
     output.past_key_values = None
@@ -234,18 +258,29 @@ def _without(output: ModelOutput | tuple[object, ...], cache: Cache) -> object:
 def _converted(cache: Cache | None, layers: Layers) -> Cache:
     """``cache`` if it evicts already; an empty dynamic one is given layers that do, and stays the caller's object.
 
-    Raises ModelError for a cache that evicts otherwise, cannot evict, or holds tokens already.
+    Raises ModelError for a cache that evicts by another rule.
     """
     if cache is None:
         return EvictingCache(layers())
     if _evicts(cache):
-        held = cache.layers[0].rule
-        if layers.rule != held:
-            raise ModelError(
-                f"this cache evicts by {held}, and the recipe that is attached here by {layers.rule}; start with an"
-                " empty cache"
-            )
+        _check_rule(cache.layers[0].rule, layers.rule)
         return cache
+    _check_convertible(cache)
+    cache.layers = layers()
+    cache.layer_class_to_replicate = None
+    return cache
+
+
+def _check_rule(held: str, rule: str) -> None:
+    """Raise ModelError where a cache was filled by another strategy than the one that is attached."""
+    if rule != held:
+        raise ModelError(
+            f"this cache evicts by {held}, and the recipe that is attached here by {rule}; start with an empty cache"
+        )
+
+
+def _check_convertible(cache: Cache) -> None:
+    """Raise ModelError for a cache that cannot be given layers that evict."""
     if type(cache) is not DynamicCache and not isinstance(cache, PrunedCache):
         raise ModelError(
             f"a {type(cache).__name__} cannot evict; generate with the default dynamic cache, or pass"
@@ -261,6 +296,3 @@ def _converted(cache: Cache | None, layers: Layers) -> Cache:
             f"this cache holds {cache.get_seq_length()} tokens that were read before the recipe was attached; start"
             " with an empty one"
         )
-    cache.layers = layers()
-    cache.layer_class_to_replicate = None
-    return cache

@@ -1,13 +1,12 @@
 """Which recipe a forward runs under, where blocks are nested and threads share a model.
 
-It is that of the innermost ``with`` block that the thread or task has entered itself; where it has entered none, as
-a thread that was started to call ``generate``, that of the only block there is. A recipe rules alone: an inner one
-replaces the outer wholly. A forward ends under the recipe it began under, whoever leaves its block meanwhile.
+It is the recipe of the innermost ``with`` block that the thread or task has entered itself. A thread that has entered
+none, such as one that was started to call ``generate``, runs under the only block there is. Recipes do not mix: an
+inner block replaces the outer one. A forward ends under the recipe it began under, also if its block is left meanwhile.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -18,7 +17,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise_adapters.cache.ragged_cache import Layers
-from headwise_adapters.patching import Patch, memory, remembered
+from headwise_adapters.patching import Patch, lock, memory, remembered
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -38,48 +37,44 @@ class Block:
     patch: Patch = attrs.field(init=False)
 
 
-_lock = threading.RLock()
 _blocks: WeakKeyDictionary[nn.Module, tuple[Block, ...]] = WeakKeyDictionary()
 _entered: ContextVar[tuple[Block, ...]] = ContextVar("headwise_entered", default=())
 _TEXT, _BLOCK = object(), object()  # in a memory: the language model of a forward, and the block that rules
 
 
 @contextmanager
-def attached(block: Block, patches: ExitStack) -> Iterator[None]:
-    """Inside, the block rules; its patches are taken off afterwards, or after the last of its forwards."""
+def entered(block: Block, patches: ExitStack) -> Iterator[None]:
+    """Inside, forwards run under the block. Its patches are taken off afterwards, or after the last of its forwards."""
     block.patch = Patch(patches)
     handle = block.patch.hold()
     block.parent = next((one for one in reversed(_entered.get()) if one.open and one.text is block.text), None)
-    with _lock:
-        _blocks[block.text] = (*_blocks.get(block.text, ()), block)
+    with lock:
+        _blocks[block.text] = (*_open_blocks(block.text), block)
     _entered.set((*(one for one in _entered.get() if one.open), block))
     try:
         yield
     finally:
         _entered.set(tuple(one for one in _entered.get() if one is not block))
-        with _lock:
+        with lock:
             block.open = False
-            left = tuple(one for one in _blocks[block.text] if one is not block)
-            if left:
-                _blocks[block.text] = left
-            else:
-                del _blocks[block.text]
+            _blocks[block.text] = _open_blocks(block.text)
         handle.release()
 
 
 @contextmanager
 def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
-    """The block that rules a forward, which has a memory of its own until it ends.
+    """Inside, a forward of the language model ``text`` runs, with a memory of its own; yields the block it runs under.
 
-    A language model that runs within the forward of its vision-language model shares its memory, and so do several
-    wrappers of one call; ``who`` asks, and asks for another forward when it asks again.
+    ``who`` is the wrapper that asks. Several wrappers of one forward share its memory, as do a vision-language model
+    and its language model. When the same ``who`` asks again, that is another forward. Raises ModelError where it is not
+    clear which block it runs under.
     """
     found = remembered()
     if found is not None and found.get(_TEXT) is text and who not in found:
         found[who] = None
         yield found[_BLOCK]
         return
-    with _lock:
+    with lock:
         block = ruling(text)
         handle = None if block is None else block.patch.hold()
     try:
@@ -91,13 +86,18 @@ def forward_of(text: nn.Module, who: object) -> Iterator[Block | None]:
             handle.release()
 
 
+def _open_blocks(text: nn.Module) -> tuple[Block, ...]:
+    """The blocks of a model that nobody has left, in the order in which they were entered."""
+    with lock:
+        return tuple(block for block in _blocks.get(text, ()) if block.open)
+
+
 def ruling(text: nn.Module) -> Block | None:
-    """The block under which a forward that begins now would run; ModelError where that cannot be told."""
+    """The block under which a forward that begins now would run; raises ModelError where there are several."""
     own = [block for block in _entered.get() if block.open and block.text is text]
     if own:
         return own[-1]
-    with _lock:
-        there = _blocks.get(text, ())
+    there = _open_blocks(text)
     outer = {id(block.parent) for block in there}
     innermost = [block for block in there if id(block) not in outer]
     if len(innermost) > 1:

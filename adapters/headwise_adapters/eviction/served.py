@@ -1,7 +1,7 @@
-"""What KV eviction asks of a model before anything is computed: which attention it has, and how it turns its keys.
+"""Checks, before anything is computed, whether a model's attention is what caches that evict compute in its place.
 
-One attention module of each kind is given a few random states, at two sets of positions. What it then hands to its
-attention function says whether caches that evict can answer in its place.
+One attention module of each kind is run on a few random states at two sets of positions. Its arguments to the attention
+function show its heads, its rotation of keys, and anything beyond plain attention, such as soft caps.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ UNDERSTOOD = frozenset(
      "output_hidden_states", "return_dict", "mm_token_type_ids", "token_type_ids", "output_router_logits",
      "labels", "shift_labels", "num_items_in_batch", "ignore_index")
 )  # fmt: skip
-"""What attention is called with that a cache layer knows already, or that changes nothing."""
+"""Arguments of attention functions that a cache layer knows already, or that change nothing."""
 
 _KINDS = ("full_attention", "sliding_attention")
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens", "seq_idx", "block_table")
-"""What tells where the texts of a row begin."""
+"""Arguments that say where the texts of a row begin."""
 
 _STEPS = (1, 5, 17, 300)  # how much later the same states stand in the second row
 _TOLERANCE = 0.03  # of a key's length: far above the rounding of 16 bit, far below another rotation
@@ -46,7 +46,7 @@ _known: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None:
     """Raise ModelError where a decoder's attention is not what caches that evict compute.
 
-    With ``rotary``, its rotations have to be the model's own. What was found in order is not looked at again.
+    With ``rotary``, its rotations have to be the model's own. A decoder that passed once is not checked again.
     """
     with _lock:
         if (rotary is not None) in _known.setdefault(decoder.text, set()):
@@ -54,25 +54,27 @@ def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None
         kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
         seen: set[str] = set()
         for layer in range(geometry.layers):
-            if kinds[layer] not in _KINDS:
-                raise ModelError(
-                    f"layer {layer} of this model is of type {kinds[layer]!r}, which KV eviction does not serve"
-                )
-            if not hasattr(decoder.layer(layer), decoder.attention):
-                raise ModelError(
-                    f"layer {layer} of this model, a {type(decoder.layer(layer)).__name__}, has no {decoder.attention}"
-                    " from which KV entries could be evicted"
-                )
-            module = decoder.attention_of(layer)
-            kind = f"{type(module)} {kinds[layer]} {_settings(module)}"
-            if kind not in seen and not _absent(module):
+            module = _attention_module(decoder, layer, kinds[layer])
+            if (kind := f"{type(module)} {kinds[layer]} {_settings(module)}") not in seen and not _absent(module):
                 seen.add(kind)
                 _check_layer(decoder, layer, kinds[layer], geometry, rotary)
         _known[decoder.text].add(rotary is not None)
 
 
+def _attention_module(decoder: TextParts, layer: int, kind: str) -> nn.Module:
+    """The attention module of a layer; raises ModelError where it has none, or is of a ``kind`` that is not served."""
+    if kind not in _KINDS:
+        raise ModelError(f"layer {layer} of this model is of type {kind!r}, which KV eviction does not serve")
+    if not hasattr(decoder.layer(layer), decoder.attention):
+        raise ModelError(
+            f"layer {layer} of this model, a {type(decoder.layer(layer)).__name__}, has no {decoder.attention}"
+            " from which KV entries could be evicted"
+        )
+    return decoder.attention_of(layer)
+
+
 def strange(module: nn.Module, kwargs: Kwargs, then: str = "its family is not served") -> None:
-    """Raise ModelError, by name, for what attention is called with and no cache layer knows."""
+    """Raise ModelError for an argument of attention that no cache layer knows; ``then`` ends the sentence."""
     for name, given in kwargs.items():
         if given is not None and name not in UNDERSTOOD:
             raise ModelError(
@@ -81,7 +83,7 @@ def strange(module: nn.Module, kwargs: Kwargs, then: str = "its family is not se
 
 
 def causal(text: PreTrainedModel, kwargs: Kwargs) -> None:
-    """Raise ModelError where tokens see those behind them, by an argument of the call or by the config."""
+    """Raise ModelError where an argument of the call, or else the config, lets tokens see those behind them."""
     given = kwargs.get("is_causal")
     if (getattr(text.config, "is_causal", None) if given is None else given) is False:
         raise ModelError(
@@ -91,7 +93,7 @@ def causal(text: PreTrainedModel, kwargs: Kwargs) -> None:
 
 
 def covering(mask: object, tokens: int) -> None:
-    """Raise ModelError where a mask (b, n) does not have a flag for each of the tokens, those in the cache included."""
+    """Raise ModelError where a mask (b, n) does not have one flag for each of the tokens, cached ones included."""
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != tokens:
         raise ModelError(
             f"the attention mask has {mask.shape[1]} columns for {tokens} tokens, those in the cache included; give one"
@@ -141,12 +143,13 @@ def call(text: PreTrainedModel, kwargs: Kwargs, real: Tensor | None, *, counted:
     steps = steps_of_one_text(kwargs, real, "by KV eviction")
     if counted and steps is not None and bool((steps > 1).any()):
         raise ModelError(
-            "position_ids leave numbers out, and this strategy moves positions or reads a packed text by them; give"
-            " position_ids that count the tokens, or none"
+            "position_ids skip numbers, and here they have to count the tokens: this strategy moves positions, or there"
+            " is no cache (use_cache=False); give position_ids that count the tokens, or none"
         )
 
 
 def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
+    """Raise ModelError where one layer's attention is not what its configuration says, or not what caches compute."""
     module = decoder.attention_of(layer)
     name = type(module).__name__
     if any(type(weight).__name__ == "DTensor" for weight in module.parameters()):
@@ -166,20 +169,25 @@ def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, 
                 f"{name} has keys or values of {states.shape[1]} heads by {states.shape[3]}, and the model's"
                 f" configuration says {wanted[0]} by {wanted[1]}; its family is not served"
             )
-    if rotary is None:
-        return
-    for states in (query, key):
-        early, late = states.float()
-        moved = rotary.rotate(early, torch.tensor(_STEPS, device=states.device))
-        if bool(((moved - late).norm(dim=-1) > _TOLERANCE * late.norm(dim=-1)).any()):
-            raise ModelError(
-                f"{name} of layer {layer} does not turn queries and keys by their positions as this strategy would have"
-                " to; use a strategy that leaves positions as they are (positions=original, without rerotate)"
-            )
+    if rotary is not None and not (_turns(rotary, query) and _turns(rotary, key)):
+        raise ModelError(
+            f"{name} of layer {layer} does not turn queries and keys by their positions as this strategy would have to;"
+            " use a strategy that leaves positions as they are (positions=original, without rerotate)"
+        )
+
+
+def _turns(rotary: Rotary, states: Tensor) -> bool:
+    """Whether the first row of states (2, heads, n, d), turned by ``_STEPS``, becomes the second."""
+    early, late = states.float()
+    moved = rotary.rotate(early, torch.tensor(_STEPS, device=states.device))
+    return not bool(((moved - late).norm(dim=-1) > _TOLERANCE * late.norm(dim=-1)).any())
 
 
 def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tensor, Tensor, Tensor], Kwargs]:
-    """Queries, keys and values (2, heads, n, d) of random states at two places, and what else attention is given."""
+    """Queries, keys and values (2, heads, n, d) of random states at two places, and what else attention is given.
+
+    Raises ModelError where the module cannot be run so, or does not call an attention function exactly once.
+    """
     found: list[tuple[tuple[Tensor, Tensor, Tensor], Kwargs]] = []
     mine = object()
 
@@ -200,16 +208,11 @@ def _asked(decoder: TextParts, module: nn.Module, kind: str) -> tuple[tuple[Tens
             f"{type(module).__name__} could not be asked about its attention ({type(error).__name__}: {error}); its"
             " family is not served"
         ) from error
-    if not found:
-        raise ModelError(
-            f"{type(module).__name__} does not call an attention function of transformers; its family is not served"
-        )
-    if len(found) > 1:
-        raise ModelError(
-            f"{type(module).__name__} computes attention {len(found)} times, and caches that evict answer once; its"
-            " family is not served"
-        )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    times = f"computes attention {len(found)} times, and caches that evict answer once"
+    fault = times if found else "does not call an attention function of transformers"
+    raise ModelError(f"{type(module).__name__} {fault}; its family is not served")
 
 
 def _states(decoder: TextParts, module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,11 @@ def read_text(
     chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Reading:
-    """Read token ids (n,) under a recipe's eviction plan; ``progress`` is told how many tokens were read so far."""
+    """Read token ids int64 (n,) under a recipe's eviction plan.
+
+    ``chunk``: tokens per forward. ``progress`` is called with how many tokens were read so far. Raises DataError for a
+    text of fewer than two tokens, BudgetError for a plan or a chunk that cannot be read so.
+    """
     pipeline = Pipeline(recipe)
     plan = pipeline.eviction(adapter_for(model).geometry)
     return read_plan(model, pipeline, plan, ids, chunk=chunk, progress=progress)
@@ -72,7 +76,10 @@ def read_plan(
     chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Reading:
-    """As :func:`read_text`, by a plan that is already made."""
+    """As :func:`read_text`, by a plan that is already made.
+
+    Raises DataError for a text of fewer than two tokens.
+    """
     if ids.ndim != 1 or len(ids) < 2:
         raise DataError(f"a text of shape {tuple(ids.shape)} cannot be read; give the ids of at least two tokens (n,)")
     plan = clamp_to_sliding_window(plan)
@@ -100,7 +107,7 @@ def read_plan(
 
 
 def _chunk(plan: EvictionPlan, chunk: int | None) -> int:
-    """Tokens that may be read at once without changing what any of them sees."""
+    """Tokens that may be read at once without changing what any of them sees; raises BudgetError where none may."""
     if chunk is not None and chunk < 1:
         raise BudgetError(f"a chunk of {chunk} tokens reads nothing; give at least 1")
     if isinstance(plan, WindowPlan):

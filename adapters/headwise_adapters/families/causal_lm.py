@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from headwise.errors import ModelError
@@ -11,8 +10,7 @@ from headwise.eviction import EvictionPlan
 from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters.cache.ragged_cache import EvictingCache
-from headwise_adapters.eviction.evicting import evicting, evicting_cache, layers_of
-from headwise_adapters.eviction.ruling import Block, attached
+from headwise_adapters.eviction.evicting import attached, evicting_cache, layers_of
 from headwise_adapters.families.family import Family
 from headwise_adapters.families.finding import checked, found
 from headwise_adapters.parts import TextParts
@@ -31,22 +29,15 @@ class CausalLmAdapter:
         self.decoder = TextParts(text=text, layers=layers, attention=family.attention, cache=family.cache)
         self.geometry = checked(model, self.decoder, family)
 
-    @contextmanager
-    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
         """Evict inside the context; the model is as it was afterwards.
 
         Raises ModelError for a plan that prunes, because there are no visual tokens.
         """
         if plan.stages:
             raise ModelError(f"{type(self._model).__name__} has no visual tokens to prune; leave token_pruning out")
-        block = Block(text=self.decoder.text)
-        with ExitStack() as patches:
-            if not eviction.keeps_everything:
-                block.layers = layers_of(self.decoder, pipeline, eviction)
-                evicting(self._model, self.decoder, patches)
-            stack = patches.pop_all()
-        with attached(block, stack):
-            yield
+        layers = None if eviction.keeps_everything else layers_of(self.decoder, pipeline, eviction)
+        return attached(self._model, self.decoder, layers)
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts."""

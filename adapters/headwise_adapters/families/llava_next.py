@@ -10,12 +10,11 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headwise.model_config import ModelConfig
+from headwise.model_config import MOST, ModelConfig
 from headwise_adapters.families import llava
 from headwise_adapters.families.family import VisionFamily, completed
 from headwise_adapters.families.llava import CLIP_L_336, EYES, grid_of, keeps_cls, tower, vicuna
@@ -30,21 +29,25 @@ _PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
 def visual_tokens(config: ModelConfig) -> int:
-    """Of the image that is cut into the most crops, without newlines."""
+    """Of the image that is cut into the most crops, without newlines.
+
+    Raises ModelError where ``image_grid_pinpoints`` are not heights and widths.
+    """
     of_a_picture = llava.visual_tokens(config)
     side = completed(config.part("vision_config")).count("image_size")
     pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
-    try:
-        if not isinstance(pinpoints, Iterable):
-            raise TypeError(pinpoints)
-        return of_a_picture * most_pictures(pinpoints, side)
-    except (TypeError, ValueError) as error:
-        raise config.wrong("image_grid_pinpoints", "pairs of height and width in pixels") from error
+    pairs = [_pair(pair) for pair in pinpoints] if isinstance(pinpoints, list | tuple) else []
+    sizes = [pair for pair in pairs if pair]
+    if not sizes or len(sizes) < len(pairs):
+        raise config.wrong("image_grid_pinpoints", "pairs of height and width in pixels")
+    return of_a_picture * (1 + max((height // side) * (width // side) for height, width in sizes))
 
 
-def most_pictures(pinpoints: Iterable[Iterable[int]], side: int) -> int:
-    """Pictures of ``side`` pixels that an image becomes at most, cut to one of ``pinpoints`` (height, width): >= 1."""
-    return 1 + max((height // side) * (width // side) for height, width in pinpoints)
+def _pair(found: object) -> tuple[int, int] | None:
+    """Height and width, if it is that."""
+    pair = tuple(found) if isinstance(found, list | tuple) else ()
+    whole = all(type(pixels) is int and 0 < pixels <= MOST for pixels in pair)
+    return (pair[0], pair[1]) if whole and len(pair) == 2 else None
 
 
 def pictures(model: PreTrainedModel, call: Arguments) -> list[Picture]:

@@ -47,31 +47,31 @@ LLAMA = Family(
                          "hidden_size": 4096, "intermediate_size": 14336},
     }
 )  # fmt: skip
-"""Gated feed-forward blocks; configurations list the kinds of layers, where there are several."""
+"""Language models built like Llama; where layers differ in their window, configurations list them."""
 
 UNGATED = Family(gated=False)
-"""Feed-forward blocks of two matrices."""
+"""Language models whose feed-forward blocks have two matrices, and otherwise built like Llama."""
 
 MISTRAL = Family(slides=every_layer)
-"""A window, if there is one, is that of all layers."""
+"""Language models with one sliding window for all layers, if there is one: Mistral and others."""
 
 STARCODER2 = Family(slides=every_layer, gated=False)
-"""As Mistral, with feed-forward blocks of two matrices."""
+"""Language models with one sliding window for all layers, and feed-forward blocks of two matrices."""
 
 QWEN2 = Family(slides=from_max_window_layers)
-"""The first layers see everything."""
+"""Language models whose first layers see everything, and others a sliding window: Qwen and others."""
 
 QWEN2_MOE = Family(slides=every_other)
-"""Every other layer of the first has the window."""
+"""Qwen2-MoE, of whose first layers every other one has a sliding window."""
 
 COHERE2 = Family(slides=but_every(4, _PATTERN))
-"""Every fourth layer sees everything."""
+"""Language models of which every fourth layer sees everything, and others a sliding window."""
 
 OLMO3 = Family(slides=but_every(4))
-"""Every fourth layer sees everything, whatever the configuration says."""
+"""Olmo 3, of which every fourth layer sees everything, whatever a configuration says of a pattern."""
 
 GEMMA3 = Family(slides=but_every(6, _PATTERN))
-"""Every sixth layer sees everything."""
+"""Gemma 3, of which every sixth layer sees everything, and others a sliding window."""
 
 PYTHIA = Family(
     stock="GPTNeoXForCausalLM",

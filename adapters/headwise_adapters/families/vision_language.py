@@ -6,8 +6,7 @@ compose, and a token that was dropped is nothing the cache could keep.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,12 @@ from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters import patching
 from headwise_adapters.cache.ragged_cache import EvictingCache, Layers
-from headwise_adapters.eviction.evicting import evicting, evicting_cache, layers_of
-from headwise_adapters.eviction.ruling import Block, attached
+from headwise_adapters.eviction.evicting import attached, evicting_cache, layers_of
 from headwise_adapters.families.family import VisionFamily
 from headwise_adapters.families.finding import checked, found
 from headwise_adapters.families.unmoved import unmoved
 from headwise_adapters.parts import VisionParts
-from headwise_adapters.pruning.dropping import dropping
+from headwise_adapters.pruning.dropping import Dropper, dropping
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,33 +49,29 @@ class VisionLanguageAdapter:
         self.geometry = checked(model, self.decoder, family)
         self.decoder = attrs.evolve(self.decoder, sliding=self.geometry.sliding)
 
-    @contextmanager
-    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> Iterator[None]:
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
         """Prune and evict inside the context; the model is as it was afterwards.
 
         Raises ModelError for what would count positions along one axis where they have several.
         """
         if plan.stages and pipeline.recipe.positions == "compact" and self._family.axes:
             raise ModelError(f"positions=compact counts tokens along one axis, and {self._axes}; use positions=keep")
-        block = Block(text=self.decoder.text)
-        with ExitStack() as patches:
-            if not eviction.keeps_everything:
-                block.layers = self._layers(pipeline, eviction)
-                evicting(self._model, self.decoder, patches)
-            if plan.stages:
-                modules = [self.decoder.outer, *self.decoder.modules()]
-                patches.enter_context(patching.eagerly(self._model, modules))
-                block.dropper = dropping(self.decoder, pipeline, plan, patches)
-            stack = patches.pop_all()
-        with attached(block, stack):
-            yield
+        layers = None if eviction.keeps_everything else self._layers(pipeline, eviction)
+        prune = partial(self._dropper, pipeline, plan) if plan.stages else None
+        return attached(self._model, self.decoder, layers, prune)
+
+    def _dropper(self, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+        """What drops visual tokens by a plan until ``patches`` are closed."""
+        modules = [self.decoder.outer, *self.decoder.modules()]
+        patches.enter_context(patching.eagerly(self._model, modules))
+        return dropping(self.decoder, pipeline, plan, patches)
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts; raises ModelError as :meth:`attached` does."""
         return evicting_cache(self._model, self.decoder, self._layers(pipeline, plan))
 
     def _layers(self, pipeline: Pipeline, plan: EvictionPlan) -> Layers:
-        """What makes the cache layers of a plan, which moves nothing along the text where positions have axes."""
+        """What makes the cache layers of a plan; ModelError for one that moves keys where positions have axes."""
         if self._family.axes and isinstance(plan, WindowPlan) and plan.positions == "relative":
             raise ModelError(f"positions=relative moves sinks along the text, and {self._axes}; use positions=original")
         if self._family.axes and isinstance(plan, ScorePlan):

@@ -121,13 +121,14 @@ class _Whole:
 
 @attrs.frozen(eq=False)
 class _Asking:
-    """Per row, the tokens that ask, which stand behind the first image and before the answer, and the visual ones."""
+    """Per row, positions of the query tokens (behind the first image, before the answer) and of the visual tokens."""
 
     queries: list[Tensor]
     columns: list[Tensor]
 
     @classmethod
     def of(cls, parts: VisionParts, tensors: Mapping[str, Tensor], answer: Tensor) -> _Asking:
+        """Positions in a batch of prompts; raises DataError for a prompt without a picture."""
         image = (tensors["input_ids"] == parts.image_token).cpu().numpy()
         valid = tensors["attention_mask"].bool() & ~answer
         layout, device = Layout.of(image, valid.cpu().numpy()), answer.device
@@ -159,7 +160,7 @@ def _losses(model: PreTrainedModel, hidden: Tensor, ids: Tensor, answer: Tensor)
 
 @contextmanager
 def _without(attention: LlamaAttention, head: int) -> Iterator[None]:
-    """Zero one head's output inside."""
+    """Inside, one head's output is zero; raises ModelError for attention without an ``o_proj``."""
     projection = getattr(attention, "o_proj", None)
     if projection is None:
         raise ModelError(f"{type(attention).__name__} has no o_proj, in front of which a head could be left out")

@@ -81,7 +81,7 @@ def measure(
 
 
 def _spans(length: int, segments: int, first: int) -> list[range]:
-    """Query rows of each segment; the text's last token is the last row of the last one."""
+    """Query rows of each segment; the last row is the text's last token. Raises DataError for a text too short."""
     rows = (length - min(first, length // 4)) // segments
     if rows < 1:
         raise DataError(
@@ -187,6 +187,7 @@ class ModelStatistics:
             yield allowed[torch.randperm(allowed.numel(), generator=generator, device="cpu")[:count]]
 
     def _sensitivity(self, sinks: int, window: int) -> tuple[Floats, Floats]:
+        """Means and standard errors (l, h); raises DataError for a text that never outgrows the window."""
         shape, tokens = (self.geometry.layers, self.geometry.kv_heads), self._ids.numel()
         if tokens < sinks + window + 3:  # two paired differences at the least
             raise DataError(f"a text of {tokens} tokens never outgrows {sinks} sinks and a window of {window}")

@@ -1,8 +1,7 @@
-"""What a model makes of its pictures, overheard: the calls of ``get_image_features`` and the tower's inner layers.
+"""Records the calls of ``get_image_features`` and, where a strategy wants it, what the vision tower computes in them.
 
-`generate` makes the features before the first forward and hands on nothing else, so what tells images apart, and what
-the vision tower thought of them, has to be caught when the features are made. It belongs to the thread or task that
-made them.
+`generate` makes the image features before the first forward and hands on nothing else. So the pixels, which tell images
+apart, and the tower's activations are recorded when the features are made, for the thread or task that makes them.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ _last: ContextVar[Mapping[ActivationCapture, Call]] = ContextVar("headwise_last_
 
 
 class ActivationCapture:
-    """Remembers the last call of every thread or task.
+    """Remembers the last call of every thread or task until its next one.
 
-    Until the next call: without a cache, `generate` hands the same features to every forward.
+    Without a cache, `generate` hands the same features to every forward, so a call may be asked for many times.
     """
 
     def __init__(self, look: Look | None, config: PreTrainedConfig) -> None:
@@ -58,12 +57,12 @@ class ActivationCapture:
 
         @wraps(original)  # transformers reads signatures
         def capture(*args: object, **kwargs: object) -> object:
+            given = patching.arguments_of(signature, args, kwargs)
             if self._look is not None:
-                _as_configured(signature.bind_partial(*args, **kwargs).arguments, self._config)
+                _as_configured(given, self._config)
             with nullcontext() if self._look is None else self._look() as vision:
                 output = original(*args, **kwargs)
-            bound = signature.bind_partial(*args, **kwargs).arguments
-            call = Call({**bound, **bound.pop("kwargs", {})}, output, vision)
+            call = Call(given, output, vision)
             self._calls.add(call)
             _last.set({one: found for one, found in _last.get().items() if one._open} | {self: call})
             return output
@@ -71,7 +70,7 @@ class ActivationCapture:
         return capture
 
     def call_for(self, features_given: object) -> Call | None:
-        """The call that made a forward's image features; None where they were made out of sight."""
+        """The call that made a forward's image features; None where they were made by a call that was not recorded."""
         last = _last.get().get(self)
         # A forward may be handed a copy: accelerate moves arguments to where it begins.
         if features_given is not None and (last is None or not alike(last.output, features_given)):
@@ -86,7 +85,10 @@ class ActivationCapture:
 
 
 def _as_configured(given: Mapping[str, object], config: PreTrainedConfig) -> None:
-    """Refuse a call that takes other features than those of the layer that is looked at, which the config names."""
+    """Raise ModelError for a call that reads another layer of the vision tower than the config names.
+
+    The strategy looks at the layer that the config names.
+    """
     for name in ("vision_feature_layer", "vision_feature_select_strategy"):
         wanted, usual = given.get(name), getattr(config, name, None)
         if wanted is not None and wanted != usual:
@@ -98,7 +100,7 @@ def _as_configured(given: Mapping[str, object], config: PreTrainedConfig) -> Non
 
 @contextmanager
 def capturing(parts: VisionParts, *, tower: bool) -> Iterator[ActivationCapture]:
-    """Watch ``get_image_features``, and inside the ``tower`` where that is wanted; nothing is left behind."""
+    """Inside, calls of ``get_image_features`` are recorded, and the ``tower``'s activations where that is wanted."""
     with ExitStack() as stack:
         looks = stack.enter_context(parts.tower.watched()) if tower else None
         capture = ActivationCapture(looks, parts.outer.config)

@@ -1,8 +1,8 @@
-"""What stages decide, and how long it holds: choices belong to the prompt, and a call of ``generate`` has one.
+"""What stages decide. Inside a call of ``generate``, a decision is made once, from the prompt, and holds for all steps.
 
-Without a cache `generate` puts the whole text in at every step; with an assistant, candidates stand behind the prompt
-in the very first forward. The prompt alone is asked, once, and what was chosen holds until the call returns, so that
-the text is the one that a cache gives.
+Without a cache, `generate` puts in the whole text at every step; with an assistant model, candidate tokens stand behind
+the prompt in the first forward already. Since only the prompt is looked at, and only once, the text that is generated
+is the same as with a cache.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ Integers = npt.NDArray[np.int64]
 
 @attrs.frozen(eq=False)
 class Merge:
-    """What visual tokens that stay are made of, in some ``rows``: ``weights`` (b, keep, v) of those at ``columns``
-    (b, v), which go to ``places`` (b, keep)."""
+    """Visual tokens that stay become weighted sums of those that came in, in some ``rows``.
+
+    ``columns`` int64 (b, v): where those that came in stand. ``places`` int64 (b, keep): where the sums go. ``weights``
+    (b, keep, v): of each one that came in, in each sum.
+    """
 
     rows: Sequence[int]
     columns: Integers
@@ -37,13 +40,16 @@ class Merge:
 
 @attrs.frozen(eq=False)
 class Decision:
-    """``survivors``: row -> positions, among the tokens left, of the visual tokens that stay; of rows that lose any."""
+    """What a stage decided. ``survivors``: row -> positions, among the tokens left, of the visual tokens that stay.
+
+    Rows that lose no token are left out.
+    """
 
     survivors: dict[int, Integers]
     merges: Sequence[Merge] = ()
 
     def merged(self, hidden: Tensor) -> Tensor:
-        """Hidden states (batch, n, d) in which merged tokens stand at their places."""
+        """Hidden states (batch, n, d) with merged tokens written to their places."""
         changed = hidden.clone() if self.merges else hidden
         for merge in self.merges:
             rows = torch.tensor(merge.rows, device=hidden.device).unsqueeze(-1)
@@ -97,19 +103,18 @@ _generation: ContextVar[Generation | None] = ContextVar("headwise_generation", d
 
 
 def generation_of(text: nn.Module) -> Generation | None:
-    """The innermost call of ``generate`` that this thread or task is in, where it is that of the model of ``text``."""
+    """The call of ``generate`` that this thread or task is in, if it is of the model with language model ``text``."""
     found = _generation.get()
     return found if found is not None and found.text is text else None
 
 
 def generating(text: nn.Module, original: patching.Call) -> patching.Call:
-    """``generate`` of the model of ``text``, whose forwards know that they are in it."""
+    """``generate`` of the model with language model ``text``; its forwards find it by :func:`generation_of`."""
     signature = inspect.signature(original)
 
     @wraps(original)  # transformers reads signatures
     def generate(*args: object, **kwargs: object) -> object:
-        given = signature.bind_partial(*args, **kwargs).arguments
-        given = {**given, **given.pop("kwargs", {})}
+        given = patching.arguments_of(signature, args, kwargs)
         prompts = (given.get(name) for name in ("inputs_embeds", "input_ids", "inputs"))
         prompt = next((one for one in prompts if isinstance(one, Tensor) and one.ndim > 1), None)
         token = _generation.set(None if prompt is None else Generation(text, prompt))
@@ -122,7 +127,7 @@ def generating(text: nn.Module, original: patching.Call) -> patching.Call:
 
 
 def alike(one: object, other: object) -> bool:
-    """Whether two values, or what the vision tower made of two images, are equal; they may be on several devices."""
+    """Whether two values, lists of values or outputs of the vision tower are equal, also across devices."""
     one, other = (getattr(value, "pooler_output", value) for value in (one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one is other or (one.shape == other.shape and torch.equal(one.to(other.device), other))

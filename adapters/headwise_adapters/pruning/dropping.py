@@ -43,7 +43,10 @@ from headwise_adapters.pruning.restoring import restore
 
 
 def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
-    """What prunes ``parts``'s model by a plan; every wrapper and probe it needs goes with ``patches``."""
+    """Patch the model of ``parts`` so that it prunes by a plan; ``patches`` takes everything off again.
+
+    Raises ModelError for attention masks that cannot be cut, and for stages whose evidence is not there.
+    """
     flagged(parts.text)
     looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
     capture = patches.enter_context(capturing(parts, tower=looks))
@@ -58,7 +61,7 @@ def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches:
 
 
 def _instruments(parts: VisionParts, stage: Stage, looks: bool, stack: ExitStack) -> Instruments:
-    """What the stage's evidence needs to have running before the stage comes."""
+    """What records the evidence that a stage reads; raises ModelError for evidence that nothing has computed yet."""
     reads = set(stage.reads)
     in_front = reads & {"attention", "unbiased", "keys", "unrotated"}
     if in_front and stage.layer == 0:
@@ -75,7 +78,7 @@ def _instruments(parts: VisionParts, stage: Stage, looks: bool, stack: ExitStack
 
 
 class Dropper:
-    """The wrappers of one attachment; the forward they are in is in their memory."""
+    """The wrappers of one attachment. The forward that a thread is in is kept in its memory, under the dropper."""
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class Dropper:
         self._asking = object()  # in a forward's memory: what the model was called with
 
     def wrappers(self) -> Iterator[tuple[nn.Module, patching.Around]]:
-        """What is to be wrapped around which module."""
+        """Pairs of a module and the wrapper that goes around it."""
         yield self._parts.head, self._head
         yield self._parts.outer, self._outer
         yield self._parts.text, self._text
@@ -108,44 +111,47 @@ class Dropper:
 
         @wraps(original)  # transformers reads signatures
         def prepare(*args: object, **kwargs: object) -> object:
-            pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
-            if pictures and kwargs.get("use_cache") is False and generation_of(self._parts.text) is None:
-                block = ruling(self._parts.text)
-                if block is not None and block.dropper is self:
-                    raise ModelError(
-                        "text is generated without a cache (use_cache=False) by a generate that is not the attached"
-                        " model's, so that each step would choose other visual tokens; call model.generate inside the"
-                        " `with` block, or use a cache"
-                    )
+            self._check_steps(kwargs)
             return original(*args, **kwargs)
 
         return prepare
 
+    def _check_steps(self, kwargs: Kwargs) -> None:
+        """Raise ModelError where each step of a `generate` that is not known would choose visual tokens for itself."""
+        pictures = kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")
+        if not pictures or kwargs.get("use_cache") is not False or generation_of(self._parts.text) is not None:
+            return
+        block = ruling(self._parts.text)
+        if block is not None and block.dropper is self:
+            raise ModelError(
+                "text is generated without a cache (use_cache=False) by a generate that is not the attached model's, so"
+                " that each step would choose other visual tokens; call model.generate inside the `with` block, or use"
+                " a cache"
+            )
+
     @property
     def _forward(self) -> Forward | None:
-        """The forward that this thread is in, where this recipe rules it."""
+        """The forward that this thread is in, if it runs under this recipe."""
         forward: Forward | None = patching.recall(self)
         return forward
 
     def _head(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         with forward_of(self._parts.text, self._asking) as block:
             if block is not None and block.dropper is self:
-                given = self._asked.bind_partial(*args, **kwargs).arguments
-                patching.remember(self._asking, {**given, **given.get("kwargs", {})})
+                patching.remember(self._asking, patching.arguments_of(self._asked, args, kwargs))
             return call(*args, **kwargs)
 
     def _outer(self, call: Call, args: Args, kwargs: Kwargs) -> object:
         with forward_of(self._parts.text, self) as block:
-            self._begin(block, self._signature.bind_partial(*args, **kwargs).arguments)
+            self._begin(block, patching.arguments_of(self._signature, args, kwargs))
             return call(*args, **kwargs)
 
     def _begin(self, block: Block | None, given: Kwargs) -> None:
-        """Remember the forward that begins with the arguments ``given``, where this recipe rules it."""
+        """Remember the forward that begins with the arguments ``given``, if it runs under this recipe."""
         if block is None or block.dropper is not self:
             return
         own = patching.remembered() or {}
-        asked = own.pop(self._asking, None) or {}
-        given = {**asked, **given, **given.get("kwargs", {})}
+        given = {**(own.pop(self._asking, None) or {}), **given}
         if given.get("input_ids") is not None or given.get("inputs_embeds") is not None:  # else the model says so
             self._check(given)
             own[self] = forward = Forward.begin(self._parts, self._capture, given)
@@ -153,7 +159,7 @@ class Dropper:
             _has_pictures(forward, given)
 
     def _check(self, given: Kwargs) -> None:
-        """Refuse a cache that is broken or was pruned otherwise, before anything is computed."""
+        """Refuse, before anything is computed, a cache that is broken or was pruned by another recipe."""
         cache, ids = given.get("past_key_values"), given.get("input_ids")
         check_whole(cache, len(self._parts.layers))
         if isinstance(cache, PrunedCache):
@@ -162,7 +168,7 @@ class Dropper:
             expect(cache)
 
     def _check_read(self, forward: Forward, stages: list[Stage]) -> None:
-        """Refuse stages that would have to drop what the caller reads; nothing that is read leaves before them."""
+        """Refuse stages that would have to drop tokens whose output the caller reads."""
         for stage in stages if forward.reads_images else ():
             for group, keep in groups(forward, stage, self._plan.geometry):
                 check_read(forward.read(group.rows, group.columns), keep, stage.layer)
@@ -171,7 +177,7 @@ class Dropper:
         if self in (patching.remembered() or {}):
             return self._language(call, args, kwargs)
         with forward_of(self._parts.text, self) as block:  # the language model is called by itself
-            self._begin(block, inspect.signature(self._parts.text.forward).bind_partial(*args, **kwargs).arguments)
+            self._begin(block, patching.arguments_of(inspect.signature(self._parts.text.forward), args, kwargs))
             return self._language(call, args, kwargs)
 
     def _language(self, call: Call, args: Args, kwargs: Kwargs) -> object:
@@ -217,7 +223,7 @@ class Dropper:
         return taken(hidden, index)
 
     def _decide(self, forward: Forward, stage: Stage, hidden: Tensor, kwargs: Kwargs) -> Decision:
-        """Ask the strategies, and tell observers what they said."""
+        """Ask the strategies, and show observers what they selected."""
         scene = Scene(
             parts=self._parts,
             pipeline=self._pipeline,
@@ -238,7 +244,7 @@ class Dropper:
 
 
 def _has_pictures(forward: Forward, given: Kwargs) -> None:
-    """Refuse a forward that brings videos alone: nothing would be pruned, and nobody would be told."""
+    """Raise ModelError for a forward with videos and without pictures, of which nothing would be pruned."""
     made = given.get("mm_encoder_outputs") or {}
     if not forward.has_images and (given.get("pixel_values_videos") is not None or made.get("video") is not None):
         raise ModelError(

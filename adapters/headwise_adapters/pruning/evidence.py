@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LEAST_BIAS = 0.05
-"""Rotary positions alone never count for less than this share of what they give at distance 0 (``unbiased``)."""
+"""The least rotary bias that ``unbiased`` attention is divided by, as a share of the bias at distance 0."""
 
 
 @attrs.define(eq=False)
@@ -44,7 +44,7 @@ class Known:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Instruments:
-    """What was set up for a stage when the recipe was attached, None where the stage does not read it."""
+    """What records evidence for a stage while the recipe is attached; None where the stage does not read it."""
 
     probe: Probe | None = None
     unrotated: Unrotated | None = None
@@ -55,9 +55,10 @@ class Instruments:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Scene:
-    """One stage at work: ``hidden`` (batch, n, d) enters its layer with ``kwargs``; ``share`` is the plan's budget.
+    """A stage in a forward: ``hidden`` (batch, n, d) enters its layer with ``kwargs``; ``share`` is the plan's budget.
 
-    ``looks``: what the vision tower told so far, for all pictures at once, so that no group asks it again.
+    ``looks``: what was read from the vision tower so far, for all pictures at once, so that it is computed once for all
+    groups.
     """
 
     parts: VisionParts
@@ -114,14 +115,20 @@ class StageEvidence:
         return self._scene.forward.asked.rows(self._group.rows)
 
     def attention(self, kind: str = "attention") -> Tensor:
-        """Token scores (b, v): the chosen queries' attention, averaged over the chosen heads."""
+        """Token scores (b, v): the chosen queries' attention, averaged over the chosen heads.
+
+        Raises ModelError as :meth:`head_attention`.
+        """
         pipeline = self._scene.pipeline
         attention = self.head_attention(kind)
         self.choice = pipeline.choose_heads(attention, self._scene.share, self.seeds)
         return pipeline.token_scores(attention, self.choice)
 
     def head_attention(self, kind: str = "attention") -> Tensor:
-        """Attention by head (b, h, v), of the queries the recipe chooses."""
+        """Attention by head (b, h, v), of the queries the recipe chooses.
+
+        Raises ModelError for a kind that the stage does not declare, and for attention that is not finite.
+        """
         if kind not in ATTENTION or kind not in self._scene.stage.reads:
             raise ModelError(
                 f"a stage before layer {self._scene.stage.layer} asks for {kind!r} and does not say so;"
@@ -155,11 +162,11 @@ class StageEvidence:
         return own_rows(scene.parts.layers[layer], scene.parts.attention_of(layer), scene.hidden, rotary, asked)
 
     def _rotary(self) -> tuple[Tensor, Tensor]:
-        """Rotary tables of the tokens left, at the positions at which the layers around the stage run them."""
+        """Rotary tables (b|1, n, head_dim) of the tokens left, at the positions that layers use here."""
         return self._scene.forward.rotary(self._scene.kwargs, self._scene.pipeline.recipe.positions == "compact")
 
     def _rotary_bias(self, queries: Tensor) -> Tensor:
-        """What queries (b, q) would give the visual tokens by position alone: (b, q, v), 1 at distance 0.
+        """How much rotary positions alone favour each visual token for queries (b, q): (b, q, v), 1 at distance 0.
 
         The product of a query and a key of ones, each turned to its position (SparseVLM+, "gravity correction"); the
         published quotient can divide by nothing or change its sign, so small products count as ``LEAST_BIAS``.
@@ -181,7 +188,10 @@ class StageEvidence:
         return taken(self._scene.hidden[self._rows], positions), real
 
     def keys(self) -> Tensor:
-        """Keys (b, v, kv_heads * head_dim) of the visual tokens in the layer in front of the stage."""
+        """Keys (b, v, kv_heads * head_dim) of the visual tokens in the layer in front of the stage.
+
+        Raises ModelError where the stage does not declare that it reads keys.
+        """
         return self._keys_at(self.columns)
 
     def text_keys(self) -> tuple[Tensor, Tensor]:
@@ -190,6 +200,7 @@ class StageEvidence:
         return self._keys_at(positions), real
 
     def _keys_at(self, positions: Tensor) -> Tensor:
+        """Keys at ``positions`` (b, k); raises ModelError where no probe remembers them."""
         if self._scene.instruments.probe is None:
             raise ModelError("a stage asks for keys and does not say so; its strategy must name keys in its reads")
         keys = self._scene.instruments.probe.keys()[self._rows].transpose(1, 2).flatten(2)
@@ -206,15 +217,18 @@ class StageEvidence:
         return torch.from_numpy(positions).to(self.columns.device), torch.from_numpy(real).to(self.columns.device)
 
     def features(self) -> Tensor:
-        """Vision features (b, v, c) of the layer the model reads."""
+        """Vision features (b, v, c) of the layer the model reads.
+
+        Raises ModelError where the stage does not declare that it reads them, or the tower ran unrecorded.
+        """
         return self._gathered(self._look("features"))
 
     def saliency(self) -> Tensor:
-        """Attention in that layer, float32 (b, v)."""
+        """Attention in that layer, float32 (b, v); raises ModelError as :meth:`features`."""
         return self._gathered([found.unsqueeze(-1) for found in self._look("saliency")]).squeeze(-1)
 
     def vision_keys(self) -> Tensor:
-        """Keys (b, v, head_dim) of that layer, averaged over heads."""
+        """Keys (b, v, head_dim) of that layer, averaged over heads; raises ModelError as :meth:`features`."""
         return self._gathered(self._look("keys"))
 
     def _look(self, what: str) -> list[Tensor]:
@@ -226,6 +240,7 @@ class StageEvidence:
 
     @property
     def _vision(self) -> VisionCapture:
+        """What the vision tower computed; raises ModelError where that was not declared, or not recorded."""
         if not self._scene.instruments.looks:
             raise ModelError("a stage looks at the vision tower and does not say so; name vision or clip in its reads")
         vision = None if self._scene.forward.call is None else self._scene.forward.call.vision
@@ -269,14 +284,17 @@ class StageEvidence:
 
     @property
     def clip(self) -> str | None:
-        """The CLIP model that the model's config names, where it is to be had."""
+        """Folder of the CLIP model that the model's config names; None where it is not on this machine."""
         known = self._scene.instruments.known
         if not known.looked_for_clip:
             known.clip, known.looked_for_clip = find(self._scene.parts.outer.config), True
         return known.clip
 
     def clip_similarity(self, folder: str | None = None) -> Tensor:
-        """Cosine float32 (b, v) of each visual token with the question in CLIP's common space."""
+        """Cosine float32 (b, v) of each visual token with the question in CLIP's common space.
+
+        Raises ModelError where there is no CLIP model, in ``folder`` or as the config names it, or no tokenizer.
+        """
         folder = folder or self.clip
         if folder is None:
             raise ModelError(
@@ -287,7 +305,7 @@ class StageEvidence:
         return torch.stack(self._scene.instruments.clip.similarity(folder, features, self._questions()))
 
     def _questions(self) -> list[str]:
-        """What each row asks, as text."""
+        """The question of each row, as text."""
         known = self._scene.instruments.known
         if known.tokenizer is None:
             known.tokenizer = tokenizer_of(self._scene.parts.outer)
@@ -295,11 +313,11 @@ class StageEvidence:
         return questions(known.tokenizer, rows, self._scene.parts.image_token)
 
     def note(self, key: str, values: Sequence[object]) -> None:
-        """Put one value per row into the run's record."""
+        """Note one value per row for observers and the run's record."""
         self.notes[key] = list(values)
 
     def seeds(self) -> Tensor:
-        """int64 (b,) from each row's images."""
+        """Seeds int64 (b,) made from each row's images, the same in any batch."""
         forward, seeds = self._scene.forward, []
         for place, row in enumerate(self._group.rows):
             pixels = [forward.checksum(picture) for picture in forward.pictures[row]]

@@ -36,10 +36,10 @@ class Forward:
 
     ``length``: tokens put in. ``past``: tokens seen before. ``tokens``: those left, as positions within this forward,
     or None while all of them are. ``layout``: kinds of the tokens left. ``entered``: visual tokens put in, per row.
-    ``embeddings``: what the language model was given, (b, length, d), where somebody wants to know. ``entering``: what
-    entered layer 0, where tokens were dropped in front of it. ``shown``: layer -> its tokens, None for all, its
-    keys, in positions of the full sequence, and how many of the last positions its cache would show of a whole text; of
-    layers that ran other than the model thinks. ``decided``: layer -> what was decided there.
+    ``embeddings``: what the language model was given, (b, length, d), where a strategy reads it. ``entering``: what
+    entered layer 0, where tokens were dropped in front of it. ``decided``: layer -> what was decided there. ``shown``,
+    for layers that ran on fewer tokens than the model thinks: layer -> its tokens (None for all), its keys in positions
+    of the full sequence, and how many of the last positions its cache would show of a whole text.
     """
 
     def __init__(self, parts: VisionParts, capture: ActivationCapture, given: Kwargs, layout: Layout) -> None:
@@ -80,13 +80,16 @@ class Forward:
 
     @cached_property
     def _prompt(self) -> int:
-        """Columns of the prompt; behind them stands what `generate` said, or an assistant would have it say."""
+        """Columns of the prompt; the tokens behind them were generated, or are candidates of an assistant model."""
         generation = generation_of(self._parts.text)
         end = None if generation is None else generation.end(_source(self._given))
         return self.length if end is None else end
 
     def _decided_before(self) -> dict[int, Decision]:
-        """What was decided already about this prompt: in `generate` without a cache, at the first step for all."""
+        """What earlier steps of `generate` without a cache decided about this prompt; decisions hold for all steps.
+
+        Raises ModelError where a step puts in something else than the prompt and what was generated.
+        """
         generation = generation_of(self._parts.text)
         if generation is None or self._given.get("past_key_values") is not None:
             return {}
@@ -100,7 +103,7 @@ class Forward:
 
     @property
     def asked(self) -> Layout:
-        """The layout of the tokens left, in which nothing but the prompt is there."""
+        """The layout of the tokens left, in which tokens behind the prompt count as padding."""
         if self._prompt == self.length:
             return self.layout
         index = np.arange(self.length)[None] if self.tokens is None else self.tokens.index.cpu().numpy()
@@ -132,7 +135,7 @@ class Forward:
 
     @property
     def reads_images(self) -> bool:
-        """Whether visual tokens are among them."""
+        """Whether the caller reads the output of a visual token."""
         return bool((self._read & self._image).any())
 
     def read(self, rows: list[int], columns: Integers) -> Tensor:
@@ -142,13 +145,13 @@ class Forward:
         return torch.from_numpy(np.take_along_axis(self._read[rows], columns, axis=1))
 
     def check(self, layer: int, hidden: Tensor) -> None:
-        """Refuse to choose among hidden states (b, n, d) that are no numbers, whoever would choose."""
+        """Raise ModelError where hidden states (b, n, d) of tokens that are no padding are not finite."""
         real = torch.from_numpy(self.layout.kinds != PADDING).to(hidden.device)
         if not bool(torch.isfinite(hidden).all(dim=-1)[real].all()):
             raise ModelError(overflow(f"hidden states in front of layer {layer}", hidden.dtype))
 
     def ids(self, row: int) -> list[int]:
-        """Token ids of a row's prompt as they were put in, without padding."""
+        """Token ids of a row's prompt as they were put in, without padding; ModelError where embeddings were put in."""
         ids: Tensor | None = self._given.get("input_ids")
         if ids is None:
             raise ModelError("the model was given embeddings, and this strategy reads the question; give it input_ids")
@@ -163,7 +166,7 @@ class Forward:
 
     @cached_property
     def call(self) -> Call | None:
-        """The call that made the image features of this forward; None where they were made out of sight."""
+        """The call that made the image features of this forward; None where it was not recorded."""
         return self._capture.call_for(self.features_given)
 
     @cached_property
@@ -197,7 +200,10 @@ class Forward:
         return self.at(row, np.flatnonzero(self._image[row]), of_all=True)
 
     def at(self, row: int, positions: Integers, *, of_all: bool = False) -> Tensor:
-        """Embeddings (n, d) of tokens at ``positions`` among those left, or among all."""
+        """Embeddings (n, d) of tokens at ``positions`` int64 (n,) among those left, or among all.
+
+        Raises RuntimeError where nobody said that embeddings are read.
+        """
         if self.embeddings is None:
             raise RuntimeError("embeddings were asked for and not kept")
         index = torch.from_numpy(positions).to(self.embeddings.device)
@@ -282,7 +288,10 @@ class Forward:
         return earlier.then(now.behind(self.past))
 
     def _within(self, kept: int, keys: Tokens, new: int, compact: bool) -> Tokens:
-        """What a cache layer shows that holds the last ``kept`` - 1 tokens and is given ``new`` ones."""
+        """What a cache layer shows that holds the last ``kept`` - 1 tokens and is given ``new`` ones.
+
+        Raises ModelError where a compact sliding window reaches back to tokens that the cache holds no more.
+        """
         shown = keys.last(min(keys.index.shape[1], max(0, kept - 1) + new))
         if compact and shown.index.shape[1] < keys.index.shape[1]:
             number = keys.index - keys.missing
@@ -290,13 +299,16 @@ class Forward:
             if bool(wanted[:, : -shown.index.shape[1]].any()):
                 raise ModelError(
                     "rows of this batch lost different numbers of visual tokens, and a cache that holds no more than a"
-                    " sliding window has let go of what positions=compact still shows; use positions=keep, or read"
+                    " sliding window no longer has tokens that positions=compact shows; use positions=keep, or read"
                     " each row by itself"
                 )
         return shown
 
     def _mask(self, layer: int, now: Tokens, keys: Tokens, mask: Tensor | None, compact: bool) -> Tensor | None:
-        """What a layer's queries may see of its keys, from the model's ``mask`` of the whole text."""
+        """What a layer's queries may see of its keys, from the model's ``mask`` of the whole text.
+
+        Raises ModelError where flash attention would apply a sliding window to a text with gaps.
+        """
         given: Tensor | None = self._given.get("attention_mask")
         window, total = self._parts.window(layer), self.past + self.length
         hides = window is not None and window < total and bool(keys.missing.any())
@@ -320,12 +332,12 @@ class Forward:
         return {"position_ids": positions, "position_embeddings": rotary}
 
     def _compact(self, kwargs: Kwargs, now: Tokens, before: Tensor | int) -> Tensor:
-        """Position ids (b, n) of the tokens left, counted without the visual tokens that are gone, ``before`` too."""
+        """Position ids (b, n) of the tokens left, counted without those dropped here or ``before`` in earlier turns."""
         positions: Tensor = kwargs["position_ids"].expand(now.index.shape[0], -1).gather(1, now.index)
         return positions - now.missing - before
 
     def places(self, compact: bool) -> Tensor:
-        """Where the tokens left stand in this forward as a sliding window counts them, int64 (b, n)."""
+        """Places of the tokens left in this forward, as a sliding window counts them, int64 (b, n)."""
         now = self.tokens or Tokens.everything(len(self.layout), self.length, self.device)
         return now.index - now.missing if compact else now.index
 
@@ -345,7 +357,7 @@ class Forward:
 
 
 def overflow(what: str, dtype: torch.dtype) -> str:
-    """What a model is told that computed no numbers."""
+    """The error message for NaN or infinite numbers in ``what`` that the model computed."""
     name = str(dtype).removeprefix("torch.")
     return (
         f"the model computed NaN or infinite {what} in {name}, before anything was dropped; load it in"
@@ -363,7 +375,7 @@ def _source(given: Kwargs) -> Tensor:
 def _image_tokens(parts: VisionParts, given: Kwargs, source: Tensor) -> Flags:
     """Bool (b, length): where image features go. Embeddings are compared with the placeholder's, as the model does.
 
-    Without images there are none: a placeholder that the model itself said is a word like any other.
+    Without images there are none: a placeholder that the model itself generated is an ordinary token.
     """
     if given.get("pixel_values") is None and not given.get("mm_encoder_outputs"):
         image = torch.zeros(source.shape[:2], dtype=torch.bool)

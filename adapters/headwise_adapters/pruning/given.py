@@ -1,4 +1,4 @@
-"""What a forward that drops visual tokens is given: which tokens are real, and what is refused before anything runs."""
+"""Checks, before anything is computed, of what a forward that drops visual tokens is given: masks and embeddings."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def real_tokens(given: Kwargs, image: Flags) -> Flags:
 
 
 def _shown(mask: Tensor, image: Flags) -> Flags:
-    """The tokens (b, n) that a mask (b|1, h|1, n, k) shows to the last of each row, where they are all but padding.
+    """The tokens bool (b, n) that are no padding, from a mask (b|1, h|1, n, k): those that each row's last token sees.
 
-    That is so where padding comes first, nobody sees it, and everybody else sees all that is in front. Padding itself
-    may see everything, for no query can do without a key.
+    Raises ModelError unless padding comes first in each row, no token sees it, and every other token sees all that are
+    in front of it. Padded queries may see everything, because softmax needs a key.
     """
     (batch, length), seen = image.shape, mask if mask.dtype == torch.bool else mask > _UNSEEN
     if mask.ndim != 4 or mask.shape[2] != length:
@@ -70,9 +70,9 @@ def check_layout(given: Kwargs, real: Flags) -> None:
 
 
 def check_embeddings(text: PreTrainedModel, states: Tensor, real: Flags) -> None:
-    """Raise ModelError unless the real ones of embeddings (b, n, d) are all words of the language model.
+    """Raise ModelError unless all ``real`` ones of embeddings (b, n, d) are rows of the embedding table.
 
-    Others may be of images that somebody merged beforehand. Those would be run as text, none of them dropped.
+    Others may be image features that somebody merged beforehand, which would be run as text and never be dropped.
     """
     states = states.detach()[torch.from_numpy(real).to(states.device)]
     begins, wanted = _beginning(states), _hash(states)
@@ -100,7 +100,7 @@ def _beginning(states: Tensor) -> Tensor:
 
 
 def _hash(states: Tensor) -> Tensor:
-    """A number int64 (n,) for the bits of each of (n, d); other bits give another number, but for one case in 2**64."""
+    """A hash int64 (n,) of the bits of each row of (n, d); two different rows collide once in 2**64."""
     drawn = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, states.shape[-1:], generator=drawn, device="cpu") * 2 + 1
     return (states.contiguous().view(_INTEGERS[states.element_size()]).long() * factors.to(states.device)).sum(dim=-1)

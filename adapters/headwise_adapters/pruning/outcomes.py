@@ -53,9 +53,9 @@ class Outcomes:
 
     @cached_property
     def _stays(self) -> dict[int, Flags]:
-        """Row -> bool over the tokens left: visual tokens that stay, once all outcomes are in.
+        """Row -> bool over the tokens left: visual tokens that stay, those included that no group chose from.
 
-        Tokens that nobody chose from do.
+        Read once all outcomes are added.
         """
         stays: dict[int, Flags] = {}
         for outcome in self._all:
@@ -68,7 +68,7 @@ class Outcomes:
         return stays
 
     def selections(self) -> Iterator[Selection]:
-        """What observers see, in front of the drop. Rows chosen from picture by picture are put together again."""
+        """What observers see before anything is dropped. Rows decided picture by picture are put together again."""
         if not self._stage.per_image:
             yield from (self._selection(outcome) for outcome in self._all)
             return

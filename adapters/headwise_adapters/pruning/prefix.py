@@ -1,9 +1,8 @@
-"""What a model computes for a prompt before anything is dropped: its vision tower, and the layers before a stage.
+"""Remembers what a model computes before anything is dropped: its vision tower, and the layers in front of a stage.
 
-No recipe changes any of it, so trials that put the same questions to a model under many recipes need it once. A batch
-that was seen before is answered from memory, to the bit: the tower gives the features it gave, and each remembered
-decoder layer puts the keys and values it had made into the cache, shows a probe the queries it had asked, and hands on
-the hidden states it had handed on.
+No recipe changes any of it, so trials that ask the same questions under many recipes compute it once. For a batch that
+was seen before, the tower returns the features of the first time, and each remembered decoder layer puts its keys and
+values into the cache, gives a probe its call, and returns its hidden states, all equal to the bit.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ROOM = 2**31
 """Bytes that are held on a CPU; beyond them everything is computed again."""
 
 EYES = ("vision_tower", "multi_modal_projector")
-"""Parts of a model that see pictures and nothing else, where it has them under these names."""
+"""Names of the parts of a model that process pictures and nothing else."""
 
 GPU_SHARE = 1 / 3
 """Of the memory that is free on a GPU when the first batch comes."""
@@ -61,11 +60,11 @@ class Prefix:
 
     @contextmanager
     def remembered(self, key: Hashable, layers: int = 0, *, tower: bool = True) -> Iterator[None]:
-        """Inside, the first forward over batch ``key`` takes what is remembered and remembers the rest.
+        """Inside, the first forward over batch ``key`` uses what is remembered and remembers the rest.
 
-        ``layers``: decoder layers in front of which nothing is dropped. ``tower`` False: the vision tower runs, since
-        something watches it from the inside; whatever else watches sees the same either way. Only for forwards of the
-        very same tensors, with a new cache that nothing is evicted from.
+        ``layers``: how many decoder layers run before anything is dropped. ``tower`` False: the vision tower runs every
+        time, because a strategy records its activations. Use it only for forwards of the very same tensors, with a new
+        cache that nothing is evicted from.
         """
         with ExitStack() as stack:
             for part in self._eyes if tower else ():
@@ -123,7 +122,7 @@ class Prefix:
 
 
 def _replayed(known: _Passed, attention: nn.Module, cache: Cache, number: int) -> bool:
-    """Leave everything as if the layer had run; False where somebody watches who would miss that it did not."""
+    """Leave everything as if the layer had run; False where a hook or wrapper would miss that it did not run."""
     probes = probes_of(attention)
     if (probes and known.call is None) or any(patching.watched(module) for module in attention.modules()):
         return False

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _INSTEAD = "give a folder written by CLIPModel.save_pretrained with its tokenizer, or relevance=embeddings"
+_NO_TOKENIZER = (
+    "CLIP reads the question as text, and the tokenizer of this model cannot be loaded: {}; put tokenizer files into"
+    " the model's folder, or give relevance=embeddings"
+)
 _TOKENIZER = ("tokenizer.json", "vocab.json")
 _ANSWER = re.compile(r"(\bassistant\s*:|\[/INST\]|(?m:^)assistant)\s*\Z", re.IGNORECASE)
 """What a chat template puts behind the question: LLaVA's ``ASSISTANT:``, Mistral's ``[/INST]``, a line of its own."""
@@ -106,6 +110,7 @@ class ClipRelevance:
 
 
 def _load(folder: str, device: torch.device) -> _Clip:
+    """The CLIP model in a folder; raises ModelError where it is not complete or cannot be loaded."""
     if not has_text_tower(Path(folder)):
         raise ModelError(f"{folder} has no CLIP model with text tower, tokenizer and safetensors; {_INSTEAD}")
     try:
@@ -172,21 +177,18 @@ def _local(name: str) -> Path | None:
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, from the folder it was loaded from; raises ModelError where there is none."""
     folder = model.config.name_or_path
+    if not folder:
+        raise ModelError(_NO_TOKENIZER.format("it was not loaded from a folder"))
     try:
-        if not folder:
-            raise OSError("it was not loaded from a folder")
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # missing or broken files: each library has its own classes
-        raise ModelError(
-            f"CLIP reads the question as text, and the tokenizer of this model is not to be had: {_line(error)};"
-            " put tokenizer files into the model's folder, or give relevance=embeddings"
-        ) from error
+        raise ModelError(_NO_TOKENIZER.format(_line(error))) from error
 
 
 def questions(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], image_token: int) -> list[str]:
-    """The question of each prompt of token ids: what stands behind its last image, or else all of its text.
+    """The question of each prompt, given as token ids: the text behind its last image, or all text if there is none.
 
-    Special tokens are left out, and so is what announces the answer.
+    Special tokens and the marker in front of the answer are left out.
     """
     return [_question(tokenizer, list(map(int, row)), image_token) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Looking at a CLIP-like vision tower while it works: features, saliency and keys of the layer the model reads."""
+"""Records features, saliency and keys of a CLIP-like vision tower, in the layer that the model reads, while it runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ class ClipTower:
 
     @contextmanager
     def watched(self) -> Iterator[Look]:
-        """Remember what the layer computes; its attention implementation stays, and nothing is left behind."""
+        """Inside, what the layer computes is remembered; its attention implementation stays as it is.
+
+        Raises ModelError where the tower has no such layer.
+        """
         if self._layer is None:
             raise ModelError(f"{self._name} has no encoder layer with attention that headwise could look at")
         with probing(self._layer.self_attn, causal=False) as probe:

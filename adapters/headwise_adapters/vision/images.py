@@ -63,7 +63,7 @@ Pictures = Callable[[Arguments], list[Picture]]
 
 
 class VisionCapture(Protocol):
-    """What the vision tower's last call left to be looked at: one tensor per picture, in the order of ``source``.
+    """Activations recorded in the vision tower's last call: one tensor per picture, in the order of ``source``.
 
     A family whose projector merges several patches into one token gives one entry per token: features side by side,
     saliency and keys averaged.
@@ -83,7 +83,7 @@ class VisionCapture(Protocol):
 
 
 def captured(found: Found | None) -> Found:
-    """What a capture found; raises ModelError where the vision tower has not run inside of it."""
+    """What was recorded; raises ModelError where nothing was, because the vision tower did not run."""
     if found is None:
         raise ModelError(
             "the vision tower did not run where headwise could see it, and this strategy looks at the tower;"
@@ -93,14 +93,14 @@ def captured(found: Found | None) -> Found:
 
 
 Look = Callable[[], AbstractContextManager[VisionCapture]]
-"""Inside its context, what the tower computes in this thread or task is remembered."""
+"""Makes a context in which what the tower computes in this thread or task is recorded in the capture given."""
 
 
 class Tower(Protocol):
-    """A vision tower that can be looked at."""
+    """A vision tower whose activations can be recorded."""
 
     def watched(self) -> AbstractContextManager[Look]:
-        """Inside the context the tower can be looked at; attention stays as it is."""
+        """Inside the context, the tower can be recorded by the ``Look`` that is given; its attention stays as it is."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Looking at Qwen2.5-VL's vision tower while it works.
+"""Records features, saliency and keys of Qwen2.5-VL's vision tower while it runs.
 
 Its blocks attend within windows, for which patches are put in another order, and a few blocks over whole pictures; the
 merger then makes one token of every 2 x 2 patches. What is captured is given per token, in the order of the tokens.
@@ -44,7 +44,7 @@ class QwenCapture:
         self._sizes: list[int] = []
 
     def begin(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
-        """The tower starts: how many tokens each picture has, and where the windows put them."""
+        """Called when the tower starts: note how many tokens each picture has, and how windows order them."""
         grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
         tower, order = self._tower, kwargs.get("window_index")
         if order is None:
@@ -53,12 +53,12 @@ class QwenCapture:
         self._sizes = (grid.prod(dim=-1) // self._merged).tolist()
 
     def attend(self, args: patching.Args, kwargs: patching.Kwargs) -> None:
-        """The last block with full attention is given its input."""
+        """Called with the input of the last block's attention that sees whole pictures."""
         hidden = args[0] if args else kwargs["hidden_states"]
         self._attended = hidden.detach(), kwargs["cu_seqlens"], kwargs["position_embeddings"]
 
     def end(self, output: Tensor) -> None:
-        """The last block is done."""
+        """Called with the output of the last block."""
         self._states = output.detach()
 
     def features(self) -> list[Tensor]:
@@ -109,14 +109,17 @@ def _received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
 
 
 class QwenTower:
-    """The ``visual`` of ``outer``; videos go through the same tower, and nobody looks then."""
+    """The ``visual`` of ``outer``. Videos go through the same tower and are not recorded."""
 
     def __init__(self, outer: Qwen2_5_VLModel) -> None:
         self._tower = outer.visual
 
     @contextmanager
     def watched(self) -> Iterator[Look]:
-        """Remember what calls for images compute; nothing is left behind."""
+        """Inside, what calls of the tower for images compute is remembered.
+
+        Raises ModelError for a tower in which no block attends over whole pictures.
+        """
         blocks = self._tower.blocks
         full = [block.attn for number, block in enumerate(blocks) if number in self._tower.fullatt_block_indexes]
         if not full:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -23,6 +23,9 @@ from headwise_adapters.cache.ragged_cache import kv_bytes
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import each_choice
 from headwise_lab.cost.timing import prefill
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Attached = Callable[[], AbstractContextManager[Attachment]]
 
@@ -96,7 +99,7 @@ class _Counter:
 
 
 @contextmanager
-def _counting(model: Any, attachment: Attachment) -> Iterator[_Counter]:
+def _counting(model: PreTrainedModel, attachment: Attachment) -> Iterator[_Counter]:
     """Count inside. The counter is innermost, so what a recipe does around a layer is no part of the layer."""
     counter = _Counter()
     with ExitStack() as stack:
@@ -108,7 +111,9 @@ def _counting(model: Any, attachment: Attachment) -> Iterator[_Counter]:
         yield counter
 
 
-def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _attention(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: object, out_shape: object = None, **__: object
+) -> int:
     """Attention of queries (b, h, q, d) over keys and values (b, h_kv, n, d), two for every multiply-add."""
     batch, heads, queries, width = query
     return int(2 * batch * heads * queries * key[2] * (width + value[3]))

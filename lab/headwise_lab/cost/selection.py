@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -40,18 +39,22 @@ class Stopwatch:
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
-        self._spans: list[tuple[Any, Any]] = []
+        self._times: list[tuple[float, float]] = []
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._stopped = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """One span; none once the watch has stopped."""
-        start = self._now()
+        on_gpu = self._device.type == "cuda"
+        event, start = self._event() if on_gpu else None, time.perf_counter()
         try:
             yield
         finally:
-            if not self._stopped:
-                self._spans.append((start, self._now()))
+            if not self._stopped and event is not None:
+                self._events.append((event, self._event()))
+            elif not self._stopped:
+                self._times.append((start, time.perf_counter()))
 
     def stop(self) -> None:
         """Leave out everything from here on."""
@@ -60,14 +63,12 @@ class Stopwatch:
     def seconds(self) -> float:
         """All spans together, once everything in them is done."""
         if self._device.type != "cuda":
-            return float(sum(end - start for start, end in self._spans))
+            return sum(end - start for start, end in self._times)
         torch.cuda.synchronize(self._device)
-        return float(sum(start.elapsed_time(end) for start, end in self._spans)) / 1000
+        return float(sum(start.elapsed_time(end) for start, end in self._events)) / 1000
 
-    def _now(self) -> Any:
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        make: Any = torch.cuda.Event
+    def _event(self) -> torch.cuda.Event:
+        make: Callable[..., torch.cuda.Event] = torch.cuda.Event  # untyped
         event = make(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event

@@ -1,4 +1,4 @@
-"""Classes by the entropy of attention, as seed 004 describes them: kept to reproduce it, not to be relied on."""
+"""Classes by the entropy of attention: kept to reproduce the head-aware cache study of Pythia-2.8b, not to be used."""
 
 from __future__ import annotations
 

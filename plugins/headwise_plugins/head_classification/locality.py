@@ -1,4 +1,7 @@
-"""How far a head looks, sinks set aside: positional, mixed, gathering or idle, each with a real probability."""
+"""How far a head looks, sinks set aside: positional, mixed, gathering or idle, each with a real probability.
+
+Headwise's own: what the classes of the head-aware cache study mean, measured with probabilities.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """Lets several strategies choose heads and keeps, for each image, the choice of the best combination of heads.
 
-Steps 1-4 of the dynamic head selection of LLaVA-FinePruner-Head (seed 003), with two repairs: tiers follow the budget
+Steps 1-4 of the dynamic head selection of LLaVA-FinePruner-Head, with two repairs: tiers follow the budget
 itself, not a count of tokens that means it for one model only; and what is compared is brought to one scale first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 import torch
@@ -61,24 +60,24 @@ class Adaptive:
     """
 
     asks = Preset("head_count=all")
-
     _inner: Inner = attrs.field(init=False, factory=Inner)
 
     @hookimpl
     def head_scoring(
-        self, attention: Tensor, share: float, seeds: Tensor, note: Callable[[str, Sequence[Any]], None]
+        self, attention: Tensor, share: float, seeds: Tensor, note: Callable[[str, Sequence[object]], None]
     ) -> Tensor:
         """Scores of each row's best candidate, -inf for the heads it did not choose: (b, h, v) -> (b, h)."""
         # 1 candidates by budget, 2 their scores, 3 their counts
         tier = next(tier for tier in _TIERS if share >= tier.share * _SLACK)
         choices = [self._choose(name, tier, attention, share, seeds) for name in tier.candidates]
-        # 4 the best combination
-        scores = torch.stack([_over_heads(choice.scores) for choice in choices], dim=1)
-        kept = torch.stack([choice.kept for choice in choices], dim=1)
-        best = _first_best(_quality(exact(attention), exact(scores), kept))
-        note("adaptive", _notes(tier, best, kept))
-        rows = torch.arange(len(best), device=best.device)
-        return scores.masked_fill(~kept, float("-inf"))[rows, best]
+        # 4 the best combination, of equals the first; all are (b, candidates, h)
+        raw, kept = (torch.stack([getattr(choice, of) for choice in choices], dim=1) for of in ("scores", "kept"))
+        scores = scaled(raw, ~torch.isneginf(raw), slack=_ROUNDING)
+        quality = _quality(exact(attention), exact(scores), kept)
+        best = (quality >= quality.amax(dim=-1, keepdim=True) - _ROUNDING).int().argmax(dim=-1)
+        chosen = [(tier.candidates[winner], int(row[winner].sum())) for row, winner in zip(kept, best, strict=True)]
+        note("adaptive", [{"strategy": name, "count": count} for name, count in chosen])
+        return scores.masked_fill(~kept, float("-inf"))[torch.arange(len(best), device=best.device), best]
 
     def _choose(self, name: str, tier: _Tier, attention: Tensor, share: float, seeds: Tensor) -> HeadChoice:
         """What one candidate would do, by the same checks and rules as if the user had named it."""
@@ -89,29 +88,8 @@ class Adaptive:
         return run.choose_heads(attention, share, lambda: seeds)
 
 
-def _notes(tier: _Tier, best: Tensor, kept: Tensor) -> list[dict[str, Any]]:
-    counts = kept.sum(dim=-1).tolist()
-    return [
-        {"strategy": tier.candidates[choice], "count": counts[row][choice]} for row, choice in enumerate(best.tolist())
-    ]
-
-
-def _over_heads(scores: Tensor) -> Tensor:
-    """Scores (b, h) over 0..1 of each row, a vetoed head at 0; all 0 where heads do not differ beyond rounding."""
-    return scaled(scores, ~torch.isneginf(scores), slack=_ROUNDING)
-
-
-def _first_best(quality: Tensor) -> Tensor:
-    """Per row the first candidate that is best up to rounding: (b, candidates) -> int64 (b,)."""
-    best = quality.amax(dim=-1, keepdim=True)
-    return (quality >= best - _ROUNDING).int().argmax(dim=-1)
-
-
 def _quality(x: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
-    """What each candidate's heads are worth together: attention (b, h, v), the rest (b, candidates, h).
-
-    Returns (b, candidates).
-    """
+    """What the kept heads are worth together, (b, candidates): of attention (b, h, v), the rest (b, candidates, h)."""
     return 0.3 * _diversity(x, kept) + 0.3 * _spread(scores, kept) + 0.4 * _sharpness(x, kept)
 
 
@@ -136,12 +114,7 @@ def _spread(scores: Tensor, kept: Tensor) -> Tensor:
 
 def _sharpness(x: Tensor, kept: Tensor) -> Tensor:
     """Mean variance times mean maximum of the kept heads, each as a share of the largest in the row; 0 if that is 0."""
-    variance, peak = x.var(dim=-1, correction=0), x.amax(dim=-1)
-    weight = kept.to(x) / kept.sum(dim=-1, keepdim=True)
-    return torch.stack([_share_of_largest(values, weight) for values in (variance, peak)]).prod(dim=0)
-
-
-def _share_of_largest(values: Tensor, weight: Tensor) -> Tensor:
+    values = torch.stack([x.var(dim=-1, correction=0), x.amax(dim=-1)])
     largest = values.amax(dim=-1, keepdim=True)
-    mean = torch.einsum("bch,bh->bc", weight.to(values.dtype), values)
-    return mean / largest.masked_fill(largest == 0, 1)
+    weight = kept.to(x) / kept.sum(dim=-1, keepdim=True)
+    return (torch.einsum("bch,kbh->kbc", weight, values) / largest.masked_fill(largest == 0, 1)).prod(dim=0)

@@ -1,4 +1,7 @@
-"""How far a head's favourite visual token is above its least favourite one."""
+"""How far a head's favourite visual token is above its least favourite one.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

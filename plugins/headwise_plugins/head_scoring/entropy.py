@@ -1,4 +1,7 @@
-"""How far a head's attention over the image is from even, by Shannon entropy."""
+"""How far a head's attention over the image is from even, by Shannon entropy.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

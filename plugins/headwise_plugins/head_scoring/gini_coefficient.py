@@ -1,4 +1,8 @@
-"""How unequally a head shares its attention among visual tokens, by the Gini coefficient."""
+"""How unequally a head shares its attention among visual tokens, by the Gini coefficient.
+
+The index is Gini's ("Variabilità e mutabilità", 1912). Among the head scores of LLaVA-FinePruner-Head, whose second
+softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How strongly a head looks at its favourite visual token."""
+"""How strongly a head looks at its favourite visual token.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How much attention a head puts on its few favourite visual tokens."""
+"""How much attention a head puts on its few favourite visual tokens.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

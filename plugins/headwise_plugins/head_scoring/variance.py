@@ -1,4 +1,7 @@
-"""How unevenly a head spreads its attention over the image, in the units of that attention squared."""
+"""How unevenly a head spreads its attention over the image, in the units of that attention squared.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Three measures of a peaked head in one: its peak, its concentration and how few tokens come near the peak."""
+"""Three measures of a peaked head in one: its peak, its concentration and how few tokens come near the peak.
+
+Among the head scores of LLaVA-FinePruner-Head, whose second softmax over attention is left out here.
+"""
 
 from __future__ import annotations
 

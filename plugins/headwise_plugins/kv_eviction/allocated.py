@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 from attrs import validators
 
 from headwise import BudgetError, DataError, Geometry, HeadProfile, WindowPlan, hookimpl
 from headwise.eviction import POSITIONS
 from headwise.heads import required
+from headwise.marginal_gain import Curve, concave, greedy
 from headwise.numbers import number, whole
 
 _WHO = "kv_eviction strategy 'allocated'"
@@ -56,7 +56,7 @@ class Allocated:
         least = max(1, int(self.floor * self.budget) - self.sinks)
         curves = _curves(required(profile, _WHO), geometry, least)
         total = round((self.budget - self.sinks) * len(curves))
-        windows = np.array(_greedy(curves, least, total)).reshape(shape)
+        windows = np.array(greedy(curves, least, total)).reshape(shape)
         for layer, first in enumerate(range(0, len(curves), geometry.kv_heads)):
             windows[layer] = _levelled(windows[layer].tolist(), curves[first : first + shape[1]], self.levels)
         return WindowPlan(
@@ -64,24 +64,7 @@ class Allocated:
         )
 
 
-@attrs.frozen
-class _Curve:
-    """Attention mass of one KV head by window: the corners of a concave, piecewise linear function."""
-
-    windows: tuple[int, ...]
-    mass: tuple[float, ...]
-
-    def at(self, window: float) -> float:
-        """Mass on the last ``window`` tokens."""
-        return float(np.interp(window, self.windows, self.mass))
-
-    def steps(self) -> list[tuple[float, int]]:
-        """(gain of one more entry, entries that gain it), falling."""
-        corners = zip(self.windows, self.mass, strict=True)
-        return [((after - before) / (to - start), to - start) for (start, before), (to, after) in pairwise(corners)]
-
-
-def _curves(profile: HeadProfile, geometry: Geometry, least: int) -> list[_Curve]:
+def _curves(profile: HeadProfile, geometry: Geometry, least: int) -> list[Curve]:
     """One curve per KV head, layer by layer, from the window ``least`` on."""
     if profile.mass is None or not profile.windows:
         raise DataError(
@@ -90,40 +73,10 @@ def _curves(profile: HeadProfile, geometry: Geometry, least: int) -> list[_Curve
         )
     layers, heads, points = geometry.layers, geometry.kv_heads, len(profile.windows)
     summed = profile.mass.reshape(layers * heads, geometry.heads // heads, points).sum(axis=1)
-    return [_concave(profile.windows, mass, least) for mass in summed]
+    return [concave(profile.windows, mass, least) for mass in summed]
 
 
-def _concave(windows: Sequence[int], mass: npt.NDArray[np.float64], least: int) -> _Curve:
-    """The smallest concave curve above the measured one, from the window ``least`` on."""
-    first = (least, float(np.interp(least, (0, *windows), (0, *mass))))
-    corners = [first]
-    for point in zip(windows, mass.tolist(), strict=True):
-        if point[0] <= least:
-            continue
-        while len(corners) > 1 and _rate(corners[-2], corners[-1]) <= _rate(corners[-1], point):
-            corners.pop()
-        corners.append(point)
-    return _Curve(*zip(*corners, strict=True))
-
-
-def _rate(start: tuple[int, float], to: tuple[int, float]) -> float:
-    return (to[1] - start[1]) / (to[0] - start[0])
-
-
-def _greedy(curves: Sequence[_Curve], least: int, total: int) -> list[int]:
-    """Windows of at least ``least`` with the sum ``total``: entries go where they gain most, equals in order."""
-    windows = [least] * len(curves)
-    steps = [(gain, entries, head) for head, curve in enumerate(curves) for gain, entries in curve.steps() if gain > 0]
-    spare = total - sum(windows)
-    for _, entries, head in sorted(steps, key=lambda step: -step[0]):
-        taken = min(entries, spare)
-        windows[head] += taken
-        spare -= taken
-    even, rest = divmod(spare, len(curves))
-    return [window + even + (head < rest) for head, window in enumerate(windows)]
-
-
-def _levelled(windows: Sequence[int], curves: Sequence[_Curve], levels: int) -> list[int]:
+def _levelled(windows: Sequence[int], curves: Sequence[Curve], levels: int) -> list[int]:
     """The windows of one layer with at most ``levels`` different ones and the same sum."""
     groups = [[head for head, own in enumerate(windows) if own == window] for window in sorted(set(windows))]
     if len(groups) <= levels:

@@ -1,4 +1,7 @@
-"""A window by class for heads whose class is sure, and one window for all the others."""
+"""A window by class for heads whose class is sure, and one window for all the others.
+
+Group G of the head-aware cache study of Pythia-2.8b.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ _WHO = "kv_eviction strategy 'confidence_windows'"
 class ConfidenceWindows:
     """Heads with a confidence of at least ``threshold`` get the window of their class, all others ``base``.
 
-    Group G of seed 004, which has ``base`` 64 and 128 and thresholds from .3 to .8. Without ``idle``, idle heads are
-    treated as positional; ``sinks``, ``positions`` and KV heads shared by several heads as in ``head_windows``.
+    Group G of the head-aware cache study, which has ``base`` 64 and 128 and thresholds from .3 to .8. Without ``idle``,
+    idle heads are treated as positional; ``sinks``, ``positions`` and KV heads shared by several heads as in
+    ``head_windows``.
 
-    Whether a threshold selects anything depends on the classification. That of the seed (``entropy``) gives every
+    Whether a threshold selects anything depends on the classification. That of the study (``entropy``) gives every
     mixed head the confidence .5, so no threshold above .5 selects one, and from .6 on its gathering heads (at most
     .59) drop out as well: what is left is ``streaming`` with a few positional heads narrowed. The confidence of
     ``locality`` is a probability and means the same for every class.

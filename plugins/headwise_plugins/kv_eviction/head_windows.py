@@ -1,4 +1,7 @@
-"""A window for every class of heads: how far back a head sees depends on what kind of head it is."""
+"""A window for every class of heads: how far back a head sees depends on what kind of head it is.
+
+Windows by class are those of the head-aware cache study of Pythia-2.8b.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ class HeadWindows:
     idle heads are treated as mixed. Any other class that has heads and no window is a StrategyError. A KV head gets
     the largest window of the query heads that share it. ``positions`` as in ``streaming``.
 
-    Groups I, J and K of seed 004: ``positional=256,mixed=128,gathering=128`` is its I_pos256_mix128_g128. Windows come
-    on top of the sinks there, so ``positional=64,mixed=64,gathering=64`` (K_uniform64) is ``streaming`` with 68
-    entries, not with 64. To tell what classes contribute, compare with ``permuted`` windows, at equal context.
+    Groups I, J and K of the head-aware cache study: ``positional=256,mixed=128,gathering=128`` is its
+    I_pos256_mix128_g128. Windows come on top of the sinks there, so ``positional=64,mixed=64,gathering=64``
+    (K_uniform64) is ``streaming`` with 68 entries, not with 64. To tell what classes contribute, compare with
+    ``permuted`` windows, at equal context.
     """
 
     positional: int = attrs.field(default=64, converter=whole, validator=validators.ge(1))

@@ -14,10 +14,10 @@ from headwise.numbers import whole
 class Streaming:
     """A query sees the first ``sinks`` tokens and the last ``window``, itself included: StreamingLLM.
 
-    So ``sinks=4,window=60`` is a cache of 64 entries (group B of seed 004). ``positions``: ``relative`` counts
-    distances within the cache, as published, and ``original`` in the text; only distances to the sinks differ. The
-    published code trims its cache after each token, so there a query sees one entry more: its ``recent_size=59`` is
-    ``window=60`` here.
+    So ``sinks=4,window=60`` is a cache of 64 entries (group B of the head-aware cache study). ``positions``:
+    ``relative`` counts distances within the cache, as published, and ``original`` in the text; only distances to the
+    sinks differ. The published code trims its cache after each token, so there a query sees one entry more: its
+    ``recent_size=59`` is ``window=60`` here.
     """
 
     sinks: int = attrs.field(default=4, converter=whole, validator=validators.ge(0))

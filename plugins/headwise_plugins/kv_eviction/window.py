@@ -13,7 +13,7 @@ from headwise.numbers import whole
 class Window:
     """A query sees the last ``window`` tokens, itself included, and no sinks.
 
-    Group A of the head-aware cache study (seed 004), and "window attention" in Xiao et al. 2023 (StreamingLLM, arXiv
+    Group A of the head-aware cache study, and "window attention" in Xiao et al. 2023 (StreamingLLM, arXiv
     2309.17453), who found that it breaks down as soon as the first tokens are gone.
     """
 

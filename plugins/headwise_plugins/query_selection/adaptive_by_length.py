@@ -1,4 +1,7 @@
-"""The length of the text decides who asks: little text is used whole, long text by attention."""
+"""The length of the text decides who asks: little text is used whole, long text by attention.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Everything that is no image asks, each token weighing as much as it looks at the image."""
+"""Everything that is no image asks, each token weighing as much as it looks at the image.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one text token that looks at the image most asks."""
+"""The one text token that looks at the image most asks.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

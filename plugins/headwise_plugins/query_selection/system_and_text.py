@@ -1,4 +1,7 @@
-"""Everything that is no image asks, with equal weight."""
+"""Everything that is no image asks, with equal weight.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""All of the text after the image asks, with equal weight."""
+"""All of the text after the image asks, with equal weight.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The last few tokens of the prompt ask, later ones with more weight."""
+"""The last few tokens of the prompt ask, later ones with more weight.
+
+Among the choices of query tokens that LLaVA-FinePruner-Head compares.
+"""
 
 from __future__ import annotations
 

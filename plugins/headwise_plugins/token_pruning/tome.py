@@ -18,10 +18,10 @@ from headwise.similarity import cosines, exact
 class Tome:
     """Before the language model: rounds of bipartite soft matching merge tokens into each other.
 
-    In a round every second token looks for the most similar one among those between, and the most similar pairs merge
-    at the latter's place: a merged token is the mean of all tokens it stands for. The next round sees what did not
-    merge, most similar first, then the others, as the published code leaves them. ToMe does this within the vision
-    tower, a round per layer; here it follows the tower, and what merges is what the language model would get.
+    A round splits the tokens alternately into A and B, and each of A finds its most similar partner in B. The most
+    similar pairs merge at the place of the partner: a merged token is the mean of all tokens it stands for. The next
+    round sees what is left of A, most similar first, and then B, as in the published code. ToMe does this within the
+    vision tower, a round per layer; here it follows the tower, and merges what the language model would be given.
     ``metric``: similar are the tower's ``keys`` (as published), or its ``features``. ``step``: tokens that leave in a
     round, at most half; by default half. Of equals the token or pair that comes first goes first.
     """

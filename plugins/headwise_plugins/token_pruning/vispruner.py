@@ -18,10 +18,10 @@ class VisPruner:
     """Before the language model: the most salient tokens stay, and of the others those unlike each other.
 
     ``important``: share of the kept tokens that are chosen by saliency, the attention of the vision tower's CLS token
-    (of all patches, where there is none). The others, most salient first, go through rounds: of every second one the
-    most similar token among those between counts, and the ``step`` with the highest cosine leave, until enough have.
-    Features that are all zero have a cosine of 0 with any others. Of equals the lower position stays. Published: 0.5
-    and 8; 0.75 of 64 tokens on MME.
+    (of all patches, where there is none). The others, most salient first, go through rounds until as many are left as
+    are wanted: each round splits them alternately into A and B, compares each of A with its nearest in B, and drops the
+    ``step`` most similar of A. Features that are all zero have a cosine of 0 with any others. Of equals the lower
+    position stays. Published: 0.5 and 8; 0.75 of 64 tokens on MME.
     """
 
     important: float = attrs.field(
