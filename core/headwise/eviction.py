@@ -105,7 +105,7 @@ class WindowPlan:
         return bool((self.windows >= self.own).all())
 
     def visible(self, seen: int) -> Integers:
-        """Entries that the token number ``seen`` sees, itself included, and that are held after it."""
+        """Entries that token number ``seen`` sees, itself included, and that are held after it: (layers, kv_heads)."""
         return visible(seen, self.sinks, self.windows, self.reach)
 
     def context(self, seen: int = UNBOUNDED) -> float:
@@ -120,7 +120,7 @@ class WindowPlan:
 def visible(seen: Integers | int, sinks: Integers, windows: Integers, reach: Integers) -> Integers:
     """Entries that token number ``seen`` sees: its window, and the sinks in front of it that are within ``reach``.
 
-    All of them broadcast.
+    All are integers of any shape that broadcast, such as (layers, kv_heads).
     """
     near = np.minimum(seen, np.minimum(windows, reach))
     found: Integers = near + np.maximum(np.minimum(sinks, seen - near) - np.maximum(seen - reach, 0), 0)
@@ -306,7 +306,10 @@ def check_budget(budget: int | None, ratio: float | None) -> None:
 
 
 def divided(total: int, shares: npt.NDArray[np.float64], most: int | Integers) -> Integers:
-    """``total`` entries in proportion to ``shares``, none above its ``most``: what is beyond goes to the others."""
+    """``total`` entries in proportion to ``shares`` (n,), none above its ``most`` (n,): the excess goes to the others.
+
+    ``total`` is at most the sum of ``most``. Returns integers (n,) whose sum is ``total``.
+    """
     most = np.broadcast_to(_integers(most), shares.shape)
     wanted, free = np.zeros(len(shares)), np.ones(len(shares), dtype=bool)
     while free.any():

@@ -82,7 +82,7 @@ class HeadLabels:
     def most_probable(
         cls, names: tuple[str, ...], probabilities: Floats, statistics: Mapping[str, Floats] | None = None
     ) -> HeadLabels:
-        """The most probable class of each head; of equal ones the first."""
+        """The most probable class of each head, by probabilities (l, h, classes); of equal ones the first."""
         return cls(
             names=names,
             labels=probabilities.argmax(axis=-1).astype(np.int64),

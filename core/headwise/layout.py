@@ -42,25 +42,25 @@ class Layout:
         return int(self.kinds.shape[1])
 
     def positions(self, row: int, *kinds: int) -> npt.NDArray[np.int64]:
-        """Ascending positions of one row that are of any of ``kinds``."""
+        """Ascending positions (n,) of one row that are of any of ``kinds``."""
         wanted = np.zeros(4, dtype=bool)  # ten times as fast as np.isin for so few kinds
         wanted[list(kinds)] = True
         return np.flatnonzero(wanted[self.kinds[row]])
 
     def image(self, row: int) -> npt.NDArray[np.int64]:
-        """Ascending positions of the visual tokens of one row."""
+        """Ascending positions (n,) of the visual tokens of one row."""
         return self.positions(row, IMAGE)
 
     def text(self, row: int) -> npt.NDArray[np.int64]:
-        """Ascending positions of the tokens after the first image token that are no visual tokens."""
+        """Ascending positions (n,) of the tokens after the first image token that are no visual tokens."""
         return self.positions(row, TEXT)
 
     def system(self, row: int) -> npt.NDArray[np.int64]:
-        """Ascending positions of the tokens before the first image token."""
+        """Ascending positions (n,) of the tokens before the first image token."""
         return self.positions(row, SYSTEM)
 
     def valid(self, row: int) -> npt.NDArray[np.int64]:
-        """Ascending positions of one row that are not padding."""
+        """Ascending positions (n,) of one row that are not padding."""
         return self.positions(row, SYSTEM, IMAGE, TEXT)
 
     @cached_property
