@@ -59,10 +59,12 @@ def _first_of_equals(states: Tensor) -> Tensor | None:
     bits = numbers.contiguous().view(torch.int32 if numbers.dtype == torch.float32 else torch.int64).long()
     places = torch.arange(1, 2 * bits.shape[-1], 2, device=bits.device) * _FACTOR
     hashes, order = ((bits ^ (bits >> 29)) * places).sum(dim=-1).sort(dim=-1, stable=True)
-    starts = torch.ones_like(hashes, dtype=torch.bool)
-    starts[:, 1:] = hashes[:, 1:] != hashes[:, :-1]
+    repeats = torch.zeros_like(hashes, dtype=torch.bool)
+    repeats[:, 1:] = hashes[:, 1:] == hashes[:, :-1]
+    if not repeats.any():
+        return None
     here = torch.arange(hashes.shape[-1], device=hashes.device).expand_as(hashes)
-    group = torch.where(starts, here, 0).cummax(dim=-1).values  # where the group of each token begins
+    group = torch.where(repeats, 0, here).cummax(dim=-1).values  # where the group of each token begins
     first = torch.empty_like(order).scatter_(1, order, order.gather(1, group))
     same = (states.gather(1, first.unsqueeze(-1).expand_as(states)) == states).all(dim=-1)
     first = torch.where(same, first, here)
