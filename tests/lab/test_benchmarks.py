@@ -76,7 +76,7 @@ def install(folder: Path, **entries: str) -> None:
 def test_broken_benchmarks_are_reported_with_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, gone="no_such_module:X", needy="types:MethodType", dull="fractions:Fraction")
     monkeypatch.syspath_prepend(tmp_path)
-    faults = {"gone": "does not import", "needy": "cannot be built", "dull": "lacks part of the benchmark"}
+    faults = {"gone": "does not import", "needy": "failed: TypeError", "dull": "lacks part of the benchmark"}
     for name, part in faults.items():
         with pytest.raises(StrategyError, match=rf"(?s)'{name}'.*other-bench 2\.0.*{part}"):
             benchmark(name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headwise.blame import guarded, reason
+from headwise.blame import guarded
 from headwise.errors import StrategyError
-from headwise.registry import installed, load, only, owner_of
+from headwise.registry import built, installed, only, owner_of
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
 
 __all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names", "synthetic"]
@@ -27,14 +27,7 @@ def benchmark(name: str) -> Benchmark:
     owner, _, bare = name.rpartition("/")
     entry = only(GROUP, bare, installed(GROUP), owner or None)
     who = f"benchmark {bare!r} ({owner_of(entry)})"
-    factory = load(entry)
-    try:
-        built = factory()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, too
-        raise StrategyError(f"{who}: {entry.value} cannot be built without arguments: {reason(error)}") from error
-    kept = guarded(built, who)
+    kept = guarded(built(entry), who)
     if not isinstance(kept, Benchmark):
         raise StrategyError(f"{who}: {entry.value} lacks part of the benchmark contract, headwise_lab.benchmarks.base")
     return kept

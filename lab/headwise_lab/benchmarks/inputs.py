@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -27,6 +27,10 @@ from headwise_lab.benchmarks.prompting import check_questions, encode
 from headwise_lab.metrics.overlap import Box, Mask, token_mask
 from headwise_lab.models.load import DTYPES, Loaded
 
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+
 SAMPLE = 64
 """Questions whose image features are held, to tell how diverse the kept tokens are."""
 
@@ -38,16 +42,16 @@ class Batch:
     """Consecutive questions: the number of the first, tensors on the CPU, visual and other tokens of each row."""
 
     first: int
-    tensors: Any
+    tensors: BatchFeature
     visual: tuple[int, ...]
     text: tuple[int, ...]
 
-    def on(self, loaded: Loaded) -> Any:
+    def on(self, loaded: Loaded) -> BatchFeature:
         """The tensors where the model is and in its dtype."""
         return placed(self.tensors, loaded)
 
 
-def placed(tensors: Any, loaded: Loaded) -> Any:
+def placed(tensors: BatchFeature, loaded: Loaded) -> BatchFeature:
     """Tensors of a processor where the model is and in its dtype."""
     return tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from headwise.errors import DataError
+from headwise.errors import DataError, HeadwiseError
 from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.pictures import check, rgb
 from headwise_lab.models.checkpoints import first_line
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
 
 MARKS = ("image_token", "video_token", "audio_token")
 """Attributes of a processor that tell what stands in a prompt for something which is no text."""
 
 
-def encode(processor: Any, questions: Sequence[Question]) -> Any:
+def encode(processor: ProcessorMixin, questions: Sequence[Question]) -> BatchFeature:
     """Token ids, attention mask and pixel values of one batch, padded on the left.
 
     Raises DataError that names the first question which the processor cannot take alone, or all where only the batch
@@ -28,42 +32,64 @@ def encode(processor: Any, questions: Sequence[Question]) -> Any:
     try:
         return _encoded(processor, questions, pictures)
     except Exception as error:  # a processor raises whatever its parts do
-        raise _not_taken(processor, questions, pictures, error) from error
+        named, cause = failing(questions, lambda one: _encoded(processor, [one], [picture(one)]), error)
+        who = type(processor).__name__
+        raise DataError(f"{named} cannot be given to the model: its {who} says: {first_line(cause)}") from error
 
 
-def _encoded(processor: Any, questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Any:
-    texts = [prompt(processor, question.text) for question in questions]
-    start = getattr(processor.tokenizer, "bos_token", None)
-    has_start = isinstance(start, str) and all(
-        text.startswith(start) for text in texts
-    )  # some templates write it themselves
+def _encoded(processor: ProcessorMixin, questions: Sequence[Question], pictures: Sequence[Image.Image]) -> BatchFeature:
+    return tensors_of(processor, [prompt(processor, question.text) for question in questions], pictures)
+
+
+def tensors_of(processor: ProcessorMixin, texts: Sequence[str], pictures: Sequence[Image.Image]) -> BatchFeature:
+    """Prompts and all of their pictures as the processor has them, padded on the left."""
     return processor(
-        text=texts,
-        images=list(pictures),
+        text=list(texts),
+        images=list(pictures) or None,
         return_tensors="pt",
         padding=True,
-        add_special_tokens=not has_start,
+        add_special_tokens=not begun(processor.tokenizer, texts),
     )
 
 
-def _not_taken(
-    processor: Any, questions: Sequence[Question], pictures: Sequence[Image.Image], error: Exception
-) -> DataError:
-    told = f"questions {', '.join(question.id for question in questions)}"
-    for question, shown in zip(questions, pictures, strict=True):
+def begun(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> bool:
+    """Whether the texts bring their beginning-of-text token along, as some chat templates write it."""
+    start = getattr(tokenizer, "bos_token", None)
+    return isinstance(start, str) and all(text.startswith(start) for text in texts)
+
+
+Attempt = Callable[[Question], object]
+
+
+def failing(questions: Sequence[Question], attempt: Attempt, error: Exception) -> tuple[str, Exception]:
+    """Of questions that failed together with ``error``, the first that fails alone as well, by name, and its error.
+
+    All of them and ``error`` where none does. A HeadwiseError of an attempt, which names the question, is raised.
+    """
+    for question in questions if len(questions) > 1 else ():
         try:
-            _encoded(processor, [question], [shown])
+            attempt(question)
+        except HeadwiseError:
+            raise
         except Exception as alone:
-            told, error = f"question {question.id} (picture {question.image})", alone
+            questions, error = (question,), alone
             break
-    return DataError(f"{told} cannot be given to the model: its {type(processor).__name__} says: {first_line(error)}")
+    if len(questions) > 1:
+        return f"questions {', '.join(question.id for question in questions)}", error
+    return f"question {questions[0].id} (picture {questions[0].image})", error
 
 
-def prompt(processor: Any, text: str) -> str:
+def prompt(processor: ProcessorMixin, text: str) -> str:
     """A question with its picture in the model's chat template, or in that of LLaVA-1.5 where it has none."""
+    return prompt_of(processor, [None, text])
+
+
+def prompt_of(processor: ProcessorMixin, parts: Sequence[str | None]) -> str:
+    """Texts and pictures (None) in turn, in the model's chat template, or in that of LLaVA-1.5 where it has none."""
     if not getattr(processor, "chat_template", None):
-        return f"USER: <image>\n{text} ASSISTANT:"
-    content = [{"type": "image"}, {"type": "text", "text": text}]
+        body = "".join("<image>\n" if part is None else part for part in parts)
+        return f"USER: {body} ASSISTANT:"
+    content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
     told: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return told
 
@@ -83,7 +109,7 @@ def _asked_by(question: Question) -> Iterator[None]:
         raise DataError(f"question {question.id}: {error}") from error
 
 
-def check_questions(processor: Any, questions: Sequence[Question]) -> None:
+def check_questions(processor: ProcessorMixin, questions: Sequence[Question]) -> None:
     """Read every picture and look at every text; raises DataError that names the first question which cannot be asked.
 
     ``processor`` None: where no model is loaded, pictures alone are looked at.
@@ -104,7 +130,7 @@ def check_questions(processor: Any, questions: Sequence[Question]) -> None:
         _check_sizes(processor, {sizes[question.image]: question for question in reversed(questions)})
 
 
-def _check_sizes(processor: Any, asked: Mapping[tuple[int, int], Question]) -> None:
+def _check_sizes(processor: ProcessorMixin, asked: Mapping[tuple[int, int], Question]) -> None:
     """Ask the processor what becomes of pictures of these sizes, and give it one question in full."""
     for (width, height), question in asked.items():
         try:  # private, and refuses what the processor would refuse once it sees the picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,9 @@ from headwise_lab.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwise_lab.sweeps.plan import Plan
     from headwise_lab.sweeps.schema import SweepFile
 
 VISUAL = ("a", "b", "methods")
@@ -44,44 +48,68 @@ OPTIONS = {"models": "model", "recipes": "recipe", "seeds": "seed", "query_selec
 """Keys of sweep files whose options have another name; ``head_scoring`` depends on the study."""
 
 
+Study = Annotated[
+    str,
+    typer.Option(
+        help="a: head-scoring strategies; b: query strategies at a fixed scorer; methods: named recipes side by"
+        " side; kv: KV eviction."
+    ),
+]
+Out = Annotated[str, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")]
+StudyModel = Annotated[
+    str | None,
+    typer.Option(help="A model that ships, a folder or a hub id. [default: demo-llava; in study kv demo-pythia]"),
+]
+Benchmarks = Annotated[list[str] | None, typer.Option(help="Benchmarks; repeat. [default: all that need no files]")]
+Averages = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Processed averages; repeat. [default: a third, 2 ninths, a ninth of the visual tokens] Study kv:"
+        f" tokens of the text that are scored. [default: {KV_TOKENS}]"
+    ),
+]
+Kept = Annotated[list[int] | None, typer.Option(help="Visual tokens kept, instead of --tokens; repeat.")]
+Heads = Annotated[
+    list[int] | None,
+    typer.Option(help="Head counts; repeat. [default: 3/4, 1/2 and 1/4 of the heads; in study b 1/2]"),
+]
+Strategies = Annotated[
+    list[str] | None, typer.Option(help="Studies a and b: what is compared; repeat. [default: all installed]")
+]
+Recipe = Annotated[
+    list[str] | None,
+    typer.Option(help="Study methods: recipes compared; repeat. [default: all installed that prune visual tokens]"),
+]
+Scorer = Annotated[str, typer.Option(help="Study b: the head scorer that stays fixed.")]
+StudyText = Annotated[str, typer.Option(help="Study kv: a UTF-8 text file, or kjv or shakespeare.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        min=0.125, max=8, help="Study kv: windows times this. [default: 1, less for models trained on short texts]"
+    ),
+]
+Permutations = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Study kv: times that the windows of a head-aware run are dealt at random; 2 or more for a verdict.",
+    ),
+]
+
+
 def ablate(
     context: typer.Context,
     *,
-    study: Annotated[
-        str,
-        typer.Option(
-            help="a: head-scoring strategies; b: query strategies at a fixed scorer; methods: named recipes side by"
-            " side; kv: KV eviction."
-        ),
-    ],
-    out: Annotated[str, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model that ships, a folder or a hub id. [default: demo-llava; in study kv demo-pythia]"),
-    ] = None,
-    benchmarks: Annotated[
-        list[str] | None, typer.Option(help="Benchmarks; repeat. [default: all that need no files]")
-    ] = None,
-    tokens: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Processed averages; repeat. [default: a third, 2 ninths, a ninth of the visual tokens] Study kv:"
-            f" tokens of the text that are scored. [default: {KV_TOKENS}]"
-        ),
-    ] = None,
-    keep: Annotated[list[int] | None, typer.Option(help="Visual tokens kept, instead of --tokens; repeat.")] = None,
-    heads: Annotated[
-        list[int] | None,
-        typer.Option(help="Head counts; repeat. [default: 3/4, 1/2 and 1/4 of the heads; in study b 1/2]"),
-    ] = None,
-    strategies: Annotated[
-        list[str] | None, typer.Option(help="Studies a and b: what is compared; repeat. [default: all installed]")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="Study methods: recipes compared; repeat. [default: all installed that prune visual tokens]"),
-    ] = None,
-    scorer: Annotated[str, typer.Option(help="Study b: the head scorer that stays fixed.")] = "variance",
+    study: Study,
+    out: Out,
+    model: StudyModel = None,
+    benchmarks: Benchmarks = None,
+    tokens: Averages = None,
+    keep: Kept = None,
+    heads: Heads = None,
+    strategies: Strategies = None,
+    recipe: Recipe = None,
+    scorer: Scorer = "variance",
     limit: Limit = None,
     seed: Seed = 0,
     batch: Batch = 16,
@@ -90,21 +118,10 @@ def ablate(
     aggregate: Aggregate = None,
     min_mass: MinMass = None,
     sink_share: SinkShare = None,
-    text: Annotated[str, typer.Option(help="Study kv: a UTF-8 text file, or kjv or shakespeare.")] = "kjv",
+    text: StudyText = "kjv",
     profile: Profile = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            min=0.125, max=8, help="Study kv: windows times this. [default: 1, less for models trained on short texts]"
-        ),
-    ] = None,
-    permutations: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Study kv: times that the windows of a head-aware run are dealt at random; 2 or more for a verdict.",
-        ),
-    ] = 3,
+    scale: Scale = None,
+    permutations: Permutations = 3,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
@@ -116,48 +133,37 @@ def ablate(
     one text under every strategy: windows with and without sinks, windows by head class, the same windows dealt to
     heads at random, and the full cache. Heads are classified on the text after the tokens that are scored.
     """
-    from headwise.errors import BudgetError, DataError
+    from headwise.errors import BudgetError
     from headwise_lab.commands.sweeping import carry_out, plans_of
     from headwise_lab.terminal import Terminal
+
+    _refuse_foreign(context, study)
+    if study == "kv":
+        own = _text(text, tokens, scale=scale, permutations=permutations, profile=profile)
+    else:
+        settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
+        own = {"benchmarks": benchmarks or [], "budgets": _budgets(tokens, keep), "settings": settings}
+        own |= {"seeds": [seed], "limit": limit, "batch": batch, "data": data}
+        own |= _compared(study, heads=heads, strategies=strategies, scorer=scorer, recipe=recipe)
+    named = model or ("demo-pythia" if study == "kv" else "demo-llava")
+    asked = {"study": study, "models": [named], "dtype": dtype, "device": device, "attention": attention}
+    sweep = _judged({**asked, **own})
+
+    def plans(folder: Path) -> Sequence[Plan]:
+        return plans_of(sweep, folder, BudgetError)
+
+    carry_out(plans, out, f"study {study}", Terminal(stderr=True), title=sweep.title)
+
+
+def _refuse_foreign(context: typer.Context, study: str) -> None:
+    """Raise DataError for a study that there is not, and for an option that is given and has no meaning in it."""
+    from headwise.errors import DataError
 
     if study not in STUDIES:
         raise DataError(
             f"there is no study {study!r}; give a (head scoring), b (query selection), methods (named recipes) or kv"
             " (KV eviction)"
         )
-    _refuse_foreign(context, study)
-    if study == "kv":
-        texts = {"name": text, "tokens": _token_count(tokens), "scale": scale, "permutations": permutations}
-        own: dict[str, Any] = {"text": {**texts, "profile": None if profile is None else str(profile)}}
-    else:
-        settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
-        own = {
-            "benchmarks": benchmarks or [],
-            "budgets": _budgets(tokens, keep),
-            "settings": settings,
-            "seeds": [seed],
-            "limit": limit,
-            "batch": batch,
-            "data": None if data is None else str(data),
-            **_compared(study, heads=heads, strategies=strategies, scorer=scorer, recipe=recipe),
-        }
-    named = model or ("demo-pythia" if study == "kv" else "demo-llava")
-    sweep = _judged(
-        {"study": study, "models": [named], "dtype": dtype, "device": device, "attention": attention, **own}
-    )
-    carry_out(
-        lambda folder: plans_of(sweep, folder, BudgetError),
-        out,
-        f"study {study}",
-        Terminal(stderr=True),
-        title=sweep.title,
-    )
-
-
-def _refuse_foreign(context: typer.Context, study: str) -> None:
-    """Raise DataError for an option that is given and has no meaning in the study."""
-    from headwise.errors import DataError
-
     for name, studies in BELONG_TO.items():
         source = context.get_parameter_source(name)
         if study not in studies and source is not None and source.name != "DEFAULT":
@@ -165,13 +171,16 @@ def _refuse_foreign(context: typer.Context, study: str) -> None:
             raise DataError(f"{option} belongs to study {right} and means nothing in study {study}; leave it out")
 
 
+def _text(
+    name: str, tokens: list[float] | None, *, scale: float | None, permutations: int, profile: Path | None
+) -> dict[str, Any]:
+    """The text that study kv reads, as a table of a sweep file."""
+    read = {"name": name, "tokens": _token_count(tokens), "scale": scale, "permutations": permutations}
+    return {"text": {**read, "profile": None if profile is None else str(profile)}}
+
+
 def _compared(
-    study: str,
-    *,
-    heads: list[int] | None,
-    strategies: list[str] | None,
-    scorer: str,
-    recipe: list[str] | None,
+    study: str, *, heads: list[int] | None, strategies: list[str] | None, scorer: str, recipe: list[str] | None
 ) -> dict[str, Any]:
     """What studies a, b and methods compare, as keys of a sweep file."""
     if study == "methods":

@@ -11,43 +11,53 @@ import typer
 from headwise.output import answer
 from headwise.printing import say
 from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
+from headwise_lab.commands.storing import Measured, each, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headwise.recipe import Recipe
-    from headwise_lab.kv.needle import Grid
     from headwise_lab.models.load import LoadedLm
     from headwise_lab.report.kv.to_first import PromptChange
     from headwise_lab.stats.differences import Difference
 
-Measured = tuple[dict[str, Any], list[dict[str, Any]]]
-
 LONGEST = 2**22
 """Tokens of a prompt, beyond which making it takes minutes and no model reads it."""
+
+
+Lengths = Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")]
+Depths = Annotated[int, typer.Option(min=1, help="Places of the passkey, evenly from beginning to end.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Prompts for each length and depth, each with its own key.")]
+Filler = Annotated[
+    str, typer.Option(help="grass (five sentences over and over), kjv, shakespeare, or a UTF-8 text file.")
+]
+PasskeySeed = Annotated[int, typer.Option(min=0, help="Seed of the passkeys.")]
+PromptBatch = Annotated[int, typer.Option(min=1, help="Prompts asked at once.")]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="Also store records, answers and heat maps in this folder or URL; what is there is not run again."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the records.")]
 
 
 def needle(
     *,
     model: LanguageModel = "smollm2",
     strategy: Eviction = None,
-    lengths: Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")] = "512,1024,2048",
-    depths: Annotated[int, typer.Option(min=1, help="Places of the passkey, evenly from beginning to end.")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="Prompts for each length and depth, each with its own key.")] = 1,
-    filler: Annotated[
-        str, typer.Option(help="grass (five sentences over and over), kjv, shakespeare, or a UTF-8 text file.")
-    ] = "grass",
+    lengths: Lengths = "512,1024,2048",
+    depths: Depths = 5,
+    repeats: Repeats = 1,
+    filler: Filler = "grass",
     profile: Profile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the passkeys.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Prompts asked at once.")] = 4,
+    seed: PasskeySeed = 0,
+    batch: PromptBatch = 4,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    out: Annotated[
-        str | None,
-        typer.Option(
-            help="Also store records, answers and heat maps in this folder or URL; what is there is not run again."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hide a passkey in a long text and ask for it at the end.
 
@@ -57,22 +67,23 @@ def needle(
     is named.
     """
     from headwise.heads import HeadProfile
-    from headwise_lab.kv.needle import Grid
+    from headwise_lab.kv.needle import Grid, find_passkeys, identity
     from headwise_lab.kv.passkey import Passkeys
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models.load import load_language_model
     from headwise_lab.store.locations import place
-    from headwise_lab.store.output_folder import Store
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
     prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
-    store = Store.open(to, "needle") if to is not None else None
-    for warning in store.warnings if store else ():
-        say(f"warning: {warning}", err=True)
-    measured = _measure(loaded, recipes, prompts, grid, batch=batch, profile=profile, store=store)
+    store = opened(to, "needle")
+
+    def measure(recipe: Recipe, advance: Callable[[int], None]) -> Measured:
+        return find_passkeys(loaded, recipe, prompts, grid, batch=batch, profile=profile, progress=advance)
+
+    measured = each(recipes, store, lambda recipe: identity(loaded, recipe, prompts), measure, len(prompts))
     records = [record for record, _ in measured]
     if as_json:
         changes = map(_plain, _changes(measured))
@@ -97,30 +108,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(sorted({whole(part, LONGEST) for part in parts}))
     except ValueError as error:
         raise DataError(f"--lengths: {error}; write --lengths 512,1024") from error
-
-
-def _measure(
-    loaded: LoadedLm, recipes: list[Recipe], prompts: Any, grid: Grid, *, batch: int, profile: Path | None, store: Any
-) -> list[Measured]:
-    """Record and outcomes of every recipe, run or from the store."""
-    from headwise_lab.kv.console import progress_bars
-    from headwise_lab.kv.measure import strategy_text
-    from headwise_lab.kv.needle import find_passkeys, identity
-
-    measured: list[Measured] = []
-    with progress_bars() as bar:
-        for recipe in recipes:
-            name = identity(loaded, recipe, prompts)
-            if store is not None and store.done(name):
-                measured.append((dict(store.records[name]), store.outcomes(name)))
-                continue
-            advance = bar(strategy_text(recipe), len(prompts))
-            measured.append(
-                find_passkeys(loaded, recipe, prompts, grid, batch=batch, profile=profile, progress=advance)
-            )
-            if store is not None:
-                store.add(*measured[-1])
-    return measured
 
 
 def _changes(measured: list[Measured]) -> list[PromptChange | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,15 +19,27 @@ from headwise_lab.commands.options import (
     Text,
     TextTokens,
 )
+from headwise_lab.commands.storing import Measured, each, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwise.recipe import Recipe
     from headwise_lab.models.load import LoadedLm
     from headwise_lab.report.kv.to_first import TextChange
     from headwise_lab.stats.differences import Difference
 
 UNEQUAL = 1.01  # contexts further apart than this are called unequal
 
-Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+
+Chunk = Annotated[
+    int | None, typer.Option(min=1, help="Tokens read at once; changes memory and time, no figure. [default: 512]")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(help="Also store records and losses in this folder or URL; what is there is not run again."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the records.")]
 
 
 def ppl(
@@ -41,14 +52,9 @@ def ppl(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    chunk: Annotated[
-        int | None, typer.Option(min=1, help="Tokens read at once; changes memory and time, no figure. [default: 512]")
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(help="Also store records and losses in this folder or URL; what is there is not run again."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+    chunk: Chunk = None,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Perplexity and next-token accuracy of a text when the KV cache forgets.
 
@@ -59,21 +65,26 @@ def ppl(
     are compared with, token by token.
     """
     from headwise.heads import HeadProfile
+    from headwise_lab.kv.measure import command_line, identity, measure_text
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models.load import load_language_model
     from headwise_lab.report.kv.to_first import text_changes
     from headwise_lab.store.locations import place
-    from headwise_lab.store.output_folder import Store
     from headwise_lab.texts.tokens import tokens_of
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
     asked = tokens_of(loaded.tokenizer, text, tokens)
-    store = Store.open(to, "ppl") if to is not None else None
-    for warning in [*(store.warnings if store else ()), *_warnings(loaded, tokens)]:
+    store = opened(to, "ppl")
+    for warning in _warnings(loaded, tokens):
         say(f"warning: {warning}", err=True)
-    measured = _measure(loaded, asked, recipes, store=store, profile=profile, chunk=chunk)
+
+    def measure(recipe: Recipe, advance: Callable[[int], None]) -> Measured:
+        command = command_line(loaded, asked, recipe, profile=profile, chunk=chunk)
+        return measure_text(loaded, asked, recipe, study="ppl", command=command, chunk=chunk, progress=advance)
+
+    measured = each(recipes, store, lambda recipe: identity(loaded, asked, recipe), measure, len(asked.ids))
     first, *others = (outcomes for _, outcomes in measured)
     compared = [None, *text_changes(first, others)]
     if as_json:
@@ -92,30 +103,6 @@ def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:
     return [
         f"{loaded.name} was trained on {trained} tokens at most; with all {tokens} in its cache it may well be lost"
     ]
-
-
-def _measure(
-    loaded: Any, text: Any, recipes: Any, *, store: Any, profile: Path | None, chunk: int | None
-) -> list[Measured]:
-    """Record and outcomes of every recipe, run or from the store."""
-    from headwise_lab.kv.console import progress_bars
-    from headwise_lab.kv.measure import command_line, identity, measure_text, strategy_text
-
-    measured: list[Measured] = []
-    with progress_bars() as bar:
-        for recipe in recipes:
-            name = identity(loaded, text, recipe)
-            if store is not None and store.done(name):
-                measured.append((dict(store.records[name]), store.outcomes(name)))
-                continue
-            advance = bar(strategy_text(recipe), len(text.ids))
-            command = command_line(loaded, text, recipe, profile=profile, chunk=chunk)
-            measured.append(
-                measure_text(loaded, text, recipe, study="ppl", command=command, chunk=chunk, progress=advance)
-            )
-            if store is not None:
-                store.add(*measured[-1])
-    return measured
 
 
 def _with_pairs(record: dict[str, Any], found: TextChange | None) -> dict[str, Any]:

@@ -16,54 +16,65 @@ from headwise.reading import given_path
 BY = "model,benchmark,strategies,settings,budget"
 
 
+Folders = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DIR [OTHER...]",
+        help="Output folder or URL; several are compared with the first, and DIR:ID is one trial of it.",
+    ),
+]
+By = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="With several: what trials are matched by: model, benchmark, strategies, settings, budget, recipe,"
+        " dtype, a hook, ...",
+    ),
+]
+AllowDifferent = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different", help="With several: compare trials of other questions or weights on what they share."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        callback=given_path,
+        metavar="PLACE",
+        help="With several: a folder for all files, or one file: .html, .md, .csv or .tex.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out names if it is there.")]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--table", metavar="FILE", callback=given_path, help="Recount the Markdown tables of this file instead."
+    ),
+]
+Counts = Annotated[
+    str | None,
+    typer.Option(
+        "--n",
+        metavar="NAME=N,...",
+        help="With --table: questions per benchmark, or the tokens of KV tables, for noise.",
+    ),
+]
+Title = Annotated[str | None, typer.Option("--title", help="Title of the report.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def report(
-    folders: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DIR [OTHER...]",
-            help="Output folder or URL; several are compared with the first, and DIR:ID is one trial of it.",
-        ),
-    ] = None,
+    folders: Folders = None,
     *,
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,...",
-            help="With several: what trials are matched by: model, benchmark, strategies, settings, budget, recipe,"
-            " dtype, a hook, ...",
-        ),
-    ] = BY,
-    allow_different: Annotated[
-        bool,
-        typer.Option(
-            "--allow-different", help="With several: compare trials of other questions or weights on what they share."
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            callback=given_path,
-            metavar="PLACE",
-            help="With several: a folder for all files, or one file: .html, .md, .csv or .tex.",
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out names if it is there.")] = False,
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            "--table", metavar="FILE", callback=given_path, help="Recount the Markdown tables of this file instead."
-        ),
-    ] = None,
-    n: Annotated[
-        str | None,
-        typer.Option(
-            "--n",
-            metavar="NAME=N,...",
-            help="With --table: questions per benchmark, or the tokens of KV tables, for noise.",
-        ),
-    ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="Title of the report.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    by: By = BY,
+    allow_different: AllowDifferent = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    table: Table = None,
+    n: Counts = None,
+    title: Title = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rebuild the report of an output folder from its records, compare several folders, or recount a table.
 
@@ -138,10 +149,8 @@ def _recount(table: Path, n: str | None, as_json: bool) -> None:
     if contexts is None or has_score_tables(read_text(table)):
         told, lines = _score_recount(table, {} if tokens else _question_counts(n))
     if contexts is not None:
-        told, lines = (
-            {**told, "contexts": contexts.as_dict()},
-            [*lines, *([""] if lines else []), *context_lines(contexts)],
-        )
+        told["contexts"] = contexts.as_dict()
+        lines += [*([""] if lines else []), *context_lines(contexts)]
     answer(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(lines))
 
 

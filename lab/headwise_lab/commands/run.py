@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,18 +25,32 @@ from headwise_lab.commands.options import (
     SinkShare,
     Tokens,
 )
+from headwise_lab.commands.storing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from headwise_lab.benchmarks.inputs import Inputs
+    from headwise_lab.trial.record import Setting
+
+Found = TypeVar("Found")
+
+Benchmark = Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")]
+Strategy = Annotated[list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")]
+Recipe = Annotated[str | None, typer.Option(help="A named recipe to start from.")]
+Out = Annotated[str | None, typer.Option(help="Also store the record and its outcomes in this folder or URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the record.")]
 
 
 def run(
     *,
     model: Model = "demo-llava",
-    benchmark: Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")] = "shapes-gqa",
+    benchmark: Benchmark = "shapes-gqa",
     tokens: Tokens = None,
     keep: Keep = None,
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe to start from.")] = None,
+    strategy: Strategy = None,
+    recipe: Recipe = None,
     limit: Limit = None,
     seed: Seed = 0,
     batch: Batch = 16,
@@ -48,10 +62,8 @@ def run(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    out: Annotated[
-        str | None, typer.Option(help="Also store the record and its outcomes in this folder or URL.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run one model on one benchmark with one recipe.
 
@@ -64,10 +76,8 @@ def run(
     from headwise_lab.benchmarks.questions import questions_of
     from headwise_lab.models.load import load_model
     from headwise_lab.store.locations import place
-    from headwise_lab.store.output_folder import Store
     from headwise_lab.trial.record import Setting
     from headwise_lab.trial.run import check, run_trial
-    from headwise_lab.trial.submission import keep as keep_answers
     from headwise_lab.trial.submission import submit, unanswered
 
     settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
@@ -77,9 +87,7 @@ def run(
     check(chosen, loaded.geometry)
     inputs = Inputs(loaded, asked, questions_of(asked, data=data, limit=limit, seed=seed), batch)
     inputs.check()
-    store = Store.open(folder, "run") if folder is not None else None
-    for warning in store.warnings if store else ():
-        say(f"warning: {warning}", err=True)
+    store = opened(folder, "run")
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose answers only a server knows
         path = _with_progress(submit, setting, inputs, folder)
@@ -93,20 +101,31 @@ def run(
     answer(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
         say(f"stored in {out}", err=True)
-    if folder is not None and getattr(asked, "judged", False):
-        said = [outcome["prediction"] for outcome in outcomes]
-        say(f"answers to judge: {keep_answers(asked, inputs.questions, said, folder, record['id'])}", err=True)
+        _keep_answers(inputs, outcomes, store.folder, record["id"])
 
 
-def _with_progress(run_trial: Any, setting: Any, inputs: Any, folder: Any) -> Any:
-    """Run with a bar on the error stream, which leaves the output to the record; answers stay in ``folder``."""
-    from rich.progress import Progress
+def _keep_answers(inputs: Inputs, outcomes: list[dict[str, Any]], folder: Path, identity: str) -> None:
+    """Beside the record, the answers that ``headwise judge`` reads, where the benchmark is one that is judged."""
+    from headwise_lab.trial.submission import keep
 
-    from headwise_lab.terminal import Terminal
+    if getattr(inputs.benchmark, "judged", False):
+        path = keep(
+            inputs.benchmark, inputs.questions, [outcome["prediction"] for outcome in outcomes], folder, identity
+        )
+        say(f"answers to judge: {path}", err=True)
 
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
-        task = progress.add_task(inputs.benchmark.name, total=len(inputs))
-        return run_trial(setting, inputs, folder, lambda rows: progress.advance(task, rows))
+
+def _with_progress(
+    ask: Callable[[Setting, Inputs, Path | None, Callable[[int], None]], Found],
+    setting: Setting,
+    inputs: Inputs,
+    folder: Path | None,
+) -> Found:
+    """Run with a bar; answers stay in ``folder``."""
+    from headwise_lab.terminal.progress import counted
+
+    with counted(inputs.benchmark.name, len(inputs)) as advance:
+        return ask(setting, inputs, folder, advance)
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -121,12 +140,16 @@ def describe(record: dict[str, Any]) -> str:
     ]
     if record["heads"]["mean"] is not None:
         lines.append(f"heads       {record['heads']['mean']:.2f} of {record['heads']['of']} decided, on average")
-    lines += _cost(cost)
-    if record["overlap"]:
-        told = ", ".join(f"{key} {record['overlap'][key]:.3f}" for key in ("recall", "precision", "iou", "lift"))
-        lines.append(f"kept tokens {told} against the boxes of {record['overlap']['n']} questions")
+    lines += [*_cost(cost), *_overlap(record["overlap"])]
     lines += [f"  {name} {value:.2f}" for name, value in record["metrics"].items()]
     return "\n".join(lines)
+
+
+def _overlap(found: dict[str, float] | None) -> list[str]:
+    if not found:
+        return []
+    shown = ", ".join(f"{key} {found[key]:.3f}" for key in ("recall", "precision", "iou", "lift"))
+    return [f"kept tokens {shown} against the boxes of {found['n']} questions"]
 
 
 def _cost(cost: dict[str, Any]) -> list[str]:

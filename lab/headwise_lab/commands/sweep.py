@@ -15,44 +15,54 @@ if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part, Plan
 
 
+File = Annotated[
+    str,
+    typer.Argument(metavar="FILE|NAME", help="A TOML file, or one that ships: ablation_a, ablation_b, kv, methods."),
+]
+Out = Annotated[str | None, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[:option=value,...]",
+        help="What runs the trials: local (processes of this machine), ray (address=, cpus=), slurm (partition=,"
+        " time=MINUTES, gpus=, cpus=, mem=GB, gres=, account=, qos=, constraint=, spool=FOLDER), or another that is"
+        " installed.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Workers; 0: none but this process. [default: one per GPU, 1 without GPUs]"),
+]
+PartOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N", help="Run every N-th trial, from the I-th on; N machines with one --out run all of them."
+    ),
+]
+Retries = Annotated[int, typer.Option(min=0, help="Times that a failed trial is tried again.")]
+Models = Annotated[list[str] | None, typer.Option(help="Models instead of the file's; repeat.")]
+Benchmarks = Annotated[list[str] | None, typer.Option(help="Benchmarks instead of the file's; repeat.")]
+LimitOf = Annotated[int | None, typer.Option(min=1, help="Questions asked of each benchmark.")]
+DeviceOf = Annotated[str | None, typer.Option(help="cpu, cuda (all GPUs), cuda:1, ...")]
+DtypeOf = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+DryRun = Annotated[bool, typer.Option("--plan", help="Print the trials and run nothing.")]
+
+
 def sweep(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|NAME", help="A TOML file, or one that ships: ablation_a, ablation_b, kv, methods."
-        ),
-    ],
+    file: File,
     *,
-    out: Annotated[
-        str | None, typer.Option(help="Output folder or URL; trials that are in it already are not run again.")
-    ] = None,
-    executor: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[:option=value,...]",
-            help="What runs the trials: local (processes of this machine), ray (address=, cpus=), slurm (partition=,"
-            " time=MINUTES, gpus=, cpus=, mem=GB, gres=, account=, qos=, constraint=, spool=FOLDER), or another that is"
-            " installed.",
-        ),
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Workers; 0: none but this process. [default: one per GPU, 1 without GPUs]"),
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Run every N-th trial, from the I-th on; N machines with one --out run all of them."
-        ),
-    ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="Times that a failed trial is tried again.")] = 1,
-    model: Annotated[list[str] | None, typer.Option(help="Models instead of the file's; repeat.")] = None,
-    benchmark: Annotated[list[str] | None, typer.Option(help="Benchmarks instead of the file's; repeat.")] = None,
+    out: Out = None,
+    executor: Executor = "local",
+    workers: Workers = None,
+    part: PartOf = None,
+    retries: Retries = 1,
+    model: Models = None,
+    benchmark: Benchmarks = None,
     data: Data = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions asked of each benchmark.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda (all GPUs), cuda:1, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    dry_run: Annotated[bool, typer.Option("--plan", help="Print the trials and run nothing.")] = False,
+    limit: LimitOf = None,
+    device: DeviceOf = None,
+    dtype: DtypeOf = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run all trials of a sweep file; what is done already, or stands there twice, is not run again.
 

@@ -1,4 +1,8 @@
-"""The most memory that something needs while it runs."""
+"""The most memory that something needs while it runs.
+
+Read from Linux itself and not through psutil, which tells what is used now but cannot begin a new highest value;
+looking every few milliseconds would miss the peak of a prefill.
+"""
 
 from __future__ import annotations
 

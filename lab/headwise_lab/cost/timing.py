@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +20,11 @@ from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
 from headwise_lab.models.load import DTYPES, Loaded
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, PreTrainedModel
+    from transformers.utils import ModelOutput
+
 
 STEPS = 8
 """New tokens of the timed ``generate``."""
@@ -92,13 +97,13 @@ _plain: WeakKeyDictionary[Inputs, dict[int, float]] = WeakKeyDictionary()
 """Seconds that the model as it is took for the batches that begin with a question."""
 
 
-def prefill(model: Any, tensors: Any) -> Any:
+def prefill(model: PreTrainedModel, tensors: BatchFeature) -> ModelOutput:
     """One forward over whole prompts, with logits for the last token alone where the model can leave out the others."""
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     return model(**tensors, use_cache=True, **last_only)
 
 
-def _seconds(loaded: Loaded, work: Any, *arguments: Any) -> float:
+def _seconds(loaded: Loaded, work: Callable[..., object], *arguments: object) -> float:
     """Wall-clock time of one call, everything a GPU still has to do included."""
     cuda = torch.device(loaded.device).type == "cuda"
     if cuda:
@@ -110,7 +115,7 @@ def _seconds(loaded: Loaded, work: Any, *arguments: Any) -> float:
     return time.perf_counter() - start
 
 
-def generate(loaded: Loaded, tensors: Any, most: int, least: int = 0) -> torch.Tensor:
+def generate(loaded: Loaded, tensors: BatchFeature, most: int, least: int = 0) -> torch.Tensor:
     """Greedy new tokens (b, ``most`` at most), stopping at the end-of-sequence token."""
     from transformers import GenerationConfig
 

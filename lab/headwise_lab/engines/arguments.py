@@ -24,7 +24,7 @@ BRACKETS = (
 )
 
 
-def strategy_texts(given: Any) -> tuple[str, ...]:
+def strategy_texts(given: object) -> tuple[str, ...]:
     """The strategy texts of one argument: a list of texts, or one text with ``+``, blanks and brackets.
 
     >>> strategy_texts("fastv:layer=2+[streaming:sinks=4,window=60]")
@@ -40,7 +40,7 @@ def strategy_texts(given: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def model_arguments(given: Any) -> dict[str, Any]:
+def model_arguments(given: object) -> dict[str, object]:
     """``--model_args`` as a result file has it, a text or an object; raises DataError for what is neither.
 
     >>> model_arguments("pretrained=demo-llava,strategy=[streaming:sinks=4,window=60]")
@@ -82,21 +82,21 @@ def _cut(text: str, separates: Callable[[str, str], bool]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _real(given: Any) -> float | None:
+def _real(given: str | float | None) -> float | None:
     try:
         return None if given is None else float(given)
     except (TypeError, ValueError) as error:
         raise HeadwiseError(f"model argument {given!r} is no number, as tokens, min_mass and sink_share are") from error
 
 
-def _whole(given: Any) -> int | None:
+def _whole(given: str | int | None) -> int | None:
     try:
         return None if given is None else int(given)
     except (TypeError, ValueError) as error:
         raise HeadwiseError(f"model argument {given!r} is no whole number, as keep and max_length are") from error
 
 
-def _rows(given: Any) -> int:
+def _rows(given: str | int | None) -> int:
     """Rows of a batch; harnesses hand them over as text, or as None where nothing was said."""
     try:
         rows = 1 if given is None else int(given)
@@ -107,7 +107,7 @@ def _rows(given: Any) -> int:
     return rows
 
 
-def _device(given: Any) -> str:
+def _device(given: object) -> str:
     return str(given) if given else ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 from PIL import Image
 
 from headwise.errors import DataError
-from headwise_lab.models.load import DTYPES, Loaded
+from headwise_lab.benchmarks.inputs import placed
+from headwise_lab.benchmarks.prompting import begun, prompt_of, tensors_of
+from headwise_lab.models.load import Loaded
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
+
 
 MARK = "<image>"
 """Where a task's text wants a picture; a text without marks gets its pictures ahead of it."""
@@ -24,44 +30,26 @@ class Asked:
     source: str = "a request"
 
 
-def pictures_of(found: Any, source: str) -> tuple[Image.Image, ...]:
+def pictures_of(found: Iterable[object] | None, source: str) -> tuple[Image.Image, ...]:
     """The pictures a task gives with a question, which may be none; raises DataError for videos and sounds."""
-    pictures = [] if found is None else list(found)
-    for picture in pictures:
+    pictures = []
+    for picture in found or ():
         if not isinstance(picture, Image.Image):
             raise DataError(f"{source} comes with a {type(picture).__name__}; headwise looks at pictures only")
-    return tuple(picture.convert("RGB") for picture in pictures)
+        pictures.append(picture.convert("RGB"))
+    return tuple(pictures)
 
 
-def encode(loaded: Loaded, asked: Sequence[Asked]) -> Any:
+def encode(loaded: Loaded, asked: Sequence[Asked]) -> BatchFeature:
     """Tensors of one batch, padded on the left, where the model is and in its dtype."""
-    processor = loaded.processor
-    texts = [prompt(processor, one) for one in asked]
+    texts = [prompt(loaded.processor, one) for one in asked]
     pictures = [picture for one in asked for picture in one.pictures]
-    return processor(
-        text=texts,
-        images=pictures or None,
-        return_tensors="pt",
-        padding=True,
-        add_special_tokens=not begun(processor.tokenizer, texts),
-    ).to(device=loaded.device, dtype=DTYPES[loaded.dtype])
+    return placed(tensors_of(loaded.processor, texts, pictures), loaded)
 
 
-def begun(tokenizer: Any, texts: Sequence[str]) -> bool:
-    """Whether the texts bring their beginning-of-text token along, as some chat templates write it."""
-    start = getattr(tokenizer, "bos_token", None)
-    return isinstance(start, str) and all(text.startswith(start) for text in texts)
-
-
-def prompt(processor: Any, asked: Asked) -> str:
+def prompt(processor: ProcessorMixin, asked: Asked) -> str:
     """The request in the model's chat template, or in that of LLaVA-1.5 where it has none."""
-    parts = _parts(asked)
-    if not getattr(processor, "chat_template", None):
-        body = "".join(f"{MARK}\n" if part is None else part for part in parts)
-        return f"USER: {body} ASSISTANT:"
-    content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
-    told: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return told
+    return prompt_of(processor, _parts(asked))
 
 
 def _parts(asked: Asked) -> list[str | None]:

@@ -5,14 +5,22 @@ Everything goes through the model's own ``generate``, so whatever recipe is atta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
+
+
+log = logging.getLogger(__name__)
 
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -55,6 +63,14 @@ class Wish:
         return text
 
 
+def wishes_of(requests: Sequence[Instance], most: int) -> list[Wish]:
+    """The wish of every request of a harness; generation arguments that mean nothing to us are warned of."""
+    wishes = [Wish.of(request.args[1], most) for request in requests]
+    for name in sorted({name for wish in wishes for name in wish.ignored}):
+        log.warning("generation argument %s means nothing to headwise and is left out", name)
+    return wishes
+
+
 def _told(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: given[name] for name in names if given.get(name) is not None}
 
@@ -73,11 +89,11 @@ def batched(wishes: Sequence[Wish], size: int, lengths: Sequence[int] | None = N
 class Stopping(StoppingCriteria):  # type: ignore[misc]
     """Ends a row once its new text has one of the stops in it."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], start: int) -> None:
         self._tokenizer, self._stops, self._start = tokenizer, stops, start
         self._tail = max(map(len, stops)) + _SLACK
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Bool (b,), for ids (b, n) so far."""
         new = input_ids[:, max(self._start, input_ids.shape[1] - self._tail) :]
         texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -107,7 +123,7 @@ class Dictation(LogitsProcessor):  # type: ignore[misc]
 
 
 @torch.inference_mode()
-def answers(model: Any, tokenizer: Any, tensors: Any, wish: Wish) -> list[str]:
+def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors: BatchFeature, wish: Wish) -> list[str]:
     """New text of every row of left-padded prompts, up to the first stop."""
     start, own = tensors["input_ids"].shape[1], model.generation_config
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
@@ -125,7 +141,9 @@ def answers(model: Any, tokenizer: Any, tensors: Any, wish: Wish) -> list[str]:
 
 
 @torch.inference_mode()
-def dictated(model: Any, tokenizer: Any, tensors: Any, rows: Sequence[Sequence[int]]) -> list[tuple[Tensor, bool]]:
+def dictated(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors: BatchFeature, rows: Sequence[Sequence[int]]
+) -> list[tuple[Tensor, bool]]:
     """Nats of each given token (n,) after left-padded prompts, and whether greedy answers would be those tokens.
 
     Prompts are read first and then one token after the other, as answers are: what a recipe keeps is chosen before the
@@ -137,13 +155,12 @@ def dictated(model: Any, tokenizer: Any, tensors: Any, rows: Sequence[Sequence[i
     chosen = GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id)
     with _nothing_of_its_own(model):
         model.generate(**tensors, generation_config=chosen, logits_processor=[dictation])
-    counts = [len(row) for row in rows]
-    found = zip(dictation.nll, dictation.right, counts, strict=True)
+    found = zip(dictation.nll, dictation.right, map(len, rows), strict=True)
     return [(nll[:count], bool(right[:count].all())) for nll, right, count in found]
 
 
 @contextmanager
-def _nothing_of_its_own(model: Any) -> Iterator[None]:
+def _nothing_of_its_own(model: PreTrainedModel) -> Iterator[None]:
     """Without the model's own penalties, and without an end that a dictated token might be."""
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:

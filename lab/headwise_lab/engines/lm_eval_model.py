@@ -6,9 +6,8 @@ command line after that import. Python code imports this module and calls ``lm_e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lm_eval.models  # noqa: F401 - lm-eval registers its own models only where no other is there already
 import torch
@@ -20,22 +19,24 @@ from tqdm import tqdm
 from headwise_lab.cost.environment import hardware, versions
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, alone
-from headwise_lab.engines.generating import Wish, batched
+from headwise_lab.engines.generating import batched, wishes_of
 from headwise_lab.engines.reading import Pair, Reader
 from headwise_lab.kv.measure import description
 from headwise_lab.models.load import load_language_model
 
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+
 NEW_TOKENS = 256  # where a task names no number; what lm-eval's own models take
 LONGEST = 2048  # tokens, where a model does not say how many it takes; as lm-eval's own models have it
-
-log = logging.getLogger(__name__)
 
 
 @register_model(NAME)
 class HeadwiseLM(TemplateLM):  # type: ignore[misc]
     """Scores and continues texts under the recipe; model arguments are those of headwise_lab.engines.arguments."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **given: object) -> None:
         super().__init__()
         alone()
         asked = Arguments.of(given)
@@ -65,7 +66,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         """What tells request caches of different tokenizers apart."""
         return self._reader.loaded.source.replace("/", "__")
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
         """Token ids as the tokenizer has it; no second beginning where the text, or a chat template, brings one."""
         if add_special_tokens is None:
             begin = self.tokenizer.bos_token
@@ -84,7 +85,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         return told
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """Log-probabilities of continuations, the longest first, so that memory runs out at once or never."""
         pairs = [self._fitting(context, rest) for _, context, rest in requests]
@@ -105,7 +106,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         kept = rest[-self.max_length :]
         return context[-max(1, self.max_length + 1 - len(kept)) :], kept
 
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probabilities of whole texts, read in windows of the model's length, each with an empty cache.
 
         ``max_length`` beyond the model's own makes one window of what a strategy can stream.
@@ -124,11 +125,9 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continuations, greedy unless a task asks for sampling, each up to the first of its stop texts."""
-        wishes = [Wish.of(request.args[1], NEW_TOKENS) for request in requests]
-        for name in sorted({name for wish in wishes for name in wish.ignored}):
-            log.warning("generation argument %s means nothing to headwise and is left out", name)
+        wishes = wishes_of(requests, NEW_TOKENS)
         prompts = [
             self.tok_encode(request.args[0])[-max(1, self.max_length - wish.most) :]
             for request, wish in zip(requests, wishes, strict=True)
@@ -143,7 +142,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
                 bar.update(len(rows))
         return [found[row] for row in range(len(prompts))]
 
-    def get_model_info(self) -> dict[str, Any]:
+    def get_model_info(self) -> dict[str, object]:
         """What lm-eval writes into its result file beside its own: everything a record of ours says of a model."""
         loaded, recipe = self._reader.loaded, self._reader.recipe
         told = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}

@@ -6,12 +6,11 @@ of several rounds are refused in one sentence.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from lmms_eval.api.instance import GenerationResult
@@ -24,13 +23,15 @@ from headwise.errors import HeadwiseError
 from headwise.registry import built, installed, only
 from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
-from headwise_lab.engines.generating import Wish, answers, batched, dictated
+from headwise_lab.engines.generating import answers, batched, dictated, wishes_of
 from headwise_lab.models.load import load_model
 from headwise_lab.trial.run import check
 
-NEW_TOKENS = 1024  # where a task names no number; what lmms-eval's own models take
+if TYPE_CHECKING:
+    from lmms_eval.api.instance import Instance
 
-log = logging.getLogger(__name__)
+
+NEW_TOKENS = 1024  # where a task names no number; what lmms-eval's own models take
 
 
 class HeadwiseModel(lmms):  # type: ignore[misc]
@@ -38,7 +39,7 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
 
     is_simple = True
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **given: object) -> None:
         super().__init__()
         alone()
         asked = Arguments.of(given)
@@ -53,11 +54,9 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
         """Where the model is."""
         return torch.device(self.loaded.device)
 
-    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Answers, greedy unless a task asks for sampling, each up to the first of its stop texts."""
-        wishes = [Wish.of(request.args[1], NEW_TOKENS) for request in requests]
-        for name in sorted({name for wish in wishes for name in wish.ignored}):
-            log.warning("generation argument %s means nothing to headwise and is left out", name)
+        wishes = wishes_of(requests, NEW_TOKENS)
         found: dict[int, str] = {}
         with self._attached(found) as advance:
             for rows in batched(wishes, self.batch_size):
@@ -67,13 +66,13 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
                 advance(len(rows), len(requests))
         return [found[row] for row in range(len(requests))]
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Mean nats per token of each continuation, and whether it is the greedy answer.
 
         Despite the name, lmms-eval's models give losses, and it takes the lowest for the best. Each pair comes as a
         ``GenerationResult``, for everything else is turned into text on its way to the task (lmms-eval 0.7.3).
         """
-        found: list[Any] = []
+        found: list[GenerationResult] = []
         with self._attached({}) as advance:
             for first in range(0, len(requests), self.batch_size):
                 batch = requests[first : first + self.batch_size]
@@ -86,19 +85,19 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
                 advance(len(batch), len(requests))
         return found
 
-    def generate_until_multi_round(self, requests: Sequence[Any]) -> NoReturn:
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
         """Refused: every round would need the answers of the one before."""
         raise HeadwiseError(
             f"task {requests[0].args[4]} asks in several rounds, which --model headwise does not answer; leave it out"
         )
 
-    def _asked(self, request: Any) -> Asked:
+    def _asked(self, request: Instance) -> Asked:
         """The request, with the pictures that its task takes out of the document."""
         text, _, visuals, doc_id, task, split = request.args
         source = f"document {doc_id} of task {task}"
         return Asked(text, pictures_of(visuals(self.task_dict[task][split][doc_id]), source), source)
 
-    def _target(self, request: Any) -> str:
+    def _target(self, request: Instance) -> str:
         _, target, _, doc_id, task, split = request.args
         return target if isinstance(target, str) else str(target(self.task_dict[task][split][doc_id]))
 

@@ -8,7 +8,7 @@ tokens come at once, so there a batch of rows is read in one go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from headwise.recipe import Recipe
 from headwise_adapters.eviction.streaming import CHUNK, read_plan
 from headwise_lab.engines.generating import Wish, answers, dictated
 from headwise_lab.models.load import LoadedLm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of its continuation, at least one each."""
@@ -82,7 +86,7 @@ class Reader:
     @torch.inference_mode()
     def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Nats float64 and hits bool of tokens 1..n-1 of rows (b, n), both (b, n - 1)."""
-        model: Any = self.loaded.model
+        model: PreTrainedModel = self.loaded.model
         cache = adapter_for(model).cache(self._pipeline, self.plan)
         nll: list[Tensor] = []
         right: list[Tensor] = []

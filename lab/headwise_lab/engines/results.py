@@ -89,13 +89,13 @@ class _Config:
     """The model, and the circumstances that records tell."""
 
     model: str | None = None
-    model_args: dict[str, Any] | str | None = None
+    model_args: dict[str, object] | str | None = None
     device: str | None = None
     limit: float | None = None
     random_seed: int | None = None
     batch_size: int | str | None = None
-    resolved_cli_args: dict[str, Any] | None = None
-    headwise: dict[str, Any] | None = None
+    resolved_cli_args: dict[str, object] | None = None
+    headwise: dict[str, object] | None = None
 
 
 @attrs.frozen
@@ -103,9 +103,9 @@ class _ResultFile:
     """What is read of a result file beside the names of metrics."""
 
     config: _Config
-    configs: dict[str, Any]
-    results: dict[str, dict[str, Any] | None]
-    throughput: dict[str, Any] | None = None
+    configs: dict[str, object]
+    results: dict[str, dict[str, object] | None]
+    throughput: dict[str, object] | None = None
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.inputs import Inputs, placed
 from headwise_lab.benchmarks.prompting import encode, prompt
 from headwise_lab.cost.environment import versions
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 def calibrate(
@@ -78,7 +81,7 @@ def weights_of(found: Ablation, *, by_mass: bool = True) -> Floats:
     return weights
 
 
-def answered(processor: Any, questions: Sequence[Question]) -> tuple[Any, Tensor]:
+def answered(processor: ProcessorMixin, questions: Sequence[Question]) -> tuple[Any, Tensor]:
     """What a model is called with for questions and their answers, and which tokens are answers, bool (b, n).
 
     Of several answers to a question the most frequent is taken. Questions are padded on the left, answers on the right.
@@ -95,7 +98,7 @@ def answered(processor: Any, questions: Sequence[Question]) -> tuple[Any, Tensor
     return tensors, torch.cat([torch.zeros(shape, dtype=torch.bool), real], dim=1)
 
 
-def _answer_ids(processor: Any, question: Question) -> list[int]:
+def _answer_ids(processor: ProcessorMixin, question: Question) -> list[int]:
     """Tokens of the answer as they follow the prompt."""
     (answer, _), *_ = Counter(question.answers).most_common(1)
     asked = prompt(processor, question.text)

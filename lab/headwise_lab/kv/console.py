@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from headwise_lab.stats.differences import Difference
 from headwise_lab.terminal import Terminal
 
 CLEAR = "*"
-LONGEST = 60  # characters of a strategy text in a progress bar
 
 
 def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -48,16 +44,3 @@ def signed(value: float, error: float, clear: bool, digits: int = 1) -> str:
 def difference(found: Difference, scale: float = 100.0, digits: int = 1) -> str:
     """A paired difference in per cent."""
     return signed(scale * found.value, scale * found.se, found.clear, digits)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Bars on the error stream, which leaves the output to results: call with a name and a total for a new bar."""
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
-
-        def bar(name: str, total: int) -> Callable[[int], None]:
-            shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
-            task = progress.add_task(escape(shown), total=total)
-            return lambda done: progress.update(task, completed=done)
-
-        yield bar

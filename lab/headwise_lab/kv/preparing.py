@@ -9,12 +9,12 @@ import attrs
 
 from headwise.errors import DataError
 from headwise.heads import HeadProfile
-from headwise_lab.kv.console import progress_bars
 from headwise_lab.kv.profiling import MOST, classified, split, trained_context
 from headwise_lab.kv.study import scale_for
 from headwise_lab.models.load import LoadedLm
 from headwise_lab.store import locations
 from headwise_lab.store.atomic import put
+from headwise_lab.terminal.progress import progress_bars
 from headwise_lab.texts.tokens import Text, tokens_of
 
 PROFILE = "profile.json"

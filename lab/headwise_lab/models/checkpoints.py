@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +19,10 @@ from headwise.families import Checkpoint, checkpoint_layout
 from headwise.registry import installed
 from headwise_adapters.quiet import without_progress
 from headwise_lab.models.processors import processor_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 """What of a model folder is read."""
@@ -33,7 +37,7 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     return checkpoint_layout(config)
 
 
-def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, Any, str]:
+def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[PreTrainedModel, ProcessorMixin, str]:
     """A vision-language model, its processor, and the digest of what both were read from."""
     loader = checkpoint_of(folder)
     if loader is not None:
@@ -46,7 +50,7 @@ def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[Any, An
     return model, processor_of(folder), digest(folder)
 
 
-def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) -> Any:
+def load_weights(folder: Path, kind: type[PreTrainedModel], dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """The model of a folder, by the transformers auto class ``kind``; ModelError where its family has no adapter."""
     from transformers import AutoConfig
 
@@ -76,7 +80,7 @@ def load_weights(folder: Path, kind: Any, dtype: torch.dtype, attention: str) ->
     return model
 
 
-def pad_left(tokenizer: Any) -> None:
+def pad_left(tokenizer: PreTrainedTokenizerBase) -> None:
     """Pad on the left, so that answers continue every prompt of a batch at the same place."""
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:

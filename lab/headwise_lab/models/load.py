@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -28,6 +28,10 @@ from headwise_lab.models.checkpoints import (
     speaking_for,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "eager")
 SMOLLM2 = "smollm2"
@@ -47,8 +51,8 @@ class Loaded:
 
     name: str
     source: str
-    model: Any
-    processor: Any
+    model: PreTrainedModel
+    processor: ProcessorMixin
     geometry: Geometry
     weights: str
     dtype: str
@@ -62,8 +66,8 @@ class LoadedLm:
 
     name: str
     source: str
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     geometry: Geometry
     weights: str
     dtype: str
@@ -107,7 +111,9 @@ def _check(dtype: str, attention: str, device: str) -> None:
         raise ModelError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
 
 
-def _ready(model: Any, name: str, device: str, tokenizer: Any) -> tuple[Any, Geometry]:
+def _ready(
+    model: PreTrainedModel, name: str, device: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, Geometry]:
     """The model on its device, and its geometry under the name that records carry."""
     pad_left(tokenizer)
     model = model.to(torch.device(device)).eval()

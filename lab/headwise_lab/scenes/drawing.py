@@ -82,13 +82,17 @@ def sprite_table() -> Floats:
             for jitter in range(JITTERS):
                 y, x = divmod(jitter, PATCH - SPRITE + 1)
                 sprite[jitter, y : y + SPRITE, x : x + SPRITE, 3] = cover
+    _write_labels(table)
+    return table
+
+
+def _write_labels(table: Floats) -> None:
     for text in DIGITS + WORDS:
         sprites = label_sprites(text)
         written = _written(text, PATCH * len(sprites))
         for i, sprite_number in enumerate(sprites):
             table[sprite_number, ..., :3] = written[:, i * PATCH : (i + 1) * PATCH, None]
             table[sprite_number, ..., 3] = 1
-    return table
 
 
 def _shape_cover(shape: str) -> Floats:

@@ -1,6 +1,10 @@
 """Advisory locks that the system lets go however a process ends, also between machines where the filesystem has them.
 
 A system or a filesystem without such locks gives them to everybody.
+
+Not filelock: what is locked here is the very file that is appended to, and readers share its lock in folders that they
+may only read. filelock's shared lock is a database beside the file, which a reader would have to write, and without
+the system's locks it takes a file for the lock, which outlives a killed process.
 """
 
 from __future__ import annotations

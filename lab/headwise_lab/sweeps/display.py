@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from headwise_lab.sweeps.status import standing
 from headwise_lab.sweeps.tally import headline
 from headwise_lab.sweeps.trials import Trial
+from headwise_lab.terminal.progress import SHORT, Bar, Watched
 
 SHOWN = 4  # running trials that are named
 
 
-class Display:
+class Display(Watched):
     """A bar over all questions, counts of trials, what is running, and the best so far; a line for each that ended."""
 
     def __init__(self, console: Console, trials: Iterable[Trial]) -> None:
         listed = list(trials)
-        self._console, self._total = console, len(listed)
+        columns = TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {_unit(listed)}, left:"), TimeRemainingColumn()
+        super().__init__(Bar(*columns, console=console, width=SHORT))
+        self._total = len(listed)
         self._done = self._failed = self._refused = 0
         self._running: dict[str, tuple[Trial, int]] = {}
         self._best: dict[tuple[str, str], tuple[float, str]] = {}
-        self._bar = _Bar(self._below, console, _unit(listed))
+        self._bar.below = self._below
         self._task = self._bar.add_task("", total=sum(trial.questions for trial in listed))
         self._found = 0
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, sentence: str) -> None:
-        """Print above the bar."""
-        self._console.print(sentence, soft_wrap=True)
 
     def found(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """A trial need not be run."""
@@ -99,37 +88,15 @@ class Display:
         told += [f"{self._refused} not run"] if self._refused else []
         self._bar.update(self._task, description=", ".join(told))
 
-    def _below(self) -> Iterable[Text]:
+    def _below(self) -> list[RenderableType]:
         running = [trial.label for trial, _ in list(self._running.values())]
-        for label in running[:SHOWN]:
-            yield Text(f"  running {label}", no_wrap=True, overflow="ellipsis", style="dim")
-        if len(running) > SHOWN:
-            yield Text(f"  and {len(running) - SHOWN} more", style="dim")
-        for _, label in self._best.values():
-            yield Text(f"  best so far {label}", no_wrap=True, overflow="ellipsis", style="dim")
+        told = [f"  running {label}" for label in running[:SHOWN]]
+        told += [f"  and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
+        told += [f"  best so far {label}" for _, label in self._best.values()]
+        return [Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in told]
 
 
 def _unit(trials: Iterable[Trial]) -> str:
     """What trials are counted in: questions, or tokens of a text."""
     found = {"tokens" if trial.reads_text else "questions" for trial in trials}
     return " and ".join(sorted(found)) or "questions"
-
-
-class _Bar(Progress):
-    """A bar with lines below it."""
-
-    def __init__(self, below: Any, console: Console, unit: str) -> None:
-        self._below = below
-        super().__init__(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}, left:"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar and what is below."""
-        yield self.make_tasks_table(self.tasks)
-        yield from self._below()

@@ -100,7 +100,7 @@ def executor(text: str, workers: int | None) -> Executor:
     return built
 
 
-def at_least_one(_executor: Any, _: attrs.Attribute[Any], workers: int | None) -> None:
+def at_least_one(_executor: object, _: attrs.Attribute[int | None], workers: int | None) -> None:
     """Validator of ``workers`` where this process is none of them; raises DataError."""
     if workers is not None and workers < 1:
         raise DataError(f"{workers} workers cannot run anything; give 1 or more")

@@ -42,13 +42,7 @@ def locked(folder: Path, part: Part | None = None) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, name: str, *, alone: bool) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written to ({error.strerror or error}); give --out a folder you may write to"
-        ) from error
+    handle = _opened(folder, name)
     try:
         until = time.monotonic() + PATIENCE
         while not take(handle, alone=alone):
@@ -58,6 +52,16 @@ def _locked(folder: Path, name: str, *, alone: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _opened(folder: Path, name: str) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written to ({error.strerror or error}); give --out a folder you may write to"
+        ) from error
 
 
 def lock_of(part_name: str) -> str:

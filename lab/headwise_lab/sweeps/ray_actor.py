@@ -1,4 +1,8 @@
-"""What runs inside a Ray actor: trials one after the other, with a model that stays, and a count of answers."""
+"""What runs inside a Ray actor: trials one after the other, with a model that stays, and a count of answers.
+
+Actors and not Ray's tasks or its ActorPool: a task has no model that stays and tells nothing before it ends, and the
+pool does not survive the death of an actor, which here costs one attempt of one trial.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from textwrap import shorten
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,6 +21,10 @@ from headwise_lab.sweeps.desk import Desk, Group
 from headwise_lab.sweeps.executor import Outcome, Tell, at_least_one, needs
 from headwise_lab.sweeps.ray_actor import Actor
 from headwise_lab.sweeps.trials import Trial, Work, plain
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 PATIENCE = 600.0
 """Seconds that all workers may wait for room; machines that a cluster adds by itself take minutes to come."""
@@ -86,17 +91,21 @@ def share(
 class _Worker:
     """An actor, and how many answered questions of it have been told."""
 
-    actor: Any
+    actor: ActorHandle
     told: int = 0
+
+
+Heard = Callable[[_Worker, Any], None]
+"""What is done with a worker's answer to a call."""
 
 
 class Crew:
     """Workers that wait for room, or run one trial each. ``ray``: the module; ``hire`` asks for an actor."""
 
-    def __init__(self, ray: Any, hire: Callable[[], Any], desk: Desk, asked: str = "") -> None:
+    def __init__(self, ray: ModuleType, hire: Callable[[], ActorHandle], desk: Desk, asked: str = "") -> None:
         self._ray, self._actor, self._desk, self._asked = ray, hire, desk, asked
         self._workers: list[_Worker] = []
-        self._calls: dict[Any, tuple[_Worker, Callable[[_Worker, Any], None]]] = {}
+        self._calls: dict[ObjectRef, tuple[_Worker, Heard]] = {}
         self._failing: float | None = None  # since when no worker that was hired has begun
 
     def run(self, count: int) -> None:
@@ -120,10 +129,10 @@ class Crew:
         self._workers.append(worker)
         self._call(worker, "ready", self._arrive)
 
-    def _call(self, worker: _Worker, method: str, heard: Callable[[_Worker, Any], None], *arguments: Any) -> None:
+    def _call(self, worker: _Worker, method: str, heard: Heard, *arguments: object) -> None:
         self._calls[getattr(worker.actor, method).remote(*arguments)] = worker, heard
 
-    def _hear(self, call: Any) -> None:
+    def _hear(self, call: ObjectRef) -> None:
         worker, heard = self._calls.pop(call)
         try:
             told = self._ray.get(call)

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO, cast
+from types import ModuleType
+from typing import TextIO, cast
 
 from headwise.errors import DataError
 
@@ -19,7 +20,7 @@ ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABL
 
 
 @contextmanager
-def joined(address: str | None) -> Iterator[Any]:
+def joined(address: str | None) -> Iterator[ModuleType]:
     """The module ``ray``, connected: as it is already, to ``address``, to a cluster that runs, or to one of our own.
 
     Raises DataError where there is a cluster and it cannot be joined. A connection made here ends here.
@@ -40,7 +41,7 @@ def joined(address: str | None) -> Iterator[Any]:
                 ray.shutdown()
 
 
-def _join(ray: Any, address: str | None) -> None:
+def _join(ray: ModuleType, address: str | None) -> None:
     with _sigterm_kept():
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -73,5 +74,5 @@ class _WithoutRay:
         """Pass on what anybody else writes."""
         return len(text) if threading.current_thread().name.startswith("ray_") else self._stream.write(text)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

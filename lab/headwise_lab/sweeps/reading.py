@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
 from headwise.reading import local_path, shortened, text_of
-from headwise_lab.benchmarks import questions as data
+from headwise_lab.benchmarks import questions
 from headwise_lab.schema.wrong_values import WrongValue, first_problem, keys_of
 from headwise_lab.sweeps.schema import SweepFile, TextTable, check_places
 from headwise_lab.texts import TEXTS
@@ -25,6 +25,7 @@ LONGEST = 1000  # letters of a sentence
 FILES = files("headwise_lab.sweeps") / "files"
 
 T = TypeVar("T")
+Structure = Callable[[object, object], object]
 
 
 def shipped() -> list[str]:
@@ -36,13 +37,11 @@ def read(given: str) -> SweepFile:
     """The sweep of a TOML file, or of one that ships, by its name; raises DataError in one sentence."""
     path = _found(given)
     sweep = structured(toml(path), str(path))
-    found: dict[str, Any] = {} if sweep.data is None else {"data": beside(path, sweep.data)}
-    if sweep.text is not None:
-        found["text"] = _text_beside(path, sweep.text)
-    return attrs.evolve(sweep, **found)
+    data = None if sweep.data is None else beside(path, sweep.data)
+    return attrs.evolve(sweep, data=data, text=None if sweep.text is None else _text_beside(path, sweep.text))
 
 
-def toml(path: Path) -> dict[str, Any]:
+def toml(path: Path) -> dict[str, object]:
     """The table that a TOML file holds; raises DataError in one sentence."""
     try:
         return tomllib.loads(text_of(path, largest=LARGEST))
@@ -56,7 +55,7 @@ def toml(path: Path) -> dict[str, Any]:
 
 def beside(path: Path, folder: str) -> str:
     """A folder that a file names, relative to the file; datasets of the hub and URLs stay as they are."""
-    return data.beside(path.parent, folder)
+    return questions.beside(path.parent, folder)
 
 
 def _text_beside(path: Path, given: TextTable) -> TextTable:
@@ -80,7 +79,7 @@ def _text_beside(path: Path, given: TextTable) -> TextTable:
     return attrs.evolve(given, name=name, profile=profile)
 
 
-def structured(told: dict[str, Any], where: str) -> SweepFile:
+def structured(told: dict[str, object], where: str) -> SweepFile:
     """The sweep that a TOML table tells; raises DataError naming ``where`` it stands, the key and what is allowed."""
     sweep = structured_as(SweepFile, told, where)
     try:
@@ -90,7 +89,7 @@ def structured(told: dict[str, Any], where: str) -> SweepFile:
     return sweep
 
 
-def structured_as(kind: type[T], told: dict[str, Any], where: str) -> T:
+def structured_as(kind: type[T], told: dict[str, object], where: str) -> T:
     """What a TOML table tells, as an attrs class whose validators raise WrongValue; DataError as for a sweep."""
     try:
         return _converter().structure(told, kind)
@@ -127,12 +126,12 @@ def _converter() -> Converter:
     return converter
 
 
-def _is_tuple(kind: Any) -> bool:
+def _is_tuple(kind: type) -> bool:
     return get_origin(kind) is tuple
 
 
-def _plain(kind: type, accepted: tuple[type, ...], wanted: str) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
+def _plain(kind: type, accepted: tuple[type, ...], wanted: str) -> Structure:
+    def structure(value: object, _: object) -> object:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise WrongValue("", f"{value!r} is not {wanted}")
         return kind(value)
@@ -140,14 +139,14 @@ def _plain(kind: type, accepted: tuple[type, ...], wanted: str) -> Callable[[Any
     return structure
 
 
-def _listed(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
+def _listed(converter: Converter) -> Callable[[type], Structure]:
     """For ``tuple[item, ...]``: a list, and nothing that merely can be gone through."""
 
-    def factory(kind: Any) -> Callable[[Any, Any], Any]:
+    def factory(kind: type) -> Structure:
         item: Any = get_args(kind)[0]
         items: Any = list[item]
 
-        def structure(value: Any, _: Any) -> Any:
+        def structure(value: object, _: object) -> object:
             if not isinstance(value, list):
                 wanted = "[[...]] tables" if attrs.has(item) else "a list, such as [...]"
                 raise WrongValue("", f"{value!r} is not {wanted}")
@@ -158,10 +157,12 @@ def _listed(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
     return factory
 
 
-def _table(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    structure = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+def _table(kind: type, converter: Converter) -> Structure:
+    structure: Callable[[Mapping[str, object], object], object] = make_dict_structure_fn(
+        kind, converter, _cattrs_forbid_extra_keys=True
+    )
 
-    def checked(value: Any, _: Any) -> Any:
+    def checked(value: object, _: object) -> object:
         if not isinstance(value, dict):
             raise WrongValue("", f"{value!r} is not a table with keys {', '.join(keys_of(kind))}")
         return structure(value, kind)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -27,7 +26,7 @@ PACES = {"slurm": Pace(), "local": Pace(look=0.1, beat=1.0, silence=30.0)}
 _ONE_OR_MORE = attrs.validators.optional(attrs.validators.ge(1))
 
 
-def _known_cluster(_slurm: Any, _: attrs.Attribute[Any], cluster: str) -> None:
+def _known_cluster(_slurm: object, _: attrs.Attribute[str], cluster: str) -> None:
     if cluster not in PACES:
         raise DataError(f"cluster={cluster} is not one of {', '.join(PACES)}")
 
@@ -62,9 +61,8 @@ class Slurm:
     def run(self, work: Work, trials: Sequence[Trial], tell: Tell) -> None:
         """Run trials, those of a model and benchmark together where there is a choice."""
         groups = list(dict.fromkeys(trial.group for trial in trials))
-        pace = PACES[self.cluster]
         try:
-            with opened(self.spool, work, groups, pace) as spool:
+            with opened(self.spool, work, groups, pace := PACES[self.cluster]) as spool:
                 site = Site(self.cluster, spool.folder, self.parameters(work.terms.device))
                 driver = Driver(spool, site, trials, tell, pace)
                 try:
@@ -77,7 +75,7 @@ class Slurm:
                 " that all machines share"
             ) from error
 
-    def parameters(self, device: str) -> Mapping[str, Any]:
+    def parameters(self, device: str) -> Mapping[str, object]:
         """What submitit calls the options."""
         gpus = self.gpus or (1 if device.startswith("cuda") and self.gres is None else None)
         told = {

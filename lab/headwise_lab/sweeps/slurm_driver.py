@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,6 +14,9 @@ from headwise_lab.sweeps.executor import Advanced, Ended, Outcome, Started, Tell
 from headwise_lab.sweeps.slurm_site import Site
 from headwise_lab.sweeps.spool import DRIVER, STOP, Pace, Spool
 from headwise_lab.sweeps.trials import Trial
+
+if TYPE_CHECKING:
+    from submitit import Job
 
 PATIENCE = 20.0
 """Seconds for jobs of this machine to see that they are to end."""
@@ -31,7 +34,7 @@ class _Given:
 class _Job:
     """A job that was submitted: its last sign of life, and since when it is that."""
 
-    handle: Any
+    handle: Job[None]
     sign: str | None = None
     since: float = attrs.field(factory=time.monotonic)
 

@@ -6,11 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headwise.errors import DataError
 from headwise_lab.sweeps.local import deaf_to_ctrl_c
 from headwise_lab.sweeps.slurm_job import serve
+
+if TYPE_CHECKING:
+    from submitit import Job
 
 CHECK = 15.0
 """Seconds between two questions to Slurm, which answers for all jobs at once."""
@@ -19,14 +22,14 @@ CHECK = 15.0
 class Site:
     """Where jobs run: a Slurm cluster, or processes of this machine."""
 
-    def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, object]) -> None:
         import submitit
 
         self.here, self._folder, self._asked = cluster == "local", folder, 0.0
         self._executor = submitit.AutoExecutor(folder / "logs", cluster=cluster)
         self._executor.update_parameters(**parameters)
 
-    def submit(self, names: Sequence[str]) -> list[Any]:
+    def submit(self, names: Sequence[str]) -> list[Job[None]]:
         """A job for each name, as an array where there are several; raises DataError where Slurm does not take them."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -36,7 +39,7 @@ class Site:
         except (FailedJobError, FailedSubmissionError) as error:
             raise DataError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from error
 
-    def over(self, jobs: Mapping[str, Any]) -> list[str]:
+    def over(self, jobs: Mapping[str, Job[None]]) -> list[str]:
         """The names of jobs that have ended, so far as that is known."""
         force = time.monotonic() - self._asked > CHECK
         if force and jobs:
@@ -44,7 +47,7 @@ class Site:
             next(iter(jobs.values())).done(force_check=True)
         return [name for name, job in jobs.items() if job.done()]
 
-    def last_words(self, job: Any) -> str:
+    def last_words(self, job: Job[None]) -> str:
         """How a job ended, and the last line of its log, where there is one."""
         lines: list[str] = []
         with suppress(OSError):
@@ -52,7 +55,7 @@ class Site:
         said = f"; its log ends with: {' '.join(lines[-1].split())}" if lines else ""
         return f"WorkerDied: job {job.job_id} ended as {job.state}{said}"
 
-    def end(self, jobs: Sequence[Any], patience: float) -> None:
+    def end(self, jobs: Sequence[Job[None]], patience: float) -> None:
         """End jobs that have been told to stop; those of this machine are waited for, Slurm sees to its own."""
         if self.here:
             until = time.monotonic() + patience

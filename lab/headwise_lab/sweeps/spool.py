@@ -2,8 +2,11 @@
 
 ``waiting/NAME`` is a trial that nobody has; a job claims it by moving it to ``claimed/JOB.NAME``, which only one can,
 and writes ``outcomes/JOB.NAME``. The sweep reads that, puts the trial back under a new name if it is to be run once
-more, and only then clears claim and outcome away, so a job whose outcomes are gone knows what still waits. Files appear
-whole. NAME is GROUP-NUMBER: the place of the trial's group in ``work.json``, and a number that no other trial has.
+more, and only then clears claim and outcome away, so a job whose outcomes are gone knows what still waits. Files
+appear whole. Submitit starts the jobs (as an array) and tells what became of them; what they run stays here, because a
+task of an array is bound to one trial before it starts, and a job here keeps its model, takes the next trial that
+suits it, and leaves what is finished readable when it is killed. NAME is GROUP-NUMBER: the place of the trial's group
+in ``work.json``, and a number that no other trial has.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ class Spool:
     def _names(self, part: str) -> list[str]:
         return sorted(name for name in os.listdir(self.folder / part) if not name.startswith("."))
 
-    def _put(self, name: str, content: Any) -> None:
+    def _put(self, name: str, content: object) -> None:
         put(self.folder / name, json.dumps(content).encode(), durable=False)
 
     def _get(self, name: str) -> Any:

@@ -6,7 +6,7 @@ A check takes a value and returns what is wrong with it, None where nothing is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -18,15 +18,19 @@ from headwise.text import StrategyText
 from headwise_lab.benchmarks import names
 from headwise_lab.schema.wrong_values import WrongValue
 
+T = TypeVar("T")
+Items = TypeVar("Items", bound=tuple[object, ...])
+Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
+
 EVERY = "*"
 """In a list of names: all that are installed."""
 
 
-def one_of(allowed: Iterable[str]) -> Any:
+def one_of(allowed: Iterable[str]) -> Validator:
     """A validator: the value is None or one of ``allowed``."""
     known = tuple(allowed)
 
-    def check(_: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    def check(_: object, attribute: attrs.Attribute[object], value: str | None) -> None:
         if value is not None and value not in known:
             hint = did_you_mean(value, known) or ";"
             raise WrongValue(attribute.name, f"{value!r} is not allowed{hint} allowed: {', '.join(known)}")
@@ -34,11 +38,11 @@ def one_of(allowed: Iterable[str]) -> Any:
     return check
 
 
-def each(check: Callable[[Any], str | None]) -> Any:
+def each(check: Callable[[T], str | None]) -> Validator:
     """A validator: no item of the list has a problem, and none stands there twice."""
 
-    def check_all(_: object, attribute: attrs.Attribute[Any], values: Iterable[Any]) -> None:
-        seen: list[Any] = []
+    def check_all(_: object, attribute: attrs.Attribute[object], values: Iterable[T]) -> None:
+        seen: list[T] = []
         for number, value in enumerate(values):
             problem = f"{value!r} is given twice; leave one out" if value in seen else check(value)
             if problem:
@@ -117,10 +121,10 @@ def in_unit(value: float) -> str | None:
     return None if 0 <= value <= 1 else f"{value:g} is no share; allowed: 0 to 1"
 
 
-def single(check: Callable[[Any], str | None]) -> Any:
+def single(check: Callable[[T], str | None]) -> Validator:
     """A validator: the value is None or has no problem."""
 
-    def check_one(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    def check_one(_: object, attribute: attrs.Attribute[object], value: T | None) -> None:
         problem = None if value is None else check(value)
         if problem:
             raise WrongValue(attribute.name, problem)
@@ -128,7 +132,7 @@ def single(check: Callable[[Any], str | None]) -> Any:
     return check_one
 
 
-def not_empty(_: object, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> None:
+def not_empty(_: object, attribute: attrs.Attribute[Items], values: Items) -> None:
     """A validator: the list has an item."""
     if not values:
         raise WrongValue(attribute.name, "the list is empty; give at least one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -13,6 +13,10 @@ from torch import Tensor
 from headwise.errors import DataError
 from headwise.reading import local_path, text_of
 from headwise_lab.texts import TEXTS, shipped_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 LARGEST = 2**30  # bytes: a text is made tokens as a whole
 FEWEST = 2  # tokens: one to read, one to foretell
@@ -32,7 +36,7 @@ class Text:
     source: str = ""
 
 
-def tokens_of(tokenizer: Any, source: str | Path, count: int | None = None) -> Text:
+def tokens_of(tokenizer: PreTrainedTokenizerBase, source: str | Path, count: int | None = None) -> Text:
     """The first ``count`` tokens (all where None) of a UTF-8 file or a shipped text.
 
     They begin with the tokenizer's beginning-of-text token where that is how it encodes a text (Llama and demo-pythia
@@ -51,7 +55,7 @@ def tokens_of(tokenizer: Any, source: str | Path, count: int | None = None) -> T
     return Text(name, digest, torch.tensor(ids[:count], dtype=torch.int64), str(source))
 
 
-def beginning(tokenizer: Any) -> list[int]:
+def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The token that the tokenizer puts before every text, or nothing."""
     empty = tokenizer("", add_special_tokens=True)["input_ids"]
     return [tokenizer.bos_token_id] if empty[:1] == [tokenizer.bos_token_id] else []

@@ -12,7 +12,7 @@ from headwise.attachment import Attachment, attach
 from headwise.errors import DataError, HeadwiseError
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Batch, Inputs, placed
-from headwise_lab.benchmarks.prompting import encode
+from headwise_lab.benchmarks.prompting import encode, failing
 from headwise_lab.cost.timing import generate
 from headwise_lab.models.checkpoints import first_line
 from headwise_lab.trial.answers import Answer, Answers
@@ -103,14 +103,7 @@ def _answer(prediction: str, visual: int, text: int, seen: Any) -> Answer:
 def _named(inputs: Inputs, batch: Batch, error: Exception) -> DataError:
     """The questions that a model failed on: the first that fails alone as well, else all of the batch."""
     loaded, questions = inputs.loaded, inputs.questions[batch.first : batch.first + len(batch.visual)]
-    for question in questions if len(questions) > 1 else ():
-        try:
-            generate(loaded, placed(encode(loaded.processor, [question]), loaded), 1)
-        except HeadwiseError as refused:
-            return DataError(str(refused))
-        except Exception as alone:
-            questions, error = (question,), alone
-            break
-    told = ", ".join(question.id for question in questions)
-    named = f"question {told} (picture {questions[0].image})" if len(questions) == 1 else f"questions {told}"
-    return DataError(f"the model cannot answer {named}: {type(error).__name__}: {first_line(error)}")
+    named, cause = failing(
+        questions, lambda one: generate(loaded, placed(encode(loaded.processor, [one]), loaded), 1), error
+    )
+    return DataError(f"the model cannot answer {named}: {type(cause).__name__}: {first_line(cause)}")

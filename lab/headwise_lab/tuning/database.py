@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DATABASE = "search.db"
 NAME = "headwise"
+GOALS: Final = ("maximize", "minimize")  # accuracy and cost
 SEARCH = "search"
 
 
@@ -55,7 +56,7 @@ class Memory:
 
 
 @contextmanager
-def opened(folder: Path, search: Mapping[str, Any]) -> Iterator[Memory]:
+def opened(folder: Path, search: Mapping[str, object]) -> Iterator[Memory]:
     """The study of a folder; ``search`` is everything that may not change from one run of it to the next.
 
     Raises DataError in one sentence where the folder holds another search, or a file that is no database of one.
@@ -81,13 +82,11 @@ def _storage(folder: Path) -> RDBStorage:
         raise DataError(f"{folder / DATABASE} cannot be opened ({reason}); give --out a new folder") from error
 
 
-def _study(storage: RDBStorage, search: Mapping[str, Any], folder: Path) -> Study:
+def _study(storage: RDBStorage, search: Mapping[str, object], folder: Path) -> Study:
     import optuna
 
-    study = optuna.create_study(
-        study_name=NAME, storage=storage, load_if_exists=True, directions=["maximize", "minimize"]
-    )
-    asked: dict[str, Any] = json.loads(json.dumps(dict(search)))
+    study = optuna.create_study(study_name=NAME, storage=storage, load_if_exists=True, directions=GOALS)
+    asked: dict[str, object] = json.loads(json.dumps(dict(search)))
     held = study.user_attrs.get(SEARCH)
     if held is None:  # new, or killed before this was written
         study.set_user_attr(SEARCH, asked)
@@ -100,6 +99,6 @@ def _study(storage: RDBStorage, search: Mapping[str, Any], folder: Path) -> Stud
     return study
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     shown = json.dumps(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -13,6 +13,10 @@ from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas
 from headwise_lab.tuning.confirming import Again
 from headwise_lab.tuning.judging import Accuracy
 from headwise_lab.tuning.outcome import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 _FOUND, _HELD = "#9ac3e0", "#0b69a3"
 
@@ -40,15 +44,16 @@ def draw(outcome: Outcome, folder: Path) -> Figure:
     return Figure(path, f"{outcome.title} on {names}: accuracy against cost ({told}).", "front")
 
 
-def _search(panel: Any, outcome: Outcome) -> None:
+def _search(panel: Axes, outcome: Outcome) -> None:
     """All points that the search measured, and the steps of its front."""
     points = [(outcome.shown(one.value.cost), one.value.accuracy) for one in outcome.found]
-    panel.scatter(*zip(*points, strict=True), s=14, color=_FOUND, label="measured by the search", zorder=2)
+    costs, accuracies = zip(*points, strict=True)
+    panel.scatter(costs, accuracies, s=14, color=_FOUND, label="measured by the search", zorder=2)
     front = [(outcome.shown(one.value.cost), one.value.accuracy) for one in outcome.front]
     panel.step(*zip(*front, strict=True), where="post", color=_FOUND, linewidth=1.4, label="its front", zorder=2)
 
 
-def _held_out(panel: Any, outcome: Outcome) -> None:
+def _held_out(panel: Axes, outcome: Outcome) -> None:
     """The front measured again, each point tied to what the search saw, and the references."""
     ours: list[tuple[float, Accuracy]] = []
     for one in outcome.judged:
@@ -74,7 +79,7 @@ def _placed(outcome: Outcome, found: Sequence[tuple[Again | None, Accuracy | Non
     ]
 
 
-def _with_bars(panel: Any, points: Sequence[tuple[float, Accuracy]], aside: float, **look: Any) -> None:
+def _with_bars(panel: Axes, points: Sequence[tuple[float, Accuracy]], aside: float, **look: Any) -> None:
     """Figures with their intervals, moved ``aside`` by a factor, so that none hides another."""
     if points:
         low = [0.0 if math.isnan(figure.low) else figure.value - figure.low for _, figure in points]

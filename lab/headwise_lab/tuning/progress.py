@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from headwise_lab.terminal.progress import SHORT, Bar, Watched
 from headwise_lab.tuning.searching import REASON, label
 
 if TYPE_CHECKING:
@@ -19,30 +18,14 @@ if TYPE_CHECKING:
 _ENDED = {"PRUNED": "cannot be run", "FAIL": "failed"}
 
 
-class Progress:
+class Progress(Watched):
     """The progress of a search and of its confirmation, in points."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("points, {task.fields[answered]} questions answered, left:"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
+        answered = TextColumn("points, {task.fields[answered]} questions answered, left:")
+        super().__init__(Bar(MofNCompleteColumn(), answered, TimeRemainingColumn(), console=console, width=SHORT))
         self._task = self._bar.add_task("", total=None, answered=0)
         self._answered = 0
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def begin(self, what: str, points: int, done: int) -> None:
         """A part of the work begins, ``done`` points of which were over before."""
@@ -72,7 +55,3 @@ class Progress:
         told = point.again.reason if again is None else f"{again.accuracy:.1f} % (search: {before:.1f} %)"
         self.say(f"held out: {point.again.point.label}: {told}")
         self._bar.advance(self._task)
-
-    def say(self, sentence: str) -> None:
-        """Print above the bar."""
-        self._bar.console.print(sentence, soft_wrap=True)

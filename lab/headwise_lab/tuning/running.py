@@ -94,10 +94,7 @@ def identity(file: SpaceFile, wanted: Wanted, space: Space, loaded: Loaded, inpu
         "budget": [space.low, space.high],
         "settings": dict(space.settings),
         "questions": {one.benchmark.name: one.digest for one in inputs},
-        "weights": loaded.weights,
-        "dtype": loaded.dtype,
-        "attention": loaded.attention,
-        "device": loaded.device,
+        **{name: getattr(loaded, name) for name in ("weights", "dtype", "attention", "device")},
     }
 
 

@@ -59,7 +59,7 @@ class Choices:
 def _span(highest: float | None) -> Any:
     """A validator: nothing, or two numbers above 0, the smaller one first."""
 
-    def check(_: object, attribute: attrs.Attribute[Any], ends: tuple[float, ...]) -> None:
+    def check(_: object, attribute: attrs.Attribute[object], ends: tuple[float, ...]) -> None:
         if not ends:
             return
         allowed = "numbers above 0" if highest is None else f"numbers above 0, up to {highest:g}"

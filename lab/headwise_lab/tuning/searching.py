@@ -20,7 +20,7 @@ from headwise_lab.tuning.database import Memory
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 SAMPLERS = ("tpe", "nsga2", "random")
 STARTUP = 10  # random trials, before TPE has something to go by
@@ -140,6 +140,6 @@ def _value(task: Task, trial: Trial) -> Value:
         raise _ImpossibleError(str(error)) from error
 
 
-def _end(memory: Memory, trial: Trial, reason: str, state: Any) -> None:
+def _end(memory: Memory, trial: Trial, reason: str, state: TrialState) -> None:
     trial.set_user_attr(REASON, " ".join(reason.split()))
     memory.study.tell(trial, state=state)

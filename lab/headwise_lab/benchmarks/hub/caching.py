@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -17,6 +15,7 @@ from headwise_lab.benchmarks.hub.reference import Reference
 from headwise_lab.benchmarks.hub.revisions import known, place, resolved
 from headwise_lab.benchmarks.hub.source import DatasetError, Source
 from headwise_lab.store.prepared_folder import STAMP, forget_stale, prepared
+from headwise_lab.terminal.progress import counted
 
 FORMAT = 1  # raised when the files that are written change
 STALE = 7 * 24 * 3600.0  # seconds after which a half-written folder is nobody's work in progress
@@ -83,7 +82,7 @@ def _kept(stamp: Stamp, reference: Reference, revision: str, layout: Layout, ben
 
     def build(workplace: Path) -> None:
         forget_stale(target, workplace, STALE)
-        with _progress(f"{benchmark.name} from {reference.dataset}", limit) as advance:
+        with counted(f"{benchmark.name} from {reference.dataset}", limit) as advance:
             splits = (reference.split,) if reference.split else layout.splits
             commit = None if reference.local else revision
             source = Source(str(reference.dataset), commit, reference.config, splits, advance)
@@ -106,16 +105,3 @@ def _fill(source: Source, workplace: Path, layout: Layout, benchmark: Benchmark,
         raise source.wrong(
             f"is not in the layout of {layout.dataset}, which {benchmark.name} is read from: {told}"
         ) from error
-
-
-@contextmanager
-def _progress(told: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on the error stream; without a total it only shows that rows arrive."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from headwise_lab.terminal import Terminal
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
-        task = progress.add_task(told, total=total)
-        yield lambda rows: progress.advance(task, rows)

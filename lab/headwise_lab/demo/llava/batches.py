@@ -37,10 +37,9 @@ def make_batch(stage: Stage, step: int) -> Batch:
     scenes = [sample_scene(rng, stage.low, high) for _ in range(stage.batch)]
     asked = [ask_mix(stage, scene, rng) for scene in scenes]
     sprites = np.array([scene.sprites for scene in scenes], dtype=np.int64)
-    pictures = draw_batch(sprites, np.random.default_rng([stage.seed, step]))
     shape = (stage.batch, sum(stage.mix.values()))
     return Batch(
-        normalize(pictures),
+        normalize(draw_batch(sprites, np.random.default_rng([stage.seed, step]))),
         torch.from_numpy(sprites),
         torch.tensor([[question_ids(q.text) for q in row] for row in asked]).view(*shape, QUESTION_TOKENS),
         torch.tensor([[answer_id(q.answer) for q in row] for row in asked]).view(shape),

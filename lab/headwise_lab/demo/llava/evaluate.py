@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -20,6 +20,11 @@ from torch import Tensor
 
 from headwise_lab.demo.llava.tokenizer import IMAGE_ID, answer_id, prompt
 from headwise_lab.scenes import KINDS, TOKENS, Example, held_out
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, LlamaModel, PreTrainedModel, ProcessorMixin
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
 
 HELD_OUT_SEED = 777
 NOISE_SEED = 5
@@ -35,7 +40,7 @@ GAPS = (
 )
 
 
-def load(folder: str | Path) -> tuple[Any, Any]:
+def load(folder: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The model (float32, eager attention) and its processor, from disk alone."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -45,7 +50,7 @@ def load(folder: str | Path) -> tuple[Any, Any]:
     return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)
 
 
-def inputs_of(processor: Any, examples: Sequence[Example]) -> Any:
+def inputs_of(processor: ProcessorMixin, examples: Sequence[Example]) -> BatchFeature:
     """Token ids, attention mask and pixel values of a batch of examples."""
     return processor(
         text=[prompt(example.question.text) for example in examples],
@@ -56,7 +61,7 @@ def inputs_of(processor: Any, examples: Sequence[Example]) -> Any:
 
 
 @torch.no_grad()
-def is_right(model: Any, processor: Any, examples: Sequence[Example]) -> Tensor:
+def is_right(model: PreTrainedModel, processor: ProcessorMixin, examples: Sequence[Example]) -> Tensor:
     """Whether the most likely next token is the answer, (examples,) float."""
     logits = model(**inputs_of(processor, examples)).logits[:, -1]
     return _right(logits, examples)
@@ -69,7 +74,13 @@ def _right(logits: Tensor, examples: Sequence[Example]) -> Tensor:
 
 @torch.no_grad()
 def anchors_right(
-    model: Any, processor: Any, examples: Sequence[Example], noise: torch.Generator, *, layer: int, keep: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    examples: Sequence[Example],
+    noise: torch.Generator,
+    *,
+    layer: int,
+    keep: int,
 ) -> dict[str, Tensor]:
     """Whether each way to keep ``keep`` image tokens after ``layer`` layers leaves the answer right."""
     inputs = inputs_of(processor, examples)
@@ -90,7 +101,7 @@ def anchors_right(
     return right
 
 
-def _embed(model: Any, ids: Tensor, pixels: Tensor) -> Tensor:
+def _embed(model: PreTrainedModel, ids: Tensor, pixels: Tensor) -> Tensor:
     embedded: Tensor = model.get_input_embeddings()(ids)
     features = model.model.get_image_features(pixel_values=pixels)
     features = getattr(features, "pooler_output", features)
@@ -98,7 +109,9 @@ def _embed(model: Any, ids: Tensor, pixels: Tensor) -> Tensor:
     return embedded.masked_scatter((ids == IMAGE_ID)[..., None], flat)
 
 
-def _run(language: Any, hidden: Tensor, positions: Tensor, layers: Any) -> tuple[Tensor, Tensor]:
+def _run(
+    language: LlamaModel, hidden: Tensor, positions: Tensor, layers: Iterable[LlamaDecoderLayer]
+) -> tuple[Tensor, Tensor]:
     """Hidden states after the layers, and the last layer's attention (batch, heads, queries, keys)."""
     length = hidden.size(1)
     mask = torch.full((length, length), torch.finfo(hidden.dtype).min).triu(1)[None, None]
@@ -143,7 +156,12 @@ def _scores(attention: Tensor, evidence: Tensor, noise: torch.Generator) -> dict
 
 
 def evaluate(
-    model: Any, processor: Any, *, per_kind: int, keeps: Sequence[int] = (32, 16, 8), layer: int = 2
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    *,
+    per_kind: int,
+    keeps: Sequence[int] = (32, 16, 8),
+    layer: int = 2,
 ) -> dict[str, Any]:
     """Accuracy per kind with standard errors, and for each keep the anchors and their paired gaps."""
     examples = list(held_out(HELD_OUT_SEED, per_kind))
@@ -198,6 +216,16 @@ def main() -> None:
     """The command line."""
     from headwise_lab.models import shipped
 
+    options = _options()
+    torch.set_num_threads(options.threads)
+    model, processor = load(options.model or shipped("demo-llava"))
+    report = evaluate(model, processor, per_kind=options.per_kind, keeps=options.keep, layer=options.layer)
+    print("\n".join(lines(report)))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Accuracy and pruning anchors of a demo model.")
     parser.add_argument("--model", type=Path, default=None, help="folder; default: the shipped demo-llava")
     parser.add_argument("--per-kind", type=int, default=500)
@@ -205,13 +233,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=2, help="K: layers before pruning")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model, processor = load(options.model or shipped("demo-llava"))
-    report = evaluate(model, processor, per_kind=options.per_kind, keeps=options.keep, layer=options.layer)
-    print("\n".join(lines(report)))
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

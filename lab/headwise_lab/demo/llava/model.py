@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from headwise_lab.demo.llava.tokenizer import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, VOCABULARY
 from headwise_lab.scenes.world import FORMS, GRID, HUES, PATCH, SIZE, SPRITES, TOKENS, form_of, hue_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 WIDTH = 128
 FEED_FORWARD = 384
@@ -20,7 +24,7 @@ HEADS = 8
 SILENT = ("o_proj", "out_proj", "down_proj", "fc2")  # what writes to the residual stream starts at zero
 
 
-def build(layers: int, seed: int) -> Any:
+def build(layers: int, seed: int) -> PreTrainedModel:
     """A fresh LlavaForConditionalGeneration with ``layers`` language layers, in float32."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -123,7 +127,7 @@ class AuxiliaryHeads(nn.Module):
 
 
 @torch.no_grad()
-def grow(model: Any, sources: Sequence[int]) -> None:
+def grow(model: PreTrainedModel, sources: Sequence[int]) -> None:
     """Restack the language layers as copies of ``sources``; a repeated layer adds nothing at first.
 
     Each index must appear in order, so that the function is unchanged.

@@ -7,7 +7,7 @@ block computes what a prompt with that one question would. It runs on the parame
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -16,6 +16,13 @@ from torch import Tensor
 
 from headwise_lab.demo.llava.tokenizer import BOS_ID, QUESTION_TOKENS, USER, VOCABULARY
 from headwise_lab.scenes.world import TOKENS
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+    from transformers.models.clip.modeling_clip import CLIPAttention
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
 
 OPENING = (BOS_ID, VOCABULARY.index(USER))
 PREFIX = len(OPENING) + TOKENS
@@ -43,7 +50,7 @@ def layout(questions: int, length: int) -> Layout:
     return Layout(torch.cat([torch.arange(PREFIX), block.repeat(questions)]), mask, readout)
 
 
-def image_features(model: Any, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def image_features(model: PreTrainedModel, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The projector's output (batch, tokens, width) in float32, for pixel values (batch, 3, height, width)."""
     tower = model.model.vision_tower
     tower = getattr(tower, "vision_model", tower)
@@ -60,7 +67,7 @@ def image_features(model: Any, pixels: Tensor, dtype: torch.dtype = torch.float3
     return _linear(projector.linear_2, hidden).float()
 
 
-def _linear(module: Any, x: Tensor) -> Tensor:
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     bias = None if module.bias is None else module.bias.to(x.dtype)
     return F.linear(x, module.weight.to(x.dtype), bias)
 
@@ -75,13 +82,15 @@ def _merge(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def _vision_attention(attention: Any, h: Tensor) -> Tensor:
+def _vision_attention(attention: CLIPAttention, h: Tensor) -> Tensor:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     q, k, v = (_split(_linear(p, h), attention.num_heads) for p in projections)
     return _linear(attention.out_proj, _merge(F.scaled_dot_product_attention(q, k, v)))
 
 
-def question_logits(model: Any, features: Tensor, questions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def question_logits(
+    model: PreTrainedModel, features: Tensor, questions: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Next-token logits (batch, questions, 1 + answer tokens, vocabulary) from ``ASSISTANT:`` on.
 
     ``features`` is (batch, tokens, width); ``questions`` is (batch, questions, length): seven question tokens, then any
@@ -103,7 +112,13 @@ def question_logits(model: Any, features: Tensor, questions: Tensor, dtype: torc
 
 
 def _language_layer(
-    layer: Any, x: Tensor, *, rotation: tuple[Tensor, Tensor], plan: Layout, rows: Tensor | None, dtype: torch.dtype
+    layer: LlamaDecoderLayer,
+    x: Tensor,
+    *,
+    rotation: tuple[Tensor, Tensor],
+    plan: Layout,
+    rows: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """One decoder layer over packed ``x`` (batch, tokens, width); with ``rows``, only those tokens come out."""
     attention, mlp = layer.self_attn, layer.mlp

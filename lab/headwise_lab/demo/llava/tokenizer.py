@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
 from headwise_lab.scenes.world import COLORS, DIGITS, PATCH, QUADRANTS, SHAPES, SIZE, WORDS
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PAD_ID, BOS_ID, EOS_ID, UNKNOWN_ID, IMAGE_ID = range(5)
@@ -105,7 +109,7 @@ def answer_id(answer: str) -> int:
     return VOCABULARY.index(answer)
 
 
-def build_processor() -> Any:
+def build_processor() -> ProcessorMixin:
     """A LlavaProcessor: CLIP normalisation of 144 x 144 pictures, 144 image tokens, the prompt as chat template."""
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,10 @@ from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, Stage
 from headwise_lab.demo.llava.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_processor
 from headwise_lab.demo.training import follow, progress_in
 from headwise_lab.scenes import KINDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 SMOOTHING = 0.97  # of logged averages, per step
 
@@ -146,7 +150,7 @@ def train(
     return run
 
 
-def export(model: Any, folder: Path) -> None:
+def export(model: PreTrainedModel, folder: Path) -> None:
     """Write the model in float16 with its processor, ready for ``from_pretrained``."""
     training.export(model, folder, bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=8)
     build_processor().save_pretrained(folder)

@@ -6,17 +6,28 @@ for scale and mask.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 
 NAME = "headwise_demo_blocks"
 BLOCK = 128  # queries
 
 
 def blocked_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, *, scaling: float, **_: Any
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Of query, key, value (batch, heads, tokens, dim) without padding; the result is (batch, tokens, heads, dim)."""
     if attention_mask is not None:
@@ -43,5 +54,5 @@ def register() -> str:
     return NAME
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
+def _no_mask(*_: object, **__: object) -> None:
     """Causality is in the blocks."""

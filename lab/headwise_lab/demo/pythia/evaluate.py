@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,10 @@ from headwise_lab.demo.pythia.tokenizer import BOS_ID
 from headwise_lab.models import shipped
 from headwise_lab.texts import TEXTS, shipped_text
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
 BATCH = 4
 SINKS = 4
 KEYS = (128, 64, 32, 16, 8)  # visible to a query, itself included
@@ -30,7 +34,7 @@ LOCAL = 16  # the nearest keys, the query's own included
 EMERGED = 0.3  # mean mass on the first position that makes a head a sink head (Gu et al. 2024)
 
 
-def load(folder: str | Path) -> tuple[Any, Any]:
+def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (float32, eager attention) and its tokenizer, from disk alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -54,12 +58,14 @@ def visible(length: int, sinks: int, recent: int) -> Tensor:
 
 
 @torch.no_grad()
-def surprise(model: Any, windows: Tensor, seen: Tensor) -> Tensor:
+def surprise(model: PreTrainedModel, windows: Tensor, seen: Tensor) -> Tensor:
     """Negative log-likelihood in nats of every token of windows (batch, length), under visibility (length, length)."""
     return _read(model, windows, seen)[0]
 
 
-def _read(model: Any, windows: Tensor, seen: Tensor, *, attention: bool = False) -> tuple[Tensor, Any]:
+def _read(
+    model: PreTrainedModel, windows: Tensor, seen: Tensor, *, attention: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     inputs = windows.roll(1, dims=1)
     inputs[:, 0] = BOS_ID
     mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
@@ -70,11 +76,11 @@ def _read(model: Any, windows: Tensor, seen: Tensor, *, attention: bool = False)
         output_attentions=attention,
     )
     nats = F.cross_entropy(output.logits.flatten(0, 1), windows.flatten(), reduction="none")
-    return nats.view(windows.shape), output.attentions
+    return nats.view(windows.shape), output.attentions or ()
 
 
 @torch.no_grad()
-def masses(model: Any, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def masses(model: PreTrainedModel, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean attention on the first position and on the last LOCAL ones, each (layers, heads)."""
     first, local, queries = torch.zeros(()), torch.zeros(()), 0
     for windows in batches:
@@ -89,7 +95,9 @@ def masses(model: Any, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return first / queries, local / queries
 
 
-def evaluate(model: Any, tokenizer: Any, text: str, *, context: int, keys: Sequence[int] = KEYS) -> dict[str, Any]:
+def evaluate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, context: int, keys: Sequence[int] = KEYS
+) -> dict[str, Any]:
     """All that is measured on one text. Perplexities and paired gaps come with standard errors over tokens."""
     tokens = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
     batches = windows_of(tokens, context)
@@ -110,12 +118,12 @@ def evaluate(model: Any, tokenizer: Any, text: str, *, context: int, keys: Seque
     }
 
 
-def _late(model: Any, batches: Sequence[Tensor], seen: Tensor) -> Tensor:
+def _late(model: PreTrainedModel, batches: Sequence[Tensor], seen: Tensor) -> Tensor:
     """Negative log-likelihoods of the second halves of windows, as one row."""
     return torch.cat([surprise(model, windows, seen)[:, len(seen) // 2 :].flatten() for windows in batches])
 
 
-def _limited(model: Any, batches: Sequence[Tensor], full: Tensor, count: int) -> dict[str, Any]:
+def _limited(model: PreTrainedModel, batches: Sequence[Tensor], full: Tensor, count: int) -> dict[str, Any]:
     """What ``count`` visible keys cost: the last ones, or SINKS first and the last ``count - SINKS``."""
     length = batches[0].size(1)
     window = _late(model, batches, visible(length, 0, count))
@@ -152,8 +160,7 @@ def lines(name: str, report: dict[str, Any]) -> Iterator[str]:
             yield f"           {gap} {_plus(row[gap], '+.4f')} nats, paired"
     yield "  layer: mass on position 0, mean and largest of its heads | mass on the last 16 tokens, by head"
     for layer, (first, local) in enumerate(zip(report["first_position"], report["last_16"], strict=True)):
-        heads = " ".join(f"{share:.2f}" for share in local)
-        yield f"  {layer}: {sum(first) / len(first):.3f}, {max(first):.3f} | {heads}"
+        yield f"  {layer}: {sum(first) / len(first):.3f}, {max(first):.3f} | {' '.join(f'{one:.2f}' for one in local)}"
     largest = max(max(row) for row in report["first_position"])
     yield f"  attention sinks {'emerged' if largest > EMERGED else 'did not emerge'}: largest mass {largest:.3f}"
 
@@ -175,8 +182,7 @@ def main() -> None:
     model, tokenizer = load(options.model or shipped("demo-pythia"))
     report = {}
     for name in TEXTS:
-        text = shipped_text(name).read_text(encoding="utf-8")
-        report[name] = evaluate(model, tokenizer, text, context=options.context)
+        report[name] = evaluate(model, tokenizer, shipped_text(name).read_text("utf-8"), context=options.context)
         print("\n".join(lines(name, report[name])), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=1) + "\n")

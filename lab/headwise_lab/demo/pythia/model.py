@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -10,6 +10,9 @@ from torch import nn
 
 from headwise_lab.demo.pythia.attention import register
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, VOCABULARY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @attrs.frozen
@@ -23,7 +26,7 @@ class Shape:
     vocabulary: int = VOCABULARY
 
 
-def build(shape: Shape, seed: int) -> Any:
+def build(shape: Shape, seed: int) -> PreTrainedModel:
     """A fresh ``GPTNeoXForCausalLM`` in float32 that trains with ``blocked_attention``."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -47,7 +50,7 @@ def build(shape: Shape, seed: int) -> Any:
     return model.train()
 
 
-def quiet(model: Any) -> None:
+def quiet(model: PreTrainedModel) -> None:
     """Let every layer begin as the identity: what it adds to the residual stream starts at zero."""
     for layer in model.gpt_neox.layers:
         for last in (layer.attention.dense, layer.mlp.dense_4h_to_h):

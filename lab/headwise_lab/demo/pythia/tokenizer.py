@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 2048
 BOS = "<|endoftext|>"  # token 0, first in every encoded text, as it is first in every training window
 BOS_ID = 0
 
 
-def learn_tokenizer(texts: Iterable[str]) -> Any:
+def learn_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """A ``tokenizers.Tokenizer`` learned from the texts; the same texts give the same one."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -28,7 +32,7 @@ def learn_tokenizer(texts: Iterable[str]) -> Any:
     return tokenizer
 
 
-def for_transformers(tokenizer: Any) -> Any:
+def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """The same as a transformers tokenizer, ready for ``save_pretrained``."""
     from transformers import PreTrainedTokenizerFast
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -18,6 +18,11 @@ from headwise_lab.demo import training
 from headwise_lab.demo.pythia.model import Shape, build
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, for_transformers, learn_tokenizer
 from headwise_lab.demo.training import follow
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
 
 SMOOTHING = 0.98  # of the logged average, per step
 
@@ -127,7 +132,7 @@ def read_texts(folder: Path) -> list[str]:
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
-def encode(tokenizer: Any, texts: list[str]) -> Tensor:
+def encode(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """All texts as one row of tokens, a beginning-of-text token before each."""
     return torch.tensor([token for text in texts for token in tokenizer.encode(text).ids])
 
@@ -141,7 +146,7 @@ def train(
     return run
 
 
-def export(model: Any, tokenizer: Any, folder: Path) -> None:
+def export(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the model in float16 with its tokenizer, ready for ``from_pretrained``."""
     training.export(model, folder, bos_token_id=BOS_ID, eos_token_id=BOS_ID, pad_token_id=BOS_ID)
     for_transformers(tokenizer).save_pretrained(folder)

@@ -1,0 +1,84 @@
+"""Bars on the error stream, which leaves the output to results; what is done disappears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from headwise_lab.terminal.console import Terminal
+
+LONGEST = 60  # characters of a name beside a bar
+SHORT = 20  # width of a bar with much beside it
+
+
+class Bar(Progress):
+    """A bar with its name before it and columns behind it, whose names are text; lines may stand below it."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console | None = None, width: int | None = 40) -> None:
+        self.below: Callable[[], list[RenderableType]] = list
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=width),
+            *columns,
+            console=console or Terminal(stderr=True),
+            transient=True,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars and what is below them."""
+        yield self.make_tasks_table(self.tasks)
+        yield from self.below()
+
+
+class Watched:
+    """What shows one bar while it is entered, and prints lines above it."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print above the bar."""
+        self._bar.console.print(sentence, soft_wrap=True)
+
+
+@contextmanager
+def counted(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """One bar: call with what has been done since the last call. Without a total it only shows that work goes on."""
+    with Bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda more: bar.advance(task, more)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Several bars: call with a name and a total for a new one, and that with what has been done in all."""
+    with Bar(TaskProgressColumn(), TimeRemainingColumn()) as bars:
+
+        def bar(name: str, total: int) -> Callable[[int], None]:
+            task = bars.add_task(name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...", total=total)
+            return lambda done: bars.update(task, completed=done)
+
+        yield bar
