@@ -10,7 +10,7 @@ import typer
 from headwise_lab.commands.options import Data
 
 if TYPE_CHECKING:
-    from headwise_lab.tuning.outcome import Outcome
+    from headwise_lab.tuning.outcome import SearchOutcome
     from headwise_lab.tuning.schema import SpaceFile
 
 
@@ -104,7 +104,7 @@ def _command(space: str, file: SpaceFile, chosen: dict[str, Any]) -> str:
     return shlex.join(["headwise", "tune", space, *words])
 
 
-def _show(outcome: Outcome, out: Path) -> None:
+def _show(outcome: SearchOutcome, out: Path) -> None:
     from headwise.errors import HeadwiseError
     from headwise_lab.terminal import Terminal
     from headwise_lab.tuning.page import terminal

@@ -123,7 +123,6 @@ def paired_losses(
     theirs: Mapping[str, float],
     *,
     allowance: float | None = 0.0,
-    between: Sequence[str] = (),
     lower_is_better: bool = True,
 ) -> Difference | None:
     """Ours minus theirs on the tokens of one text, paired by blocks of them; None where they share no token.
@@ -132,7 +131,7 @@ def paired_losses(
     """
     shared = [token for token in ours if token in theirs]
     left, right = (in_blocks({token: side[token] for token in shared}) for side in (ours, theirs))
-    return paired(left, right, allowance=allowance, between=between, lower_is_better=lower_is_better)
+    return paired(left, right, allowance=allowance, lower_is_better=lower_is_better)
 
 
 def _discordant(left: Sequence[float], right: Sequence[float]) -> tuple[int, int] | None:

@@ -27,7 +27,7 @@ METHOD = (
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Outcome:
+class SearchOutcome:
     """A search that is over, and what the held-out questions made of it; ``held`` is None without confirmation."""
 
     title: str

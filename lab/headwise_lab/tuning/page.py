@@ -16,13 +16,13 @@ from headwise_lab.stats.differences import Difference
 from headwise_lab.stats.rule import stated
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.judging import Accuracy, JudgedPoint
-from headwise_lab.tuning.outcome import METHOD, Outcome
+from headwise_lab.tuning.outcome import METHOD, SearchOutcome
 
 TEMPLATES = Path(__file__).parent / "templates"
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
-def confirmed_grid(outcome: Outcome) -> Grid:
+def confirmed_grid(outcome: SearchOutcome) -> Grid:
     """The front as the held-out questions see it."""
     header = ["Point", "Trial", "Cost", "Search", "Held out", "Optimism", "FastV", "To FastV", "Holm p", "Random"]
     rows = [[*_named(outcome, one.confirmed), *_held(one)] for one in outcome.judged]
@@ -31,7 +31,7 @@ def confirmed_grid(outcome: Outcome) -> Grid:
     return Grid.of("The front, confirmed", "front", [*header, "On the front"], rows, caption)
 
 
-def found_grid(outcome: Outcome) -> Grid:
+def found_grid(outcome: SearchOutcome) -> Grid:
     """The front that the search saw."""
     rows = [
         [one.point.label, str(one.number), f"{outcome.shown(one.value.cost):.4g}", f"{one.value.accuracy:.1f}"]
@@ -41,13 +41,13 @@ def found_grid(outcome: Outcome) -> Grid:
     return Grid.of("The front of the search", "search-front", ["Point", "Trial", "Cost", "Accuracy"], rows, caption)
 
 
-def failures_grid(outcome: Outcome) -> Grid | None:
+def failures_grid(outcome: SearchOutcome) -> Grid | None:
     """Trials without a value, and why; None where all have one."""
     rows = [[label, str(number), reason] for number, label, reason in outcome.failures]
     return Grid.of("Trials without a value", "failures", ["Point", "Trial", "Reason"], rows) if rows else None
 
 
-def grids(outcome: Outcome) -> list[Grid]:
+def grids(outcome: SearchOutcome) -> list[Grid]:
     """All tables, the most telling first."""
     found = [confirmed_grid(outcome)] if outcome.judged else []
     found.append(found_grid(outcome))
@@ -55,7 +55,7 @@ def grids(outcome: Outcome) -> list[Grid]:
     return [*found, failures] if failures else found
 
 
-def markdown_page(outcome: Outcome, picture: Picture) -> str:
+def markdown_page(outcome: SearchOutcome, picture: Picture) -> str:
     """The whole page."""
     blocks = [
         f"# {markdown_text(outcome.title)}",
@@ -68,7 +68,7 @@ def markdown_page(outcome: Outcome, picture: Picture) -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def html_page(outcome: Outcome, picture: Picture) -> str:
+def html_page(outcome: SearchOutcome, picture: Picture) -> str:
     """The whole page, which needs nothing beside itself; everything from records is escaped."""
     shown = base64.b64encode(picture.path.read_bytes()).decode("ascii")
     return (
@@ -78,7 +78,7 @@ def html_page(outcome: Outcome, picture: Picture) -> str:
     )
 
 
-def terminal(outcome: Outcome) -> Table:
+def terminal(outcome: SearchOutcome) -> Table:
     """What a terminal shows: the front, confirmed where it was."""
     grid = confirmed_grid(outcome) if outcome.judged else found_grid(outcome)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -89,7 +89,7 @@ def terminal(outcome: Outcome) -> Table:
     return table
 
 
-def _named(outcome: Outcome, confirmed: Confirmed) -> list[str | Mark]:
+def _named(outcome: SearchOutcome, confirmed: Confirmed) -> list[str | Mark]:
     found = confirmed.found
     return [found.point.label, str(found.number), f"{outcome.shown(found.value.cost):.4g}"]
 

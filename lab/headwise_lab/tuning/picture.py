@@ -12,7 +12,7 @@ import matplotlib
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.tuning.confirming import Again
 from headwise_lab.tuning.judging import Accuracy
-from headwise_lab.tuning.outcome import Outcome
+from headwise_lab.tuning.outcome import SearchOutcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FOUND, _HELD = "#9ac3e0", "#0b69a3"
 
 
-def draw(outcome: Outcome, folder: Path) -> Figure:
+def draw(outcome: SearchOutcome, folder: Path) -> Figure:
     """``front.png``, with the same as SVG and PDF beside it."""
     path = folder / "front.png"
     with matplotlib.rc_context(STYLE):
@@ -44,7 +44,7 @@ def draw(outcome: Outcome, folder: Path) -> Figure:
     return Figure(path, f"{outcome.title} on {names}: accuracy against cost ({told}).", "front")
 
 
-def _search(panel: Axes, outcome: Outcome) -> None:
+def _search(panel: Axes, outcome: SearchOutcome) -> None:
     """All points that the search measured, and the steps of its front."""
     points = [(outcome.shown(one.value.cost), one.value.accuracy) for one in outcome.found]
     costs, accuracies = zip(*points, strict=True)
@@ -53,7 +53,7 @@ def _search(panel: Axes, outcome: Outcome) -> None:
     panel.step(*zip(*front, strict=True), where="post", color=_FOUND, linewidth=1.4, label="its front", zorder=2)
 
 
-def _held_out(panel: Axes, outcome: Outcome) -> None:
+def _held_out(panel: Axes, outcome: SearchOutcome) -> None:
     """The front measured again, each point tied to what the search saw, and the references."""
     ours: list[tuple[float, Accuracy]] = []
     for one in outcome.judged:
@@ -71,7 +71,9 @@ def _held_out(panel: Axes, outcome: Outcome) -> None:
     )
 
 
-def _placed(outcome: Outcome, found: Sequence[tuple[Again | None, Accuracy | None]]) -> list[tuple[float, Accuracy]]:
+def _placed(
+    outcome: SearchOutcome, found: Sequence[tuple[Again | None, Accuracy | None]]
+) -> list[tuple[float, Accuracy]]:
     return [
         (outcome.shown(again.value.cost), figure)
         for again, figure in found

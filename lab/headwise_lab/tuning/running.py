@@ -20,7 +20,7 @@ from headwise_lab.tuning.confirming import Confirmed, Found, best, confirm, meas
 from headwise_lab.tuning.database import Memory, need_optuna, opened
 from headwise_lab.tuning.judging import judge
 from headwise_lab.tuning.measuring import Bench, Judge
-from headwise_lab.tuning.outcome import Outcome
+from headwise_lab.tuning.outcome import SearchOutcome
 from headwise_lab.tuning.progress import Progress
 from headwise_lab.tuning.questions import HELD_OUT, SEARCH, split
 from headwise_lab.tuning.schema import SpaceFile
@@ -45,7 +45,7 @@ class Wanted:
     command: str = ""
 
 
-def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> Outcome:
+def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> SearchOutcome:
     """Search, confirm and report; goes on where an earlier run of the same search stopped.
 
     Raises HeadwiseError in one sentence for what stands in the way. Whatever ends it, finished trials stay.
@@ -98,7 +98,7 @@ def identity(file: SpaceFile, wanted: Wanted, space: Space, loaded: Loaded, inpu
     }
 
 
-def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space, Memory, Progress]) -> Outcome:
+def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space, Memory, Progress]) -> SearchOutcome:
     """The search, from where it stopped to the last trial that is asked for."""
     space, memory, progress = tools
     progress.begin("search", wanted.trials, sum(trial.state.is_finished() for trial in memory.trials))
@@ -109,7 +109,7 @@ def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space,
         return point
 
     search(memory, Task(propose, judge.value, progress.end), wanted.trials, wanted.sampler, file.seed)
-    return Outcome(
+    return SearchOutcome(
         title=file.title or "Search",
         command=wanted.command,
         cost=wanted.cost,
@@ -119,7 +119,9 @@ def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space,
     )
 
 
-def _confirmed(outcome: Outcome, chosen: Sequence[Found], bench: Bench, space: Space, progress: Progress) -> Outcome:
+def _confirmed(
+    outcome: SearchOutcome, chosen: Sequence[Found], bench: Bench, space: Space, progress: Progress
+) -> SearchOutcome:
     progress.begin("confirmation", len(chosen), 0)
     held = Judge.of(bench, outcome.cost)
     confirmed: list[Confirmed] = []
@@ -130,7 +132,7 @@ def _confirmed(outcome: Outcome, chosen: Sequence[Found], bench: Bench, space: S
     return attrs.evolve(outcome, held=held, judged=judged)
 
 
-def _write(outcome: Outcome, folder: Path) -> None:
+def _write(outcome: SearchOutcome, folder: Path) -> None:
     """``tune.md``, ``tune.html``, tables/ and figures/; each whole or not at all."""
     from headwise_lab.tuning.page import grids, html_page, markdown_page
     from headwise_lab.tuning.picture import draw

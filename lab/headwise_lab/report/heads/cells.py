@@ -58,7 +58,7 @@ class Cell:
 
 
 @attrs.frozen(eq=False)
-class Row:
+class HeadRow:
     """One budget and head rule: column name -> cell."""
 
     budget: str

@@ -13,14 +13,14 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, Row
+from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
 from headwise_lab.report.heads.verdict_of_cells import judge
 from headwise_lab.report.matching import Curve
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import Difference
 
-__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "Row", "compare", "slugs"]
+__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare", "slugs"]
 
 
 @attrs.frozen(eq=False)
@@ -37,7 +37,7 @@ class Comparison:
     axis: str
     digits: int
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[HeadRow, ...]
 
     def wins(self) -> dict[str, tuple[int, int]]:
         """Column -> (rows it is best in, ties counted for each; rows it alone is best in), most wins first."""
@@ -47,7 +47,7 @@ class Comparison:
         }
         return dict(sorted(counts.items(), key=lambda item: (-item[1][0], -item[1][1])))
 
-    def cells(self) -> Iterable[tuple[Row, str, Cell]]:
+    def cells(self) -> Iterable[tuple[HeadRow, str, Cell]]:
         """Every filled cell with its row and column, row by row in column order."""
         return ((row, name, row.cells[name]) for row in self.rows for name in self.columns if name in row.cells)
 
@@ -56,7 +56,7 @@ class Comparison:
         pairs = (pair for _, _, cell in self.cells() for pair in (cell.against_baseline, cell.against_control))
         return [pair for pair in pairs if pair is not None]
 
-    def peak(self) -> list[tuple[Row, str, Cell]]:
+    def peak(self) -> list[tuple[HeadRow, str, Cell]]:
         """The best configurations: the cells with the highest printed value."""
         filled = list(self.cells())
         top = max(round(cell.value, self.digits) for _, _, cell in filled)
@@ -167,7 +167,7 @@ def _column_names(axis: str, trials: Sequence[Trial]) -> dict[str, str]:
     return names
 
 
-def _rows_at(trials: Sequence[Trial], names: Mapping[str, str], questions: Questions) -> list[Row]:
+def _rows_at(trials: Sequence[Trial], names: Mapping[str, str], questions: Questions) -> list[HeadRow]:
     """The rows of one budget; the baseline, which has no head count of its own, stands in each."""
     columns: dict[str, dict[str, list[Trial]]] = {}
     for trial in trials:
@@ -179,7 +179,7 @@ def _rows_at(trials: Sequence[Trial], names: Mapping[str, str], questions: Quest
         columns = {heads: {BASELINE: baseline, **cells} for heads, cells in columns.items()}
     first = trials[0]
     return [
-        Row(
+        HeadRow(
             budget=first.budget,
             heads=heads,
             processed=first.processed,

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.heads.comparison import Cell, Comparison, Row, compare
+from headwise_lab.report.heads.comparison import Cell, Comparison, HeadRow, compare
 from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.page.grid import number
 from headwise_lab.report.trials import Trial, load_trials, recall
@@ -58,7 +58,7 @@ def _add(table: Table, comparison: Comparison) -> None:
         shown.add(name)
 
 
-def _add_cell(table: Table, row: Row, name: str, cell: Cell) -> None:
+def _add_cell(table: Table, row: HeadRow, name: str, cell: Cell) -> None:
     verdict = "recommended" if cell.recommended else cell.verdict
     style = _STYLES.get(cell.verdict, "")
     table.add_row(

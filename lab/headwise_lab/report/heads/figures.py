@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, Row
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 
 
@@ -70,7 +70,7 @@ def _dodge(index: int, count: int, comparison: Comparison) -> float:
     return (index - (count - 1) / 2) / max(count - 1, 1) * 0.22 * gap
 
 
-def _line(panel: Any, rows: Sequence[Row], name: str, look: tuple[Any, str], dodge: float) -> None:
+def _line(panel: Any, rows: Sequence[HeadRow], name: str, look: tuple[Any, str], dodge: float) -> None:
     points = [(row.processed + dodge, row.cells[name]) for row in rows if name in row.cells]
     if not points:
         return
@@ -175,7 +175,7 @@ def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
     return Figure(path, caption, comparison.slug)
 
 
-def _heat_panel(panel: Any, rows: Sequence[Row], names: Sequence[str], limit: float) -> None:
+def _heat_panel(panel: Any, rows: Sequence[HeadRow], names: Sequence[str], limit: float) -> None:
     gains = np.full((len(names), len(rows)), np.nan)
     strength = np.ones_like(gains)
     for column, row in enumerate(rows):

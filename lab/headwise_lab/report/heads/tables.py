@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, Row
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
@@ -32,7 +32,7 @@ def scores(comparison: Comparison) -> Grid:
     )
 
 
-def _score(row: Row, name: str, digits: int) -> Mark:
+def _score(row: HeadRow, name: str, digits: int) -> Mark:
     cell = row.cells.get(name)
     if cell is None:
         return Mark(MISSING)
@@ -53,7 +53,7 @@ def _sign(verdict: str) -> str:
     return {SAME: "same"}.get(verdict, verdict)
 
 
-def _data(row: Row, name: str, cell: Cell) -> dict[str, Any]:
+def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, Any]:
     """Everything about a cell by name."""
     shown = {"value": cell.value, "se": cell.se, "n": cell.n, "units": len(cell.units) or None, "seeds": cell.seeds}
     where = {"method": name, "heads": row.head_label, "budget": row.budget, "best": cell.best}
@@ -91,7 +91,7 @@ def differences(comparison: Comparison) -> Grid:
     return Grid.of(title, f"{comparison.slug}-differences", [*header, "Pairs", "Verdict"], rows, caption)
 
 
-def _differences(row: Row, name: str, cell: Cell, *, controlled: bool) -> list[str | Mark]:
+def _differences(row: HeadRow, name: str, cell: Cell, *, controlled: bool) -> list[str | Mark]:
     base, control = cell.against_baseline, cell.against_control
     shown = Mark(
         signed(base),
@@ -167,7 +167,7 @@ def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(row: Row, name: str, cell: Cell) -> dict[str, Any]:
+def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, Any]:
     base, control = cell.against_baseline, cell.against_control
     return {
         "row_budget": row.budget,

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, Row
+from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
 from headwise_lab.report.matching import TOLERANCE, Curve, Matched
 from headwise_lab.stats.differences import Difference, paired
 from headwise_lab.stats.rule import corrected
 
 
-def judge(rows: Sequence[Row], curve: Curve, digits: int) -> list[Row]:
+def judge(rows: Sequence[HeadRow], curve: Curve, digits: int) -> list[HeadRow]:
     """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons.
 
     ``curve``: the baseline at every budget it was run at.
@@ -33,7 +33,7 @@ def judge(rows: Sequence[Row], curve: Curve, digits: int) -> list[Row]:
     return [attrs.evolve(row, cells=judged) for row, judged in zip(found, cells, strict=True)]
 
 
-def _baseline(row: Row, curve: Curve) -> Matched | None:
+def _baseline(row: HeadRow, curve: Curve) -> Matched | None:
     """The baseline in the row itself, else at its budget; None where there is neither."""
     if BASELINE in row.cells:
         return Matched(row.cells[BASELINE].units)
@@ -41,7 +41,7 @@ def _baseline(row: Row, curve: Curve) -> Matched | None:
     return curve.at(trial) if trial is not None else None
 
 
-def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
+def _control_for(row: HeadRow, rows: Sequence[HeadRow]) -> Cell | None:
     """Random heads in the row itself; where a rule counts heads, those nearest in number, at most an eighth off."""
     if CONTROL in row.cells or row.mean_heads is None:
         return row.cells.get(CONTROL)
@@ -54,13 +54,13 @@ def _control_for(row: Row, rows: Sequence[Row]) -> Cell | None:
     return control if distance <= row.all_heads / 8 else None
 
 
-def _equal(row: Row, other: Row) -> bool:
+def _equal(row: HeadRow, other: HeadRow) -> bool:
     """Whether two rows have the same budget; neighbouring budgets of one method may be less than a token apart."""
     processed = bool(row.processed and other.processed)
     return row.budget == other.budget or (processed and abs(row.processed - other.processed) <= TOLERANCE / 2)
 
 
-def _paired_cells(row: Row, baseline: Matched | None, control: Cell | None, digits: int) -> Row:
+def _paired_cells(row: HeadRow, baseline: Matched | None, control: Cell | None, digits: int) -> HeadRow:
     top = max(round(cell.value, digits) for cell in row.cells.values())
 
     def to_baseline(cell: Cell) -> Difference | None:

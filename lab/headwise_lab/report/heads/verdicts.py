@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headwise_lab.report.heads.comparison import CONTROL, Cell, Comparison, Row
+from headwise_lab.report.heads.comparison import CONTROL, Cell, Comparison, HeadRow
 from headwise_lab.report.matching import TOLERANCE
 from headwise_lab.report.page.facts import signed
 from headwise_lab.stats.differences import BETTER, LEVEL, WORSE
@@ -61,14 +61,14 @@ def _gain(cell: Cell) -> float:
     return cell.against_baseline.value if cell.against_baseline else 0.0
 
 
-def _reason(row: Row, name: str, cell: Cell) -> str:
+def _reason(row: HeadRow, name: str, cell: Cell) -> str:
     return (
         f"{name} with {row.head_label} heads ({signed(cell.against_baseline)} against all heads,"
         f" {signed(cell.against_control)} against random heads)"
     )
 
 
-def _near_miss(rows: Sequence[Row], entries: Sequence[tuple[Row, str, Cell]]) -> str:
+def _near_miss(rows: Sequence[HeadRow], entries: Sequence[tuple[HeadRow, str, Cell]]) -> str:
     """Why a strategy that looks better is not recommended: the correction, or the random control."""
     better = [cell for _, _, cell in entries if cell.verdict == BETTER]
     seem = [cell for _, _, cell in entries if cell.against_baseline and cell.against_baseline.seems == BETTER]
