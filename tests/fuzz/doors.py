@@ -289,7 +289,7 @@ def _import(folder: Path) -> None:
     if found:  # nothing that a report would refuse may be taken
         records, warnings = read_records(folder / "out")
         assert warnings == []
-        assert len(records) == len({record["id"] for record, _ in found})
+        assert len(records) == len({record.id for record, _ in found})
         _report(folder / "out")
 
 

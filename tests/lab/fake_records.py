@@ -10,7 +10,9 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
+from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcomes import encode
+from headwise_lab.store.record_schema import record_of
 from headwise_lab.store.records import outcomes_path
 
 SIDE, PATCH = 12, 4
@@ -156,3 +158,8 @@ def study_a(benchmarks: tuple[str, ...] = ("made-up",), keeps: tuple[int, ...] =
                 for scoring, effect in effects.items():
                     trials.append((fake_record(scoring, heads, keep, benchmark=benchmark, n=n), base + effect))
     return trials
+
+
+def trial_from(record: dict, units: dict | None = None) -> Trial:
+    """The trial of a record."""
+    return Trial(record_of(record), units)

@@ -15,7 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from headwise import HeadwiseError, ModelError
+from headwise_lab.schema.json_schema import structured
+from headwise_lab.store.outcome_types import Outcome as Row
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_schema import record_of
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.sweeps.local import Local
@@ -40,7 +43,8 @@ class FakeRunner:
             time.sleep(self._seconds)
             advance(1)
         self._misbehave(trial)
-        return result(trial)
+        record, rows = result(trial)
+        return record_of(record), [structured(row, Row) for row in rows]
 
     def _misbehave(self, trial: Trial) -> None:
         first = self._notes / f"first-{trial.id}"
@@ -73,7 +77,7 @@ def result(trial: Trial):
     """Record and outcomes."""
     figure = float("nan") if trial.recipe == "nan" else value(trial)
     record = {
-        **head(trial),
+        **head(trial).to_json(),
         "id": "ff" if trial.recipe == "changed" else trial.id,
         "n": QUESTIONS,
         "metric": {"name": "points", "value": figure, "se": None},
@@ -82,7 +86,7 @@ def result(trial: Trial):
 
 
 def head(trial: Trial):
-    return {"id": trial.id, "benchmark": trial.benchmark, "model": trial.model}
+    return record_of({"id": trial.id, "benchmark": trial.benchmark, "model": trial.model})
 
 
 def trials(count: int = 12, **recipes: str) -> list[Trial]:

@@ -9,7 +9,9 @@ import os
 import time
 from pathlib import Path
 
+from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_schema import record_of
 
 _write = os.write
 
@@ -29,6 +31,7 @@ def write(folder: Path, name: str, count: int) -> None:
     os.write = _in_two
     for number in range(count):
         identity = f"{name}-{number}"
-        outcomes = [{"id": "0", "score": float(number)}] if number % 5 == 0 else []
-        store.add({"id": identity, "n": len(outcomes), "note": "ß" * (number * 997 % 3000)}, outcomes)
+        outcomes = [Outcome(id="0", score=float(number))] if number % 5 == 0 else []
+        record = record_of({"id": identity, "n": len(outcomes), "note": "ß" * (number * 997 % 3000)})
+        store.add(record, outcomes)
         _write(acknowledged, f"{identity}\n".encode())

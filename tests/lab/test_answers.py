@@ -7,6 +7,7 @@ import json
 import attrs
 import pytest
 import torch
+from tests.lab.as_json import add_json, as_json
 
 from headwise import DataError
 from headwise.recipe import Recipe
@@ -53,7 +54,7 @@ def steady(record):
 
 
 def test_an_interrupted_trial_goes_on_at_its_next_question(tiny, toy, tmp_path, asked):
-    whole, outcomes = run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2))
+    whole, outcomes = as_json(run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2)))
     store = Store.open(tmp_path / "out", "run")
     asked.clear()
     asked.end = 4
@@ -63,24 +64,24 @@ def test_an_interrupted_trial_goes_on_at_its_next_question(tiny, toy, tmp_path, 
     asked.clear()
     asked.end = None
     heard: list[int] = []
-    record, again = run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), store.folder, heard.append)
+    record, again = as_json(run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), store.folder, heard.append))
     assert asked == [4]
     assert heard == [2, 2, 2]
     assert again == outcomes
     assert steady(record) == steady(whole)
     assert path_in(store.folder, record["id"]).exists()
-    store.add(record, again)
+    add_json(store, record, again)
     assert not (store.folder / "answers").exists()
 
 
 def test_other_batches_ask_what_is_missing_and_nothing_is_answered_twice(tiny, toy, tmp_path, asked):
-    _, outcomes = run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2))
+    _, outcomes = as_json(run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2)))
     asked.end = 4
     with pytest.raises(KeyboardInterrupt):
         run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), tmp_path)
     asked.clear()
     asked.end = None
-    record, again = run_trial(SETTING, Inputs(tiny, toy, toy.questions, 3), tmp_path)
+    record, again = as_json(run_trial(SETTING, Inputs(tiny, toy, toy.questions, 3), tmp_path))
     assert asked == [3]  # the first three are among the four that were answered
     assert again == outcomes
     assert record["n"] == len(again) == len(toy.questions)
@@ -92,7 +93,7 @@ def test_what_fails_after_the_last_answer_asks_nothing_again(tiny, toy, tmp_path
         with pytest.raises(ZeroDivisionError):
             run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), tmp_path)
     asked.clear()
-    record, outcomes = run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), tmp_path)
+    record, outcomes = as_json(run_trial(SETTING, Inputs(tiny, toy, toy.questions, 2), tmp_path))
     assert asked == []
     assert len(outcomes) == record["n"] == 6
 
@@ -164,7 +165,7 @@ def test_a_record_without_a_result_leaves_the_answers(toy, tmp_path):
     store = Store.open(tmp_path / "out", "run")
     kept = Answers(store.folder, "a1")
     kept.add(0, toy.questions[:2], ANSWERS[:2])
-    store.add({"id": "a1", "error": "RuntimeError: device gone"})
+    add_json(store, {"id": "a1", "error": "RuntimeError: device gone"})
     assert len(kept.held(toy.questions)) == 2
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 from PIL import Image
+from tests.lab.as_json import as_json
 from tests.lab.fake_harnesses import install, request
 from tests.lab.language_models import write_model
 
@@ -380,7 +381,7 @@ def test_answers_in_lmms_eval_are_those_of_headwise_run(in_lmms_eval, harness, t
     from headwise_lab.trial.run import run_trial
 
     recipe = Recipe.of(*strategy_texts(strategy), keep=9)
-    record, outcomes = run_trial(Setting(recipe=recipe, timed_batches=0), Inputs(tiny, toy, toy.questions, 4))
+    record, outcomes = as_json(run_trial(Setting(recipe=recipe, timed_batches=0), Inputs(tiny, toy, toy.questions, 4)))
     model = in_lmms_eval(documents_of(toy)[:-1], pretrained=tiny.source, strategy=strategy, keep=9, batch_size="4")
     assert [one["prediction"] for one in outcomes] == model.generate_until(asked_of(documents_of(toy)[:-1]))
     (told,) = harness.logged

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.lab.as_json import json_outcomes, json_records
+from tests.lab.as_json import as_json, json_outcomes, json_records
 
 from headwise import Recipe
 from headwise.cli import main
@@ -146,7 +146,7 @@ def test_lmms_eval_gets_the_answers_of_headwise_run_and_its_results_are_reported
     asked.prepare(tmp_path / "pope", 60, 3)
     questions = [one for one in asked.load(tmp_path / "pope", None) if one.kind == "popular"][:4]
     setting = Setting(recipe=Recipe.of(*STRATEGY.split("+"), keep=4), timed_batches=0)
-    record, outcomes = run_trial(setting, Inputs(load_model("demo-llava"), asked, questions, 2))
+    record, outcomes = as_json(run_trial(setting, Inputs(load_model("demo-llava"), asked, questions, 2)))
 
     given = f"pretrained=demo-llava,strategy={STRATEGY},keep=4"
     words = [str(made(harnesses, "lmms-eval") / "python"), "-m", "lmms_eval", "--model", "headwise"]

@@ -384,4 +384,4 @@ def test_a_sweep_file_may_say_hub(online: SimpleNamespace, tiny_folder: Path, tm
     )
     plan = planned(read(str(file)))
     assert {trial.questions for trial in plan.trials} == {3}
-    assert f"--data hub:lmms-lab-encoder/POPE@{COMMIT}" in plan.head(plan.trials[0])["command"]
+    assert f"--data hub:lmms-lab-encoder/POPE@{COMMIT}" in plan.head(plan.trials[0]).command

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.lab.as_json import json_outcomes, json_records
+from tests.lab.as_json import add_json, as_json, json_outcomes, json_records
 
 from headwise import DataError
 from headwise.cli import main
@@ -96,9 +96,9 @@ def lm(folder: Path, strategy="streaming:sinks=4,window=60", stamp="2026-11-21T1
 
 
 def only(path, wanted=()):
-    ((record, outcomes),), notes = records_of(read_run(path), wanted)
+    (found,), notes = records_of(read_run(path), wanted)
     assert notes == []
-    return record, outcomes
+    return as_json(found)
 
 
 def test_a_mean_over_documents_is_the_headline_in_per_cent_with_its_documents(tmp_path):
@@ -161,9 +161,9 @@ def test_other_models_are_taken_as_they_are(tmp_path):
 
 
 def test_a_task_of_lm_eval_is_read_through_the_filter_of_its_headline(tmp_path):
-    ((first, strict), _), _ = records_of(read_run(lm(tmp_path)))
+    first, strict = as_json(records_of(read_run(lm(tmp_path)))[0][0])
     assert (first["metric"]["name"], [one["score"] for one in strict]) == ("exact_match/strict", [0.0, 0.0])
-    ((record, loose), _), _ = records_of(read_run(lm(tmp_path)), ["exact_match/loose"])
+    record, loose = as_json(records_of(read_run(lm(tmp_path)), ["exact_match/loose"])[0][0])
     assert record["metric"] == {"name": "exact_match/loose", "value": 50.0, "se": pytest.approx(50.0)}
     assert [(one["score"], one["question"], one["prediction"]) for one in loose] == [
         (1.0, "1 + 1 =", '["2"]'),
@@ -173,7 +173,7 @@ def test_a_task_of_lm_eval_is_read_through_the_filter_of_its_headline(tmp_path):
 
 
 def test_bits_per_byte_are_paired_by_the_share_of_every_document(tmp_path):
-    _, (record, outcomes) = records_of(read_run(lm(tmp_path)))[0]
+    record, outcomes = as_json(records_of(read_run(lm(tmp_path)))[0][1])
     assert (record["metric"]["name"], record["metric"]["value"]) == ("bits_per_byte", pytest.approx(BITS))
     assert sum(one["score"] for one in outcomes) / 3 == pytest.approx(BITS)
     beyond = [(-nats / math.log(2) - BITS * size) * 3 / 160 for nats, size in LIKELIHOODS]
@@ -181,7 +181,7 @@ def test_bits_per_byte_are_paired_by_the_share_of_every_document(tmp_path):
 
 
 def test_our_model_in_lm_eval_is_told_by_what_it_wrote_into_the_file(tmp_path):
-    (record, _), _ = records_of(read_run(lm(tmp_path)))[0]
+    record, _ = as_json(records_of(read_run(lm(tmp_path)))[0][0])
     assert record["strategies"] == {"kv_eviction": "streaming:sinks=4,window=60"}
     assert (record["weights"], record["attention_implementation"]) == ("0123456789abcdef", "sdpa")
     assert record["versions"] == {"lm-eval": "0.4.13", "headwise": "0.1.0"}
@@ -264,7 +264,7 @@ def test_a_result_is_imported_once_and_shown_with_its_difference_to_the_first(tm
 
 
 def test_results_join_the_folder_of_an_earlier_run(tmp_path, capsys):
-    Store.open(tmp_path / "out", "run").add({"id": "aa", "error": "broken"})
+    add_json(Store.open(tmp_path / "out", "run"), {"id": "aa", "error": "broken"})
     assert run(lm(tmp_path / "in"), "--out", tmp_path / "out") == 0
     assert len(json_records(tmp_path / "out")[0]) == 3
     assert {one["score"] for one in json_outcomes(tmp_path / "out", json_records(tmp_path / "out")[0][1]["id"])} == {

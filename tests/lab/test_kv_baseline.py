@@ -18,13 +18,14 @@ from headwise_lab.report.kv.judgement import judge
 from headwise_lab.report.kv.runs import KvRun
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
 from headwise_lab.stats.rule import holm
+from headwise_lab.store.record_schema import record_of
 
 LAWS = settings(deadline=None, max_examples=50, derandomize=True)
 CONTEXTS = (64, 96, 128, 192, 256)
 
 
 def run(record: dict, values: list[float]) -> KvRun:
-    return KvRun(finished(record, values), {str(at): value for at, value in enumerate(values, 1)})
+    return KvRun(record_of(finished(record, values)), {str(at): value for at, value in enumerate(values, 1)})
 
 
 def planted(record: dict, effect: float = 0.0, noise: float = 0.01) -> KvRun:
@@ -248,4 +249,4 @@ def test_parts_follow_from_strategy_texts_alone():
         "head-aware": sure(0.6, 64, 67.0), "permuted": permuted(heads(64, 64, 128, 80.0), 1),
         "score-based": kv_record("snapkv:budget=64", 64.0),
     }  # fmt: skip
-    assert list(runs) == [KvRun(record).part for record in runs.values()]
+    assert list(runs) == [KvRun(record_of(finished(record, [1.0, 2.0]))).part for record in runs.values()]

@@ -24,6 +24,7 @@ from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
 from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, KvRun
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.local import Local
 from headwise_lab.sweeps.running import Order, run
@@ -95,7 +96,7 @@ def test_every_case_is_read_back_as_the_part_it_plays():
     profile = profile_of(COUNTS, 32, 32)
     for case in study_kv(permutations=1):
         text = eviction_recipe(case.text, profile).strategies["kv_eviction"].text
-        part = KvRun({"strategies": {"kv_eviction": text}}).part
+        part = KvRun(Record(id="a", strategies={"kv_eviction": text})).part
         expected = {"A": "window", "B": "uniform", "K": TWIN, "full": "full", "permuted": PERMUTED}
         assert expected.get(case.group, HEAD_AWARE) == part, case.name
 
@@ -103,7 +104,7 @@ def test_every_case_is_read_back_as_the_part_it_plays():
 def test_a_control_is_found_by_the_canonical_text_of_its_run():
     case = next(case for case in study_kv() if case.group == "I")
     ours, control = (eviction_recipe(one.text).strategies["kv_eviction"].text for one in (case, dealt(case, 2)))
-    assert ours == KvRun({"strategies": {"kv_eviction": control}}).controls
+    assert ours == KvRun(Record(id="a", strategies={"kv_eviction": control})).controls
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_a_plan_without_a_folder_keeps_no_profile_and_names_the_same_trials(fold
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-profile.json"]
     assert {trial.benchmark for trial in kept.trials} == {"text words.txt"}
     assert [trial.prunes for trial in kept.trials] == [False] + [True] * (len(few) - 1)
-    assert [kept.head(trial)["id"] for trial in kept.trials] == [trial.id for trial in kept.trials]
+    assert [kept.head(trial).id for trial in kept.trials] == [trial.id for trial in kept.trials]
 
 
 def test_own_strategies_stand_beside_or_instead_of_the_cases_of_the_study(folder, text, few):

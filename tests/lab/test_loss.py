@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.lab.as_json import add_json
 from tests.lab.fake_records import fake_record, study_a, write_folder
 from tests.lab.fake_sweep import swept, trials
 
@@ -97,7 +98,7 @@ def test_no_name_that_a_user_may_give_is_taken_for_ours(names, tmp_path):
     Store.open(folder, "tune")
     before = put_there(folder, names)
     store = Store.open(folder, "tune")
-    store.add({**fake_record(), "n": 1}, [{"id": "0", "score": 1.0}])
+    add_json(store, {**fake_record(), "n": 1}, [{"id": "0", "score": 1.0}])
     with whole([folder / "tune.md", folder / "tune.html"]) as written:
         for path in written:
             path.write_text("page")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.lab.as_json import as_json
 
 from headwise.attachment import attach
 from headwise.recipe import Recipe
@@ -25,6 +26,7 @@ from headwise_lab.cost.measured import watched
 from headwise_lab.cost.memory import peak_of
 from headwise_lab.cost.selection import Stopwatch, choices_timed, each_choice
 from headwise_lab.cost.timing import counted, timed
+from headwise_lab.store.record_schema import record_of
 from headwise_lab.trial.record import Setting
 from headwise_lab.trial.run import run_trial
 
@@ -101,9 +103,9 @@ def test_layers_compute_and_store_what_was_planned(deeper, toy, name):
     few = Inputs(deeper, toy, [toy.questions[0], toy.questions[4]], 2)
     attached = on(few, name=name, tokens=110 if name else None)
     plan, found = planned(few, attached), counted_prefill(few, attached)
-    assert plan["flops_formula"] == "gated"
-    assert found.layers == plan["flops_total"]
-    assert found.kv_bytes == plan["kv_bytes"]
+    assert plan.flops_formula == "gated"
+    assert found.layers == plan.flops_total
+    assert found.kv_bytes == plan.kv_bytes
     assert (found.selection == 0) == (name in (None, "random-layer-2"))
 
 
@@ -112,7 +114,7 @@ def test_padding_is_computed_and_stored_beyond_the_plan_of_the_row_itself(unlike
     assert len(set(batch.text)) > 1
     plan, found = planned(unlike, on(unlike)), counted_prefill(unlike, on(unlike))
     assert length(unlike) == max(batch.text)
-    assert (found.layers, found.kv_bytes) == (plan["flops_total"], plan["kv_bytes"])
+    assert (found.layers, found.kv_bytes) == (plan.flops_total, plan.kv_bytes)
 
 
 def test_selection_is_counted_apart_from_the_layers_and_nothing_else_changes(unlike):
@@ -127,7 +129,7 @@ def test_selection_is_counted_apart_from_the_layers_and_nothing_else_changes(unl
 def test_evicting_caches_store_what_was_planned_after_any_pruning(alike, eviction, pruned):
     attached = on(alike, *pruned, eviction, keep=30 if pruned else None)
     plan, found = planned(alike, attached), counted_prefill(alike, attached)
-    assert found.kv_bytes == plan["kv_bytes"] < planned(alike, on(alike))["kv_bytes"]
+    assert found.kv_bytes == plan.kv_bytes < planned(alike, on(alike)).kv_bytes
 
 
 def test_choosing_cache_entries_is_selection_and_no_part_of_the_layers(alike):
@@ -156,8 +158,8 @@ def test_the_unpruned_model_is_counted_once_for_all_trials_and_forgotten_with_it
     real = flops.counted_prefill
     monkeypatch.setattr(flops, "counted_prefill", lambda inputs, attached: asked.append(1) or real(inputs, attached))
     first, second = (watched(own, on(own, *SHARP, keep=keep)) for keep in (12, 30))
-    assert first["flops_counted"] < second["flops_counted"] < first["flops_counted_unpruned"]
-    assert first["flops_counted_unpruned"] == second["flops_counted_unpruned"] == real(own, on(own)).flops
+    assert first.flops_counted < second.flops_counted < first.flops_counted_unpruned
+    assert first.flops_counted_unpruned == second.flops_counted_unpruned == real(own, on(own)).flops
     assert asked == [1]
     gone = weakref.ref(own)
     del own
@@ -182,7 +184,9 @@ def test_watching_leaves_the_model_as_it_was(unlike):
 
 def test_nothing_is_watched_where_nothing_is_timed(tiny, toy, monkeypatch):
     monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
-    record, _ = run_trial(Setting(recipe=Recipe.of(), timed_batches=0), Inputs(tiny, toy, toy.questions[:2], 2))
+    record, _ = as_json(
+        run_trial(Setting(recipe=Recipe.of(), timed_batches=0), Inputs(tiny, toy, toy.questions[:2], 2))
+    )
     assert record["cost"]["prefill_ms"] is None
     assert "flops_counted" not in record["cost"]
 
@@ -192,8 +196,8 @@ def test_the_unpruned_model_is_timed_in_turns_or_once_for_all_that_share_their_q
     monkeypatch.setattr(timing, "prefill", lambda model, tensors: ran.append(1) or real(model, tensors))
     times = [timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=keep), in_turns=False) for keep in (30, 12)]
     assert len(ran) == 2 + 1
-    assert times[0]["prefill_unpruned_ms"] == times[1]["prefill_unpruned_ms"]
-    assert times[1]["prefill_share"] == pytest.approx(times[1]["prefill_ms"] / times[1]["prefill_unpruned_ms"])
+    assert times[0].prefill_unpruned_ms == times[1].prefill_unpruned_ms
+    assert times[1].prefill_share == pytest.approx(times[1].prefill_ms / times[1].prefill_unpruned_ms)
     timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=12))
     assert len(ran) == 2 + 1 + 2
 
@@ -201,7 +205,7 @@ def test_the_unpruned_model_is_timed_in_turns_or_once_for_all_that_share_their_q
 def test_what_is_held_for_other_trials_is_no_memory_of_this_one(unlike, monkeypatch):
     monkeypatch.setattr(unlike.prefix, "held", 2**20)
     monkeypatch.setattr(costs, "peak_of", lambda device: nullcontext(memory.Peak(5 * 2**20, 2**20, "cuda allocator")))
-    assert watched(unlike, on(unlike))["peak_bytes"] == 4 * 2**20
+    assert watched(unlike, on(unlike)).peak_bytes == 4 * 2**20
 
 
 class Chooser:
@@ -277,10 +281,10 @@ def test_on_a_gpu_its_own_events_tell_the_time_once_everything_is_done(monkeypat
 
 def test_selection_takes_a_part_of_the_prefill_and_nothing_without_a_recipe(unlike):
     found = timed(unlike.loaded, unlike, 1, on(unlike, *SHARP, keep=12))
-    assert 0 < found["selection_ms"] < found["prefill_ms"]
-    assert found["selection_share"] == pytest.approx(found["selection_ms"] / found["prefill_ms"])
+    assert 0 < found.selection_ms < found.prefill_ms
+    assert found.selection_share == pytest.approx(found.selection_ms / found.prefill_ms)
     plain = timed(unlike.loaded, unlike, 1, on(unlike))
-    assert (plain["selection_ms"], plain["selection_share"]) == (0, 0)
+    assert (plain.selection_ms, plain.selection_share) == (0, 0)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux lets the peak be reset")
@@ -370,12 +374,12 @@ def test_a_reader_sees_planned_and_counted_costs_and_a_question_mark_where_nothi
     monkeypatch.setattr("headwise_lab.trial.answering.NEW_TOKENS", 2)
     monkeypatch.setattr(costs, "peak_of", lambda device: peak_of("mps"))
     setting = Setting(recipe=Recipe.of(*SHARP, keep=12), timed_batches=1)
-    record, _ = run_trial(setting, Inputs(tiny, toy, [toy.questions[0], toy.questions[4]], 2))
+    record, _ = as_json(run_trial(setting, Inputs(tiny, toy, [toy.questions[0], toy.questions[4]], 2)))
     record = json.loads(json.dumps(record))
     cost = copy.deepcopy(record["cost"])
     record["cost"] |= {"prefill_ms": 12.345, "prefill_share": 0.4, "selection_ms": 0.5, "selection_share": 0.0405}
     record["cost"]["decode_tokens_per_s"] = None
-    told = describe(record)
+    told = describe(record_of(record))
     planned, stored = (f"{cost[key] / 2**20:.4g} MiB" for key in ("kv_bytes", "kv_bytes_stored"))
     assert "prefill     12.35 ms per question in batches of 2, 40% of the unpruned model's" in told
     assert "selection 0.5 ms, 4.05% of it" in told

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import as_json, json_outcomes
 from tests.lab.language_models import byte_tokenizer, write_model, write_text
 
 from headwise.attachment import cache
@@ -28,6 +28,7 @@ from headwise_lab.models.load import load_language_model
 from headwise_lab.report.kv.heat_map import draw
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_schema import record_of
 from headwise_lab.store.working_copy import at_hand
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
@@ -166,8 +167,8 @@ def test_batches_hold_one_length_each_and_leave_nothing_out(loaded):
 def test_batches_of_any_size_answer_alike(size, loaded, prompts):
     recipe, grid = eviction_recipe("streaming:sinks=2,window=30"), Grid(lengths=(LENGTH,), depths=3)
     heard: list[int] = []
-    _, whole = find_passkeys(loaded, recipe, prompts, grid, batch=3)
-    _, parts = find_passkeys(loaded, recipe, prompts, grid, batch=size, progress=heard.append)
+    _, whole = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=3))
+    _, parts = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=size, progress=heard.append))
     assert heard[-1] == 3
     for ours, theirs in zip(parts, whole, strict=True):
         assert ours["answer"] == theirs["answer"]
@@ -181,7 +182,7 @@ def test_the_record_adds_up(loaded, monkeypatch):
         needle_module, "ask", lambda _, __, asked: [Answer(p, "x", p.name in lucky, -1.0 - p.depth) for p in asked]
     )
     grid = Grid(lengths=(LENGTH, 300), depths=2, repeats=3)
-    record, outcomes = find_passkeys(loaded, eviction_recipe("window:window=20"), made, grid)
+    record, outcomes = as_json(find_passkeys(loaded, eviction_recipe("window:window=20"), made, grid))
     assert (record["n"], record["study"], record["metric"]["name"]) == (12, "needle", "passkeys found")
     assert record["metric"]["value"] == pytest.approx(4 / 12)
     assert record["metric"]["se"] == pytest.approx(math.sqrt(4 / 12 * 8 / 12 / 12))
@@ -200,8 +201,8 @@ def test_the_record_adds_up(loaded, monkeypatch):
 @settings(deadline=None, max_examples=50, derandomize=True)
 def test_the_error_of_a_share_is_binomial(hits):
     found = summary([Answer(None, "", hit, -1.0) for hit in hits])["metric"]  # type: ignore[arg-type]
-    assert found["value"] == pytest.approx(np.mean(hits))
-    assert found["se"] == pytest.approx(np.std(hits) / math.sqrt(len(hits)))
+    assert found.value == pytest.approx(np.mean(hits))
+    assert found.se == pytest.approx(np.std(hits) / math.sqrt(len(hits)))
 
 
 def test_probabilities_that_are_no_numbers_are_one_sentence(loaded, prompts, monkeypatch):
@@ -311,19 +312,26 @@ def test_the_command_refuses_in_one_sentence(folder, capsys, typed, told):
 
 def test_equal_records_make_equal_pictures(tmp_path):
     def of(share):
-        return {"depth": 0.5, "metric": {"value": share}}
+        return {"depth": 0.5, **figures, "metric": {"value": share}}
 
+    figures = {"n": 1, "metric": {"value": 1.0}, "logprob": {}}
     record = {
         "id": "0123456789abcdef",
+        "study": "needle",
         "model": "tiny",
         "strategies": {"kv_eviction": "mine/window:window=20"},
-        "lengths": [{"length": 512, "depths": [of(1.0)]}, {"length": 1024, "depths": [of(0.25)]}],
+        **figures,
+        "grid": {},
+        "lengths": [
+            {"length": 512, "context": 20, **figures, "depths": [of(1.0)]},
+            {"length": 1024, "context": 20, **figures, "depths": [of(0.25)]},
+        ],
     }
-    first, second = (draw(record, tmp_path / name) for name in ("a", "b"))
+    first, second = (draw(record_of(record), tmp_path / name) for name in ("a", "b"))
     assert first.name == "needle-window-01234567.png"
     assert first.read_bytes() == second.read_bytes()
     record["lengths"][0]["depths"] = [of(0.0)]
-    assert draw(record, tmp_path / "c").read_bytes() != first.read_bytes()
+    assert draw(record_of(record), tmp_path / "c").read_bytes() != first.read_bytes()
 
 
 @pytest.mark.slow

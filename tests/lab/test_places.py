@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tests.lab.as_json import json_outcomes, json_records
+from tests.lab.as_json import add_json, held, json_outcomes, json_records
 from tests.lab.fake_records import fake_record, write_folder
 from upath import UPath
 
@@ -31,7 +31,7 @@ def url(request):
 def filled(url: str) -> Store:
     store = Store.open(place(url), "demo")
     for number in range(3):
-        store.add({**fake_record(keep=number + 1), "n": 2}, [{"id": str(i), "score": 0.5} for i in range(2)])
+        add_json(store, {**fake_record(keep=number + 1), "n": 2}, [{"id": str(i), "score": 0.5} for i in range(2)])
     return store
 
 
@@ -80,8 +80,8 @@ def test_what_cannot_be_reached_is_one_sentence(given, message, monkeypatch, cap
 
 def test_a_store_behind_a_url_holds_what_a_local_one_holds(url, tmp_path):
     remote, local = filled(url), Store.open(tmp_path / "out", "demo")
-    for record in remote.records.values():
-        local.add(record, [{"id": str(i), "score": 0.5} for i in range(2)])
+    for record in held(remote).values():
+        add_json(local, record, [{"id": str(i), "score": 0.5} for i in range(2)])
     with at_hand(place(url)) as copy:
         assert json_records(copy) == json_records(tmp_path / "out")
         for identity in local.records:
@@ -134,9 +134,9 @@ def test_nothing_behind_a_url_is_one_sentence(url):
 def test_records_that_several_stores_add_are_all_there_in_order(url):
     stores = [Store.open(place(url), "demo") for _ in range(3)]
     for number in range(9):
-        stores[number % 3].add({"id": f"{number % 4}", "attempt": number})
+        add_json(stores[number % 3], {"id": f"{number % 4}", "attempt": number})
     seen = Store.look(place(url)).records
-    assert {identity: record["attempt"] for identity, record in seen.items()} == {"0": 8, "1": 5, "2": 6, "3": 7}
+    assert {identity: record.attempt for identity, record in seen.items()} == {"0": 8, "1": 5, "2": 6, "3": 7}
     stores[0].refresh()
     assert dict(stores[0].records) == dict(seen)
 
@@ -145,12 +145,12 @@ def test_a_later_attempt_counts_though_its_machine_is_behind(url, monkeypatch):
     import headwise_lab.store.object_store as module
 
     first = Store.open(place(url), "demo")
-    first.add({"id": "aa", "attempt": 1})
+    add_json(first, {"id": "aa", "attempt": 1})
     second = Store.open(place(url), "demo")
     monkeypatch.setattr(module, "datetime", _Behind)
-    second.add({"id": "aa", "attempt": 2})
-    second.add({"id": "aa", "attempt": 3})
-    assert Store.look(place(url)).records["aa"]["attempt"] == 3
+    add_json(second, {"id": "aa", "attempt": 2})
+    add_json(second, {"id": "aa", "attempt": 3})
+    assert Store.look(place(url)).records["aa"].attempt == 3
 
 
 class _Behind(datetime):
@@ -202,10 +202,10 @@ def test_a_request_that_fails_is_one_sentence_and_loses_nothing(url, monkeypatch
     with monkeypatch.context() as offline:
         offline.setattr(type(fsspec.filesystem("memory")), "pipe_file", broken)
         with pytest.raises(DataError, match=r"out cannot be written to \(Connection refused\); check") as caught:
-            store.add({"id": "late", "n": 1}, [{"id": "0", "score": 1.0}])
+            add_json(store, {"id": "late", "n": 1}, [{"id": "0", "score": 1.0}])
     assert "\n" not in str(caught.value)
     assert (before, store.done("late")) == (dict(Store.look(place(url)).records), False)
-    store.add({"id": "late", "n": 1}, [{"id": "0", "score": 1.0}])
+    add_json(store, {"id": "late", "n": 1}, [{"id": "0", "score": 1.0}])
     assert Store.look(place(url)).done("late")
 
 
@@ -215,7 +215,7 @@ def both(url, tmp_path):
     trials = [(fake_record(n=12), 0.5), (fake_record("sharp", 4, n=12), 0.8)]
     store = Store.open(place(url), "demo")
     for record in write_folder(tmp_path / "run", trials, images=False):
-        store.add(record, json_outcomes(tmp_path / "run", record["id"]))
+        add_json(store, record, json_outcomes(tmp_path / "run", record["id"]))
     return str(tmp_path / "run"), url
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import as_json, json_outcomes
 from tests.lab.language_models import write_model, write_text
 
 from headwise.cli import main
@@ -30,6 +30,7 @@ from headwise_lab.report.kv.to_first import text_changes
 from headwise_lab.stats.blocks import in_blocks
 from headwise_lab.stats.means import mean_and_error, perplexity
 from headwise_lab.stats.rule import holm
+from headwise_lab.store.outcome_types import TokenOutcome
 from headwise_lab.store.output_folder import Store
 from headwise_lab.texts.tokens import tokens_of
 
@@ -82,7 +83,9 @@ def brute_force(loaded, ids):
 
 def test_with_a_full_cache_every_figure_is_that_of_an_ordinary_forward(loaded, text):
     losses, hits = brute_force(loaded, text.ids)
-    record, outcomes = measure_text(loaded, text, eviction_recipe("none"), name="full", group="full", study="kv")
+    record, outcomes = as_json(
+        measure_text(loaded, text, eviction_recipe("none"), name="full", group="full", study="kv")
+    )
     assert [outcome["id"] for outcome in outcomes] == [str(position) for position in range(1, TOKENS)]
     assert [outcome["score"] for outcome in outcomes] == pytest.approx(losses, abs=2e-5)
     assert [outcome["right"] for outcome in outcomes] == hits.tolist()
@@ -99,7 +102,7 @@ def test_with_a_full_cache_every_figure_is_that_of_an_ordinary_forward(loaded, t
 
 
 def test_entries_and_bytes_are_those_of_the_plan(loaded, text):
-    record, _ = measure_text(loaded, text, eviction_recipe("streaming:sinks=2,window=10"))
+    record, _ = as_json(measure_text(loaded, text, eviction_recipe("streaming:sinks=2,window=10")))
     assert record["context"] == 12
     assert record["visible"] == pytest.approx(np.minimum(np.arange(1, TOKENS), 12).mean())
     # 2 layers x 2 KV heads x 12 entries x (key and value) x 8 numbers x 4 bytes
@@ -107,7 +110,7 @@ def test_entries_and_bytes_are_those_of_the_plan(loaded, text):
 
 
 def test_the_context_of_a_score_based_strategy_is_a_mean_between_evictions(loaded, text):
-    record, _ = measure_text(loaded, text, eviction_recipe("knorm:budget=20,every=5"))
+    record, _ = as_json(measure_text(loaded, text, eviction_recipe("knorm:budget=20,every=5")))
     # Chunks of 5 begin with 20 entries held: the tokens see 21, 22, 23, 24 and 25.
     assert record["context"] == pytest.approx(23)
     assert record["kv_bytes"] == record["kv_bytes_planned"]
@@ -115,9 +118,9 @@ def test_the_context_of_a_score_based_strategy_is_a_mean_between_evictions(loade
 
 def test_chunks_change_nothing_but_their_size(loaded, text):
     recipe = eviction_recipe("window:window=9")
-    _, whole = measure_text(loaded, text, recipe)
+    _, whole = as_json(measure_text(loaded, text, recipe))
     heard: list[int] = []
-    _, pieces = measure_text(loaded, text, recipe, chunk=32, progress=heard.append)
+    _, pieces = as_json(measure_text(loaded, text, recipe, chunk=32, progress=heard.append))
     assert [outcome["score"] for outcome in pieces] == pytest.approx([outcome["score"] for outcome in whole], abs=2e-5)
     assert heard == [32, 64, TOKENS]
 
@@ -125,7 +128,7 @@ def test_chunks_change_nothing_but_their_size(loaded, text):
 def outcomes(losses, hits=None):
     hits = hits if hits is not None else [False] * len(losses)
     return [
-        {"id": str(i), "score": loss, "right": bool(hit)}
+        TokenOutcome(id=str(i), score=float(loss), right=bool(hit))
         for i, (loss, hit) in enumerate(zip(losses, hits, strict=True))
     ]
 
@@ -167,7 +170,7 @@ def test_errors_by_the_delta_method_are_those_of_the_jackknife():
 
 def test_records_without_a_token_in_common_are_not_compared():
     with pytest.raises(DataError, match="scored no token in common"):
-        text_changes(outcomes([1.0]), [[{"id": "x", "score": 1.0, "right": True}]])
+        text_changes(outcomes([1.0]), [[TokenOutcome(id="x", score=1.0, right=True)]])
 
 
 def test_strategies_are_compared_with_the_first_as_one_family():
@@ -202,7 +205,7 @@ def profile(confidence: float = 0.9) -> HeadProfile:
 def test_a_record_is_named_by_what_can_change_it(loaded, text, words):
     recipe = eviction_recipe("window:window=9")
     name = identity(loaded, text, recipe)
-    record, _ = measure_text(loaded, text, recipe, command="x", chunk=7, name="A", group="A", study="kv")
+    record, _ = as_json(measure_text(loaded, text, recipe, command="x", chunk=7, name="A", group="A", study="kv"))
     assert record["id"] == name
     fewer = tokens_of(loaded.tokenizer, words, TOKENS - 1)
     other = attrs.evolve(text, digest="0" * 16)
@@ -229,9 +232,9 @@ def test_a_profile_counts_where_it_is_read_and_is_known_again_after_saving(loade
     profile().save(tmp_path / "p.json")
     again = HeadProfile.load(tmp_path / "p.json")
     assert profile_digest(again) == profile_digest(profile()) != profile_digest(profile(0.5))
-    record, _ = measure_text(loaded, text, eviction_recipe(heads, again))
+    record, _ = as_json(measure_text(loaded, text, eviction_recipe(heads, again)))
     assert record["profile"] == profile_digest(profile())
-    assert measure_text(loaded, text, eviction_recipe(windows, again))[0]["profile"] is None
+    assert as_json(measure_text(loaded, text, eviction_recipe(windows, again)))[0]["profile"] is None
 
 
 def test_names_that_other_hooks_know_too_are_clear():
@@ -261,7 +264,7 @@ def test_the_command_prints_records_and_their_pairs(folder, words, capsys, tmp_p
         assert pairs["clear"]["nll"] == (pairs["adjusted_p"]["nll"] <= 0.05 and len(apart) >= 89)  # ten blocks
     stored = Store.open(tmp_path / "o", "ppl").records
     assert list(stored) == [record["id"] for record in (first, *others)]
-    assert "to_first" not in stored[first["id"]]
+    assert "to_first" not in stored[first["id"]].to_json()
 
 
 def test_the_command_of_a_record_makes_it_again(folder, words, capsys, tmp_path):
@@ -376,7 +379,7 @@ def test_without_sinks_smollm2_loses_half_as_much_again(text_name):
     text = tokens_of(loaded.tokenizer, text_name, 800)
     window, window_losses = measure_text(loaded, text, eviction_recipe("window:window=64"))
     sinks, sink_losses = measure_text(loaded, text, eviction_recipe("streaming:sinks=4,window=60"))
-    assert window["context"] == sinks["context"] == 64
-    assert window["metric"]["value"] >= 1.5 * sinks["metric"]["value"]
+    assert window.context == sinks.context == 64
+    assert window.metric.value >= 1.5 * sinks.metric.value
     (found,) = text_changes(sink_losses, [window_losses])
     assert found.loss.verdict == "worse"

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lab.as_json import record_of, trial_from
-from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_folder
+from tests.lab.fake_records import fake_outcomes, fake_record, study_a, trial_from, write_folder
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
@@ -18,6 +17,7 @@ from headwise_lab.report.trials import Trial, load_trials, load_units
 from headwise_lab.stats.differences import LEVEL, Difference, paired
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.stats.rule import holm
+from headwise_lab.store.record_schema import record_of
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 

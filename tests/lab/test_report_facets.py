@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record
 
 from headwise.errors import DataError
@@ -20,6 +19,7 @@ from headwise_lab.report.page.facets import NO_CHOICE, Facets, of_columns, of_re
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import page_table
+from headwise_lab.store.record_schema import record_of
 
 
 def book(*records: dict) -> Book:

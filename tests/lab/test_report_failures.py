@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record, write_folder
 
 from headwise_lab.report.content import gather
 from headwise_lab.report.failures import failures, last_line
+from headwise_lab.store.record_schema import record_of
 
 
 def test_every_failed_and_refused_trial_is_listed_with_its_last_error_and_attempts(tmp_path):

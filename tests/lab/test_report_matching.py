@@ -7,8 +7,7 @@ import statistics
 from random import Random
 
 import pytest
-from tests.lab.as_json import trial_from
-from tests.lab.fake_records import VISUAL, fake_record
+from tests.lab.fake_records import VISUAL, fake_record, trial_from
 from tests.lab.test_report_methods import method
 
 from headwise_lab.report.heads.comparison import BASELINE, compare

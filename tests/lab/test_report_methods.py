@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tests.lab.as_json import record_of
 from tests.lab.fake_records import fake_record, identity, write_folder
 
 from headwise_lab.report import build
@@ -20,6 +19,7 @@ from headwise_lab.report.content import gather
 from headwise_lab.report.methods.console import methods_table
 from headwise_lab.report.methods.figures import looks
 from headwise_lab.report.methods.tables import shares
+from headwise_lab.store.record_schema import record_of
 
 LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
 REASON = "tokens=32 cannot be met when pruning before layers 3, 6; the nearest feasible budget is tokens=36.75"

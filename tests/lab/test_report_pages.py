@@ -17,7 +17,6 @@ import pytest
 import typer
 from PIL import Image
 from rich.console import Console
-from tests.lab.as_json import record_of
 from tests.lab.fake_records import SIDE, VISUAL, fake_record, study_a, write_folder
 from typer.testing import CliRunner
 
@@ -31,6 +30,7 @@ from headwise_lab.report.kept_tokens.overlays import dimmed
 from headwise_lab.report.page.grid import Grid, Mark, markdown
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.recount import recount
+from headwise_lab.store.record_schema import record_of
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

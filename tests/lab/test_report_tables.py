@@ -10,8 +10,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lab.as_json import trial_from
-from tests.lab.fake_records import fake_record, study_a, write_folder
+from tests.lab.fake_records import fake_record, study_a, trial_from, write_folder
 from tests.lab.test_report_comparison import trial_of
 from tests.lab.test_report_methods import lay, method
 

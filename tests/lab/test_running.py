@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import StringIO
 from itertools import count
 from types import SimpleNamespace
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.lab.as_json import has_result
 from tests.lab.fake_sweep import QUESTIONS, plan, result, trials
 
 from headwise import BudgetError, DataError
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import has_result, read_lines
+from headwise_lab.store.record_types import Metric, Record
+from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Outcome, Started
 from headwise_lab.sweeps.folder import locked, read_plan
@@ -86,7 +89,7 @@ def test_plans_run_one_after_the_other_with_their_own_work_and_heads(tmp_path):
     listed = trials(6)
     first = plan(tmp_path, listed[:4])
     second = plan(tmp_path, listed[2:], pause=2)  # two trials are in both
-    second = attrs.evolve(second, heads={trial.id: lambda t=trial: {"id": t.id, "of": "second"} for trial in listed})
+    second = attrs.evolve(second, heads={trial.id: partial(Record, id=trial.id, study="second") for trial in listed})
     executor = Scripted(t1=[failed()], t5=[failed()])
     swept(tmp_path, [first, second], executor, retries=0)
     first, second = (  # workers are told where answers are kept
@@ -97,7 +100,7 @@ def test_plans_run_one_after_the_other_with_their_own_work_and_heads(tmp_path):
         (first.work, ["0000", "0001", "0002", "0003"]),
         (second.work, ["0004", "0005"]),
     ]
-    assert {record["id"]: record.get("of") for record in lines(tmp_path) if "error" in record} == {
+    assert {record["id"]: record.get("study") for record in lines(tmp_path) if "error" in record} == {
         "0001": None, "0005": "second"
     }  # fmt: skip
     assert [trial.id for trial in read_plan(tmp_path)[1]] == [trial.id for trial in listed]
@@ -170,11 +173,12 @@ def test_a_plan_has_no_trial_twice_and_one_that_prunes():
 
 
 def test_the_lower_perplexity_and_the_higher_score_stand_better():
-    points, perplexity = ({"metric": {"name": name, "value": 3.0}} for name in ("points", LOWER_IS_BETTER))
-    worse = [{"metric": {**points["metric"], "value": 2.0}}, {"metric": {**perplexity["metric"], "value": 4.0}}]
-    assert standing(points) > standing(worse[0])
-    assert standing(perplexity) > standing(worse[1])
-    assert standing({"error": "x"}) == float("-inf")
+    def scored(name, value):
+        return Record(id="a", metric=Metric(name=name, value=value))
+
+    assert standing(scored("points", 3.0)) > standing(scored("points", 2.0))
+    assert standing(scored(LOWER_IS_BETTER, 3.0)) > standing(scored(LOWER_IS_BETTER, 4.0))
+    assert standing(Record(id="a", error="x")) == float("-inf")
 
 
 @pytest.mark.parametrize(("seconds", "noted"), [(0.0, 1), (1.0, 3), (9.0, 10)])

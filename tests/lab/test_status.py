@@ -46,7 +46,7 @@ def test_the_best_is_the_highest_figure_of_what_prunes(tmp_path):
     for model, benchmark in found.groups():
         mine = [trial for trial in listed if (trial.model, trial.benchmark) == (model, benchmark)]
         trial, record = found.best(model, benchmark)
-        assert record["metric"]["value"] == max(map(value, mine)) == value(trial)
+        assert record.metric.value == max(map(value, mine)) == value(trial)
 
 
 class Watcher:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import add_json, json_outcomes
 from tests.lab.fake_records import write_outcomes
 
 from headwise import DataError
@@ -35,7 +35,7 @@ def reopened(folder, kind="demo"):
 def test_a_finished_trial_is_done_once_the_folder_is_opened_again(tmp_path):
     store = Store.open(tmp_path / "deep" / "out", "demo")
     assert not store.done("aa")
-    store.add(record("aa"), outcomes())
+    add_json(store, record("aa"), outcomes())
     again = reopened(tmp_path / "deep" / "out")
     assert again.done("aa")
     assert not again.done("bb")
@@ -44,11 +44,11 @@ def test_a_finished_trial_is_done_once_the_folder_is_opened_again(tmp_path):
 
 def test_a_record_without_all_its_outcomes_is_not_done(tmp_path):
     store = Store.open(tmp_path, "demo")
-    store.add(record("lost"), outcomes())
-    store.add(record("short"), outcomes())
-    store.add(record("failed", error="ValueError: no"))
-    store.add(record("torn"), outcomes())
-    store.add(record("whole"), outcomes())
+    add_json(store, record("lost"), outcomes())
+    add_json(store, record("short"), outcomes())
+    add_json(store, record("failed", error="ValueError: no"))
+    add_json(store, record("torn"), outcomes())
+    add_json(store, record("whole"), outcomes())
     outcomes_path(tmp_path, "lost").unlink()
     write_outcomes(tmp_path, "short", outcomes()[:1])
     torn = outcomes_path(tmp_path, "torn")
@@ -60,7 +60,7 @@ def test_a_record_without_all_its_outcomes_is_not_done(tmp_path):
 
 def test_whether_a_trial_is_done_is_read_off_the_end_of_its_file(tmp_path):
     store = Store.open(tmp_path, "demo")
-    store.add(record("aa", n=5000), [{"id": str(i), "score": i / 7} for i in range(5000)])
+    add_json(store, record("aa", n=5000), [{"id": str(i), "score": i / 7} for i in range(5000)])
     path = outcomes_path(tmp_path, "aa")
     content = path.read_bytes()
     path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
@@ -71,17 +71,17 @@ def test_whether_a_trial_is_done_is_read_off_the_end_of_its_file(tmp_path):
 
 def test_a_store_knows_what_it_added_and_learns_what_others_did(tmp_path):
     store, other = (Store.open(tmp_path, "demo") for _ in range(2))
-    store.add(record("aa", attempt=1), outcomes())
+    add_json(store, record("aa", attempt=1), outcomes())
     assert (store.done("aa"), other.done("aa")) == (True, False)
-    other.add(record("bb"), outcomes())
-    other.add(record("aa", error="ValueError: late"))
+    add_json(other, record("bb"), outcomes())
+    add_json(other, record("aa", error="ValueError: late"))
     store.refresh()
     assert (list(store.records), store.done("aa"), store.done("bb")) == (["bb", "aa"], False, True)
 
 
 def test_looking_changes_nothing(tmp_path):
     assert (Store.look(tmp_path / "absent").records, (tmp_path / "absent").exists()) == ({}, False)
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     with (tmp_path / "results.jsonl").open("a") as stream:
         stream.write('{"id": "to')
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -92,34 +92,34 @@ def test_looking_changes_nothing(tmp_path):
 
 def test_of_two_records_with_one_id_the_last_counts(tmp_path):
     store = Store.open(tmp_path, "demo")
-    store.add(record("aa", error="RuntimeError: once"))
-    store.add(record("aa"), outcomes())
+    add_json(store, record("aa", error="RuntimeError: once"))
+    add_json(store, record("aa"), outcomes())
     assert reopened(tmp_path).done("aa")
 
 
 @pytest.mark.parametrize("torn", ['{"id": "bb", "n"', "{", '{"id": "ß'.encode()[:-1]])
 def test_a_torn_last_line_is_dropped_and_the_next_record_stands_alone(tmp_path, torn):
     store = Store.open(tmp_path, "demo")
-    store.add(record("aa"), outcomes())
+    add_json(store, record("aa"), outcomes())
     with (tmp_path / "results.jsonl").open("ab") as stream:
         stream.write(torn if isinstance(torn, bytes) else torn.encode())
     again = reopened(tmp_path)
     assert len(again.warnings) == 1
     assert "torn" in again.warnings[0]
-    again.add(record("cc"), outcomes())
+    add_json(again, record("cc"), outcomes())
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["aa", "cc"]
     assert reopened(tmp_path).warnings == ()
 
 
 def test_a_whole_last_line_without_its_newline_is_kept(tmp_path):
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     again = reopened(tmp_path)
     assert again.done("aa")
     assert again.warnings == ()
-    again.add(record("bb"), outcomes())
+    add_json(again, record("bb"), outcomes())
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["aa", "bb"]
 
 
@@ -146,7 +146,7 @@ def test_a_half_written_manifest_is_an_error(tmp_path, content):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
 def test_a_manifest_whose_copying_was_cut_short_is_written_again(tmp_path, share):
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     whole = (tmp_path / MANIFEST).read_bytes()
     (tmp_path / MANIFEST).write_bytes(whole[: int(share * len(whole))])
     again = reopened(tmp_path)
@@ -157,7 +157,7 @@ def test_a_manifest_whose_copying_was_cut_short_is_written_again(tmp_path, share
 
 def test_what_a_kill_during_creation_leaves_behind_is_no_obstacle(tmp_path):
     (tmp_path / f".{MANIFEST}.x8d").write_text('{"sch')
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     assert reopened(tmp_path).done("aa")
 
 
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 def test_figures_that_are_no_numbers_are_never_written(tmp_path):
     store = Store.open(tmp_path, "demo")
     with pytest.raises(DataError, match="record aa holds a figure that is no finite number"):
-        store.add(record("aa", figure=float("nan")))
+        add_json(store, record("aa", figure=float("nan")))
     assert not (tmp_path / "results.jsonl").exists()
 
 
@@ -190,7 +190,7 @@ def test_no_temporary_file_is_left_where_writing_fails(tmp_path, monkeypatch):
     store = Store.open(tmp_path, "demo")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(DataError, match="No space left on device"):
-        store.add(record("aa"), outcomes())
+        add_json(store, record("aa"), outcomes())
     assert os.listdir(tmp_path / "outcomes") == []
     assert not (tmp_path / "results.jsonl").exists()
 
@@ -212,16 +212,16 @@ def writing_fails(monkeypatch, number: int, share: float):
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_a_record_that_could_be_written_only_in_part_leaves_the_file_as_it_was(tmp_path, monkeypatch, number, share):
     store = Store.open(tmp_path, "demo")
-    store.add(record("aa"), outcomes())
+    add_json(store, record("aa"), outcomes())
     before = (tmp_path / "results.jsonl").read_bytes()
     with monkeypatch.context() as broken:
         writing_fails(broken, number, share)
         with pytest.raises(DataError, match=f"cannot be written to .{os.strerror(number)}.; ") as caught:
-            store.add(record("bb"), outcomes())
+            add_json(store, record("bb"), outcomes())
     assert "\n" not in str(caught.value)
     assert before == (tmp_path / "results.jsonl").read_bytes()
     assert (store.done("aa"), store.done("bb")) == (True, False)
-    store.add(record("bb"), outcomes())
+    add_json(store, record("bb"), outcomes())
     assert (reopened(tmp_path).done("bb"), reopened(tmp_path).warnings) == (True, ())
 
 
@@ -229,14 +229,14 @@ def test_a_record_that_is_not_safe_on_disk_is_not_acknowledged(tmp_path, monkeyp
     store = Store.open(tmp_path, "demo")
     monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(DataError, match="Input/output error"):
-        store.add(record("aa"))
+        add_json(store, record("aa"))
     assert (tmp_path / "results.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, ["aa"]), (1.0, ["aa", "bb"])])
 def test_ctrl_c_keeps_a_record_that_is_written_and_drops_half_of_one(tmp_path, monkeypatch, share, kept):
     store, real = Store.open(tmp_path, "demo"), os.write
-    store.add(record("aa"))
+    add_json(store, record("aa"))
 
     def interrupted(handle, content):
         real(handle, content[: int(share * len(content))])
@@ -245,7 +245,7 @@ def test_ctrl_c_keeps_a_record_that_is_written_and_drops_half_of_one(tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            store.add(record("bb"))
+            add_json(store, record("bb"))
     again = reopened(tmp_path)
     assert (list(again.records), [told for told in again.warnings if "torn" in told]) == (kept, [])
 
@@ -254,7 +254,7 @@ def test_a_write_that_the_system_splits_is_whole(tmp_path, monkeypatch):
     real = os.write
     store = Store.open(tmp_path, "demo")
     monkeypatch.setattr(os, "write", lambda handle, content: real(handle, content[:7]))
-    store.add(record("aa", command="ß" * 40))
+    add_json(store, record("aa", command="ß" * 40))
     assert [json.loads(line)["id"] for line in (tmp_path / "results.jsonl").read_bytes().splitlines()] == ["aa"]
 
 
@@ -262,22 +262,22 @@ def test_a_full_disk_as_the_system_tells_it_loses_nothing(tmp_path):
     """The limit on a file's size stands for a full disk: the system writes what fits, then fails."""
     resource = pytest.importorskip("resource", reason="limits on files are a matter of Unix")
     store = Store.open(tmp_path, "demo")
-    store.add(record("aa", note="x" * 20_000), outcomes())
+    add_json(store, record("aa", note="x" * 20_000), outcomes())
     before = (tmp_path / "results.jsonl").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
         with pytest.raises(DataError, match=r"File too large\); make room and run the same line again"):
-            store.add(record("bb"), outcomes())
+            add_json(store, record("bb"), outcomes())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert before == (tmp_path / "results.jsonl").read_bytes()
-    store.add(record("bb"), outcomes())
+    add_json(store, record("bb"), outcomes())
     assert reopened(tmp_path).done("bb")
 
 
 def test_a_folder_that_became_read_only_is_one_sentence_and_keeps_what_it_held(tmp_path, monkeypatch):
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     real = os.open
 
@@ -297,7 +297,7 @@ def test_a_copy_that_was_cut_short_opens_and_lacks_only_what_was_cut(tmp_path):
     store = Store.open(tmp_path / "whole", "demo")
     names = [f"{number:02x}" for number in range(12)]
     for name in names:
-        store.add(record(name), outcomes())
+        add_json(store, record(name), outcomes())
     draw = Random(5)
     for number in range(20):
         copy = shutil.copytree(tmp_path / "whole", tmp_path / f"copy{number}")
@@ -315,13 +315,13 @@ def test_a_copy_that_was_cut_short_opens_and_lacks_only_what_was_cut(tmp_path):
         assert (bool(cut), lost.stem in names[:whole]) == ("was torn" in told, f"run again: {lost.stem}" in told)
         for name in names:
             if not again.done(name):
-                again.add(record(name), outcomes())
+                add_json(again, record(name), outcomes())
         assert all(map(reopened(copy).done, names))
         assert reopened(copy).warnings == ()
 
 
 def test_what_killed_writers_left_long_ago_is_removed_and_what_may_still_be_written_stays(tmp_path, monkeypatch):
-    Store.open(tmp_path, "demo").add(record("aa"), outcomes())
+    add_json(Store.open(tmp_path, "demo"), record("aa"), outcomes())
     with monkeypatch.context() as killed:
         killed.delattr(os, "replace")
         killed.setattr(Path, "unlink", lambda *_, **__: None)

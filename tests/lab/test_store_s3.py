@@ -6,7 +6,7 @@ import signal
 import socket
 
 import pytest
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import add_json, held, json_outcomes
 from tests.lab.fake_kills import ANSWER, REQUEST, Sweeps
 from tests.lab.fake_sweep import result, trials
 
@@ -56,12 +56,12 @@ def outcomes(number: int, n: int = 3) -> list[dict]:
 
 def test_records_and_outcomes_come_back_from_an_object_store(url):
     store = Store.open(place(url), "sweep")
-    store.add({"id": "00", "n": 3, "error": "RuntimeError: once"})
+    add_json(store, {"id": "00", "n": 3, "error": "RuntimeError: once"})
     for number in range(5):
-        store.add({"id": f"{number:02x}", "n": 3, "attempt": number}, outcomes(number))
+        add_json(store, {"id": f"{number:02x}", "n": 3, "attempt": number}, outcomes(number))
     again = Store.open(place(url), "sweep")
     assert again.warnings == ()
-    assert dict(again.records) == dict(store.records)
+    assert held(again) == held(store)
     assert [again.done(f"{number:02x}") for number in range(6)] == [True] * 5 + [False]
     with at_hand(place(url)) as folder:
         assert len((folder / "results.jsonl").read_bytes().splitlines()) == 6
@@ -71,7 +71,7 @@ def test_records_and_outcomes_come_back_from_an_object_store(url):
 def test_each_record_and_each_trials_outcomes_are_one_object(url, server):
     store = Store.open(place(url), "sweep")
     for number in range(2):
-        store.add({"id": f"{number:02x}", "n": 3}, outcomes(number))
+        add_json(store, {"id": f"{number:02x}", "n": 3}, outcomes(number))
     names = [name.partition(f"{url[5:]}/")[2] for name in s3fs.S3FileSystem().find(url)]
     assert [name.partition("/")[0] for name in names] == ["headwise.json", "outcomes", "outcomes", "records", "records"]
     assert names[1:3] == ["outcomes/00.parquet", "outcomes/01.parquet"]
@@ -79,7 +79,7 @@ def test_each_record_and_each_trials_outcomes_are_one_object(url, server):
 
 def test_the_outcomes_of_a_large_trial_are_counted_by_their_end(url):
     rows = [{"id": f"{number * 7919 % 30011}", "score": number / 30011} for number in range(30000)]
-    Store.open(place(url), "sweep").add({"id": "aa", "n": len(rows)}, rows)
+    add_json(Store.open(place(url), "sweep"), {"id": "aa", "n": len(rows)}, rows)
     assert Store.look(place(url)).done("aa")
 
 
@@ -90,7 +90,9 @@ def test_status_tells_of_a_sweep_behind_a_url(url, capsys):
         store = Store.open(folder, "sweep")
         write_plan(folder, "Fake", listed)
         for trial in listed[:2]:
-            store.add({"id": trial.id, "n": 3, "metric": {"name": "points", "value": 1.0, "se": None}}, outcomes(1))
+            add_json(
+                store, {"id": trial.id, "n": 3, "metric": {"name": "points", "value": 1.0, "se": None}}, outcomes(1)
+            )
         write_progress(folder, Progress(running=(listed[2].id,), questions=6, seconds=3.0), part=(1, 2))
         write_progress(folder, Progress(running=(listed[3].id,), questions=3, seconds=3.0), part=(2, 2))
         assert is_locked(folder)
@@ -113,7 +115,7 @@ def test_a_sweep_that_is_killed_around_its_requests_ends_as_if_it_were_not(url, 
     store = Store.open(place(url), "sweep")
     assert store.warnings == ()
     assert 2 <= found < len(listed)
-    assert dict(store.records) == {trial.id: {**result(trial)[0], "attempt": 1} for trial in listed}
+    assert held(store) == {trial.id: {**result(trial)[0], "attempt": 1} for trial in listed}
     with at_hand(place(url)) as copy:
         assert len((copy / "results.jsonl").read_bytes().splitlines()) == len(listed)
         assert all(json_outcomes(copy, trial.id) == result(trial)[1] for trial in listed)
@@ -156,7 +158,7 @@ def test_a_server_that_is_down_is_one_sentence(capsys):
 
 def test_denied_access_is_one_sentence_and_what_is_stored_stays(url, monkeypatch):
     store = Store.open(place(url), "sweep")
-    store.add({"id": "aa", "n": 3}, outcomes(1))
+    add_json(store, {"id": "aa", "n": 3}, outcomes(1))
 
     async def denied(*_, **__):
         raise PermissionError(13, "Access Denied")
@@ -164,6 +166,6 @@ def test_denied_access_is_one_sentence_and_what_is_stored_stays(url, monkeypatch
     with monkeypatch.context() as refused:
         refused.setattr(s3fs.S3FileSystem, "_call_s3", denied)
         with pytest.raises(DataError, match=r"cannot be written to \(Access Denied\); check") as caught:
-            store.add({"id": "bb", "n": 3}, outcomes(2))
+            add_json(store, {"id": "bb", "n": 3}, outcomes(2))
     assert "\n" not in str(caught.value)
     assert list(Store.look(place(url)).records) == ["aa"]

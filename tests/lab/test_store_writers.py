@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 from tests.lab import fake_writer
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import add_json, json_outcomes
 
 from headwise_lab.store.local_store import LOCK
 from headwise_lab.store.lock import held
@@ -86,7 +86,7 @@ def test_what_was_acknowledged_survives_writers_that_are_killed(tmp_path):
 
 def test_opening_waits_for_a_writer_and_does_not_cut_its_line_off(tmp_path):
     store = Store.open(tmp_path, "demo")
-    store.add({"id": "aa"})
+    add_json(store, {"id": "aa"})
     path = tmp_path / "results.jsonl"
     opened = []
     opening = Thread(target=lambda: opened.append(Store.open(tmp_path, "demo")))

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import fsspec
 import pytest
+from tests.lab.as_json import as_json
 from tests.lab.conftest import Toy
 from tests.lab.official_files import WRITERS
 
@@ -59,7 +60,7 @@ def test_the_submission_holds_what_a_run_with_the_same_recipe_says(tiny, toy, tm
     served = Inputs(tiny, Served(tmp_path), Served(tmp_path).questions, 4)
     rows: list[int] = []
     path = submit(setting(), served, tmp_path / "out", rows.append)
-    _, outcomes = run_trial(setting(), Inputs(tiny, toy, toy.questions, 4))
+    _, outcomes = as_json(run_trial(setting(), Inputs(tiny, toy, toy.questions, 4)))
     assert {outcome["id"]: outcome["prediction"] for outcome in outcomes} == json.loads(path.read_text())
     assert rows == [4, 2]
     assert path.name == f"toy-{identity(setting(), served)}.json"

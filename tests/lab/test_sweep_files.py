@@ -333,7 +333,7 @@ def test_a_plan_has_every_trial_once_and_says_why_some_cannot_be_run(file, tiny)
     assert {trial.questions for trial in plan.trials} == {3}
     for trial in plan.trials:
         head = plan.head(trial)
-        assert (head["id"], head["study"], head["benchmark"]) == (trial.id, "sweep", "shapes-gqa")
+        assert (head.id, head.study, head.benchmark) == (trial.id, "sweep", "shapes-gqa")
 
 
 def test_a_plan_in_which_nothing_can_be_pruned_is_refused(file, tiny):

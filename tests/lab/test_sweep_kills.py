@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import has_result, json_outcomes
 from tests.lab.fake_kills import (
     HALF_A_LINE,
     LINE_WRITTEN,
@@ -33,7 +33,6 @@ from tests.lab.test_sweep_local import alive, figure, until, workers
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import has_result
 from headwise_lab.sweeps.folder import is_locked
 from headwise_lab.sweeps.status import look
 

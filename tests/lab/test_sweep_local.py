@@ -16,13 +16,13 @@ from pathlib import Path
 import attrs
 import pytest
 from tests.lab import fake_sweep
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import has_result, json_outcomes
 from tests.lab.fake_sweep import swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
 from headwise_lab.benchmarks import benchmark
-from headwise_lab.store.records import has_result, read_lines
+from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps.executor import executor
 from headwise_lab.sweeps.folder import is_locked, locked
 from headwise_lab.sweeps.local import Local, cores, places

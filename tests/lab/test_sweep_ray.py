@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import has_result, json_outcomes
 from tests.lab.fake_ray import FakeRay
 from tests.lab.fake_sweep import plan, swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
-from headwise_lab.store.records import has_result, read_lines
+from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps.executor import Advanced, executor
 from headwise_lab.sweeps.ray_cluster import RayCluster, cause, share
 

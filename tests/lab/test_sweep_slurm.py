@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from tests.lab import fake_slurm
-from tests.lab.as_json import json_outcomes
+from tests.lab.as_json import has_result, json_outcomes
 from tests.lab.fake_sweep import plan, result, swept, trials, value
 
 from headwise import DataError, StrategyError
-from headwise_lab.store.records import has_result, read_lines
+from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps import slurm, slurm_job
 from headwise_lab.sweeps.executor import Ended, Outcome, Started, executor
 from headwise_lab.sweeps.slurm import Slurm

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.lab.as_json import as_json
 
 from headwise import ModelError, StrategyError
 from headwise.recipe import Recipe
@@ -35,7 +36,7 @@ def few_new_tokens(monkeypatch):
 
 def trial(tiny, toy, *texts, batch=4, inputs=None, timed_batches=1, **options):
     setting = Setting(recipe=Recipe.of(*texts, **options), timed_batches=timed_batches)
-    return run_trial(setting, inputs or Inputs(tiny, toy, toy.questions, batch))
+    return as_json(run_trial(setting, inputs or Inputs(tiny, toy, toy.questions, batch)))
 
 
 def by_hand(tiny, question):

@@ -28,6 +28,7 @@ from headwise.cli import main
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import Question
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_schema import record_of
 from headwise_lab.sweeps.reading import structured_as
 from headwise_lab.trial.run import check
 from headwise_lab.tuning import measuring
@@ -446,13 +447,14 @@ def test_a_strategy_that_raises_is_a_record_and_is_not_run_again_by_the_search(t
     assert len(ran) == 2
     (record,) = store.records.values()
     assert (
-        record["study"], record["part"], record["error"], record["attempt"]
+        record.study, record.part, record.error, record.attempt
     ) == ("tune", "search", "ZeroDivisionError: no heads", 2)  # fmt: skip
 
 
 def told(value, processed, flops, name="r"):
     cost = {} if flops is None else {"flops_counted": flops}
-    return {"id": name, "metric": {"value": value}, "budget": {"processed": processed}, "cost": cost}
+    figures = {"metric": {"value": value}, "budget": {"processed": processed}, "cost": cost, "n": 1, "heads": {}}
+    return record_of({"id": name, "strategies": {}, "benchmark": "made-up", **figures})
 
 
 @pytest.mark.parametrize(("cost", "spent"), [("processed", 24.0), ("flops", 3e9)])

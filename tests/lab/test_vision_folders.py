@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.lab.as_json import as_json
 from tests.lab.vision_folders import FAMILIES, write
 
 from headwise import DataError
@@ -89,7 +90,7 @@ def test_run_answers_and_measures_everything(family, recipe, folders, data, caps
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_of_pictures_of_all_sizes_answers_as_the_stock_model_does_one_by_one(family, loaded, data):
     model, processor = loaded[family].model, loaded[family].processor
-    _, outcomes = run_trial(Setting(recipe=Recipe.of(), timed_batches=0), asked(loaded[family], data))
+    _, outcomes = as_json(run_trial(Setting(recipe=Recipe.of(), timed_batches=0), asked(loaded[family], data)))
     for question, outcome in zip(questions_of(Pope(), data=data), outcomes, strict=True):
         given = encode(processor, [question])
         ids = model.generate(**given, max_new_tokens=3, do_sample=False)[0, given["input_ids"].shape[1] :]
@@ -121,7 +122,7 @@ def test_boxes_are_laid_over_tokens_of_one_square_picture_only(family, loaded, d
     questions = [attrs.evolve(question, boxes=((0.0, 0.0, 9.0, 9.0),)) for question in questions_of(Pope(), data=data)]
     inputs = Inputs(loaded[family], Pope(), questions, 4)
     recipe = Recipe.of("fastv:layer=2", keep=4)
-    record, outcomes = run_trial(Setting(recipe=recipe, timed_batches=0), inputs)
+    record, outcomes = as_json(run_trial(Setting(recipe=recipe, timed_batches=0), inputs))
     if family != "llava":
         assert record["overlap"] is None
         return
@@ -143,10 +144,10 @@ def test_a_figure_that_cannot_be_measured_costs_no_answer(figure, loaded, data, 
         raise RuntimeError("no such kernel")
 
     inputs, setting = asked(loaded["llava_next"], data), Setting(recipe=Recipe.of("fastv:layer=2", keep=4))
-    whole, outcomes = run_trial(setting, inputs)
+    whole, outcomes = as_json(run_trial(setting, inputs))
     where = {"times": "timed", "costs": "watched", "overlap": "_overlaps", "notes": "summary"}.get(figure, figure)
     monkeypatch.setattr(trial_module, where, broken)
-    record, again = run_trial(setting, inputs)
+    record, again = as_json(run_trial(setting, inputs))
     assert record["unmeasured"] == {figure: "RuntimeError: no such kernel"}
     assert "unmeasured" not in whole
     assert again == outcomes

@@ -61,7 +61,7 @@ def _tables(records: list[Record], folder: Path) -> list[Table]:
     found = [(terminal_table, heads), (methods_table, methods)]
     return [
         *(table(shown, folder) for table, shown in found if shown),
-        *kv_tables([record.to_json() for record in records], folder),
+        *kv_tables(records, folder),
     ]
 
 

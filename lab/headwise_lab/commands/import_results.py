@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headwise.output import answer
 from headwise.printing import say
+from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.store.record_types import Metric, VisualRecord
 
 if TYPE_CHECKING:
     from headwise_lab.store.output_folder import Store
 
 KIND = "import"  # of a folder that is made for results of harnesses
 
-Imported = tuple[dict[str, Any], list[dict[str, Any]]]
+Imported = tuple[VisualRecord, list[QuestionOutcome]]
 
 
 def import_results(
@@ -53,11 +55,11 @@ def import_results(
             for note in notes:
                 say(f"warning: {note}", err=True)
     store = _opened(place(out))
-    new = [(record, outcomes) for record, outcomes in found if record["id"] not in store.records]
+    new = [(record, outcomes) for record, outcomes in found if record.id not in store.records]
     for record, outcomes in new:
         store.add(record, outcomes)
     if as_json:
-        answer(json.dumps([record for record, _ in found], indent=2, ensure_ascii=False))
+        answer(json.dumps([record.to_json() for record, _ in found], indent=2, ensure_ascii=False))
     else:
         say("\n".join(described(found)))
     say(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
@@ -84,38 +86,38 @@ def _opened(out: Path) -> Store:
 def described(found: Sequence[Imported]) -> list[str]:
     """One line per result: task, what ran, its score, and the paired difference to the first run of that task."""
     lines = []
-    first: dict[tuple[Any, ...], Imported] = {}
+    first: dict[tuple[str | None, ...], Imported] = {}
     for record, outcomes in found:
-        asked = (record["benchmark"], record["metric"]["name"], record["questions"])
+        asked = (record.benchmark, record.metric.name, record.questions)
         other = first.setdefault(asked, (record, outcomes))
-        name, figure = record["metric"]["name"], _with_error(record["metric"])
-        lines.append(f"{record['benchmark']}: {name} {figure}, n={record['n']}, {record['model']} {_what(record)}")
+        figure = f"{record.metric.name} {_with_error(record.metric)}"
+        lines.append(f"{record.benchmark}: {figure}, n={record.n}, {record.model} {_what(record)}")
         if other[0] is not record:
             lines[-1] += _difference((record, outcomes), other)
     return lines
 
 
-def _what(record: Mapping[str, Any]) -> str:
+def _what(record: VisualRecord) -> str:
     """The recipe's name or the strategies that are not the usual ones, and the budget."""
     from headwise.recipe import DEFAULTS
 
-    budget = record["budget"]["given"]
+    budget = record.budget.given or ""
     usual = {**DEFAULTS, "kv_eviction": budget.removeprefix("cache ")}
-    texts = [f"{hook}={text}" for hook, text in record["strategies"].items() if usual.get(hook) != text]
-    return " ".join([*([record["recipe"]] if record["recipe"] else texts), budget])
+    texts = [f"{hook}={text}" for hook, text in record.strategies.items() if usual.get(hook) != text]
+    return " ".join([*([record.recipe] if record.recipe else texts), budget])
 
 
-def _with_error(metric: Mapping[str, Any]) -> str:
-    return f"{metric['value']:.4g}" if metric["se"] is None else f"{metric['value']:.4g} ± {metric['se']:.2g}"
+def _with_error(metric: Metric) -> str:
+    return f"{metric.value:.4g}" if metric.se is None else f"{metric.value:.4g} ± {metric.se:.2g}"
 
 
 def _difference(ours: Imported, theirs: Imported) -> str:
     """In the scale of the headline, which is per cent where documents are worth 0..1."""
     from headwise_lab.stats.differences import paired
 
-    found = paired(*({one["unit"]: one["score"] for one in outcomes} for _, outcomes in (ours, theirs)))
+    found = paired(*({one.unit_or_id: one.score for one in outcomes} for _, outcomes in (ours, theirs)))
     if found is None:
         return ""
-    mean = sum(one["score"] for one in ours[1]) / len(ours[1])
-    scale = 1 if isclose(mean, ours[0]["metric"]["value"], rel_tol=1e-6, abs_tol=1e-9) else 100
+    mean = sum(one.score for one in ours[1]) / len(ours[1])
+    scale = 1 if isclose(mean, ours[0].metric.value, rel_tol=1e-6, abs_tol=1e-9) else 100
     return f"; to the first {scale * found.value:+.4g} ± {scale * found.se:.2g}"

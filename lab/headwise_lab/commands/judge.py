@@ -40,8 +40,8 @@ def judge(
     answer(json.dumps(record, indent=1, ensure_ascii=False) if as_json else describe(record))
 
 
-def describe(record: dict[str, Any]) -> str:
+def describe(verdict: dict[str, Any]) -> str:
     """The figures as a person reads them."""
-    who = f"{record['judge']} ({record['judge_owner']})"
-    lines = [f"{who}: {record['total']:.2f} over {record['n']} of {record['of']} questions"]
-    return "\n".join([*lines, *(f"  {skill} {score:.2f}" for skill, score in record["skills"].items())])
+    who = f"{verdict['judge']} ({verdict['judge_owner']})"
+    lines = [f"{who}: {verdict['total']:.2f} over {verdict['n']} of {verdict['of']} questions"]
+    return "\n".join([*lines, *(f"  {skill} {score:.2f}" for skill, score in verdict["skills"].items())])

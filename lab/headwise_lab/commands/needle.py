@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headwise.output import answer
 from headwise.printing import say
 from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
-from headwise_lab.commands.storing import Measured, each, opened
+from headwise_lab.commands.storing import each, opened
+from headwise_lab.store.outcome_types import PasskeyOutcome
+from headwise_lab.store.record_types import NeedleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,14 +82,21 @@ def needle(
     prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
     store = opened(to, "needle")
 
-    def measure(recipe: Recipe, advance: Callable[[int], None]) -> Measured:
+    def measure(recipe: Recipe, advance: Callable[[int], None]) -> tuple[NeedleRecord, list[PasskeyOutcome]]:
         return find_passkeys(loaded, recipe, prompts, grid, batch=batch, profile=profile, progress=advance)
 
-    measured = each(recipes, store, lambda recipe: identity(loaded, recipe, prompts), measure, len(prompts))
+    measured = each(
+        recipes,
+        store,
+        lambda recipe: identity(loaded, recipe, prompts),
+        measure,
+        len(prompts),
+        kinds=(NeedleRecord, PasskeyOutcome),
+    )
     records = [record for record, _ in measured]
     if as_json:
         changes = map(_plain, _changes(measured))
-        told = [{**record, "to_first": change} for record, change in zip(records, changes, strict=True)]
+        told = [{**record.to_json(), "to_first": change} for record, change in zip(records, changes, strict=True)]
         answer(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print(measured, loaded, recipes)
@@ -110,7 +119,7 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise DataError(f"--lengths: {error}; write --lengths 512,1024") from error
 
 
-def _changes(measured: list[Measured]) -> list[PromptChange | None]:
+def _changes(measured: list[tuple[NeedleRecord, list[PasskeyOutcome]]]) -> list[PromptChange | None]:
     """Every strategy against the first, which has none."""
     from headwise_lab.report.kv.to_first import prompt_changes
 
@@ -118,7 +127,7 @@ def _changes(measured: list[Measured]) -> list[PromptChange | None]:
     return [None, *prompt_changes(first, others)]
 
 
-def _plain(change: PromptChange | None) -> dict[str, Any] | None:
+def _plain(change: PromptChange | None) -> dict[str, object] | None:
     if change is None:
         return None
     found = {"found": change.found, "logprob": change.logprob}
@@ -128,33 +137,32 @@ def _plain(change: PromptChange | None) -> dict[str, Any] | None:
     }
 
 
-def _print(measured: list[Measured], loaded: LoadedLm, recipes: list[Recipe]) -> None:
+def _print(measured: list[tuple[NeedleRecord, list[PasskeyOutcome]]], loaded: LoadedLm, recipes: list[Recipe]) -> None:
     from headwise_lab.kv.console import show, table_of
 
     records = [record for record, _ in measured]
-    header = ["Strategy", *(f"{found['length']}" for found in records[0]["lengths"]), "Mean, %", "To first, points"]
+    header = ["Strategy", *(f"{found.length}" for found in records[0].lengths), "Mean, %", "To first, points"]
     changes = _changes(measured)
     rows = [_row(record, change) for record, change in zip(records, changes, strict=True)]
     notes = _notes(records, [change.found for change in changes if change], loaded, recipes)
     show(table_of([*header, "Log-prob", "To first"], rows), notes)
 
 
-def _row(record: dict[str, Any], change: PromptChange | None) -> list[str]:
+def _row(record: NeedleRecord, change: PromptChange | None) -> list[str]:
     from headwise_lab.kv.console import difference, with_error
 
-    value = record["metric"]
     return [
-        record["strategies"]["kv_eviction"],
-        *(f"{100 * one['metric']['value']:.0f}" for one in record["lengths"]),
-        with_error(100 * value["value"], 100 * value["se"], 1),
+        record.strategies["kv_eviction"],
+        *(f"{100 * one.metric.value:.0f}" for one in record.lengths),
+        with_error(100 * record.metric.value, 100 * (record.metric.se or 0.0), 1),
         difference(change.found) if change else "",
-        with_error(record["logprob"]["mean"], record["logprob"]["se"]),
+        with_error(record.logprob.mean or 0.0, record.logprob.se),
         difference(change.logprob, 1.0, 2) if change else "",
     ]
 
 
 def _notes(
-    records: list[dict[str, Any]], changes: list[Difference], loaded: LoadedLm, recipes: list[Recipe]
+    records: list[NeedleRecord], changes: list[Difference], loaded: LoadedLm, recipes: list[Recipe]
 ) -> list[str]:
     """What a reader should know before believing a figure."""
     from headwise.eviction import WindowPlan
@@ -165,7 +173,7 @@ def _notes(
     windows = [plan for plan in plans if isinstance(plan, WindowPlan)]
     full = [record for record, plan in zip(records, plans, strict=True) if plan in windows and plan.keeps_everything]
     notes = [
-        f"{loaded.name}: per cent of passkeys found by context length, {records[0]['n']} prompts for each strategy; ±"
+        f"{loaded.name}: per cent of passkeys found by context length, {records[0].n} prompts for each strategy; ±"
         " is one standard error (binomial; it says 0 where all or none are found)."
     ]
     if len(records) > 1:
@@ -177,7 +185,7 @@ def _notes(
         )
     if not full:
         notes.append("Whether the model can do the task at all is not known: add --strategy none, the full cache.")
-    elif not full[0]["metric"]["value"]:
+    elif not full[0].metric.value:
         notes.append(
             f"With its full cache {loaded.name} finds no passkey: it cannot do this task, and nothing follows about the"
             " strategies."
@@ -185,7 +193,7 @@ def _notes(
     return notes
 
 
-def _draw(records: list[dict[str, Any]], folder: Path) -> None:
+def _draw(records: list[NeedleRecord], folder: Path) -> None:
     from headwise_lab.report.kv.heat_map import draw
     from headwise_lab.store.working_copy import at_hand
 

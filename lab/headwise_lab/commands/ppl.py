@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from headwise_lab.commands.options import (
     Text,
     TextTokens,
 )
-from headwise_lab.commands.storing import Measured, each, opened
+from headwise_lab.commands.storing import each, opened
+from headwise_lab.store.outcome_types import TokenOutcome
+from headwise_lab.store.record_types import Share, TextRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +82,18 @@ def ppl(
     for warning in _warnings(loaded, tokens):
         say(f"warning: {warning}", err=True)
 
-    def measure(recipe: Recipe, advance: Callable[[int], None]) -> Measured:
+    def measure(recipe: Recipe, advance: Callable[[int], None]) -> tuple[TextRecord, list[TokenOutcome]]:
         command = command_line(loaded, asked, recipe, profile=profile, chunk=chunk)
         return measure_text(loaded, asked, recipe, study="ppl", command=command, chunk=chunk, progress=advance)
 
-    measured = each(recipes, store, lambda recipe: identity(loaded, asked, recipe), measure, len(asked.ids))
+    measured = each(
+        recipes,
+        store,
+        lambda recipe: identity(loaded, asked, recipe),
+        measure,
+        len(asked.ids),
+        kinds=(TextRecord, TokenOutcome),
+    )
     first, *others = (outcomes for _, outcomes in measured)
     compared = [None, *text_changes(first, others)]
     if as_json:
@@ -105,13 +114,13 @@ def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:
     ]
 
 
-def _with_pairs(record: dict[str, Any], found: TextChange | None) -> dict[str, Any]:
+def _with_pairs(record: TextRecord, found: TextChange | None) -> dict[str, object]:
     """The record, with its paired differences to the first strategy."""
     if found is None:
-        return {**record, "to_first": None}
+        return {**record.to_json(), "to_first": None}
     value, se = found.ratio
     return {
-        **record,
+        **record.to_json(),
         "to_first": {
             "nll": {"mean": found.loss.value, "se": found.loss.se},
             "perplexity_ratio": {"value": value, "se": se},
@@ -122,7 +131,7 @@ def _with_pairs(record: dict[str, Any], found: TextChange | None) -> dict[str, A
     }
 
 
-def _print(records: list[dict[str, Any]], compared: list[TextChange | None]) -> None:
+def _print(records: list[TextRecord], compared: list[TextChange | None]) -> None:
     from headwise_lab.kv.console import show, table_of
 
     header = ["Strategy", "Perplexity", "To first, %", "Next token right, %", "To first, points"]
@@ -130,41 +139,41 @@ def _print(records: list[dict[str, Any]], compared: list[TextChange | None]) -> 
     rows = [_row(record, found) for record, found in zip(records, compared, strict=True)]
     first = records[0]
     title = (
-        f"{first['model']} on {first['text']['name']}: {first['n']} tokens scored; ± is one standard error."
+        f"{first.model} on {first.text.name}: {first.n} tokens scored; ± is one standard error."
         " `headwise ppl --help` says what the columns mean."
     )
     show(table_of(header, rows), [title, *_notes(records, [found.loss for found in compared if found])])
 
 
-def _row(record: dict[str, Any], found: TextChange | None) -> list[str]:
+def _row(record: TextRecord, found: TextChange | None) -> list[str]:
     from headwise_lab.kv.console import difference, signed, with_error
 
-    right, value = record["accuracy"], record["metric"]
-    right_se = None if right["se"] is None else 100 * right["se"]
+    right, metric = record.accuracy or Share(), record.metric
+    right_se = None if right.se is None else 100 * right.se
     pairs = ["", ""]
     if found is not None:
         ratio, ratio_se = found.ratio
         pairs = [signed(100 * (ratio - 1), 100 * ratio_se, found.loss.clear), difference(found.right)]
     return [
-        record["strategies"]["kv_eviction"],
-        with_error(value["value"], value["se"]),
+        record.strategies["kv_eviction"],
+        with_error(metric.value, metric.se),
         pairs[0],
-        with_error(100 * right["value"], right_se, 1),
+        with_error(100 * (right.value or 0.0), right_se, 1),
         pairs[1],
-        f"{record['context']:.1f}",
-        f"{record['visible']:.1f}",
-        f"{record['kv_bytes'] / 2**20:.3f} MiB",
+        f"{record.context:.1f}",
+        f"{record.visible or 0.0:.1f}",
+        f"{(record.kv_bytes or 0.0) / 2**20:.3f} MiB",
     ]
 
 
-def _notes(records: list[dict[str, Any]], found: list[Difference]) -> list[str]:
+def _notes(records: list[TextRecord], found: list[Difference]) -> list[str]:
     """What a reader should know before believing a difference."""
     from headwise_lab.stats.rule import block_unit, stated
 
     if len(records) < 2:
         return []
-    notes = [f"{stated(found, block_unit(records[0]['n']))} * marks what is called a difference to the first strategy."]
-    contexts = [record["context"] for record in records if record["context"] < record["text"]["tokens"]]
+    notes = [f"{stated(found, block_unit(records[0].n))} * marks what is called a difference to the first strategy."]
+    contexts = [record.context for record in records if record.context < (record.text.tokens or 0)]
     if contexts and max(contexts) > UNEQUAL * min(contexts):
         notes.append(
             f"The effective contexts differ ({min(contexts):.1f} to {max(contexts):.1f}), and a larger one alone"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -26,6 +26,8 @@ from headwise_lab.commands.options import (
     Tokens,
 )
 from headwise_lab.commands.storing import opened
+from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.store.record_types import Cost, VisualRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,23 +96,23 @@ def run(
         say(f"submission written: {path}")
         return
     record, outcomes = _with_progress(run_trial, setting, inputs, folder)
-    for figure, reason in record.get("unmeasured", {}).items():
+    for figure, reason in (record.unmeasured or {}).items():
         say(f"warning: {figure} could not be measured: {reason}", err=True)
     if store is not None:
         store.add(record, outcomes)
-    answer(json.dumps(record, indent=2, ensure_ascii=False) if as_json else describe(record))
+    answer(json.dumps(record.to_json(), indent=2, ensure_ascii=False) if as_json else describe(record))
     if store is not None:
         say(f"stored in {out}", err=True)
-        _keep_answers(inputs, outcomes, store.folder, record["id"])
+        _keep_answers(inputs, outcomes, store.folder, record.id)
 
 
-def _keep_answers(inputs: Inputs, outcomes: list[dict[str, Any]], folder: Path, identity: str) -> None:
+def _keep_answers(inputs: Inputs, outcomes: list[QuestionOutcome], folder: Path, identity: str) -> None:
     """Beside the record, the answers that ``headwise judge`` reads, where the benchmark is one that is judged."""
     from headwise_lab.trial.submission import keep
 
     if getattr(inputs.benchmark, "judged", False):
         path = keep(
-            inputs.benchmark, inputs.questions, [outcome["prediction"] for outcome in outcomes], folder, identity
+            inputs.benchmark, inputs.questions, [outcome.prediction or "" for outcome in outcomes], folder, identity
         )
         say(f"answers to judge: {path}", err=True)
 
@@ -128,46 +130,42 @@ def _with_progress(
         return ask(setting, inputs, folder, advance)
 
 
-def describe(record: dict[str, Any]) -> str:
+def describe(record: VisualRecord) -> str:
     """The record as a person reads it."""
-    metric, budget, cost = record["metric"], record["budget"], record["cost"]
+    metric, budget, heads, overlap = record.metric, record.budget, record.heads, record.overlap
     lines = [
-        f"{record['model']} on {record['benchmark']}: {metric['name']} {_with_error(metric['value'], metric['se'])}"
-        f" ({record['n']} questions)",
-        *(f"  {hook}={text}" for hook, text in record["strategies"].items()),
-        f"budget      {budget['given']}: {budget['kept']} of {budget['visual']} visual tokens kept,"
-        f" {budget['processed']:.2f} processed per layer on average",
+        f"{record.model} on {record.benchmark}: {metric.name} {_with_error(metric.value, metric.se)}"
+        f" ({record.n} questions)",
+        *(f"  {hook}={text}" for hook, text in record.strategies.items()),
+        f"budget      {budget.given}: {budget.kept} of {budget.visual} visual tokens kept,"
+        f" {budget.processed:.2f} processed per layer on average",
     ]
-    if record["heads"]["mean"] is not None:
-        lines.append(f"heads       {record['heads']['mean']:.2f} of {record['heads']['of']} decided, on average")
-    lines += [*_cost(cost), *_overlap(record["overlap"])]
-    lines += [f"  {name} {value:.2f}" for name, value in record["metrics"].items()]
+    if heads.mean is not None:
+        lines.append(f"heads       {heads.mean:.2f} of {heads.of} decided, on average")
+    lines += _cost(record.cost or Cost())
+    if overlap is not None:
+        told = f"recall {overlap.recall:.3f}, precision {overlap.precision:.3f}, iou {overlap.iou:.3f}"
+        lines.append(f"kept tokens {told}, lift {overlap.lift:.3f} against the boxes of {overlap.n} questions")
+    lines += [f"  {name} {value:.2f}" for name, value in (record.metrics or {}).items()]
     return "\n".join(lines)
 
 
-def _overlap(found: dict[str, float] | None) -> list[str]:
-    if not found:
-        return []
-    shown = ", ".join(f"{key} {found[key]:.3f}" for key in ("recall", "precision", "iou", "lift"))
-    return [f"kept tokens {shown} against the boxes of {found['n']} questions"]
-
-
-def _cost(cost: dict[str, Any]) -> list[str]:
+def _cost(cost: Cost) -> list[str]:
     """What a question took, planned beside counted, and the memory of a batch."""
     return [
-        f"prefill     {_shown(cost['prefill_ms'])} ms per question in batches of {cost['batch']},"
-        f" {_percent(cost['prefill_share'])} of the unpruned model's; selection {_shown(cost['selection_ms'])} ms,"
-        f" {_percent(cost['selection_share'])} of it",
-        f"computed    {_shown(cost['flops_total'], 1e9)} G multiply-adds planned ({cost['flops_formula']}) and"
-        f" {_shown(cost['flops_counted_layers'], 1e9)} G counted in the decoder layers;"
-        f" {_shown(cost['flops_visual'], 1e9)} G of the plan are visual",
-        f"            {_shown(cost['flops_counted'], 1e9)} G counted in the whole prefill,"
-        f" {_shown(cost['flops_counted_selection'], 1e9)} G of them for selection;"
-        f" {_shown(cost['flops_counted_unpruned'], 1e9)} G in the unpruned model's",
-        f"decode      {_shown(cost['decode_tokens_per_s'])} tokens/s; KV cache after prefill"
-        f" {_shown(cost['kv_bytes'], 2**20)} MiB planned, {_shown(cost['kv_bytes_stored'], 2**20)} MiB stored",
-        f"memory      peak {_shown(cost['peak_bytes'], 2**20)} MiB ({cost['peak_source'] or 'not told here'}),"
-        f" {_shown(cost['peak_grown_bytes'], 2**20)} MiB of it for a batch",
+        f"prefill     {_shown(cost.prefill_ms)} ms per question in batches of {cost.batch},"
+        f" {_percent(cost.prefill_share)} of the unpruned model's; selection {_shown(cost.selection_ms)} ms,"
+        f" {_percent(cost.selection_share)} of it",
+        f"computed    {_shown(cost.flops_total, 1e9)} G multiply-adds planned ({cost.flops_formula}) and"
+        f" {_shown(cost.flops_counted_layers, 1e9)} G counted in the decoder layers;"
+        f" {_shown(cost.flops_visual, 1e9)} G of the plan are visual",
+        f"            {_shown(cost.flops_counted, 1e9)} G counted in the whole prefill,"
+        f" {_shown(cost.flops_counted_selection, 1e9)} G of them for selection;"
+        f" {_shown(cost.flops_counted_unpruned, 1e9)} G in the unpruned model's",
+        f"decode      {_shown(cost.decode_tokens_per_s)} tokens/s; KV cache after prefill"
+        f" {_shown(cost.kv_bytes, 2**20)} MiB planned, {_shown(cost.kv_bytes_stored, 2**20)} MiB stored",
+        f"memory      peak {_shown(cost.peak_bytes, 2**20)} MiB ({cost.peak_source or 'not told here'}),"
+        f" {_shown(cost.peak_grown_bytes, 2**20)} MiB of it for a batch",
     ]
 
 

@@ -87,13 +87,13 @@ def details(found: Status) -> list[str]:
 
     told = [f"best so far: {best_text(found, *group)}" for group in found.groups() if found.best(*group)]
     for trial, state in found.trials:
-        record = found.records.get(trial.id, {})
+        record = found.records.get(trial.id)
         if state == RUNNING:
             told.append(f"running: {trial.label}")
-        elif state == FAILED:
-            told.append(f"failed (attempt {record.get('attempt', 1)}): {trial.label}: {record.get('error')}")
+        elif state == FAILED and record is not None:
+            told.append(f"failed (attempt {record.attempt or 1}): {trial.label}: {record.error}")
         elif state == REFUSED:
-            told.append(f"not run: {trial.label}: {trial.refused or record.get('refused')}")
+            told.append(f"not run: {trial.label}: {trial.refused or (record and record.refused)}")
     return told
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from headwise.printing import say
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headwise.recipe import Recipe
+    from headwise_lab.store.outcome_types import Outcome
     from headwise_lab.store.output_folder import Store
+    from headwise_lab.store.record_types import Record
 
-Measured = tuple[dict[str, Any], list[dict[str, Any]]]
-"""A record and its outcomes."""
+R = TypeVar("R", bound="Record")
+Row = TypeVar("Row", bound="Outcome")
 
 
 def opened(folder: Path | None, kind: str) -> Store | None:
@@ -33,19 +35,26 @@ def each(
     recipes: Sequence[Recipe],
     store: Store | None,
     identity: Callable[[Recipe], str],
-    measure: Callable[[Recipe, Callable[[int], None]], Measured],
+    measure: Callable[[Recipe, Callable[[int], None]], tuple[R, list[Row]]],
     total: int,
-) -> list[Measured]:
-    """Record and outcomes of every recipe: from the store, or measured and stored, with a bar up to ``total``."""
+    *,
+    kinds: tuple[type[R], type[Row]],
+) -> list[tuple[R, list[Row]]]:
+    """Record and outcomes of every recipe: from the store, or measured and stored, with a bar up to ``total``.
+
+    ``kinds``: the classes of both.
+    """
     from headwise_lab.kv.measure import strategy_text
     from headwise_lab.terminal.progress import progress_bars
 
-    measured: list[Measured] = []
+    measured: list[tuple[R, list[Row]]] = []
+    of_record, of_outcomes = kinds
     with progress_bars() as bar:
         for recipe in recipes:
             name = identity(recipe)
-            if store is not None and store.done(name):
-                measured.append((dict(store.records[name]), store.outcomes(name)))
+            before = store.finished(name, of_record) if store is not None else None
+            if store is not None and before is not None:
+                measured.append((before, store.outcomes(name, of_outcomes)))
                 continue
             measured.append(measure(recipe, bar(strategy_text(recipe), total)))
             if store is not None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from headwise_lab.store.record_types import Hardware
 
 
 @contextmanager
@@ -41,12 +42,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def hardware(device: str) -> dict[str, Any]:
+def hardware(device: str) -> Hardware:
     """The machine: its CPU, cores, the threads torch uses, and the device the model is on."""
-    found = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device}
-    if torch.device(device).type == "cuda":
-        found["device"] = torch.cuda.get_device_name(device)
-    return found
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
+    return Hardware(cpu=_cpu(), cores=os.cpu_count(), threads=torch.get_num_threads(), device=name)
 
 
 def _cpu() -> str:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.flops import Attached, counted_prefill, unpruned_prefill
 from headwise_lab.cost.memory import peak_of
-
-WATCHED = (
-    *("flops_counted", "flops_counted_unpruned", "flops_counted_layers", "flops_counted_selection", "kv_bytes_stored"),
-    *("peak_bytes", "peak_grown_bytes", "peak_source"),
-)
-"""What ``watched`` gives."""
+from headwise_lab.store.record_types import Cost
 
 
-def watched(inputs: Inputs, attached: Attached) -> dict[str, Any]:
+def watched(inputs: Inputs, attached: Attached) -> Cost:
     """One forward of the first batch; the unpruned model's comes once per ``inputs``.
 
     ``attached`` puts the recipe on the model. ``flops_counted``: multiply-adds of one prefill per row, from pixels to
@@ -27,13 +20,13 @@ def watched(inputs: Inputs, attached: Attached) -> dict[str, Any]:
     """
     with peak_of(inputs.loaded.device) as peak:
         found = counted_prefill(inputs, attached)
-    return {
-        "flops_counted": found.flops,
-        "flops_counted_unpruned": unpruned_prefill(inputs).flops,
-        "flops_counted_layers": found.layers,
-        "flops_counted_selection": found.selection,
-        "kv_bytes_stored": found.kv_bytes,
-        "peak_bytes": None if peak.bytes is None else max(peak.grown or 0, peak.bytes - inputs.prefix.held),
-        "peak_grown_bytes": peak.grown,
-        "peak_source": peak.source,
-    }
+    return Cost(
+        flops_counted=found.flops,
+        flops_counted_unpruned=unpruned_prefill(inputs).flops,
+        flops_counted_layers=found.layers,
+        flops_counted_selection=found.selection,
+        kv_bytes_stored=found.kv_bytes,
+        peak_bytes=None if peak.bytes is None else max(peak.grown or 0, peak.bytes - inputs.prefix.held),
+        peak_grown_bytes=peak.grown,
+        peak_source=peak.source,
+    )

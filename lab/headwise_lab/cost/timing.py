@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +20,7 @@ from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
 from headwise_lab.models.load import DTYPES, Loaded
+from headwise_lab.store.record_types import Cost
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, PreTrainedModel
@@ -29,11 +30,8 @@ if TYPE_CHECKING:
 STEPS = 8
 """New tokens of the timed ``generate``."""
 
-TIMES = ("prefill_ms", "prefill_unpruned_ms", "prefill_share", "selection_ms", "selection_share", "decode_tokens_per_s")
-"""What ``timed`` gives."""
 
-
-def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) -> dict[str, Any]:
+def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) -> Cost:
     """Prefill multiply-adds and KV bytes of two plans, counted, with ``text`` tokens beside the visual ones.
 
     A window plan also spares attention; that is not counted, as prefill attention is a small part of it.
@@ -41,13 +39,13 @@ def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) ->
     geometry = plan.geometry
     entries = entries_held(eviction, [count + text for count in plan.processed])
     formula = "gated" if geometry.gated else "fastv"
-    return {
-        "flops_visual": prefill_flops(geometry, plan.processed, 0, formula),
-        "flops_total": prefill_flops(geometry, plan.processed, text, formula),
-        "flops_formula": formula,
-        "text_tokens": text,
-        "kv_bytes": sum(entries) * 2 * geometry.head_dim * DTYPES[dtype].itemsize,
-    }
+    return Cost(
+        flops_visual=prefill_flops(geometry, plan.processed, 0, formula),
+        flops_total=prefill_flops(geometry, plan.processed, text, formula),
+        flops_formula=formula,
+        text_tokens=text,
+        kv_bytes=sum(entries) * 2 * geometry.head_dim * DTYPES[dtype].itemsize,
+    )
 
 
 @torch.inference_mode()
@@ -58,7 +56,7 @@ def timed(
     attached: Callable[[], AbstractContextManager[Attachment]],
     *,
     in_turns: bool = True,
-) -> dict[str, float | None]:
+) -> Cost:
     """Prefill, decode and selection times over the first ``batches`` batches, after the model has warmed up.
 
     ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed ``in_turns``
@@ -89,8 +87,18 @@ def timed(
         parts.append(choices.seconds() / alone)
         if whole > alone:
             rates.append(rows * (STEPS - 1) / (whole - alone))
-    found = zip(TIMES, (prefills, unpruned, shares, selections, parts, rates), strict=True)
-    return {key: median(values) if values else None for key, values in found}
+    return Cost(
+        prefill_ms=_median(prefills),
+        prefill_unpruned_ms=_median(unpruned),
+        prefill_share=_median(shares),
+        selection_ms=_median(selections),
+        selection_share=_median(parts),
+        decode_tokens_per_s=_median(rates),
+    )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
 
 
 _plain: WeakKeyDictionary[Inputs, dict[int, float]] = WeakKeyDictionary()

@@ -14,22 +14,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError, HeadwiseError
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
 from headwise_lab.models.load import NAMES
+from headwise_lab.schema.json_object import Json
+from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_schema import judged
+from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.store.records import is_number
 
 SCHEMA = 1
 
-Outcome = dict[str, Any]
 
-
-def records_of(run: Run, wanted: Sequence[str] = ()) -> tuple[list[tuple[dict[str, Any], list[Outcome]]], list[str]]:
+def records_of(
+    run: Run, wanted: Sequence[str] = ()
+) -> tuple[list[tuple[VisualRecord, list[QuestionOutcome]]], list[str]]:
     """A record with its outcomes for every task of a run, and sentences about tasks that have no figure.
 
     ``wanted``: metrics that shall be the headline of tasks that have them, the first one first.
@@ -44,25 +46,26 @@ def records_of(run: Run, wanted: Sequence[str] = ()) -> tuple[list[tuple[dict[st
         if not figures:
             notes.append(f"{run.path}: task {task} has no figure, as where a server scores the answers; it is left out")
             continue
-        record, outcomes = _record(run, task, figures, who, wanted)
+        told, outcomes = _record(run, task, figures, who, wanted)
         try:
-            judged(record, f"{run.path}, task {task}")
+            record = judged(told, f"{run.path}, task {task}")
         except DataError as error:
             notes.append(f"{error}; it is left out")
             continue
+        assert isinstance(record, VisualRecord)  # whatever it is that ran, it did a task of a harness
         found.append((record, outcomes))
     return found, notes
 
 
 def _record(
-    run: Run, task: str, figures: Sequence[Figure], who: Mapping[str, Any], wanted: Sequence[str]
-) -> tuple[dict[str, Any], list[Outcome]]:
+    run: Run, task: str, figures: Sequence[Figure], who: Json, wanted: Sequence[str]
+) -> tuple[dict[str, object], list[QuestionOutcome]]:
     lines = run.lines(task)
     worths = {figure: worth_of(lines, figure) for figure in figures}
     figure = _headline(figures, wanted, worths)
     worth = worths[figure] or Worth((), figure.value, figure.se)
     own = [line for line in lines if filter_of(line) in (None, figure.filter)]
-    record = {
+    record: dict[str, object] = {
         "schema": SCHEMA,
         "id": hashlib.sha256(f"{run.digest} {task} {figure.label}".encode()).hexdigest()[:16],
         **who,
@@ -91,26 +94,22 @@ def _headline(figures: Sequence[Figure], wanted: Sequence[str], worths: Mapping[
     return next((figure for figure in figures if worths[figure]), figures[0])
 
 
-def _outcome(line: Mapping[str, Any], score: float) -> Outcome:
+def _outcome(line: Json, score: float) -> QuestionOutcome:
     answer = line.get("filtered_resps")
     pictures = line.get("input_media")
-    return {
-        "id": str(line.get("doc_id")),
-        "unit": str(line.get("doc_id")),
-        "kind": "",
-        "image": str(pictures[0]) if isinstance(pictures, list) and pictures else "",
-        "question": _asked(line),
-        "answers": [str(line.get("target"))],
-        "prediction": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
-        "score": score,
-        "boxes": [],
-        "kept": [],
-        "heads": [],
-        "recall": None,
-    }
+    return QuestionOutcome(
+        id=str(line.get("doc_id")),
+        unit=str(line.get("doc_id")),
+        kind="",
+        image=str(pictures[0]) if isinstance(pictures, list) and pictures else "",
+        question=_asked(line),
+        answers=[str(line.get("target"))],
+        prediction=answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
+        score=score,
+    )
 
 
-def _asked(line: Mapping[str, Any]) -> str:
+def _asked(line: Json) -> str:
     """The text of a request, where the two harnesses keep it."""
     if "input" in line:
         return str(line["input"])
@@ -119,20 +118,20 @@ def _asked(line: Mapping[str, Any]) -> str:
     return str(first.get("arg_0") or "") if isinstance(first, Mapping) else ""
 
 
-def _digest(lines: Sequence[Mapping[str, Any]]) -> str:
+def _digest(lines: Sequence[Json]) -> str:
     """16 hexadecimal digits over all that was asked, the same for every run of the same documents."""
     told = [[line.get("doc_id"), line.get("doc_hash"), str(line.get("target")), _asked(line)] for line in lines]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _count(run: Run, task: str, lines: Sequence[Mapping[str, Any]]) -> int:
+def _count(run: Run, task: str, lines: Sequence[Json]) -> int:
     counts = run.told.get("n-samples")
     told = counts.get(task) if isinstance(counts, Mapping) else None
     count = told.get("effective") if isinstance(told, Mapping) else None
     return count if isinstance(count, int) and count > 0 else len(lines)
 
 
-def _date(told: Any) -> str:
+def _date(told: object) -> str:
     """Seconds since 1970 (lm-eval) as a date; lmms-eval's date as it is."""
     if not is_number(told):
         return str(told or "")
@@ -156,11 +155,11 @@ def command(run: Run, task: str) -> str:
     return shlex.join([*program, *words])
 
 
-def _who(run: Run) -> dict[str, Any]:
+def _who(run: Run) -> dict[str, object]:
     """The part of a record that says which model ran and what it threw away."""
     given = model_arguments(run.config.get("model_args"))
     source = str(given.get("pretrained") or given.get("model") or run.config.get("model"))
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "study": None,
         "model": source if source in NAMES else Path(source).name,
         "weights": None,
@@ -175,10 +174,14 @@ def _who(run: Run) -> dict[str, Any]:
     }
     if run.config.get("model") != NAME:
         return told
-    return told | (_language_model(run, told) if run.harness == "lm-eval" else _vision_model(run, given))
+    return told | (
+        _language_model(run, {run.harness: str(run.told.get(VERSIONS[run.harness]))})
+        if run.harness == "lm-eval"
+        else _vision_model(run, given)
+    )
 
 
-def _language_model(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
+def _language_model(run: Run, versions_of_harness: Json) -> dict[str, object]:
     """What our model wrote into lm-eval's file; what the cache forgets takes the place of a token budget."""
     info = dict(run.config.get(NAME) or {})
     strategies = info.pop("strategies", None) or {}
@@ -187,11 +190,11 @@ def _language_model(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
     strategies = {"kv_eviction": "none", **strategies}
     info["attention_implementation"] = info.pop("attention", None)
     versions = info.get("versions")
-    info["versions"] = told["versions"] | (versions if isinstance(versions, dict) else {})
+    info["versions"] = {**versions_of_harness, **(versions if isinstance(versions, dict) else {})}
     return {**info, "strategies": strategies, "budget": {"given": f"cache {strategies['kv_eviction']}"}}
 
 
-def _vision_model(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+def _vision_model(run: Run, given: Json) -> dict[str, object]:
     """The recipe from the model arguments, and what our model told lmms-eval of it beside its speed.
 
     Runs of named recipes are laid out as a comparison of methods, all others by budget and heads.
@@ -199,10 +202,10 @@ def _vision_model(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     asked = Arguments.of(given)
     recipe = asked.make_recipe()
     figures = run.told.get("throughput") or {}
-    seen: dict[str, Any] = {
+    seen: dict[str, object] = {
         key: figures.get(f"avg_headwise_{key}") for key in ("processed", "kept", "visual", "heads", "heads_of")
     }
-    whole = {key: round(seen[key]) for key in ("kept", "visual") if is_number(seen[key])}
+    whole = {key: round(value) for key in ("kept", "visual") if is_number(value := seen[key])}
     return {
         "study": "methods" if recipe.name else None,
         "dtype": asked.dtype,

@@ -146,4 +146,4 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         """What lm-eval writes into its result file beside its own: everything a record of ours says of a model."""
         loaded, recipe = self._reader.loaded, self._reader.recipe
         told = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}
-        return {NAME: {**told, "versions": versions(), "hardware": hardware(loaded.device)}}
+        return {NAME: {**told, "versions": versions(), "hardware": hardware(loaded.device).to_json()}}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 TEXT, INTEGER, REAL, BOOLEAN = "text", "integer", "real", "boolean"
 
@@ -67,9 +66,9 @@ OUTCOMES = _columns({
 """Outcomes: one row per question (per token of a text that was read); ``trial`` is the ``id`` of a trial."""
 
 
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested objects as dotted names; what is null or an empty object is left out."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
@@ -78,7 +77,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def kind_of(value: Any) -> str | None:
+def kind_of(value: object) -> str | None:
     """The kind of column a value asks for; None for a number that is none."""
     if isinstance(value, bool):
         return BOOLEAN
@@ -97,7 +96,7 @@ def common(kinds: Iterable[str | None]) -> str:
     return BOOLEAN if found == {BOOLEAN} else TEXT
 
 
-def fit(value: Any, kind: str) -> Any:
+def fit(value: object, kind: str) -> object:
     """A value as a cell of a column; None where it does not fit."""
     asked = kind_of(value)
     if asked is None:
@@ -105,9 +104,9 @@ def fit(value: Any, kind: str) -> Any:
     if kind == TEXT:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode()  # JSON may spell half a character
-    if kind == INTEGER and asked == REAL:
+    if kind == INTEGER and asked == REAL and isinstance(value, int | float):
         return int(value) if value == value // 1 and kind_of(int(value)) == INTEGER else None
-    if kind == REAL and asked in (INTEGER, REAL):
+    if kind == REAL and isinstance(value, int | float) and asked in (INTEGER, REAL):
         return _real(value)
     return value if asked == kind else None
 

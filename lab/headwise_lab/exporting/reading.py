@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError
 from headwise_lab.store.outcomes import decode
-from headwise_lab.store.record_schema import SAFE_ID
+from headwise_lab.store.record_schema import as_far_as_it_goes
+from headwise_lab.store.record_types import Record
 from headwise_lab.store.records import RECORDS, outcomes_path, whole_lines
 
 
-def whole_records(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def whole_records(folder: Path) -> tuple[dict[str, Record], list[str]]:
     """Id -> record, the last of each, and warnings; raises DataError where there is nothing at all."""
     path = folder / RECORDS
     lines, warnings = whole_lines(path)
-    found: dict[str, dict[str, Any]] = {}
-    for number, record in lines:
-        identity = record.get("id")
-        if isinstance(identity, str) and SAFE_ID.fullmatch(identity):
-            found.pop(identity, None)
-            found[identity] = record
-        else:
+    found: dict[str, Record] = {}
+    for number, told in lines:
+        record = as_far_as_it_goes(told)
+        if record is None:
             warnings.append(f"{path}:{number} has no id of letters and digits and was left out.")
+        else:
+            found.pop(record.id, None)
+            found[record.id] = record
     if not found:
         raise DataError(f"{path} holds no whole record; there is nothing to export")
     return found, warnings
 
 
-def whole_outcomes(folder: Path, identity: str) -> tuple[list[dict[str, Any]], list[str]]:
+def whole_outcomes(folder: Path, identity: str) -> tuple[list[dict[str, object]], list[str]]:
     """Outcomes of a trial and warnings; none of either where it has no file, as trials that failed have none."""
     path = outcomes_path(folder, identity)
     try:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise_lab.exporting.columns import OUTCOMES, TRIALS, common, fit, flat, kind_of
 from headwise_lab.exporting.reading import whole_outcomes, whole_records
-from headwise_lab.store.records import has_result
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 @attrs.frozen(eq=False)
@@ -37,14 +35,14 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
     """
     records, warnings = whole_records(folder)
     trials = _Columns(TRIALS)
-    rows = [flat(record) for record in records.values()]
+    rows = [flat(record.to_json()) for record in records.values()]
     for row in rows:
         warnings += trials.seen([row], f"record {row['id']}")
     outcomes = _Columns(OUTCOMES)
     for identity, record in records.items():
         answered, told = whole_outcomes(folder, identity)
         warnings += told + outcomes.seen([flat(outcome) for outcome in answered], f"the outcomes of record {identity}")
-        if not answered and not told and has_result(record):
+        if not answered and not told and record.has_result:
             warnings.append(f"Record {identity} has no outcomes.")
     return [
         Table("trials", trials.kinds(), lambda: iter([rows])),
@@ -59,7 +57,7 @@ def _outcomes(folder: Path, identities: list[str]) -> Iterator[list[Row]]:
             yield [{**flat(outcome), "trial": identity} for outcome in answered]
 
 
-def _cell(value: Any, kind: str) -> Any:
+def _cell(value: object, kind: str) -> object:
     return None if value is None else fit(value, kind)
 
 

@@ -63,7 +63,7 @@ def _csv(tables: Sequence[Table], places: Sequence[Path]) -> None:
                     written.add(map(_plain, row.values()))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -116,7 +116,7 @@ def _schema(columns: Mapping[str, str]) -> Any:
     return arrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
 
 
-def _arrow(table: Table, rows: Sequence[Mapping[str, Any]]) -> Any:
+def _arrow(table: Table, rows: Sequence[Mapping[str, object]]) -> Any:
     return import_module("pyarrow").Table.from_pylist(list(rows), schema=_schema(table.columns))
 
 

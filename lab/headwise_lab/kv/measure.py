@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import attrs
 import torch
 
 from headwise.errors import ModelError
-from headwise.eviction import EvictionPlan, ScorePlan
+from headwise.eviction import ScorePlan
 from headwise.heads import HeadProfile
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
@@ -27,13 +27,13 @@ from headwise_adapters.eviction.streaming import Reading, read_text
 from headwise_lab.cost.environment import hardware, versions
 from headwise_lab.models.load import DTYPES, LoadedLm
 from headwise_lab.stats.means import mean_and_error, perplexity
+from headwise_lab.store.outcome_types import TokenOutcome
+from headwise_lab.store.record_types import Loss, Metric, Passage, Record, Share, TextRecord
 from headwise_lab.texts.tokens import Text
 
 SCHEMA = 1
 FULL_CACHE = "none"  # what stands in a record whose recipe names no kv_eviction strategy
 DIGITS = 6  # decimals of a loss that are kept
-
-Outcome = dict[str, Any]
 
 
 def measure_text(
@@ -48,7 +48,7 @@ def measure_text(
     command: str | None = None,
     chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[Outcome]]:
+) -> tuple[TextRecord, list[TokenOutcome]]:
     """Read ``text`` under ``recipe``; returns the record and one outcome per scored token, which are all but the first.
 
     ``progress`` hears how many tokens have been read so far. ``chunk`` is how many are read at once; it changes memory
@@ -59,20 +59,26 @@ def measure_text(
     reading = read_text(loaded.model, recipe, text.ids, chunk=chunk, progress=progress)
     seconds = time.perf_counter() - started
     outcomes = outcomes_of(reading)
-    record = {
-        "schema": SCHEMA,
-        "id": identity(loaded, text, recipe, seed=seed),
-        "study": study,
-        "group": group,
-        "name": name,
-        **description(loaded, recipe),
-        "text": {"name": text.name, "digest": text.digest, "tokens": len(text.ids)},
-        "seed": seed,
-        **_quality(outcomes, loaded),
-        **_cost(reading, plan, loaded),
-        "seconds": round(seconds, 3),
-        **circumstances(loaded, command or command_line(loaded, text, recipe, chunk=chunk)),
-    }
+    command = command or command_line(loaded, text, recipe, chunk=chunk)
+    head = head_of_text(loaded, text, recipe, name=name, group=group, study=study, seed=seed, command=command)
+    nll, accuracy, perplexed = _quality(outcomes, loaded)
+    last = plan.every if isinstance(plan, ScorePlan) else 1
+    record = head.finished(
+        TextRecord,
+        attention_implementation=None,
+        attention=loaded.attention,
+        n=len(outcomes),
+        metric=perplexed,
+        nll=nll,
+        accuracy=accuracy,
+        # between two evictions a score plan holds more and more, hence the mean over ``every``
+        context=float(reading.visible[-max(1, last) :].mean()),
+        visible=float(reading.visible[:-1].mean()),
+        kv_bytes=reading.kv_bytes,
+        kv_bytes_planned=plan.kv_bytes(len(reading.visible), itemsize=DTYPES[loaded.dtype].itemsize),
+        peak_bytes=reading.peak_bytes,
+        seconds=round(seconds, 3),
+    )
     return record, outcomes
 
 
@@ -81,7 +87,7 @@ def identity(loaded: LoadedLm, text: Text, recipe: Recipe, *, seed: int = 0) -> 
     return hashed(loaded, recipe, {"text": text.digest, "tokens": len(text.ids), "seed": seed, "task": "perplexity"})
 
 
-def hashed(loaded: LoadedLm, recipe: Recipe, task: dict[str, Any]) -> str:
+def hashed(loaded: LoadedLm, recipe: Recipe, task: dict[str, object]) -> str:
     """16 hexadecimal digits over a model, a recipe, and what was asked of them."""
     strategy = recipe.strategies.get("kv_eviction")
     told = {
@@ -96,8 +102,8 @@ def hashed(loaded: LoadedLm, recipe: Recipe, task: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def description(loaded: LoadedLm, recipe: Recipe) -> dict[str, Any]:
-    """The part of a record that says which model ran and what it forgot."""
+def description(loaded: LoadedLm, recipe: Recipe) -> dict[str, object]:
+    """What identities say about which model ran and what it forgot."""
     return {
         "model": loaded.name,
         "weights": loaded.weights,
@@ -132,51 +138,62 @@ def profile_digest(profile: HeadProfile | None) -> str | None:
     return found.hexdigest()[:16]
 
 
-def outcomes_of(reading: Reading) -> list[Outcome]:
+def outcomes_of(reading: Reading) -> list[TokenOutcome]:
     """One outcome per scored token, named by its position; raises ModelError where a loss is no number."""
     if not torch.isfinite(reading.nll).all():
         raise ModelError("the model gives losses that are no finite numbers; try --dtype float32")
     pairs = zip(reading.nll.tolist(), reading.right.tolist(), strict=True)
-    return [{"id": str(i), "score": round(nll, DIGITS), "right": right} for i, (nll, right) in enumerate(pairs, 1)]
+    return [TokenOutcome(id=str(i), score=round(nll, DIGITS), right=right) for i, (nll, right) in enumerate(pairs, 1)]
 
 
-def _quality(outcomes: list[Outcome], loaded: LoadedLm) -> dict[str, Any]:
-    nll, nll_se = mean_and_error([outcome["score"] for outcome in outcomes])
-    right, right_se = mean_and_error([float(outcome["right"]) for outcome in outcomes])
+def _quality(outcomes: list[TokenOutcome], loaded: LoadedLm) -> tuple[Loss, Share, Metric]:
+    nll, nll_se = mean_and_error([outcome.score for outcome in outcomes])
+    right, right_se = mean_and_error([float(bool(outcome.right)) for outcome in outcomes])
     try:
         value, se = perplexity(nll, nll_se)
     except OverflowError:
         raise ModelError(f"{loaded.name} loses {nll:.4g} nats per token, too many for a perplexity") from None
     known = len(outcomes) > 1
-    return {
-        "n": len(outcomes),
-        "metric": {"name": "perplexity", "value": value, "se": se if known else None},
-        "nll": {"mean": nll, "se": nll_se if known else None},
-        "accuracy": {"value": right, "se": right_se if known else None},
-    }
+    return (
+        Loss(mean=nll, se=nll_se if known else None),
+        Share(value=right, se=right_se if known else None),
+        Metric(name="perplexity", value=value, se=se if known else None),
+    )
 
 
-def _cost(reading: Reading, plan: EvictionPlan, loaded: LoadedLm) -> dict[str, Any]:
-    """Entries and bytes. Between two evictions a score plan holds more and more, hence the mean over ``every``."""
-    last = plan.every if isinstance(plan, ScorePlan) else 1
-    seen = len(reading.visible)
-    return {
-        "context": float(reading.visible[-max(1, last) :].mean()),
-        "visible": float(reading.visible[:-1].mean()),
-        "kv_bytes": reading.kv_bytes,
-        "kv_bytes_planned": plan.kv_bytes(seen, itemsize=DTYPES[loaded.dtype].itemsize),
-        "peak_bytes": reading.peak_bytes,
-    }
+def head_of_text(
+    loaded: LoadedLm,
+    text: Text,
+    recipe: Recipe,
+    *,
+    name: str | None,
+    group: str | None,
+    study: str | None,
+    seed: int = 0,
+    command: str,
+) -> Record:
+    """The part of a record that is known before anything is read."""
+    passage = Passage(name=text.name, digest=text.digest, tokens=len(text.ids))
+    head = head_of(loaded, recipe, identity(loaded, text, recipe, seed=seed), command)
+    return attrs.evolve(head, study=study, group=group, name=name, text=passage, seed=seed)
 
 
-def circumstances(loaded: LoadedLm, command: str) -> dict[str, Any]:
-    """The part of a record that says where, when and by which command it was made."""
-    return {
-        "versions": versions(),
-        "hardware": hardware(loaded.device),
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def head_of(loaded: LoadedLm, recipe: Recipe, name: str, command: str) -> Record:
+    """What a record says about model, recipe and circumstances, whatever the model is asked."""
+    return Record(
+        schema=SCHEMA,
+        id=name,
+        model=loaded.name,
+        weights=loaded.weights,
+        dtype=loaded.dtype,
+        attention_implementation=loaded.attention,
+        strategies={"kv_eviction": strategy_text(recipe)},
+        profile=profile_digest(recipe.profile) if reads_profile(recipe) else None,
+        versions=dict(versions()),
+        hardware=hardware(loaded.device),
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def command_line(

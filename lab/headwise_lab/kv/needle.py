@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 import torch
@@ -21,10 +21,13 @@ from headwise.attachment import attach
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_lab.kv.measure import SCHEMA, circumstances, description, hashed, reads_profile, strategy_text, usual
+from headwise_lab.kv.measure import hashed, head_of, reads_profile, strategy_text, usual
 from headwise_lab.kv.passkey import GRASS, Prompt
 from headwise_lab.models.load import LoadedLm
 from headwise_lab.stats.means import mean_and_error
+from headwise_lab.store.outcome_types import PasskeyOutcome
+from headwise_lab.store.record_types import NEEDLE, Loss, Metric, NeedleRecord, PasskeysAtDepth, PasskeysOfLength
+from headwise_lab.store.record_types import Grid as Asked
 
 NEW_TOKENS = 12  # room for the passkey and for a few words before it
 
@@ -59,7 +62,7 @@ def find_passkeys(
     batch: int = 4,
     profile: Path | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[NeedleRecord, list[PasskeyOutcome]]:
     """Ask every prompt under ``recipe``; returns the record and one outcome per prompt.
 
     ``progress`` hears how many prompts have been answered so far.
@@ -70,20 +73,18 @@ def find_passkeys(
         answers += ask(loaded, recipe, asked)
         if progress is not None:
             progress(len(answers))
-    record = {
-        "schema": SCHEMA,
-        "id": identity(loaded, recipe, prompts),
-        "study": "needle",
-        "group": None,
-        "name": None,
-        **description(loaded, recipe),
-        "grid": {**attrs.asdict(grid), "lengths": list(grid.lengths)},
-        "seed": grid.seed,
+    head = head_of(
+        loaded, recipe, identity(loaded, recipe, prompts), command_line(loaded, recipe, grid, batch, profile)
+    )
+    record = attrs.evolve(head, study=NEEDLE, seed=grid.seed).finished(
+        NeedleRecord,
+        attention_implementation=None,
+        attention=loaded.attention,
+        grid=Asked(**{**attrs.asdict(grid), "lengths": list(grid.lengths)}),
         **summary(answers),
-        "lengths": [_of_length(group, recipe, loaded) for group in _grouped(answers, lambda one: one.prompt.length)],
-        "seconds": round(time.perf_counter() - started, 3),
-        **circumstances(loaded, command_line(loaded, recipe, grid, batch, profile)),
-    }
+        lengths=[_of_length(group, recipe, loaded) for group in _grouped(answers, lambda one: one.prompt.length)],
+        seconds=round(time.perf_counter() - started, 3),
+    )
     return record, [_outcome(answer) for answer in answers]
 
 
@@ -164,47 +165,55 @@ def _until(tokens: list[int], stops: set[int]) -> list[int]:
     return tokens[: next((place for place, token in enumerate(tokens) if token in stops), len(tokens))]
 
 
-def summary(answers: Sequence[Answer]) -> dict[str, Any]:
+class Figures(TypedDict):
+    """What passkeys are worth, of all prompts or some."""
+
+    n: int
+    metric: Metric
+    logprob: Loss
+
+
+def summary(answers: Sequence[Answer]) -> Figures:
     """Share of passkeys found with its binomial standard error, and the mean log-probability of their tokens."""
     count, share = len(answers), fmean(answer.found for answer in answers)
     logprob, error = mean_and_error([answer.logprob for answer in answers])
     return {
         "n": count,
-        "metric": {"name": "passkeys found", "value": share, "se": math.sqrt(share * (1 - share) / count)},
-        "logprob": {"mean": logprob, "se": error if count > 1 else None},
+        "metric": Metric(name="passkeys found", value=share, se=math.sqrt(share * (1 - share) / count)),
+        "logprob": Loss(mean=logprob, se=error if count > 1 else None),
     }
 
 
-def _of_length(answers: Sequence[Answer], recipe: Recipe, loaded: LoadedLm) -> dict[str, Any]:
+def _of_length(answers: Sequence[Answer], recipe: Recipe, loaded: LoadedLm) -> PasskeysOfLength:
     """The answers of one length: as a whole, and by depth."""
     length = answers[0].prompt.length
-    return {
-        "length": length,
+    return PasskeysOfLength(
+        length=length,
         **summary(answers),
-        "context": Pipeline(recipe).eviction(loaded.geometry).context(length),
-        "depths": [
-            {"depth": group[0].prompt.depth, **summary(group)}
+        context=Pipeline(recipe).eviction(loaded.geometry).context(length),
+        depths=[
+            PasskeysAtDepth(depth=group[0].prompt.depth, **summary(group))
             for group in _grouped(answers, lambda one: one.prompt.depth)
         ],
-    }
+    )
 
 
-def _grouped(answers: Sequence[Answer], key: Callable[[Answer], Any]) -> list[list[Answer]]:
+def _grouped(answers: Sequence[Answer], key: Callable[[Answer], float]) -> list[list[Answer]]:
     return [list(group) for _, group in groupby(answers, key=key)]
 
 
-def _outcome(answer: Answer) -> dict[str, Any]:
+def _outcome(answer: Answer) -> PasskeyOutcome:
     prompt = answer.prompt
-    return {
-        "id": prompt.name,
-        "score": float(answer.found),
-        "right": answer.found,
-        "logprob": answer.logprob,
-        "length": prompt.length,
-        "depth": prompt.depth,
-        "key": prompt.key,
-        "answer": answer.text,
-    }
+    return PasskeyOutcome(
+        id=prompt.name,
+        score=float(answer.found),
+        right=answer.found,
+        logprob=answer.logprob,
+        length=prompt.length,
+        depth=prompt.depth,
+        key=prompt.key,
+        answer=answer.text,
+    )
 
 
 def command_line(loaded: LoadedLm, recipe: Recipe, grid: Grid, batch: int, profile: Path | None) -> str:

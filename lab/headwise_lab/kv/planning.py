@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -13,12 +12,13 @@ import torch
 from headwise.errors import HeadwiseError
 from headwise.heads import HeadProfile
 from headwise.pipeline import Pipeline
-from headwise_lab.kv.measure import SCHEMA, command_line, description, identity
+from headwise_lab.kv.measure import command_line, head_of_text, identity
 from headwise_lab.kv.preparing import KvOptions, prepare
 from headwise_lab.kv.profiling import trained_context
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import CONTEXTS, KvCase, study_kv
 from headwise_lab.models.load import LoadedLm, load_language_model
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
 from headwise_lab.sweeps.trials import FULL, Reading, Terms, Trial, Work
@@ -138,19 +138,13 @@ def _trials(
 
 
 def _head(loaded: LoadedLm, text: Text, profile: HeadProfile, trial: Trial, terms: Terms) -> Head:
-    def head() -> dict[str, Any]:
+    def head() -> Record:
         recipe = eviction_recipe(trial.strategies[0], profile)
         path = terms.reading.profile_path if terms.reading else None
-        return {
-            "schema": SCHEMA,
-            "id": trial.id,
-            **description(loaded, recipe),
-            "text": {"name": text.name, "digest": text.digest, "tokens": len(text.ids)},
-            "study": terms.study,
-            "group": trial.case_group,
-            "name": trial.case,
-            "command": command_line(loaded, text, recipe, profile=path),
-        }
+        command = command_line(loaded, text, recipe, profile=path)
+        return head_of_text(
+            loaded, text, recipe, name=trial.case, group=trial.case_group, study=terms.study, command=command
+        )
 
     return head
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import attrs
 import torch
 
 from headwise.errors import DataError
@@ -13,6 +13,8 @@ from headwise_lab.kv.measure import command_line, measure_text
 from headwise_lab.kv.profiling import trained_context
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import LoadedLm, load_language_model
+from headwise_lab.store.outcome_types import TokenOutcome
+from headwise_lab.store.record_types import TextRecord
 from headwise_lab.sweeps.runner import loaded_again, threads
 from headwise_lab.sweeps.trials import Terms, Trial
 from headwise_lab.texts.tokens import Text
@@ -31,7 +33,7 @@ class TextRunner:
         self._terms, self._reading = terms, reading
         self._model: tuple[str, LoadedLm] | None = None
 
-    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[TextRecord, list[TokenOutcome]]:
         """Record and outcomes of one trial."""
         loaded = self._loaded(trial.model)
         (strategy,) = trial.strategies
@@ -47,7 +49,8 @@ class TextRunner:
                 command=command_line(loaded, self._text, recipe, profile=self._reading.profile_path),
                 progress=_steps(advance),
             )
-        return {**record, "scale": self._reading.scale, "trained_context": trained_context(loaded.model)}, outcomes
+        trained = trained_context(loaded.model)
+        return attrs.evolve(record, scale=self._reading.scale, trained_context=trained), outcomes
 
     def _loaded(self, model: str) -> LoadedLm:
         if self._model is None or self._model[0] != model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -133,8 +133,8 @@ def _write_tables(content: Content, folder: Path) -> list[Path]:
     return written + _write_kv_tables(content, folder)
 
 
-def _records(content: Content) -> list[dict[str, Any]]:
-    return [*(trial.record.to_json() for trial in content.trials), *(dict(run.record) for run in content.kv.runs)]
+def _records(content: Content) -> list[dict[str, object]]:
+    return [*(trial.record.to_json() for trial in content.trials), *(run.record.to_json() for run in content.kv.runs)]
 
 
 def _write_kv_tables(content: Content, folder: Path) -> list[Path]:
@@ -159,7 +159,7 @@ def _csv(grid: Grid, content: Content) -> str:
     return grid_csv(grid)
 
 
-def _rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def _rows_csv(rows: Sequence[Mapping[str, object]]) -> str:
     from headwise_lab.report.page.grid import flat
 
     flattened = [flat(row) for row in rows]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from headwise_lab.report.failures import count_attempts, failures
+from headwise_lab.report.failures import failures
 from headwise_lab.report.heads import tables, verdicts
 from headwise_lab.report.heads.comparison import Comparison, compare
 from headwise_lab.report.heads.efficiency import efficiency
@@ -17,7 +17,7 @@ from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.trials import Trial, load_trials
 from headwise_lab.store.record_types import Record
-from headwise_lab.store.records import read_records
+from headwise_lab.store.records import attempts_in, read_records
 
 if TYPE_CHECKING:
     from headwise_lab.report.kept_tokens.views import KeptView
@@ -122,7 +122,7 @@ def gather(folder: Path, title: str | None = None) -> Content:
 
     raw, warnings = read_records(folder)
     trials, told = load_trials(folder, raw)
-    kv = gather_kv(folder, [record.to_json() for record in raw])
+    kv = gather_kv(folder, raw)
     of_heads = [trial for trial in trials if not trial.record.compares_methods]
     comparisons = compare(of_heads)
     sections = tuple(_section(comparison) for comparison in comparisons)
@@ -130,7 +130,7 @@ def gather(folder: Path, title: str | None = None) -> Content:
     others = (
         references(of_heads),
         efficiency(of_heads) if of_heads else None,
-        failures(raw, count_attempts(folder)),
+        failures(raw, attempts_in(folder)),
     )
     return Content(
         title=title or f"Headwise report: {folder.resolve().name}",

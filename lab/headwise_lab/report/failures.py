@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from headwise.errors import DataError
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.store.record_types import Record
-from headwise_lab.store.records import RECORDS, read_lines
 
 MISSING = "-"
 
@@ -49,12 +45,3 @@ def label(record: Record) -> str:
 def last_line(error: object) -> str:
     """The last line of an error that says something."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), MISSING)
-
-
-def count_attempts(folder: Path) -> dict[str, int]:
-    """Record -> lines it has in ``results.jsonl``, one per attempt."""
-    try:
-        lines, _ = read_lines(folder / RECORDS)
-    except DataError:
-        return {}
-    return dict(Counter(str(record.get("id")) for _, record in lines))

@@ -27,7 +27,6 @@ from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
-from headwise_lab.store.record_schema import as_far_as_it_goes
 from headwise_lab.store.record_types import Record
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _records(section: AnySection) -> Sequence[Record]:
         return [trial.record for _, _, cell in section.comparison.cells() for trial in cell.trials]
     if isinstance(section, MethodsSection):
         return [result.trial.record for result in section.methods.results.values()] if section.methods else []
-    return [as_far_as_it_goes(run.record) for run in section.judged.runs]
+    return [run.record for run in section.judged.runs]
 
 
 def html_page(content: Content) -> str:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError
 from headwise_lab.store.atomic import put, refuse_link, remove_abandoned
 from headwise_lab.store.jsonl import append, mend
 from headwise_lab.store.lock import held
 from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
-from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import count
-from headwise_lab.store.records import OUTCOMES, RECORDS, outcomes_path, read_lines, read_outcomes
+from headwise_lab.store.records import OUTCOMES, RECORDS, Row, outcomes_path, read_lines, read_outcomes
 from headwise_lab.store.unfinished import FOLDER as ANSWERS
 
 LOCK = f".{MANIFEST}.append"
@@ -67,7 +65,7 @@ class Files:
         put(path, text)
         return [] if found is None else [mended(self._folder)]
 
-    def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    def records(self) -> tuple[list[dict[str, object]], tuple[str, ...]]:
         """All records in their order, and a warning where the last line is torn; DataError where another one is."""
         path = self._folder / RECORDS
         with held(self._folder / LOCK, alone=False):  # so that no line is seen that is only being written
@@ -83,9 +81,9 @@ class Files:
         """Write a trial's outcomes as a whole file."""
         put(outcomes_path(self._folder, identity), content)
 
-    def outcomes(self, identity: str) -> list[dict[str, Any]]:
+    def outcomes(self, identity: str, kind: type[Row]) -> list[Row]:
         """A trial's outcomes; raises DataError where they are missing or torn."""
-        return [outcome.to_json() for outcome in read_outcomes(self._folder, identity, Outcome)]
+        return read_outcomes(self._folder, identity, kind)
 
     def count(self, identity: str) -> int | None:
         """How many outcomes of a trial there are; None where they are missing or torn."""

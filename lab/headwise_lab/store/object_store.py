@@ -17,9 +17,8 @@ from typing import Any
 from headwise.errors import DataError
 from headwise_lab.store.locations import OBJECTS, files_in, filesystem, load, reached, send
 from headwise_lab.store.manifest import MANIFEST, compare, half_written, mended, refuse_foreign
-from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import ENDING, count
-from headwise_lab.store.records import OUTCOMES, outcomes_in
+from headwise_lab.store.records import OUTCOMES, Row, outcomes_in
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 _TAIL = 1 << 16  # bytes; the end of a file of outcomes, which says how many there are, is much shorter
@@ -80,11 +79,10 @@ class Objects:
         if self._counts is not None:
             self._counts[identity] = count(content, identity)
 
-    def outcomes(self, identity: str) -> list[dict[str, Any]]:
+    def outcomes(self, identity: str, kind: type[Row]) -> list[Row]:
         """A trial's outcomes; raises DataError where they are missing or torn."""
         name = _outcomes_of(identity)
-        content = load(self._folder, [name]).get(name, b"")
-        return [outcome.to_json() for outcome in outcomes_in(content, f"{self._folder}/{name}", Outcome)]
+        return outcomes_in(load(self._folder, [name]).get(name, b""), f"{self._folder}/{name}", kind)
 
     def count(self, identity: str) -> int | None:
         """How many outcomes of a trial there are; None where they are missing or torn."""

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 
 from headwise.errors import DataError
+from headwise_lab.schema.json_object import Json
 from headwise_lab.store.locations import is_local, load
 from headwise_lab.store.manifest import MANIFEST, kind_in, manifest
+from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import encode
-from headwise_lab.store.record_schema import judge_written
-from headwise_lab.store.records import has_result
+from headwise_lab.store.record_schema import as_far_as_it_goes, judge_written
+from headwise_lab.store.record_types import Record
+from headwise_lab.store.records import Row
 from headwise_lab.store.unfinished import forget
 
 __all__ = ["MANIFEST", "Store", "kind_of"]
+
+R = TypeVar("R", bound=Record)
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
@@ -34,10 +39,10 @@ class _Kept(Protocol):
 
     def check(self, text: bytes) -> None: ...
     def claim(self, text: bytes) -> tuple[str, ...]: ...
-    def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]: ...
+    def records(self) -> tuple[list[dict[str, object]], tuple[str, ...]]: ...
     def add(self, line: bytes) -> None: ...
     def put_outcomes(self, identity: str, content: bytes) -> None: ...
-    def outcomes(self, identity: str) -> list[dict[str, Any]]: ...
+    def outcomes(self, identity: str, kind: type[Row]) -> list[Row]: ...
     def count(self, identity: str) -> int | None: ...
 
 
@@ -51,7 +56,7 @@ class Store:
 
     folder: Path
     _kept: _Kept
-    records: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    records: dict[str, Record] = attrs.field(factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -91,41 +96,47 @@ class Store:
     def done(self, identity: str) -> bool:
         """Whether a trial's record is here and all its outcomes; a trial that failed has none."""
         record = self.records.get(identity)
-        if record is None or not has_result(record) or "n" not in record:
+        if record is None or not record.has_result or record.n is None:
             return False
-        return bool(self._kept.count(identity) == record["n"])
+        return self._kept.count(identity) == record.n
 
-    def add(self, record: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]] = ()) -> None:
+    def finished(self, identity: str, kind: type[R]) -> R | None:
+        """A trial's record where it is done and of this kind."""
+        record = self.records.get(identity)
+        return record if isinstance(record, kind) and self.done(identity) else None
+
+    def add(self, record: Record, outcomes: Sequence[Outcome] = ()) -> None:
         """Write an attempt of a trial; a reader sees all of it or nothing.
 
         When this returns it is on disk, or stored behind the URL. Raises DataError in one sentence where it cannot be
         written, as on a full disk; what was there before stays as it was.
         """
-        judge_written(record)
+        told = record.to_json()
+        judge_written(told)
         try:
-            line = (json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
-            content = encode(outcomes) if outcomes else None
+            line = (json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n").encode()
+            content = encode([outcome.to_json() for outcome in outcomes]) if outcomes else None
         except ValueError as error:  # NaN is no JSON, and no reader could compare it with anything
-            raise DataError(f"record {record['id']} holds a figure that is no finite number: {error}") from error
+            raise DataError(f"record {record.id} holds a figure that is no finite number: {error}") from error
         with _told(self.folder):
             if content is not None:
-                self._kept.put_outcomes(record["id"], content)
+                self._kept.put_outcomes(record.id, content)
             self._kept.add(line)
-        if has_result(record):
-            forget(self.folder, record["id"])
-        self.records.pop(record["id"], None)
-        self.records[record["id"]] = dict(record)
+        if record.has_result:
+            forget(self.folder, record.id)
+        self.records.pop(record.id, None)
+        self.records[record.id] = record
 
-    def outcomes(self, identity: str) -> list[dict[str, Any]]:
-        """A trial's per-question outcomes; raises DataError where they are missing or malformed."""
-        return self._kept.outcomes(identity)
+    def outcomes(self, identity: str, kind: type[Row]) -> list[Row]:
+        """A trial's outcomes; raises DataError where they are missing or malformed."""
+        return self._kept.outcomes(identity, kind)
 
     def _incomplete(self) -> list[str]:
         """A warning where outcomes of finished trials are missing or torn, so that they will be run again."""
         lost = [
             name
             for name, record in self.records.items()
-            if has_result(record) and record.get("n") and "source" not in record and not self.done(name)
+            if record.has_result and record.n and record.source is None and not self.done(name)
         ]
         named = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         what = "1 trial, which is" if len(lost) == 1 else f"{len(lost)} trials, which are"
@@ -152,12 +163,14 @@ def _kept(folder: Path) -> _Kept:
     return Objects(folder)
 
 
-def _last(records: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Records by id, the last of each."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for record in records:
-        found.pop(str(record.get("id")), None)
-        found[str(record.get("id"))] = record
+def _last(lines: Sequence[Json]) -> dict[str, Record]:
+    """Records by id, the last of each; a line whose id could name no file is nobody's."""
+    found: dict[str, Record] = {}
+    for told in lines:
+        record = as_far_as_it_goes(told)
+        if record is not None:
+            found.pop(record.id, None)
+            found[record.id] = record
     return found
 
 

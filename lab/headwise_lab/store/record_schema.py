@@ -7,6 +7,7 @@ hold anything. Records of trials that failed or could not be run say so instead.
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from headwise.errors import DataError
 from headwise.reading import shown
@@ -50,12 +51,21 @@ def judge_written(told: Json) -> None:
         raise DataError(f"record {identity} cannot be written, for its {found[0]!r} could not be read: {found[1]}")
 
 
-def as_far_as_it_goes(told: Json) -> Record:
+def record_of(told: Json) -> Record:
+    """The record in a JSON object of ours; raises DataError where it has no id that could name a file."""
+    _identity(told, "")
+    found = as_far_as_it_goes(told)
+    assert found is not None
+    return found
+
+
+def as_far_as_it_goes(told: Json) -> Record | None:
     """The record in a JSON object whatever is wrong with it; of one that is damaged, what a Record holds.
 
-    Raises DataError where it has no id that could name a file.
+    None where it has no id that could name a file.
     """
-    _identity(told, "")
+    if not _is_safe(told.get("id")):
+        return None
     try:
         return structured(told, _kind(told))
     except WrongValue:
@@ -73,9 +83,13 @@ def _kind(told: Json) -> type[Record]:
 
 def _identity(told: Json, where: str) -> str:
     identity = told.get("id")
-    if not (isinstance(identity, str) and SAFE_ID.fullmatch(identity)):
+    if not _is_safe(identity):
         raise DataError(f"{where}a record needs an id of letters and digits, not {shown(identity)}")
     return identity
+
+
+def _is_safe(identity: object) -> TypeGuard[str]:
+    return isinstance(identity, str) and SAFE_ID.fullmatch(identity) is not None
 
 
 def _judge_told(told: Json, where: str) -> None:

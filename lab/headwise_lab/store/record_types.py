@@ -7,16 +7,17 @@ that a newer version or another program has added are kept, and stand in ``as_re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 
 from headwise.errors import HeadwiseError
 from headwise.text import StrategyText
-from headwise_lab.schema.json_object import LENIENT, JsonObject
+from headwise_lab.schema.json_object import LENIENT, JsonObject, own_fields
 from headwise_lab.schema.wrong_values import WrongValue
 
 N = TypeVar("N", int, float)
+R = TypeVar("R", bound="Record")
 
 NEEDLE = "needle"
 """The study of passkey records."""
@@ -93,8 +94,8 @@ class Stage(JsonObject):
     """The decoder layer before which they are dropped; 0 is before the language model."""
     keep: float | None = None
     """Tokens left."""
-    merged: bool | None = None
-    """Whether dropped tokens are merged into those that stay."""
+    merged: float | None = None
+    """How many of them are merged out of dropped tokens."""
 
 
 @attrs.frozen(kw_only=True)
@@ -146,6 +147,16 @@ class Cost(JsonObject):
     """Where the peak was read: ``process memory`` or the allocator of a GPU."""
     batch: int | str | None = None
     """Questions per batch."""
+
+
+@attrs.frozen(kw_only=True)
+class WatchedCost(Cost):
+    """The same of a trial whose prefill was watched: what could not be counted then is null, too."""
+
+    nulls: ClassVar[frozenset[str]] = Cost.nulls | {
+        "flops_counted", "flops_counted_unpruned", "flops_counted_layers", "flops_counted_selection",
+        "kv_bytes_stored", "peak_bytes", "peak_grown_bytes", "peak_source",
+    }  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)
@@ -311,6 +322,11 @@ class Record(JsonObject):
     def compares_methods(self) -> bool:
         """Whether it belongs to a comparison of whole methods."""
         return self.study == METHODS
+
+    def finished(self, kind: type[R], **found: object) -> R:
+        """The record of the trial that this is the head of, with what was ``found`` beside what was known before."""
+        known: dict[str, Any] = {field.name: getattr(self, field.name) for field in own_fields(Record)}
+        return kind(**known | found)
 
 
 @attrs.frozen(kw_only=True)

@@ -7,9 +7,10 @@ error that names the file and the line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from headwise.errors import DataError
 from headwise.printing import printable
@@ -22,8 +23,8 @@ from headwise_lab.store.record_schema import judged
 from headwise_lab.store.record_types import Record
 
 __all__ = [
-    "OUTCOMES", "RECORDS", "has_outcomes", "has_result", "is_kv", "is_number", "outcomes_in", "outcomes_path",
-    "read_lines", "read_outcomes", "read_records", "whole_lines",
+    "OUTCOMES", "RECORDS", "attempts_in", "has_outcomes", "is_number", "outcomes_in",
+    "outcomes_path", "read_lines", "read_outcomes", "read_records", "whole_lines",
 ]  # fmt: skip
 
 Row = TypeVar("Row", bound=Outcome)
@@ -111,6 +112,15 @@ def _object(piece: bytes, path: Path, number: int) -> dict[str, object]:
     return parsed
 
 
+def attempts_in(folder: Path) -> dict[str, int]:
+    """Record -> lines it has in ``results.jsonl``, one per attempt; nothing where that cannot be read."""
+    try:
+        lines, _ = read_lines(folder / RECORDS)
+    except DataError:
+        return {}
+    return dict(Counter(str(told.get("id")) for _, told in lines))
+
+
 def outcomes_path(folder: Path, identity: str) -> Path:
     """The file with the outcomes of the record ``identity``."""
     return folder / OUTCOMES / f"{identity}{ENDING}"
@@ -177,13 +187,3 @@ def _of_letters(value: object) -> object:
     if isinstance(value, dict):
         return {printable(key): _of_letters(item) for key, item in value.items()}
     return [_of_letters(item) for item in value] if isinstance(value, list) else value
-
-
-def has_result(record: Mapping[str, Any]) -> bool:
-    """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
-    return not (record.get("error") or record.get("refused"))
-
-
-def is_kv(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of a text read under KV eviction; all others answer the questions of a benchmark."""
-    return "benchmark" not in record and "text" in record

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 from rich.progress import TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.status import standing
 from headwise_lab.sweeps.tally import headline
 from headwise_lab.sweeps.trials import Trial
@@ -32,7 +32,7 @@ class Display(Watched):
         self._task = self._bar.add_task("", total=sum(trial.questions for trial in listed))
         self._found = 0
 
-    def found(self, trial: Trial, record: Mapping[str, Any]) -> None:
+    def found(self, trial: Trial, record: Record) -> None:
         """A trial need not be run."""
         self._done += 1
         self._found += trial.questions
@@ -51,7 +51,7 @@ class Display(Watched):
         self._running[trial.id] = trial, self._running[trial.id][1] + questions
         self._bar.advance(self._task, questions)
 
-    def end(self, trial: Trial, record: Mapping[str, Any]) -> None:
+    def end(self, trial: Trial, record: Record) -> None:
         """A trial is done."""
         self._leave(trial, completed=True)
         self._done += 1
@@ -77,7 +77,7 @@ class Display(Watched):
         _, answered = self._running.pop(trial.id, (trial, 0))
         self._bar.advance(self._task, trial.questions - answered if completed else -answered)
 
-    def _praise(self, trial: Trial, record: Mapping[str, Any]) -> None:
+    def _praise(self, trial: Trial, record: Record) -> None:
         key, value = (trial.model, trial.benchmark), standing(record)
         if trial.prunes and value > self._best.get(key, (float("-inf"), ""))[0]:
             self._best[key] = value, f"{trial.label}: {headline(record)}"

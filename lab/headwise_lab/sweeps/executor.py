@@ -11,16 +11,19 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
 from headwise.errors import DataError, HeadwiseError, ModelError
 from headwise.registry import configured, installed, only
 from headwise.text import StrategyText
+from headwise_lab.schema.json_object import Json
+from headwise_lab.store.outcome_types import Outcome as Row
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.trials import Trial, Work
 
 GROUP = "executor"
@@ -28,14 +31,14 @@ GROUP = "executor"
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """How a trial ended: with a record and its outcomes, refused, or with an error.
+    """How a trial ended: with a record and its outcomes, both in JSON, refused, or with an error.
 
     ``again``: whether another attempt may end better. What a strategy or the model refuses in a sentence of its own
     will be refused again.
     """
 
-    record: Mapping[str, Any] | None = None
-    outcomes: Sequence[Mapping[str, Any]] = ()
+    record: Json | None = None
+    outcomes: Sequence[Json] = ()
     refused: str | None = None
     error: str | None = None
     again: bool = True
@@ -73,9 +76,7 @@ Tell = Callable[[Event], bool]
 class Runner(Protocol):
     """What a worker has trials run by; it may keep a model and inputs from one trial to the next."""
 
-    def run(
-        self, trial: Trial, advance: Callable[[int], None]
-    ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[Record, Sequence[Row]]:
         """Record and outcomes of one trial; ``advance`` hears of every question answered. May raise anything."""
         ...
 
@@ -119,9 +120,7 @@ class LateRunner:
         self._work = work
         self._runner: Runner | None = None
 
-    def run(
-        self, trial: Trial, advance: Callable[[int], None]
-    ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[Record, Sequence[Row]]:
         """Record and outcomes of one trial."""
         if self._runner is None:
             module, _, name = self._work.runner.partition(":")
@@ -132,14 +131,15 @@ class LateRunner:
 def attempt(runner: Runner, trial: Trial, advance: Callable[[int], None]) -> Outcome:
     """Run a trial once, whatever a third party's strategy may raise."""
     try:
-        record, outcomes = runner.run(trial, advance)
-        _check(trial, record, outcomes)
+        record, found = runner.run(trial, advance)
+        told, rows = record.to_json(), [row.to_json() for row in found]
+        _check(trial, record, [told, *rows])
     except ModelError as error:  # the model lacks what the method looks at
         return Outcome(refused=str(error), again=False)
     except Exception as error:
         outcome = Outcome(error=last_line(error), again=not isinstance(error, HeadwiseError))
     else:
-        return Outcome(record=record, outcomes=outcomes)
+        return Outcome(record=told, outcomes=rows)
     _free()  # only here, when the error no longer holds the frames and their tensors
     return outcome
 
@@ -149,13 +149,13 @@ def last_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _check(trial: Trial, record: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]]) -> None:
+def _check(trial: Trial, record: Record, told: Sequence[Json]) -> None:
     """Raise for a record that cannot be written, or that belongs to another trial than the one that was planned."""
-    json.dumps([record, *outcomes], allow_nan=False)
-    if record["id"] != trial.id:
+    json.dumps(told, allow_nan=False)
+    if record.id != trial.id:
         raise HeadwiseError(
             f"weights, data or versions have changed since the sweep was planned: trial {trial.id} is now"
-            f" {record['id']}; start the sweep again"
+            f" {record.id}; start the sweep again"
         )
 
 

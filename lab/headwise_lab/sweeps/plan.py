@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 
 from headwise.errors import BudgetError, DataError
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.trials import Trial, Work
 
-Head = Callable[[], dict[str, Any]]
+Head = Callable[[], Record]
 """Gives the part of a trial's record that is known before it is run."""
 
 Part = tuple[int, int]
@@ -30,7 +30,7 @@ class Plan:
     heads: Mapping[str, Head]
     told: tuple[str, ...] = ()
 
-    def head(self, trial: Trial) -> dict[str, Any]:
+    def head(self, trial: Trial) -> Record:
         """What a record says about a trial that gave no result."""
         return self.heads[trial.id]()
 

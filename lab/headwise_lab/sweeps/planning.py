@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import attrs
 
@@ -14,6 +13,7 @@ from headwise_lab.benchmarks import benchmark, synthetic
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.questions import questions_of
 from headwise_lab.models.load import Loaded, load_model
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.labels import label
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
@@ -144,7 +144,7 @@ def _planned(trial: Trial, recipe: Recipe, terms: Terms, inputs: Inputs) -> Plan
     setting = setting_of(trial, terms, recipe)
     named = attrs.evolve(trial, id=identity(setting, inputs))
 
-    def head() -> dict[str, Any]:
+    def head() -> Record:
         return head_of_record(setting, inputs)
 
     return named, head

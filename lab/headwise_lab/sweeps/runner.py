@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from headwise.errors import ModelError
 from headwise.recipe import Recipe
@@ -12,6 +12,8 @@ from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.environment import one_thread
 from headwise_lab.models.load import Loaded, LoadedLm, load_model
 from headwise_lab.store.locations import place
+from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.sweeps.planning import inputs_for, setting_of
 from headwise_lab.sweeps.trials import Terms, Trial
 from headwise_lab.trial.run import run_trial
@@ -27,7 +29,7 @@ class ModelRunner:
         self._model: tuple[str, Loaded] | None = None
         self._inputs: tuple[tuple[str, str, int], Inputs] | None = None
 
-    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def run(self, trial: Trial, advance: Callable[[int], None]) -> tuple[VisualRecord, list[QuestionOutcome]]:
         """Record and outcomes of one trial."""
         recipe = Recipe.of(
             *trial.strategies, name=trial.recipe, tokens=trial.tokens, keep=trial.keep, **self._terms.settings

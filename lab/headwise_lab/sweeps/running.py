@@ -17,8 +17,12 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import ContractError, DataError
+from headwise_lab.schema.json_schema import structured
 from headwise_lab.store.locations import is_local
+from headwise_lab.store.outcome_types import Outcome as Row
 from headwise_lab.store.output_folder import Store
+from headwise_lab.store.record_schema import record_of
+from headwise_lab.store.record_types import Budget
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, Ended, Event, Executor, Outcome, Started
 from headwise_lab.sweeps.folder import Progress, write_plan, write_progress
@@ -81,7 +85,7 @@ class _Conductor:
         self.counts = Tally()
         self._trials = {trial.id: trial for trial in numbered(order.plans, order.part)}
         self._plans = {trial.id: plan for plan in reversed(order.plans) for trial in plan.trials}
-        self._before = {name: int(record.get("attempt") or 0) for name, record in order.store.records.items()}
+        self._before = {name: record.attempt or 0 for name, record in order.store.records.items()}
         self._attempts = dict.fromkeys(self._trials, 0)  # of this run
         self._running: dict[str, int] = {}  # identity -> questions answered so far
         self._answered, self._begun, self._noted = 0, time.monotonic(), -math.inf
@@ -135,11 +139,11 @@ class _Conductor:
         self._running.pop(trial.id, None)
         outcome = event.outcome
         if outcome.record is not None:
-            attempt = self._attempt(trial)
-            self._order.store.add({**outcome.record, "attempt": attempt}, outcome.outcomes)
+            record = record_of({**outcome.record, "attempt": self._attempt(trial)})
+            self._order.store.add(record, [structured(row, Row) for row in outcome.outcomes])
             self._answered += trial.questions
             self.counts.ran += 1
-            self._display.end(trial, outcome.record)
+            self._display.end(trial, record)
         elif outcome.refused is not None:
             self._refuse(trial, outcome.refused)
         else:
@@ -148,7 +152,7 @@ class _Conductor:
 
     def _fail(self, trial: Trial, outcome: Outcome) -> bool:
         attempt, head = self._attempt(trial), self._plans[trial.id].head(trial)
-        self._order.store.add({**head, "error": outcome.error, "attempt": attempt})
+        self._order.store.add(attrs.evolve(head, error=outcome.error, attempt=attempt))
         again = outcome.again and self._attempts[trial.id] <= self._order.retries
         self._display.fail(trial, str(outcome.error), again=again)
         self.counts.failed += not again
@@ -157,9 +161,9 @@ class _Conductor:
     def _refuse(self, trial: Trial, reason: str) -> None:
         """Put on record that a trial cannot be run, and why; once."""
         before = self._order.store.records.get(trial.id)
-        if before is None or before.get("refused") != reason:
-            budget = {} if trial.reads_text else {"budget": {"given": _budget(trial)}}
-            self._order.store.add({**self._plans[trial.id].head(trial), **budget, "refused": reason})
+        if before is None or before.refused != reason:
+            budget = None if trial.reads_text else Budget(given=_budget(trial))
+            self._order.store.add(attrs.evolve(self._plans[trial.id].head(trial), budget=budget, refused=reason))
         self.counts.refused += 1
         self._display.refuse(trial, reason)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import has_result, is_number
+from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.folder import Progress, is_locked, read_plan, read_progress
 from headwise_lab.sweeps.trials import Trial
 
@@ -25,7 +24,7 @@ class Status:
 
     title: str
     trials: Sequence[tuple[Trial, str]]
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, Record]
     active: bool
     progress: Progress
     warnings: Sequence[str] = ()
@@ -48,7 +47,7 @@ class Status:
             found.setdefault((trial.model, trial.benchmark), Counter())[state] += 1
         return found
 
-    def best(self, model: str, benchmark: str) -> tuple[Trial, Mapping[str, Any]] | None:
+    def best(self, model: str, benchmark: str) -> tuple[Trial, Record] | None:
         """The trial that leaves something out and stands best so far, the first of equal ones."""
         done = [
             (trial, self.records[trial.id])
@@ -58,17 +57,16 @@ class Status:
         return max(done, key=lambda pair: standing(pair[1]), default=None)
 
 
-def figure(record: Mapping[str, Any]) -> float:
+def figure(record: Record) -> float:
     """The headline of a record; minus infinity where it has none."""
-    metric = record.get("metric")
-    value = metric.get("value") if isinstance(metric, dict) else None
-    return float(value) if value is not None and is_number(value) else float("-inf")
+    return float("-inf") if record.metric is None else float(record.metric.value)
 
 
-def standing(record: Mapping[str, Any]) -> float:
+def standing(record: Record) -> float:
     """What is higher for the better of two records: the headline, or how far a perplexity is below 0."""
     value = figure(record)
-    return -value if value > 0 and record["metric"].get("name") == LOWER_IS_BETTER else value
+    falls = record.metric is not None and record.metric.name == LOWER_IS_BETTER
+    return -value if value > 0 and falls else value
 
 
 def look(folder: Path) -> Status:
@@ -90,6 +88,6 @@ def state_of(trial: Trial, store: Store, running: Sequence[str]) -> str:
     if trial.refused:
         return REFUSED
     record = store.records.get(trial.id)
-    if record is None or has_result(record):  # its outcomes are missing, so it will be run again
+    if record is None or record.has_result:  # its outcomes are missing, so it will be run again
         return WAITING
-    return REFUSED if record.get("refused") else FAILED
+    return REFUSED if record.refused else FAILED

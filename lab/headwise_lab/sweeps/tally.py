@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import attrs
+
+from headwise_lab.store.record_types import Record, TextRecord
 
 
 @attrs.define
@@ -18,9 +17,11 @@ class Tally:
     refused: int = 0
 
 
-def headline(record: Mapping[str, Any]) -> str:
+def headline(record: Record) -> str:
     """The figure of a record with its standard error, and of a text that was read how many entries were visible."""
-    metric = record["metric"]
-    error = "" if metric.get("se") is None else f" ± {metric['se']:.2f}"
-    entries = f" at {record['context']:.1f} entries" if "context" in record else ""
-    return f"{metric['name']} {metric['value']:.2f}{error}{entries}"
+    metric = record.metric
+    if metric is None:
+        return "no figure"
+    error = "" if metric.se is None else f" ± {metric.se:.2f}"
+    entries = f" at {record.context:.1f} entries" if isinstance(record, TextRecord) else ""
+    return f"{metric.name} {metric.value:.2f}{error}{entries}"

@@ -14,17 +14,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
 
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
+from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.questions import pinned
 from headwise_lab.cost.environment import hardware, versions
 from headwise_lab.metrics.overlap import Overlap
+from headwise_lab.store.merging import middle
+from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.store.record_types import Attention, Budget, Heads, Metric, Record
 from headwise_lab.trial.answering import new_tokens
 from headwise_lab.trial.answers import Answer
 
@@ -75,35 +78,35 @@ def texts(recipe: Recipe) -> dict[str, str]:
     return {hook: strategy.text for hook, strategy in recipe.strategies.items()}
 
 
-def head_of_record(setting: Setting, inputs: Inputs) -> dict[str, Any]:
+def head_of_record(setting: Setting, inputs: Inputs) -> Record:
     """The part of a record that is known before anything is run."""
     loaded, recipe = inputs.loaded, setting.recipe
-    return {
-        "schema": SCHEMA,
-        "id": identity(setting, inputs),
-        "study": setting.study,
-        "model": loaded.name,
-        "weights": loaded.weights,
-        "dtype": loaded.dtype,
-        "attention_implementation": loaded.attention,
-        "strategies": texts(recipe),
-        "recipe": recipe.name,
-        "settings": recipe.settings,
-        "benchmark": inputs.benchmark.name,
-        "questions": inputs.digest,
-        "seed": setting.seed,
-        "limit": setting.limit,
-        "versions": versions(),
-        "hardware": hardware(loaded.device),
-        "command": command(setting, inputs),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    return Record(
+        schema=SCHEMA,
+        id=identity(setting, inputs),
+        study=setting.study,
+        model=loaded.name,
+        weights=loaded.weights,
+        dtype=loaded.dtype,
+        attention_implementation=loaded.attention,
+        strategies=texts(recipe),
+        recipe=recipe.name,
+        settings=recipe.settings,
+        benchmark=inputs.benchmark.name,
+        questions=inputs.digest,
+        seed=setting.seed,
+        limit=setting.limit,
+        versions=dict(versions()),
+        hardware=hardware(loaded.device),
+        command=command(setting, inputs),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def command(setting: Setting, inputs: Inputs) -> str:
     """The command line that runs this trial alone."""
     loaded, recipe = inputs.loaded, setting.recipe
-    options: dict[str, Any] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
+    options: dict[str, object] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
     options |= {"tokens": recipe.budget.tokens, "keep": recipe.budget.keep}
     words = ["headwise", "run", *_words(options)]
     implied = texts(Recipe.of(name=recipe.name)) if recipe.name else {}
@@ -121,87 +124,78 @@ def command(setting: Setting, inputs: Inputs) -> str:
     return shlex.join([*words, *_words(options)])
 
 
-def _words(options: Mapping[str, Any]) -> list[str]:
+def _words(options: Mapping[str, object]) -> list[str]:
     given = {key: value for key, value in options.items() if value is not None}
     shown = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()}
     return [word for key, value in shown.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
-def budget(recipe: Recipe, plan: PruningPlan) -> dict[str, Any]:
+def budget(recipe: Recipe, plan: PruningPlan) -> Budget:
     """What the budget asked for, and what the plan makes of it."""
-    reported = {} if plan.reported is None else {"reported": round(plan.reported, 4)}
-    return {
-        "given": recipe.budget.text,
-        "processed": round(plan.average, 4),
-        **reported,
-        "kept": plan.kept,
-        "visual": plan.geometry.visual_tokens,
-    }
+    return Budget(
+        given=recipe.budget.text,
+        processed=round(plan.average, 4),
+        reported=None if plan.reported is None else round(plan.reported, 4),
+        kept=plan.kept,
+        visual=plan.geometry.visual_tokens,
+    )
 
 
-def heads(answers: Sequence[Answer], of: int) -> dict[str, Any]:
+def heads(answers: Sequence[Answer], of: int) -> Heads:
     """Heads kept per question; None where no plan asked for them."""
     counts = [len(answer.heads) for answer in answers if answer.heads]
     if not counts:
-        return {"of": of, "mean": None, "sd": None}
-    return {"of": of, "mean": statistics.fmean(counts), "sd": statistics.pstdev(counts)}
+        return Heads(of=of)
+    return Heads(of=of, mean=statistics.fmean(counts), sd=statistics.pstdev(counts))
 
 
-def quality(inputs: Inputs, answers: Sequence[Answer], scores: Sequence[float]) -> dict[str, Any]:
-    """The headline with its standard error, and the official figures beside it."""
+def quality(inputs: Inputs, scores: Sequence[float]) -> tuple[Metric, int]:
+    """The headline with its standard error, and how many units it is the mean of."""
     benchmark = inputs.benchmark
     units = list(benchmark.units(inputs.questions, scores).values())
     error = statistics.stdev(units) / math.sqrt(len(units)) if len(units) > 1 else None
-    return {
-        "n": len(inputs),
-        "units": len(units),
-        "metric": {
-            "name": benchmark.metric,
-            "value": benchmark.scale * statistics.fmean(units),
-            "se": None if error is None else benchmark.scale * error,
-        },
-        "metrics": benchmark.metrics(inputs.questions, [answer.prediction for answer in answers]),
-    }
+    se = None if error is None else benchmark.scale * error
+    return Metric(name=benchmark.metric, value=benchmark.scale * statistics.fmean(units), se=se), len(units)
 
 
-def attention(answers: Sequence[Answer]) -> dict[str, float | None] | None:
+def attention(answers: Sequence[Answer]) -> Attention | None:
     """How much of the image attention the kept tokens drew and how even the token scores were, over questions."""
-    found = {
-        name: [value for answer in answers if (value := getattr(answer, name)) is not None]
-        for name in ("concentration", "entropy")
-    }
-    if not any(found.values()):
-        return None
-    return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+    concentration = middle([answer.concentration for answer in answers], statistics.fmean)
+    entropy = middle([answer.entropy for answer in answers], statistics.fmean)
+    return (
+        None if concentration is None and entropy is None else Attention(concentration=concentration, entropy=entropy)
+    )
 
 
-def summary(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(notes: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Notes of many rows in brief: numbers as mean and deviation, everything else counted, objects key by key."""
     keys = dict.fromkeys(key for note in notes for key in note)
     return {key: _brief([note[key] for note in notes if key in note]) for key in keys}
 
 
-def _brief(values: Sequence[Any]) -> Any:
-    if all(isinstance(value, Mapping) for value in values):
-        return summary(values)
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {"mean": statistics.fmean(values), "sd": statistics.pstdev(values)}
+def _brief(values: Sequence[object]) -> dict[str, object]:
+    objects = [value for value in values if isinstance(value, Mapping)]
+    if len(objects) == len(values):
+        return summary(objects)
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values):
+        return {"mean": statistics.fmean(numbers), "sd": statistics.pstdev(numbers)}
     return dict(Counter(str(value) for value in values).most_common())
 
 
-def outcome(question: Any, answer: Answer, score: float, found: Overlap | None) -> dict[str, Any]:
+def outcome(question: Question, answer: Answer, score: float, found: Overlap | None) -> QuestionOutcome:
     """What is written down about one question."""
-    return {
-        "id": question.id,
-        "unit": question.unit,
-        "kind": question.kind,
-        "image": str(question.image),
-        "question": question.text,
-        "answers": list(question.answers),
-        "prediction": answer.prediction,
-        "score": score,
-        "boxes": [list(box) for box in question.boxes],
-        "kept": answer.kept,
-        "heads": answer.heads,
-        "recall": None if found is None else found.recall,
-    }
+    return QuestionOutcome(
+        id=question.id,
+        unit=question.unit,
+        kind=question.kind,
+        image=str(question.image),
+        question=question.text,
+        answers=list(question.answers),
+        prediction=answer.prediction,
+        score=score,
+        boxes=[list(box) for box in question.boxes],
+        kept=answer.kept,
+        heads=answer.heads,
+        recall=None if found is None else found.recall,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headwise.attachment import Attachment, attach
 from headwise.geometry import Geometry
@@ -14,10 +14,15 @@ from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise.registry import built, installed, only
 from headwise_lab.benchmarks.inputs import Inputs, diversity
-from headwise_lab.cost.measured import WATCHED, watched
-from headwise_lab.cost.timing import TIMES, counted, mean_text, timed
+from headwise_lab.cost.measured import watched
+from headwise_lab.cost.timing import counted, mean_text, timed
 from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
 from headwise_lab.models.checkpoints import first_line
+from headwise_lab.schema.json_schema import structured
+from headwise_lab.store.merging import joined
+from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.store.record_types import Cost, Stage, VisualRecord, WatchedCost
+from headwise_lab.store.record_types import Overlap as MeanOverlap
 from headwise_lab.trial.answering import answered
 from headwise_lab.trial.answers import Answer, Answers
 from headwise_lab.trial.record import (
@@ -31,6 +36,8 @@ from headwise_lab.trial.record import (
     quality,
     summary,
 )
+
+T = TypeVar("T")
 
 
 def check(recipe: Recipe, geometry: Geometry) -> PruningPlan:
@@ -47,7 +54,7 @@ def run_trial(
     inputs: Inputs,
     out: Path | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[VisualRecord, list[QuestionOutcome]]:
     """Run one trial; returns its record and one outcome per question. ``advance`` hears of every question answered.
 
     ``out``: the output folder, where answers stay until the record is written (:mod:`headwise_lab.trial.answers`). What
@@ -62,24 +69,31 @@ def run_trial(
         for question, answer in zip(inputs.questions, answers, strict=True)
     ]
     beside = Beside()
-    overlaps = beside.told("overlap", lambda: _overlaps(inputs, answers), [None] * len(answers))
-    record = {
-        **head_of_record(setting, inputs),
-        "budget": budget(setting.recipe, attached.plan),
-        "stages": [
-            {"layer": stage.layer, "keep": stage.keep, "merged": stage.merged} for stage in attached.plan.stages
-        ],
-        "heads": heads(answers, loaded.geometry.heads),
-        **quality(inputs, answers, scores),
-        "cost": _cost(setting, inputs, answers, attached, beside),
-        "overlap": mean_overlap(overlaps),
-        "attention": attention(answers),
-        "pictures": inputs.pictures,
-        "diversity": beside.told("diversity", lambda: diversity(inputs.features, [answer.kept for answer in answers])),
-        "notes": beside.told("notes", lambda: summary([answer.notes for answer in answers]), {}),
-        "timing": {hook: told["ms"] for hook, told in timing.summary().items()},
-        **beside.record(),
-    }
+    nothing: list[Overlap | None] = [None] * len(answers)
+    overlaps = beside.told("overlap", lambda: _overlaps(inputs, answers), nothing)
+    no_notes: dict[str, object] = {}
+    covered = mean_overlap(overlaps)
+    metric, units = quality(inputs, scores)
+    record = head_of_record(setting, inputs).finished(
+        VisualRecord,
+        budget=budget(setting.recipe, attached.plan),
+        stages=[Stage(layer=stage.layer, keep=stage.keep, merged=stage.merged) for stage in attached.plan.stages],
+        heads=heads(answers, loaded.geometry.heads),
+        n=len(inputs),
+        units=units,
+        metric=metric,
+        metrics=inputs.benchmark.metrics(inputs.questions, [answer.prediction for answer in answers]),
+        cost=_cost(setting, inputs, answers, attached, beside),
+        overlap=None if covered is None else structured(covered, MeanOverlap),
+        attention=attention(answers),
+        pictures=inputs.pictures,
+        diversity=beside.told(
+            "diversity", lambda: diversity(inputs.features, [answer.kept for answer in answers]), None
+        ),
+        notes=beside.told("notes", lambda: summary([answer.notes for answer in answers]), no_notes),
+        timing={hook: measured["ms"] for hook, measured in timing.summary().items()},
+        unmeasured=beside.failed or None,
+    )
     return record, [outcome(*row) for row in zip(inputs.questions, answers, scores, overlaps, strict=True)]
 
 
@@ -87,19 +101,15 @@ class Beside:
     """What is measured beside the answers: a failure is told, and raised to nobody."""
 
     def __init__(self) -> None:
-        self._failed: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
 
-    def told(self, name: str, measure: Callable[[], Any], otherwise: Any = None) -> Any:
+    def told(self, name: str, measure: Callable[[], T], otherwise: T) -> T:
         """What ``measure`` gives; ``otherwise`` where it raises anything."""
         try:
             return measure()
         except Exception as error:
-            self._failed[name] = f"{type(error).__name__}: {first_line(error)}"
+            self.failed[name] = f"{type(error).__name__}: {first_line(error)}"
             return otherwise
-
-    def record(self) -> dict[str, Any]:
-        """Figure -> why it could not be measured, for the record; nothing where all could."""
-        return {"unmeasured": self._failed} if self._failed else {}
 
 
 def _overlaps(inputs: Inputs, answers: Sequence[Answer]) -> list[Overlap | None]:
@@ -110,9 +120,7 @@ def _overlaps(inputs: Inputs, answers: Sequence[Answer]) -> list[Overlap | None]
     ]
 
 
-def _cost(
-    setting: Setting, inputs: Inputs, answers: Sequence[Answer], attached: Attachment, beside: Beside
-) -> dict[str, Any]:
+def _cost(setting: Setting, inputs: Inputs, answers: Sequence[Answer], attached: Attachment, beside: Beside) -> Cost:
     """What was planned, and what a clock and counters say."""
 
     def again() -> AbstractContextManager[Attachment]:
@@ -120,12 +128,10 @@ def _cost(
 
     text = mean_text([answer.text for answer in answers])
     batches, turns = setting.timed_batches, setting.timed_in_turns
-    times = beside.told(
-        "times", lambda: timed(inputs.loaded, inputs, batches, again, in_turns=turns), dict.fromkeys(TIMES)
-    )
-    watch = beside.told("costs", lambda: watched(inputs, again), dict.fromkeys(WATCHED)) if batches else {}
     planned = counted(attached.plan, attached.eviction, text, inputs.loaded.dtype)
-    return {**planned, **times, **watch, "batch": inputs.batch}
+    times = beside.told("times", lambda: timed(inputs.loaded, inputs, batches, again, in_turns=turns), Cost())
+    watch = beside.told("costs", lambda: watched(inputs, again), Cost()) if batches else Cost()
+    return joined(WatchedCost if batches else Cost, planned, times, watch, Cost(batch=inputs.batch))
 
 
 def observer(name: str) -> Any:

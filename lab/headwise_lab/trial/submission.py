@@ -41,7 +41,7 @@ def submit(
     name = identity(setting, inputs)
     answers, _ = answered(setting.recipe, inputs, Answers(out, name), observer("recorder"), advance=advance)
     path = keep(benchmark, inputs.questions, [answer.prediction for answer in answers], out, name)
-    told = json.dumps(head_of_record(setting, inputs), indent=1, ensure_ascii=False)
+    told = json.dumps(head_of_record(setting, inputs).to_json(), indent=1, ensure_ascii=False)
     _write(out, path.with_suffix(".made.json").name, f"{told}\n".encode())
     forget(out, name)
     return path

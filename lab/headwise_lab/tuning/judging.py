@@ -9,13 +9,12 @@ from pathlib import Path
 import attrs
 
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
-from headwise_lab.schema.json_schema import structured
 from headwise_lab.stats.differences import Difference, paired
 from headwise_lab.stats.rule import corrected
-from headwise_lab.store.record_types import VisualRecord
+from headwise_lab.store.record_types import Record, VisualRecord
 from headwise_lab.tuning.confirming import Again, Confirmed
 from headwise_lab.tuning.fronts import beats
-from headwise_lab.tuning.measuring import Judge, Record
+from headwise_lab.tuning.measuring import Judge
 from headwise_lab.tuning.searching import Value
 
 Units = Mapping[tuple[str, str], float]
@@ -78,8 +77,8 @@ def units(value: Value, bench: Judge, folder: Path) -> Units:
     found: dict[tuple[str, str], float] = {}
     for name, full in zip(value.records, bench.unpruned, strict=True):
         own = _scores(bench.bench.store.records[name], folder)
-        weight = 100 / (full["metric"]["value"] * len(own) * len(bench.unpruned))
-        found |= {(full["benchmark"], unit): score * weight for unit, score in own.items()}
+        weight = 100 / (full.metric.value * len(own) * len(bench.unpruned))
+        found |= {(full.benchmark, unit): score * weight for unit, score in own.items()}
     return {unit: score * len(found) for unit, score in found.items()}
 
 
@@ -92,8 +91,9 @@ def accuracy(scores: Units) -> Accuracy:
 
 def _scores(record: Record, folder: Path) -> Mapping[str, float]:
     """Unit -> score in the benchmark's scale."""
-    trial = Trial(structured(record, VisualRecord))
-    load_units(trial, folder, benchmark_of(str(record["benchmark"])))
+    assert isinstance(record, VisualRecord)
+    trial = Trial(record)
+    load_units(trial, folder, benchmark_of(record.benchmark))
     return trial.units or {}
 
 

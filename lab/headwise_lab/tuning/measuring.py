@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,18 +15,18 @@ from headwise.recipe import Recipe
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.models.load import Loaded
 from headwise_lab.store.output_folder import Store
-from headwise_lab.store.records import has_result, is_number
+from headwise_lab.store.record_types import Record, VisualRecord
 from headwise_lab.trial.record import Setting, head_of_record, identity
 from headwise_lab.trial.run import run_trial
 from headwise_lab.tuning.questions import Part
 from headwise_lab.tuning.searching import Value
 from headwise_lab.tuning.space import Point
 
+R = TypeVar("R", bound=Record)
+
 STUDY = "tune"
 COSTS = ("processed", "flops")
 """What a point may cost: visual tokens processed per layer, on average, or counted multiply-adds of a prefill."""
-
-Record = Mapping[str, Any]
 
 
 class PointError(RuntimeError):
@@ -58,7 +58,7 @@ class Bench:
             asked.check()
         return cls(loaded=loaded, parts=parts, inputs=inputs, **rest)
 
-    def measure(self, recipe: Recipe, *, retry: bool = False) -> list[Record]:
+    def measure(self, recipe: Recipe, *, retry: bool = False) -> list[VisualRecord]:
         """The records of a recipe on all benchmarks; those that the store has are not made again.
 
         Raises PointError, BudgetError, ModelError, or DataError, which would befall every recipe. ``retry``: what
@@ -66,7 +66,7 @@ class Bench:
         """
         return [self._one(recipe, part, inputs, retry) for part, inputs in zip(self.parts, self.inputs, strict=True)]
 
-    def _one(self, recipe: Recipe, part: Part, inputs: Inputs, retry: bool) -> Record:
+    def _one(self, recipe: Recipe, part: Part, inputs: Inputs, retry: bool) -> VisualRecord:
         setting = Setting(
             recipe=recipe,
             seed=part.seed,
@@ -77,37 +77,39 @@ class Bench:
         )
         name = identity(setting, inputs)
         before = self.store.records.get(name)
-        if self.store.done(name) and before is not None:
+        if self.store.done(name) and isinstance(before, VisualRecord):
             self.advance(len(inputs))
             return before
-        if before is not None and not has_result(before) and not retry:
-            if before.get("refused"):
-                raise ModelError(str(before["refused"]))
-            raise PointError(str(before["error"]))
-        attempt = int((before or {}).get("attempt") or 0) + 1
-        return self._run(setting, part, inputs, {"attempt": attempt})
+        if before is not None and not before.has_result and not retry:
+            if before.refused:
+                raise ModelError(before.refused)
+            raise PointError(str(before.error))
+        attempt = (before.attempt or 0) + 1 if before is not None else 1
+        return self._run(setting, part, inputs, attempt)
 
-    def _run(self, setting: Setting, part: Part, inputs: Inputs, told: Record) -> Record:
-        told = {**told, "part": self.part}
+    def _run(self, setting: Setting, part: Part, inputs: Inputs, attempt: int) -> VisualRecord:
         try:
             record, outcomes = run_trial(setting, inputs, self.store.folder, self.advance)
         except DataError:
             raise
         except (BudgetError, ModelError) as error:  # the model lacks what the method looks at
-            self.store.add({**self._labelled(head_of_record(setting, inputs), part), **told, "refused": str(error)})
+            head = self._labelled(head_of_record(setting, inputs), part, attempt)
+            self.store.add(attrs.evolve(head, refused=str(error)))
             raise
         except Exception as error:  # whatever a third party's strategy raises is the failure of this point alone
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.store.add({**self._labelled(head_of_record(setting, inputs), part), **told, "error": reason})
+            head = self._labelled(head_of_record(setting, inputs), part, attempt)
+            self.store.add(attrs.evolve(head, error=reason))
             raise PointError(reason) from error
-        record = {**self._labelled(record, part), **told}
+        record = self._labelled(record, part, attempt)
         self.store.add(record, outcomes)
         return record
 
-    def _labelled(self, record: Record, part: Part) -> dict[str, Any]:
+    def _labelled(self, record: R, part: Part, attempt: int) -> R:
         """The record with its part among the settings, so that reports never pool or pair the two parts."""
-        own = {} if part.again or not self.command else {"command": self.command}
-        return {**record, "settings": {**(record.get("settings") or {}), "questions": self.part}, **own}
+        command = record.command if part.again or not self.command else self.command
+        settings = {**(record.settings or {}), "questions": self.part}
+        return attrs.evolve(record, settings=settings, command=command, part=self.part, attempt=attempt)
 
 
 @attrs.frozen(eq=False)
@@ -116,17 +118,17 @@ class Judge:
 
     bench: Bench
     cost: str
-    unpruned: Sequence[Record]
+    unpruned: Sequence[VisualRecord]
 
     @classmethod
     def of(cls, bench: Bench, cost: str) -> Judge:
         """Measure the unpruned model; raises DataError where it scores nothing, for then no share of it is defined."""
         records = bench.measure(Recipe.of(), retry=True)
         for record in records:
-            if not record["metric"]["value"] > 0:
+            if not record.metric.value > 0:
                 raise DataError(
-                    f"the unpruned model scores {record['metric']['value']:g} on the {bench.part} questions of"
-                    f" {record['benchmark']}, so nothing can be measured against it; leave that benchmark out"
+                    f"the unpruned model scores {record.metric.value:g} on the {bench.part} questions of"
+                    f" {record.benchmark}, so nothing can be measured against it; leave that benchmark out"
                 )
         if cost == "flops":
             for record in records:
@@ -137,17 +139,17 @@ class Judge:
         """Accuracy in per cent of the unpruned model's, the mean over benchmarks, and what the point costs."""
         return self.worth(self.bench.measure(point.recipe))
 
-    def worth(self, records: Sequence[Record]) -> Value:
+    def worth(self, records: Sequence[VisualRecord]) -> Value:
         """The value of a point by its records."""
         pairs = zip(records, self.unpruned, strict=True)
-        accuracy = statistics.fmean(100 * record["metric"]["value"] / full["metric"]["value"] for record, full in pairs)
-        spent = [flops(record) if self.cost == "flops" else record["budget"]["processed"] for record in records]
-        return Value(accuracy, math.fsum(spent) / len(spent), tuple(record["id"] for record in records))
+        accuracy = statistics.fmean(100 * record.metric.value / full.metric.value for record, full in pairs)
+        spent = [flops(record) if self.cost == "flops" else record.budget.processed or 0.0 for record in records]
+        return Value(accuracy, math.fsum(spent) / len(spent), tuple(record.id for record in records))
 
 
-def flops(record: Record) -> float:
+def flops(record: VisualRecord) -> float:
     """Counted multiply-adds of a prefill per question; raises DataError where they were not counted."""
-    counted: Any = (record.get("cost") or {}).get("flops_counted")
-    if not is_number(counted):
-        raise DataError(f"record {record['id']} has no counted FLOPs; search with --cost processed")
+    counted = record.cost.flops_counted if record.cost else None
+    if counted is None:
+        raise DataError(f"record {record.id} has no counted FLOPs; search with --cost processed")
     return float(counted)

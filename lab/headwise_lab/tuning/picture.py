@@ -39,7 +39,7 @@ def draw(outcome: SearchOutcome, folder: Path) -> Figure:
         panel.grid(color="#e4e7eb", linewidth=0.7)
         canvas.legend(loc="outside right upper", fontsize=8)
         save_all(canvas, path)
-    names = ", ".join(str(record["benchmark"]) for record in outcome.searched.unpruned)
+    names = ", ".join(record.benchmark for record in outcome.searched.unpruned)
     told = "pale: on the questions of the search; dark: held out, with 95% intervals" if outcome.judged else "front"
     return Figure(path, f"{outcome.title} on {names}: accuracy against cost ({told}).", "front")
 

@@ -19,10 +19,7 @@ from headwise_lab.report.kept_tokens.views import KeptView, Wanted, kept_view
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.page.facets import of_record
 from headwise_lab.report.trials import Asked, Trial
-from headwise_lab.schema.json_schema import structured
-from headwise_lab.store.record_schema import as_far_as_it_goes
 from headwise_lab.store.record_types import VisualRecord
-from headwise_lab.store.records import is_kv
 
 MOST = 30
 """Pairs that a picture shows; the largest differences come first."""
@@ -68,11 +65,11 @@ def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptVi
     choices: dict[str, list[Choice]] = {}
     for pair in against.pairs:
         records = [side[0] for side in pair.records]
-        if not any(map(is_kv, records)) and any(
-            Asked(as_far_as_it_goes(record)).name("token_pruning") != "none" for record in records
+        if all(isinstance(record, VisualRecord) for record in records) and any(
+            Asked(record).name("token_pruning") != "none" for record in records
         ):
             one = _choice(against, pair, {"A": left.folder, against.letter: right.folder})
-            choices.setdefault(str(records[0]["benchmark"]), []).append(one)
+            choices.setdefault(str(records[0].benchmark), []).append(one)
     views = []
     for benchmark, slug in zip(choices, slugs(list(choices)), strict=True):
         title = f"{benchmark}: {against.letter} against A"
@@ -83,10 +80,11 @@ def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptVi
 
 def _choice(against: Against, pair: Pair, folders: Mapping[str, Path]) -> Choice:
     trials = {
-        letter: Trial(structured(records[0], VisualRecord))
+        letter: Trial(records[0])
         for letter, records in zip(("A", against.letter), pair.records, strict=True)
+        if isinstance(records[0], VisualRecord)
     }
-    facets = of_record(as_far_as_it_goes(pair.records[0][0]))
+    facets = of_record(pair.records[0][0])
     return Choice(
         budget="".join(facets.budget),
         heads="".join(facets.heads),

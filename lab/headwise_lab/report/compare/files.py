@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -13,7 +12,7 @@ from headwise.errors import DataError
 from headwise_lab.report.compare.page import METHOD, Against, grid, heading, page
 from headwise_lab.report.compare.pairs import side_by_side
 from headwise_lab.report.compare.sides import BY, Side
-from headwise_lab.report.failures import count_attempts, failures
+from headwise_lab.report.failures import failures
 from headwise_lab.report.html_page import Page, render
 from headwise_lab.report.kept_tokens.views import KeptView
 from headwise_lab.report.page.canvas import Figure
@@ -22,8 +21,8 @@ from headwise_lab.report.page.grid import Grid, grid_csv, markdown_text
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.store.atomic import make_folder, put
-from headwise_lab.store.record_schema import as_far_as_it_goes
 from headwise_lab.store.record_types import Record
+from headwise_lab.store.records import attempts_in
 
 TITLE = "Side by side"
 ENDINGS = (".md", ".csv", ".tex", ".html")
@@ -131,7 +130,7 @@ def _drawn(compared: Compared, folder: Path) -> list[Shown]:
     for part, side in zip(compared.parts, compared.sides[1:], strict=True):
         views = kept(part, left, side, folder)
         records = [record for pair in part.pairs for side_records in pair.records for record in side_records]
-        known = union(of_record(as_far_as_it_goes(record)) for record in records)
+        known = union(map(of_record, records))
         around = Facets(benchmark=known.benchmark, model=known.model)
         figure = differences(part, folder)
         found.append(Shown(part, grid(part), heading(part, left.called), around, figure, views))
@@ -153,14 +152,14 @@ def _html(compared: Compared, title: str, shown: Sequence[Shown]) -> str:
                   records=_records(records, book))  # fmt: skip
 
 
-def _named(record: Mapping[str, Any], letter: str) -> Record:
+def _named(record: Record, letter: str) -> Record:
     """A record under a name that tells the side: the same trial may be on both."""
-    return as_far_as_it_goes({**record, "id": f"{letter}-{record['id']}"})
+    return attrs.evolve(record, id=f"{letter}-{record.id}")
 
 
 def _failures(letter: str, side: Side) -> Grid | None:
     named = [_named(record, letter) for record in side.failed]
-    attempts = {f"{letter}-{name}": count for name, count in count_attempts(side.folder).items()} if named else {}
+    attempts = {f"{letter}-{name}": count for name, count in attempts_in(side.folder).items()} if named else {}
     found = failures(named, attempts)
     if found is None:
         return None

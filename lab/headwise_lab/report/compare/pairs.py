@@ -13,16 +13,15 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.report.compare.sides import BY, Side, apart, fields, grouped, key_of, questions
+from headwise_lab.report.compare.sides import BY, Key, Side, apart, fields, grouped, key_of, questions
 from headwise_lab.report.trials import Trial, benchmark_of, load_units
-from headwise_lab.schema.json_schema import structured
 from headwise_lab.stats.blocks import in_blocks
 from headwise_lab.stats.differences import Difference, paired
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.stats.rule import QUESTION, block_unit, corrected
 from headwise_lab.store.outcome_types import TokenOutcome
-from headwise_lab.store.record_types import VisualRecord
-from headwise_lab.store.records import is_kv, read_outcomes
+from headwise_lab.store.record_types import Result, TextRecord, VisualRecord
+from headwise_lab.store.records import read_outcomes
 
 
 @attrs.frozen(eq=False)
@@ -35,7 +34,7 @@ class Pair:
     """
 
     key: Mapping[str, str]
-    records: tuple[tuple[Mapping[str, Any], ...], ...]
+    records: tuple[tuple[Result, ...], ...]
     metric: str
     unit: str
     apart: Mapping[str, tuple[str, str]]
@@ -46,7 +45,7 @@ class Pair:
     @property
     def ids(self) -> tuple[tuple[str, ...], ...]:
         """Ids of the records of both sides."""
-        return tuple(tuple(str(record["id"]) for record in side) for side in self.records)
+        return tuple(tuple(record.id for record in side) for side in self.records)
 
     @property
     def verdict(self) -> str:
@@ -94,17 +93,15 @@ def _nothing(left: Side, right: Side, by: Sequence[str]) -> str:
     )
 
 
-def _alone(side: Side, ours: Mapping[Any, Sequence[Any]], theirs: Mapping[Any, Any]) -> list[str]:
+def _alone(side: Side, ours: Mapping[Key, Sequence[Result]], theirs: Mapping[Key, Sequence[Result]]) -> list[str]:
     count = sum(len(group) for key, group in ours.items() if key not in theirs)
     return [f"{count} of {len(side.records)} trials of {side.called} match none of the other side."] if count else []
 
 
-Couple = tuple[Mapping[str, Any], Mapping[str, Any]]
+Couple = tuple[Result, Result]
 
 
-def _couples(
-    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], *, allow_different: bool
-) -> list[Couple]:
+def _couples(ours: Sequence[Result], theirs: Sequence[Result], *, allow_different: bool) -> list[Couple]:
     """Records of both sides on the same questions; where there are none and it is allowed, of the same seed.
 
     Raises DataError for other questions or other weights, unless they are allowed.
@@ -113,20 +110,20 @@ def _couples(
     if not same and not allow_different:
         raise DataError(_different("questions", ours[0], theirs[0]))
     for one, other in same:
-        if one.get("weights") != other.get("weights") and not allow_different:
+        if one.weights != other.weights and not allow_different:
             raise DataError(_different("weights", one, other))
-    return same or [(one, other) for one in ours for other in theirs if one.get("seed") == other.get("seed")]
+    return same or [(one, other) for one in ours for other in theirs if one.seed == other.seed]
 
 
-def _different(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _different(what: str, one: Result, other: Result) -> str:
     ours, theirs = (fields(record).get(what, "unknown") for record in (one, other))
     return (
-        f"trials {one['id']} and {other['id']} have different {what} ({ours} and {theirs}); compare trials with the"
+        f"trials {one.id} and {other.id} have different {what} ({ours} and {theirs}); compare trials with the"
         " same, or give --allow-different to compare them on the questions they share"
     )
 
 
-def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple[Pair | None, list[str]]:
+def _pair(key: Key, couples: Sequence[Couple], left: Path, right: Path) -> tuple[Pair | None, list[str]]:
     """The pair of one key, or None and why; what different couples were asked are different units."""
     ours: dict[Any, float] = {}
     theirs: dict[Any, float] = {}
@@ -136,10 +133,10 @@ def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple
         shared, told = _shared(couple, left, right)
         warnings += told
         tokens = max(tokens, len(shared))
-        cut = in_blocks if is_kv(couple[0]) else dict
+        cut = in_blocks if isinstance(couple[0], TextRecord) else dict
         for place, side in enumerate((ours, theirs)):
             side |= {(number, unit): score for unit, score in cut({k: v[place] for k, v in shared.items()}).items()}
-    found = paired(theirs, ours, lower_is_better=any(is_kv(one) for one, _ in couples))
+    found = paired(theirs, ours, lower_is_better=any(isinstance(one, TextRecord) for one, _ in couples))
     if found is None:
         where = " ".join(f"{name}={value}" for name, value in key)
         return None, [*warnings, f"No question in common at {where}."]
@@ -147,8 +144,8 @@ def _pair(key: Any, couples: Sequence[Couple], left: Path, right: Path) -> tuple
     return Pair(
         key=dict(key),
         records=tuple(zip(*couples, strict=True)),
-        metric="loss in nats" if is_kv(first) else str(first["metric"].get("name") or "score"),
-        unit=block_unit(tokens) if is_kv(first) else QUESTION,
+        metric="loss in nats" if isinstance(first, TextRecord) else first.metric.name or "score",
+        unit=block_unit(tokens) if isinstance(first, TextRecord) else QUESTION,
         apart={name: values for name, values in apart(first, other).items() if name not in dict(key)},
         left=mean_and_error(list(ours.values())),
         right=mean_and_error(list(theirs.values())),
@@ -167,34 +164,33 @@ def _shared(couple: Couple, left: Path, right: Path) -> tuple[dict[str, tuple[fl
     return {unit: (ours[unit], theirs[unit]) for unit in ours if unit in theirs and unit in equal}, warnings
 
 
-def _units(folder: Path, record: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]:
+def _units(folder: Path, record: Result) -> tuple[Mapping[str, float], str | None]:
     """Unit -> score of a trial, nothing where its outcomes are missing, and what there is to warn about."""
-    if is_kv(record):
+    if isinstance(record, TextRecord):
         try:
-            outcomes = read_outcomes(folder, record["id"], TokenOutcome)
+            outcomes = read_outcomes(folder, record.id, TokenOutcome)
         except DataError as error:
-            return {}, f"Record {record['id']} is compared with nothing: {error}."
+            return {}, f"Record {record.id} is compared with nothing: {error}."
         return {outcome.id: float(outcome.score) for outcome in outcomes}, None
-    trial = Trial(structured(record, VisualRecord))
+    assert isinstance(record, VisualRecord)
+    trial = Trial(record)
     warning = load_units(trial, folder, benchmark_of(trial.benchmark))
     return trial.units or {}, warning
 
 
-def _equally_asked(
-    left: tuple[Path, Mapping[str, Any]], right: tuple[Path, Mapping[str, Any]], units: Container[str]
-) -> Container[str]:
+def _equally_asked(left: tuple[Path, Result], right: tuple[Path, Result], units: Container[str]) -> Container[str]:
     """Those of our units that ask the same on both sides: all by equal digests, else those equal word by word."""
     if questions(left[1]) == questions(right[1]):
         return units
-    if is_kv(left[1]):
+    if isinstance(left[1], TextRecord):
         return ()  # tokens are known by their place alone, which says nothing about another text
     ours, theirs = (_asked(folder, record) for folder, record in (left, right))
     return {unit for unit, asked in ours.items() if theirs.get(unit) == asked}
 
 
-def _asked(folder: Path, record: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _asked(folder: Path, record: Result) -> dict[str, list[tuple[object, ...]]]:
     """Unit -> (question, text, accepted answers) of its outcomes, in order."""
-    asked: dict[str, list[Any]] = {}
-    for outcome in read_outcomes(folder, record["id"]):
+    asked: dict[str, list[tuple[object, ...]]] = {}
+    for outcome in read_outcomes(folder, record.id):
         asked.setdefault(outcome.unit_or_id, []).append((outcome.id, outcome.question, outcome.answers))
     return {unit: sorted(lines, key=repr) for unit, lines in asked.items()}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise.errors import DataError
 from headwise_lab.store.locations import place
-from headwise_lab.store.records import has_result, is_kv, read_records
+from headwise_lab.store.record_types import Record, Result, TextRecord
+from headwise_lab.store.records import read_records
 
 BY = ("model", "benchmark", "strategies", "settings", "budget")
 """What trials are matched by unless told otherwise."""
 
 GROUPS = ("strategies", "settings", "versions")
 """Words that stand for several fields of a record each."""
+
+
+Key = tuple[tuple[str, str], ...]
+"""(field, value) of what trials are matched by."""
 
 
 @attrs.frozen(eq=False)
@@ -28,10 +32,10 @@ class Side:
 
     folder: Path
     called: str
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[Result, ...]
     single: bool
     warnings: tuple[str, ...] = ()
-    failed: tuple[Mapping[str, Any], ...] = ()
+    failed: tuple[Record, ...] = ()
 
     @classmethod
     def of(cls, text: str) -> Side:
@@ -41,14 +45,13 @@ class Side:
     @classmethod
     def read(cls, folder: Path, identity: str, called: str) -> Side:
         """The trials of a local folder whose id begins with ``identity``, which may be empty; errors as of ``of``."""
-        read, warnings = read_records(folder)
-        records = [record.to_json() for record in read]
-        done = tuple(record for record in records if has_result(record) and str(record["id"]).startswith(identity))
+        records, warnings = read_records(folder)
+        done = tuple(record for record in records if isinstance(record, Result) and record.id.startswith(identity))
         if not done or (identity and len(done) > 1):
             found = f"{len(done)} finished trials" if done else "no finished trial"
             what = f" whose id begins with {identity}" if identity else ""
             raise DataError(f"{folder} holds {found}{what}; give DIR, or DIR:ID with the id of one trial")
-        failed = () if identity else tuple(record for record in records if not has_result(record))
+        failed = () if identity else tuple(record for record in records if not record.has_result)
         return cls(folder, called, done, bool(identity), tuple(f"{folder}: {warning}" for warning in warnings), failed)
 
 
@@ -60,42 +63,44 @@ def named(text: str) -> tuple[Path, str]:
     return (Path(text), "") if Path(text).exists() or not before else (Path(before), identity)
 
 
-def fields(record: Mapping[str, Any]) -> dict[str, str]:
+def fields(record: Result) -> dict[str, str]:
     """What a trial was asked to do and where it ran, as flat texts: hooks, settings and versions by their own names."""
-    text = record.get("text") or {}
+    asked, questions, attention = record.benchmark, record.questions, record.attention_implementation
+    if isinstance(record, TextRecord):
+        asked, questions, attention = record.text.name, record.text.digest, record.attention
     found = {
-        "model": record.get("model"),
-        "benchmark": text.get("name") if is_kv(record) else record.get("benchmark"),
-        "budget": (record.get("budget") or {}).get("given"),
-        **record["strategies"],
-        **(record.get("settings") or {}),
-        "recipe": record.get("recipe"),
-        "profile": record.get("profile"),
-        "seed": record.get("seed"),
-        "limit": record.get("limit"),
-        "questions": text.get("digest") if is_kv(record) else record.get("questions"),
-        "weights": record.get("weights"),
-        "dtype": record.get("dtype"),
-        "attention": record.get("attention") if is_kv(record) else record.get("attention_implementation"),
-        "device": (record.get("hardware") or {}).get("device"),
-        **{f"{package} version": number for package, number in (record.get("versions") or {}).items()},
+        "model": record.model,
+        "benchmark": asked,
+        "budget": record.budget and record.budget.given,
+        **record.strategies,
+        **(record.settings or {}),
+        "recipe": record.recipe,
+        "profile": record.profile,
+        "seed": record.seed,
+        "limit": record.limit,
+        "questions": questions,
+        "weights": record.weights,
+        "dtype": record.dtype,
+        "attention": attention,
+        "device": record.hardware and record.hardware.device,
+        **{f"{package} version": number for package, number in (record.versions or {}).items()},
     }
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def key_of(record: Mapping[str, Any], by: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def key_of(record: Result, by: Sequence[str]) -> Key:
     """(field, value) of what trials are matched by; the three groups stand for all their fields."""
     told = fields(record)
     within = {
-        "strategies": sorted(record["strategies"]),
-        "settings": sorted(record.get("settings") or {}),
+        "strategies": sorted(record.strategies),
+        "settings": sorted(record.settings or {}),
         "versions": [name for name in told if name.endswith(" version")],
     }
     names = [name for word in by for name in within.get(word, [word])]
     return tuple((name, told.get(name, "")) for name in dict.fromkeys(names))
 
 
-def grouped(side: Side, by: Sequence[str]) -> dict[Any, list[Mapping[str, Any]]]:
+def grouped(side: Side, by: Sequence[str]) -> dict[Key, list[Result]]:
     """Key -> records, which ask different questions: one per seed."""
     known = {*GROUPS, *BY, *(name for record in side.records for name in fields(record))}
     unknown = [word for word in by if word not in known]
@@ -103,18 +108,18 @@ def grouped(side: Side, by: Sequence[str]) -> dict[Any, list[Mapping[str, Any]]]
         raise DataError(
             f"--by {unknown[0]!r} is nothing that trials of {side.called} have; choose from {_names(known)}"
         )
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    groups: dict[Key, list[Result]] = {}
     for record in side.records:
         key = key_of(record, by)
         group = groups.setdefault(key, [])
         for other in group:
-            if record.get("seed") == other.get("seed") or questions(record) == questions(other):
+            if record.seed == other.seed or questions(record) == questions(other):
                 raise DataError(_ambiguous(side, key, other, record))
         group.append(record)
     return groups
 
 
-def questions(record: Mapping[str, Any]) -> str:
+def questions(record: Result) -> str:
     """What was asked: the digest, or in records that have none the seed it was made from."""
     told = fields(record)
     return told.get("questions") or f"seed {told.get('seed')}"
@@ -124,16 +129,16 @@ def _names(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _ambiguous(side: Side, key: Any, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _ambiguous(side: Side, key: Key, one: Result, other: Result) -> str:
     differ = ", ".join(apart(one, other)) or "nothing that is recorded"
     told = " ".join(f"{name}={value}" for name, value in key)
     return (
         f"{side.called} holds several trials of {told} that differ in {differ};"
-        f" add that to --by, or name one trial as {side.folder}:{one['id']}"
+        f" add that to --by, or name one trial as {side.folder}:{one.id}"
     )
 
 
-def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def apart(one: Result, other: Result) -> dict[str, tuple[str, str]]:
     """Fields in which two records differ: field -> (of one, of the other)."""
     ours, theirs = fields(one), fields(other)
     both = {name: (ours.get(name, "-"), theirs.get(name, "-")) for name in {**ours, **theirs}}

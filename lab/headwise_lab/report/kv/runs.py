@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
 from headwise_lab.store.outcome_types import TokenOutcome
-from headwise_lab.store.records import has_outcomes, is_kv, is_number, read_outcomes
+from headwise_lab.store.record_types import Record, TextRecord
+from headwise_lab.store.records import has_outcomes, read_outcomes
 
 FULL, WINDOW, UNIFORM, TWIN = "full", "window", "uniform", "uniform twin"
 HEAD_AWARE, PERMUTED, SCORED = "head-aware", "permuted", "score-based"
@@ -37,18 +37,18 @@ _NOT_WINDOWS = ("sinks", "positions")
 class KvRun:
     """One finished record, and token -> loss in nats (None without usable outcomes)."""
 
-    record: Mapping[str, Any]
+    record: TextRecord
     nll: Mapping[str, float] | None = None
 
     @property
     def id(self) -> str:
         """Identity of the record."""
-        return str(self.record["id"])
+        return self.record.id
 
     @property
     def text(self) -> str:
         """Canonical text of the eviction strategy."""
-        return str(self.record["strategies"].get("kv_eviction") or "none")
+        return self.record.strategies.get("kv_eviction") or "none"
 
     @cached_property
     def strategy(self) -> StrategyText:
@@ -58,17 +58,17 @@ class KvRun:
     @property
     def name(self) -> str:
         """The name a study gave the run, else its strategy text."""
-        return str(self.record.get("name") or self.text)
+        return self.record.name or self.text
 
     @property
     def group(self) -> str:
         """The study's group, else the part the run plays."""
-        return str(self.record.get("group") or self.part)
+        return self.record.group or self.part
 
     @cached_property
     def part(self) -> str:
         """One of PARTS, from the strategy text alone."""
-        return part_of(self.strategy, HEAD_AWARE if self.record.get("profile") else SCORED)
+        return part_of(self.strategy, HEAD_AWARE if self.record.profile else SCORED)
 
     @cached_property
     def windows(self) -> Mapping[str, int]:
@@ -78,24 +78,17 @@ class KvRun:
     @property
     def context(self) -> float:
         """Effective context: entries the last token sees, averaged over layers and KV heads."""
-        return float(self.record["context"])
+        return float(self.record.context)
 
     @property
     def ppl(self) -> float:
         """Perplexity."""
-        return float(self.record["metric"]["value"])
+        return float(self.record.metric.value)
 
     @property
     def ppl_se(self) -> float:
         """Standard error of the perplexity by itself; NaN where it is unknown."""
-        return self.number("metric", "se")
-
-    def number(self, *keys: str) -> float:
-        """The figure under these keys of the record, NaN where there is none."""
-        value: Any = self.record
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return float(value) if is_number(value) else math.nan
+        return or_nan(self.record.metric.se)
 
     @cached_property
     def controls(self) -> str | None:
@@ -112,10 +105,14 @@ class KvRun:
     @property
     def setting(self) -> tuple[str, ...]:
         """All that a fair comparison holds fixed: model, its precision, text and tokens."""
-        record = self.record
-        text = record["text"]
-        keys = [record.get(key) for key in ("model", "weights", "dtype", "attention")]
-        return tuple(map(str, (*keys, text.get("name"), text.get("digest"), text.get("tokens"))))
+        record, text = self.record, self.record.text
+        model = record.model, record.weights, record.dtype, record.attention
+        return tuple(map(str, (*model, text.name, text.digest, text.tokens)))
+
+
+def or_nan(value: float | None) -> float:
+    """A figure, NaN where there is none."""
+    return math.nan if value is None else float(value)
 
 
 def part_of(strategy: StrategyText, unknown: str = SCORED) -> str:
@@ -141,9 +138,9 @@ def spelled_out(text: str) -> str:
         return text
 
 
-def load_runs(folder: Path, raw: Sequence[Mapping[str, Any]]) -> tuple[list[KvRun], list[str]]:
+def load_runs(folder: Path, records: Sequence[Record]) -> tuple[list[KvRun], list[str]]:
     """Runs of the KV records that have a result, their outcomes read; and warnings about those that could not be."""
-    runs = [KvRun(record) for record in raw if is_kv(record) and not record.get("error")]
+    runs = [KvRun(record) for record in records if isinstance(record, TextRecord)]
     warnings = [_load_losses(run, folder) for run in runs]
     return runs, [warning for warning in warnings if warning]
 
@@ -158,7 +155,7 @@ def _load_losses(run: KvRun, folder: Path) -> str | None:
     if not outcomes:
         return f"Record {run.id} is compared with nothing: it has no outcomes."
     run.nll = {outcome.id: float(outcome.score) for outcome in outcomes}
-    mean, told = math.fsum(run.nll.values()) / len(run.nll), run.number("nll", "mean")
+    mean, told = math.fsum(run.nll.values()) / len(run.nll), or_nan(run.record.nll.mean)
     if abs(mean - told) > 1e-4 * max(1.0, abs(told)):
         return f"The outcomes of record {run.id} give a loss of {mean:.4f} nats, its record says {told:.4f}."
     return None

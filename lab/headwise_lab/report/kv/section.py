@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -14,6 +13,7 @@ from headwise_lab.report.kv.runs import KvRun, load_runs
 from headwise_lab.report.kv.verdicts import METHOD, sentences
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
+from headwise_lab.store.record_types import Record
 
 
 @attrs.frozen(eq=False)
@@ -66,9 +66,9 @@ class KvPart:
         return tables.records(self.runs)
 
 
-def gather_kv(folder: Path, raw: Sequence[Mapping[str, Any]]) -> KvPart:
+def gather_kv(folder: Path, records: Sequence[Record]) -> KvPart:
     """The KV part of an output folder's records."""
-    runs, warnings = load_runs(folder, raw)
+    runs, warnings = load_runs(folder, records)
     groups: dict[tuple[str, ...], list[KvRun]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
@@ -97,9 +97,9 @@ def _slug(title: str) -> str:
 
 def _limits(runs: Sequence[KvRun]) -> list[str]:
     """Says so where windows are not as large as in seed 004, and where the text outgrows the model."""
-    scales = {float(scale) for run in runs if (scale := run.record.get("scale")) and float(scale) != 1}
-    longest = max((int(run.record["text"].get("tokens") or 0) for run in runs), default=0)
-    trained = min((int(known) for run in runs if (known := run.record.get("trained_context"))), default=longest)
+    scales = {float(scale) for run in runs if (scale := run.record.scale) and float(scale) != 1}
+    longest = max((run.record.text.tokens or 0 for run in runs), default=0)
+    trained = min((int(known) for run in runs if (known := run.record.trained_context)), default=longest)
     beyond = (
         f"The text of {longest} tokens is longer than the {trained} that the model was trained on, so the full cache"
         " does worse than it could, and losing little to it means little."

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting, per_cent, per_cent_error
-from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, KvRun
+from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, KvRun, or_nan
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page import facts
+from headwise_lab.report.page.facts import where
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, number
 from headwise_lab.stats.differences import SAME, Difference
+from headwise_lab.store.record_types import Passage, Share
 
 HEADER = (
     "Config", "Strategy", "Group", "Eff.Ctx", "Visible", "KV bytes", "Planned", "PPL", "Accuracy", "n",
@@ -55,12 +56,12 @@ def _row(one: JudgedRun) -> list[str | Mark]:
         run.text,
         run.group,
         number(run.context, 1),
-        number(run.number("visible"), 1),
-        number(run.number("kv_bytes"), 0),
-        number(run.number("kv_bytes_planned"), 0),
+        number(run.record.visible, 1),
+        number(run.record.kv_bytes, 0),
+        number(run.record.kv_bytes_planned, 0),
         f"{number(run.ppl)} ± {number(run.ppl_se)}",
         _accuracy(run),
-        str(run.record["n"]),
+        str(run.record.n),
         uniform,
         Mark(change(found) if found else MISSING, verdict=sign),
         _interval(found),
@@ -80,7 +81,8 @@ def _interval(found: Difference | None) -> str:
 
 
 def _accuracy(run: KvRun) -> str:
-    value, error = 100 * run.number("accuracy", "value"), 100 * run.number("accuracy", "se")
+    found = run.record.accuracy or Share()
+    value, error = 100 * or_nan(found.value), 100 * or_nan(found.se)
     return MISSING if math.isnan(value) else f"{number(value)} ± {number(error)}"
 
 
@@ -106,7 +108,7 @@ def _marked(verdict: str) -> str:
 
 def describe(one: JudgedRun) -> str:
     """Everything about a run in a few lines: n, SE, both differences, strategy text and command."""
-    lines = [f"n={one.run.record['n']}, PPL SE {number(one.run.ppl_se)}", one.run.text]
+    lines = [f"n={one.run.record.n}, PPL SE {number(one.run.ppl_se)}", one.run.text]
     if one.to_uniform and one.baseline:
         between = " and ".join(run.name for run in one.baseline.between)
         lines.append(f"{change(one.to_uniform)} against {between} at {one.run.context:.1f} entries: {verdict(one)}")
@@ -120,7 +122,7 @@ def describe(one: JudgedRun) -> str:
         lines += _tested(one.to_permuted)
     if one.to_full:
         lines.append(f"{change(one.to_full)} against the full cache")
-    lines += [one.refused, str(one.run.record.get("command") or "")]
+    lines += [one.refused, one.run.record.command or ""]
     return "\n".join(filter(None, lines))
 
 
@@ -152,12 +154,12 @@ def records(runs: Sequence[KvRun]) -> Grid:
             Mark(run.id, anchor=run.id),
             run.name,
             run.text,
-            _text(run.record),
-            str(run.record.get("profile") or MISSING),
-            str(run.record["n"]),
-            number(run.number("seconds")),
-            str(run.record.get("command") or MISSING),
-            _where(run.record),
+            _text(run.record.text),
+            run.record.profile or MISSING,
+            str(run.record.n),
+            number(run.record.seconds),
+            run.record.command or MISSING,
+            where(run.record) or MISSING,
         ]
         for run in runs
     ]
@@ -165,23 +167,16 @@ def records(runs: Sequence[KvRun]) -> Grid:
     return Grid.of("Records of KV runs", "kv-records", header, rows)
 
 
-def _text(record: Mapping[str, Any]) -> str:
-    text = record["text"]
-    return f"{text.get('name')} ({text.get('digest')}), {text.get('tokens')} tokens"
+def _text(text: Passage) -> str:
+    return f"{text.name} ({text.digest}), {text.tokens} tokens"
 
 
-def _where(record: Mapping[str, Any]) -> str:
-    versions, hardware = record.get("versions") or {}, record.get("hardware") or {}
-    told = [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join([*told, *(str(hardware[key]) for key in ("device", "cpu") if hardware.get(key))]) or MISSING
-
-
-def long_rows(judged: JudgedSetting) -> list[dict[str, Any]]:
+def long_rows(judged: JudgedSetting) -> list[dict[str, object]]:
     """One flat row per run: what was judged, and every field of the record."""
-    return [{**_facts(one), **dict(one.run.record)} for one in judged.judgements]
+    return [{**_facts(one), **one.run.record.to_json()} for one in judged.judgements]
 
 
-def _facts(one: JudgedRun) -> dict[str, Any]:
+def _facts(one: JudgedRun) -> dict[str, object]:
     found, permuted = one.to_uniform, one.to_permuted
     return {
         "part": one.run.part,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -16,12 +15,13 @@ from headwise_lab.report.kv.tables import verdict
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page.grid import MISSING, number
 from headwise_lab.stats.differences import BETTER, SAME, WORSE
+from headwise_lab.store.record_types import Record
 
 _STYLES = {BETTER: "green", WORSE: "red", SAME: "dim"}
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")
 
 
-def kv_tables(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Table]:
+def kv_tables(records: Sequence[Record], folder: Path) -> list[Table]:
     """One table per model and text; the permuted controls, many and alike, are left to the report."""
     return [_table(section) for section in gather_kv(folder, records).sections]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -11,8 +10,7 @@ from headwise.errors import DataError
 from headwise_lab.stats.differences import Difference, paired, paired_losses
 from headwise_lab.stats.means import perplexity
 from headwise_lab.stats.rule import corrected
-
-Outcomes = Sequence[Mapping[str, Any]]
+from headwise_lab.store.outcome_types import Outcome, PasskeyOutcome, TokenOutcome
 
 
 @attrs.frozen
@@ -36,16 +34,17 @@ class PromptChange:
     logprob: Difference
 
 
-def text_changes(first: Outcomes, others: Sequence[Outcomes]) -> list[TextChange]:
+def text_changes(first: Sequence[TokenOutcome], others: Sequence[Sequence[TokenOutcome]]) -> list[TextChange]:
     """Every other strategy against the first, corrected together; raises DataError where two share no token."""
-    losses = [paired_losses(_by_id(one, "score"), _by_id(first, "score")) for one in others]
-    right = [paired_losses(_by_id(one, "right"), _by_id(first, "right"), lower_is_better=False) for one in others]
+    losses = [paired_losses(_scores(one), _scores(first)) for one in others]
+    right = [paired_losses(_right(one), _right(first), lower_is_better=False) for one in others]
     return [TextChange(*pair) for pair in _together(losses, right)]
 
 
-def prompt_changes(first: Outcomes, others: Sequence[Outcomes]) -> list[PromptChange]:
+def prompt_changes(first: Sequence[PasskeyOutcome], others: Sequence[Sequence[PasskeyOutcome]]) -> list[PromptChange]:
     """Every other strategy against the first, corrected together; raises DataError where two share no prompt."""
-    found, logprob = ([paired(_by_id(one, key), _by_id(first, key)) for one in others] for key in ("score", "logprob"))
+    found = [paired(_scores(one), _scores(first)) for one in others]
+    logprob = [paired(_logprobs(one), _logprobs(first)) for one in others]
     return [PromptChange(*pair) for pair in _together(found, logprob)]
 
 
@@ -60,5 +59,13 @@ def _together(
         yield one, other
 
 
-def _by_id(outcomes: Outcomes, key: str) -> dict[str, float]:
-    return {outcome["id"]: float(outcome[key]) for outcome in outcomes}
+def _scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return {outcome.id: float(outcome.score) for outcome in outcomes}
+
+
+def _right(outcomes: Sequence[TokenOutcome]) -> dict[str, float]:
+    return {outcome.id: float(bool(outcome.right)) for outcome in outcomes}
+
+
+def _logprobs(outcomes: Sequence[PasskeyOutcome]) -> dict[str, float]:
+    return {outcome.id: outcome.logprob for outcome in outcomes if outcome.logprob is not None}
