@@ -169,7 +169,7 @@ def test_many_comparisons_make_each_of_them_harder():
 
 def test_all_verdicts_of_the_table_are_one_family_and_those_of_the_controls_another():
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
-    controls = [planted(permuted(ours.record, seed)) for seed in range(3)]
+    controls = [planted(permuted(ours.record.to_json(), seed)) for seed in range(3)]
     sinkless, scored = planted(window(64), 1.0), planted(kv_record("snapkv:budget=128", 128.0))
     judged = judge([*curve(), planted(full(), -0.1), planted(twin(64)), ours, *controls, sinkless, scored])
     table = [of(judged, ours.name).to_uniform, of(judged, ours.name).to_permuted]
@@ -189,7 +189,9 @@ def test_two_uniform_runs_alone_judge_nothing_between_them():
 
 def test_permuted_controls_are_averaged_and_how_few_they_are_counts():
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
-    controls = [planted(permuted(ours.record, seed), effect) for seed, effect in enumerate((0.01, -0.01, 0.03))]
+    controls = [
+        planted(permuted(ours.record.to_json(), seed), effect) for seed, effect in enumerate((0.01, -0.01, 0.03))
+    ]
     one = of(judge([*curve(), ours, *controls]), ours.name)
     gaps = [ours.nll[token] - statistics.fmean(other.nll[token] for other in controls) for token in ours.nll]
     means = [statistics.fmean(other.nll.values()) for other in controls]
@@ -201,14 +203,14 @@ def test_permuted_controls_are_averaged_and_how_few_they_are_counts():
 
 def test_one_control_is_shown_and_not_judged():
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
-    one = of(judge([*curve(), ours, planted(permuted(ours.record, 0))]), ours.name)
+    one = of(judge([*curve(), ours, planted(permuted(ours.record.to_json(), 0))]), ours.name)
     assert (pytest.approx(-0.02, abs=0.002), "") == (one.to_permuted.value, one.against_permuted)
 
 
 def test_controls_of_another_run_or_another_budget_do_not_count():
     ours, other = planted(heads(64, 64, 128, 80.0)), planted(heads(64, 64, 256, 80.0))
-    wrong_budget = planted({**permuted(ours.record, 0), "context": 90.0})
-    judged = judge([*curve(), ours, other, planted(permuted(other.record, 0)), wrong_budget])
+    wrong_budget = planted({**permuted(ours.record.to_json(), 0), "context": 90.0})
+    judged = judge([*curve(), ours, other, planted(permuted(other.record.to_json(), 0)), wrong_budget])
     assert of(judged, ours.name).to_permuted is None
     assert of(judged, other.name).to_permuted is not None
 
