@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -20,6 +20,9 @@ from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas
 from headwise_lab.report.page.facets import of_record
 from headwise_lab.report.trials import Asked, Trial
 from headwise_lab.store.record_types import VisualRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 30
 """Pairs that a picture shows; the largest differences come first."""
@@ -52,7 +55,7 @@ def differences(against: Against, folder: Path) -> Figure:
     return Figure(path, caption, against.slug)
 
 
-def _line(panel: Any, line: int, pair: Pair) -> None:
+def _line(panel: Axes, line: int, pair: Pair) -> None:
     found = pair.difference
     low, high = (found.value if math.isnan(end) else end for end in (found.low, found.high))
     error = [[max(0.0, found.value - low)], [max(0.0, high - found.value)]]

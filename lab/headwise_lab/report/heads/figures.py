@@ -6,14 +6,18 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, new_canvas, save_all
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 
 def scores(comparison: Comparison, unpruned: tuple[float, float] | None, folder: Path) -> Figure | None:
@@ -36,7 +40,7 @@ def scores(comparison: Comparison, unpruned: tuple[float, float] | None, folder:
 _BARS = "Bars are one standard error of each figure by itself; pairs, in the tables, separate strategies better."
 
 
-def _looks(comparison: Comparison) -> dict[str, tuple[Any, str]]:
+def _looks(comparison: Comparison) -> dict[str, tuple[Colour, str]]:
     """Column -> colour and marker; nearly equal colours get different markers, greys are for the control."""
     looks = [(matplotlib.colormaps["tab10"](index)[:3], "o") for index in range(10) if index != 7]
     looks += [(matplotlib.colormaps["Dark2"](index)[:3], "s") for index in range(7)]
@@ -70,7 +74,7 @@ def _dodge(index: int, count: int, comparison: Comparison) -> float:
     return (index - (count - 1) / 2) / max(count - 1, 1) * 0.22 * gap
 
 
-def _line(panel: Any, rows: Sequence[HeadRow], name: str, look: tuple[Any, str], dodge: float) -> None:
+def _line(panel: Axes, rows: Sequence[HeadRow], name: str, look: tuple[Colour, str], dodge: float) -> None:
     points = [(row.processed + dodge, row.cells[name]) for row in rows if name in row.cells]
     if not points:
         return
@@ -89,15 +93,15 @@ def _errors(cells: Sequence[Cell]) -> list[float]:
     return [0.0 if math.isnan(cell.se) else cell.se for cell in cells]
 
 
-def _unpruned_line(panel: Any, unpruned: tuple[float, float] | None, direction: str) -> None:
+def _unpruned_line(panel: Axes, unpruned: tuple[float, float] | None, direction: str) -> None:
     if unpruned is not None:
         draw = panel.axhline if direction == "h" else panel.axvline
         draw(unpruned[0], color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
 
 
-def _legend(canvas: Canvas, panels: Sequence[Any]) -> None:
+def _legend(canvas: Canvas, panels: Sequence[Axes]) -> None:
     """One legend for all panels, below them; a strategy missing from the first panel is still listed."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
@@ -130,7 +134,7 @@ def _dots(comparison: Comparison, unpruned: tuple[float, float] | None, path: Pa
     save_all(canvas, path)
 
 
-def _baseline_dot(panel: Any, comparison: Comparison, names: Sequence[str]) -> None:
+def _baseline_dot(panel: Axes, comparison: Comparison, names: Sequence[str]) -> None:
     cell = next((row.cells[BASELINE] for row in comparison.rows if BASELINE in row.cells), None)
     if cell is not None:
         panel.axvline(cell.value, color="black", linewidth=1, alpha=0.5, zorder=1)
@@ -175,7 +179,7 @@ def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
     return Figure(path, caption, comparison.slug)
 
 
-def _heat_panel(panel: Any, rows: Sequence[HeadRow], names: Sequence[str], limit: float) -> None:
+def _heat_panel(panel: Axes, rows: Sequence[HeadRow], names: Sequence[str], limit: float) -> None:
     gains = np.full((len(names), len(rows)), np.nan)
     strength = np.ones_like(gains)
     for column, row in enumerate(rows):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.patches import Rectangle
 
 from headwise.printing import printable
@@ -21,8 +22,13 @@ from headwise_lab.report.kept_tokens.squares import Box, square
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 EXAMPLES = 3
 _BOX = "#ffb000"
+
+Pixels = npt.NDArray[np.generic]
 
 Example = tuple[Path, Mapping[str, Outcome]]
 """An image, and strategy -> outcome on a question about it."""
@@ -58,7 +64,7 @@ def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -
     save_all(canvas, path)
 
 
-def dimmed(picture: np.ndarray[Any, Any], kept: Sequence[int], side: int) -> np.ndarray[Any, Any]:
+def dimmed(picture: Pixels, kept: Sequence[int], side: int) -> Pixels:
     """Dropped patches faded towards white and grey, kept ones as they are."""
     rows = np.arange(picture.shape[0]) * side // picture.shape[0]
     columns = np.arange(picture.shape[1]) * side // picture.shape[1]
@@ -69,7 +75,7 @@ def dimmed(picture: np.ndarray[Any, Any], kept: Sequence[int], side: int) -> np.
     return np.where(mask, picture, 0.82 + 0.18 * grey)
 
 
-def _show(panel: Any, picture: np.ndarray[Any, Any], boxes: Sequence[Box]) -> None:
+def _show(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
     panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
     for x0, y0, x1, y1 in boxes:
         panel.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.4))

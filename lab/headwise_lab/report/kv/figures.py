@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
 import numpy as np
@@ -15,6 +15,9 @@ from headwise_lab.report.kv.judgement import JudgedRun, JudgedSetting, orientati
 from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
 from headwise_lab.report.kv.verdicts import thresholds
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = {
     "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",
@@ -28,7 +31,6 @@ _LABELS = {
     "score": "score-based", "permuted": "permuted over heads", "full": "full cache",
 }  # fmt: skip
 _GROUPS = {FULL: "full", WINDOW: "A", UNIFORM: "B", TWIN: "K", PERMUTED: "permuted", SCORED: "score"}
-_GRID: dict[str, Any] = {"color": "#e4e7eb", "linewidth": 0.7}
 
 Draw = Callable[[JudgedSetting, Path], bool]
 
@@ -69,6 +71,10 @@ def _error(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
+def _grid(panel: Axes, axis: Literal["x", "y"], which: Literal["major", "both"] = "major") -> None:
+    panel.grid(axis=axis, which=which, color="#e4e7eb", linewidth=0.7)
+
+
 def _context(judged: JudgedSetting, path: Path) -> bool:
     canvas = new_canvas(8.2, 4.8)
     panel = canvas.subplots()
@@ -89,20 +95,20 @@ def _context(judged: JudgedSetting, path: Path) -> bool:
     _log_axes(panel, [one.run.context for one in judged.judgements if one.run.part != FULL])
     panel.set_xlabel("effective context: entries per KV head, mean")
     panel.set_ylabel("perplexity")
-    panel.grid(axis="y", which="both", **_GRID)
+    _grid(panel, "y", "both")
     canvas.legend(loc="outside right upper", fontsize=8)
     save_all(canvas, path)
     return True
 
 
-def _curve(panel: Any, judged: JudgedSetting) -> None:
+def _curve(panel: Axes, judged: JudgedSetting) -> None:
     """The uniform budget, as it is interpolated: straight in log perplexity over log context."""
     contexts = judged.curve.contexts
     if len(contexts) > 1:
         panel.plot(contexts, np.exp(judged.curve.losses), color=COLOURS["B"], linewidth=1.4, zorder=1)
 
 
-def _log_axes(panel: Any, contexts: Sequence[float]) -> None:
+def _log_axes(panel: Axes, contexts: Sequence[float]) -> None:
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     low, high = min(contexts, default=1), max(contexts, default=2)
@@ -128,12 +134,12 @@ def _forest(judged: JudgedSetting, path: Path) -> bool:
     panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_xlabel("perplexity against the uniform budget at the same effective context, % (left: better)")
-    panel.grid(axis="x", **_GRID)
+    _grid(panel, "x")
     save_all(canvas, path)
     return True
 
 
-def _dot(panel: Any, line: int, one: JudgedRun) -> None:
+def _dot(panel: Axes, line: int, one: JudgedRun) -> None:
     found = one.to_uniform
     if found:
         panel.errorbar(
@@ -142,7 +148,7 @@ def _dot(panel: Any, line: int, one: JudgedRun) -> None:
         )  # fmt: skip
 
 
-def _controls(panel: Any, line: int, one: JudgedRun, judged: JudgedSetting) -> None:
+def _controls(panel: Axes, line: int, one: JudgedRun, judged: JudgedSetting) -> None:
     ids = {run.id for run in one.controls}
     found = [other.to_uniform.value for other in judged.of(PERMUTED) if other.run.id in ids and other.to_uniform]
     if found:
@@ -174,7 +180,7 @@ def _sinks(judged: JudgedSetting, path: Path) -> bool:
     panel.set_xticks(places, [f"{window.context:.0f} entries" for window, _ in pairs])
     panel.margins(y=0.25)  # room for the legend above the bars
     panel.set_ylabel("perplexity")
-    panel.grid(axis="y", **_GRID)
+    _grid(panel, "y")
     panel.legend(fontsize=8)
     save_all(canvas, path)
     return True
@@ -198,7 +204,7 @@ def _thresholds(judged: JudgedSetting, path: Path) -> bool:
                            xytext=(0, 5), ha="center", fontsize=7, color=GREY)  # fmt: skip
         panel.set_title(f"base window {base}")
         panel.set_xlabel("confidence threshold (grey: effective context)")
-        panel.grid(axis="y", **_GRID)
+        _grid(panel, "y")
     panels[0].set_ylabel("perplexity")
     panels[0].legend(fontsize=8)
     save_all(canvas, path)
@@ -229,7 +235,7 @@ def _bars(shown: Sequence[JudgedRun], path: Path) -> None:
     panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_xlabel("perplexity (green tick: uniform budget at the same context; in brackets: effective context)")
-    panel.grid(axis="x", **_GRID)
+    _grid(panel, "x")
     save_all(canvas, path)
 
 

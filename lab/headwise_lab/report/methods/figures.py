@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import matplotlib
@@ -15,10 +15,13 @@ import matplotlib
 from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods.tables import order, shares
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, new_canvas, save_all
 from headwise_lab.store.record_types import VisualRecord
 
-Look = tuple[Any, str | None]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Look = tuple[Colour, str | None]
 """A colour, and the marker of a control; other markers say where a method prunes."""
 
 _SIZES = (8.0, 6.0, 4.5, 3.5)  # of the markers, the largest budget first
@@ -123,7 +126,7 @@ def _plot(
         save_all(canvas, path)
 
 
-def _method(panel: Any, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:
+def _method(panel: Axes, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:
     """One method: a thin line through its budgets, and a marker with its error for each."""
     if not points:
         return

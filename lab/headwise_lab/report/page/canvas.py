@@ -33,6 +33,9 @@ STYLE = {
 
 _DPI = 130
 
+Colour = str | tuple[float, ...]
+"""As matplotlib takes it: a name, or shares of red, green and blue."""
+
 
 @attrs.frozen
 class Figure:
