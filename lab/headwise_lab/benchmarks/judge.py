@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -69,7 +68,7 @@ def answers_in(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in entries}
 
 
-def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge: Judge) -> dict[str, Any]:
+def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge: Judge) -> dict[str, object]:
     """Total and figures per skill in per cent, and every score, over the questions that have a prediction."""
     asked = [question for question in questions if question.id in predictions]
     if not asked:
@@ -86,7 +85,7 @@ def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge:
     }
 
 
-def write_judged(record: Mapping[str, Any], path: Path) -> None:
+def write_judged(record: Mapping[str, object], path: Path) -> None:
     """Write what the judge said; raises DataError where the file cannot be written."""
     try:
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

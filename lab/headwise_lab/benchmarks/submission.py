@@ -34,7 +34,7 @@ def json_submission(document: object) -> Submission:
     return Submission(".json", (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Submission:
+def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> Submission:
     """An Excel sheet with a line of column names; raises DataError where the library for it is missing."""
     try:
         from openpyxl import Workbook

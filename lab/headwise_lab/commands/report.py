@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -144,7 +144,7 @@ def _recount(table: Path, n: str | None, as_json: bool) -> None:
 
     tokens = int(n) if n and n.isascii() and n.isdigit() and int(n) > 0 else None
     contexts = recount_contexts(table, tokens)
-    told: dict[str, Any] = {}
+    told: dict[str, object] = {}
     lines: list[str] = []
     if contexts is None or has_score_tables(read_text(table)):
         told, lines = _score_recount(table, {} if tokens else _question_counts(n))
@@ -154,7 +154,7 @@ def _recount(table: Path, n: str | None, as_json: bool) -> None:
     answer(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-def _score_recount(table: Path, counts: dict[str, int]) -> tuple[dict[str, Any], list[str]]:
+def _score_recount(table: Path, counts: dict[str, int]) -> tuple[dict[str, object], list[str]]:
     from headwise_lab.report.published.recount import recount
     from headwise_lab.report.published.recount_page import recount_lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -97,7 +97,7 @@ def details(found: Status) -> list[str]:
     return told
 
 
-def as_dict(found: Status) -> dict[str, Any]:
+def as_dict(found: Status) -> dict[str, object]:
     """For programs."""
     from headwise_lab.sweeps.status import STATES, figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -94,7 +94,7 @@ def _check(sampler: str, cost: str) -> None:
             raise DataError(f"--{name} {value!r} is not one of {', '.join(known)}")
 
 
-def _command(space: str, file: SpaceFile, chosen: dict[str, Any]) -> str:
+def _command(space: str, file: SpaceFile, chosen: dict[str, object]) -> str:
     """The command line of the search, everything that the file may say otherwise spelled out, but for --out."""
     import shlex
 

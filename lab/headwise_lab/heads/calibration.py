@@ -39,7 +39,7 @@ def calibrate(
     layers: Sequence[int],
     *,
     by_mass: bool = True,
-    source: dict[str, Any] | None = None,
+    source: dict[str, object] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> HeadWeights:
     """Weights of the heads of some ``layers``, measured on all questions of ``inputs``.
@@ -126,7 +126,7 @@ def _all_layers(values: Floats, layers: Sequence[int], count: int) -> Floats:
     return full
 
 
-def _source(inputs: Inputs) -> dict[str, Any]:
+def _source(inputs: Inputs) -> dict[str, object]:
     """Where the weights were measured."""
     return {
         "benchmark": inputs.benchmark.name,

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import DataError
 from headwise_lab.store.atomic import is_part
@@ -60,7 +59,7 @@ def kind_in(found: bytes) -> str | None:
         return None
 
 
-def _read(found: bytes, where: str) -> Mapping[str, Any]:
+def _read(found: bytes, where: str) -> Mapping[str, object]:
     try:
         told = json.loads(found)
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 from cattrs.preconf.json import make_converter
@@ -64,7 +63,7 @@ class Reading:
     digest: str
     ids: tuple[int, ...]
     source: str = ""
-    profile: Mapping[str, Any] | None = None
+    profile: Mapping[str, object] | None = None
     profile_path: str | None = None
     scale: float = 1.0
 
@@ -85,7 +84,7 @@ class Terms:
     attention: str = "sdpa"
     data: str | None = None
     study: str | None = None
-    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: Mapping[str, object] = attrs.field(factory=dict)
     one_thread: bool = False
     reading: Reading | None = None
     out: str | None = None
@@ -102,17 +101,17 @@ class Work:
 _JSON = make_converter()
 
 
-def plain(value: Trial | Work) -> dict[str, Any]:
+def plain(value: Trial | Work) -> dict[str, object]:
     """As objects, lists, texts and numbers."""
-    told: dict[str, Any] = _JSON.unstructure(value)
+    told: dict[str, object] = _JSON.unstructure(value)
     return told
 
 
-def trial_from(told: Mapping[str, Any]) -> Trial:
+def trial_from(told: Mapping[str, object]) -> Trial:
     """The trial that was made plain."""
     return _JSON.structure(told, Trial)
 
 
-def work_from(told: Mapping[str, Any]) -> Work:
+def work_from(told: Mapping[str, object]) -> Work:
     """The work that was made plain."""
     return _JSON.structure(told, Work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -74,7 +74,7 @@ def _benches(
     """Where points are searched, and where they are confirmed."""
     count = (file.held_out or file.limit) if wanted.confirm else 0
     parts = split(file.benchmarks or synthetic(), data=file.data, limit=file.limit, held_out=count, seed=file.seed)
-    shared: dict[str, Any] = {"store": store, "data": file.data, "command": wanted.command, "advance": advance}
+    shared: dict[str, object] = {"store": store, "data": file.data, "command": wanted.command, "advance": advance}
     searched, held = parts
     return [
         Bench.of(loaded, searched, file.batch, part=SEARCH, timed_batches=int(wanted.cost == "flops"), **shared),
@@ -82,7 +82,9 @@ def _benches(
     ]
 
 
-def identity(file: SpaceFile, wanted: Wanted, space: Space, loaded: Loaded, inputs: Sequence[Inputs]) -> dict[str, Any]:
+def identity(
+    file: SpaceFile, wanted: Wanted, space: Space, loaded: Loaded, inputs: Sequence[Inputs]
+) -> dict[str, object]:
     """Everything that may not change while a search goes on; more trials, and other ways to confirm, may."""
     return {
         "model": loaded.name,

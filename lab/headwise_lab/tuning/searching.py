@@ -44,7 +44,7 @@ class Proposed(Protocol):
         ...
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def told(self) -> Mapping[str, object]:
         """The point as plain data."""
         ...
 

@@ -42,7 +42,7 @@ class Point:
     plan: PruningPlan
 
     @property
-    def told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, object]:
         """What makes the point again: its texts and its budget."""
         return {"strategies": list(self.texts), "tokens": self.recipe.budget.tokens}
 
@@ -61,7 +61,7 @@ class Space:
     low: float
     high: float
     geometry: Geometry
-    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: Mapping[str, object] = attrs.field(factory=dict)
     _floors: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def propose(self, trial: Trial) -> Point:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
 from headwise_lab.report.page import facts
@@ -53,7 +52,7 @@ def _sign(verdict: str) -> str:
     return {SAME: "same"}.get(verdict, verdict)
 
 
-def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, Any]:
+def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
     """Everything about a cell by name."""
     shown = {"value": cell.value, "se": cell.se, "n": cell.n, "units": len(cell.units) or None, "seeds": cell.seeds}
     where = {"method": name, "heads": row.head_label, "budget": row.budget, "best": cell.best}
@@ -158,7 +157,7 @@ def records(trials: Sequence[Trial]) -> Grid:
     return Grid.of("Records", "records", header, rows)
 
 
-def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
+def long_rows(comparison: Comparison) -> list[dict[str, object]]:
     """One flat row per cell and record: figures, pairs, verdict and every field of the record."""
     rows = []
     for row, name, cell in comparison.cells():
@@ -167,7 +166,7 @@ def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, Any]:
+def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
     base, control = cell.against_baseline, cell.against_control
     return {
         "row_budget": row.budget,
@@ -190,7 +189,7 @@ def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _tested(found: Difference | None, ending: str = "") -> dict[str, Any]:
+def _tested(found: Difference | None, ending: str = "") -> dict[str, object]:
     """The columns that say how sure a difference is; the same ones whether or not there is one."""
     told = {
         "difference_low": found and found.low,

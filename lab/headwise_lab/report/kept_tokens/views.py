@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -40,7 +39,7 @@ class KeptView:
     """The overlays of one table: the picture for paper, and the data of the page's own; ``note`` says what is shown."""
 
     title: str
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     figure: Figure
     note: str
     benchmark: str
@@ -104,7 +103,7 @@ def _note(shown: int, found: int, left: int, seen: str) -> str:
     return f"{told} An image that is not square is shown {how}, which is what the model sees."
 
 
-def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, Any]:
+def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, object]:
     """The questions, and their pictures once each."""
     pictures: dict[Path, str] = {}
     questions = []
@@ -125,10 +124,10 @@ def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, Any]:
     return {"questions": questions, "pictures": list(pictures.values())}
 
 
-def _settings(wanted: Wanted, main: Choice, asked: Sequence[Outcome], side: int) -> tuple[list[dict[str, Any]], int]:
+def _settings(wanted: Wanted, main: Choice, asked: Sequence[Outcome], side: int) -> tuple[list[dict[str, object]], int]:
     """What every strategy made of the questions asked, by setting, the main one first; and how many are left out."""
     whole = [] if wanted.unpruned is None else [_strategy("unpruned", wanted.unpruned, wanted.source, asked, side)]
-    settings: list[dict[str, Any]] = []
+    settings: list[dict[str, object]] = []
     room = TRIALS
     for choice in sorted(wanted.choices, key=lambda choice: (choice is not main, choice.processed)):
         if settings and len(choice.trials) > room:
@@ -150,7 +149,7 @@ def _settings(wanted: Wanted, main: Choice, asked: Sequence[Outcome], side: int)
     return settings, len(wanted.choices) - len(settings)
 
 
-def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], side: int) -> dict[str, Any] | None:
+def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], side: int) -> dict[str, object] | None:
     """A strategy's record, and what it made of each question (None where that is not known); None without outcomes."""
     try:
         outcomes = by_question(trial, folder)
@@ -164,7 +163,7 @@ def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], s
     return {"name": name, "record": trial.id, "given": given}
 
 
-def _told(outcome: Outcome, side: int) -> dict[str, Any] | None:
+def _told(outcome: Outcome, side: int) -> dict[str, object] | None:
     if not fits([outcome], side):
         return None
     return {

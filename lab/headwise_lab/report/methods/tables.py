@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
@@ -57,7 +56,7 @@ def _mark(result: Result | None, digits: int) -> Mark:
     )
 
 
-def _data(result: Result) -> dict[str, Any]:
+def _data(result: Result) -> dict[str, object]:
     """Everything about a result by name."""
     return {
         **facts.figure(result.trials or [result.trial], result.trial, method=result.name, best=result.best),
@@ -67,7 +66,7 @@ def _data(result: Result) -> dict[str, Any]:
     }
 
 
-def long_rows(methods: Methods) -> list[dict[str, Any]]:
+def long_rows(methods: Methods) -> list[dict[str, object]]:
     """One flat row per result and record: figures, pairs, verdict and every field of the record."""
     judged = [(_data(result), trial) for result in methods.results.values() for trial in result.trials]
     whole = methods.unpruned

@@ -11,7 +11,7 @@ from headwise_lab.stats.differences import Difference
 from headwise_lab.store.record_types import Hardware, Record
 
 
-def known(told: Mapping[str, Any]) -> dict[str, Any]:
+def known(told: Mapping[str, object]) -> dict[str, object]:
     """What there is: neither None, nor NaN, nor an empty text."""
     return {
         key: value
@@ -20,7 +20,7 @@ def known(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> dict[str, Any]:
+def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> dict[str, object]:
     """Facts about the figure of one trial, or of several pooled ones as ``shown``."""
     trial = shown or trials[-1]
     units = trial.record.units or (len(trial.units) if trial.units else None)
@@ -47,7 +47,7 @@ def where(record: Record, *, gpu: bool = False) -> str:
     return ", ".join([*told, *filter(None, (machine.device, machine.gpu if gpu else None, machine.cpu))])
 
 
-def difference(found: Difference | None, reference: str, prefix: str = "") -> dict[str, Any]:
+def difference(found: Difference | None, reference: str, prefix: str = "") -> dict[str, object]:
     """Facts about a paired difference to ``reference``; nothing where there is none."""
     if found is None:
         return {}

@@ -6,7 +6,6 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import attrs
 
@@ -43,7 +42,7 @@ class Mark:
     anchor: str = ""
     recommended: bool = False
     records: tuple[str, ...] = ()
-    data: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    data: Mapping[str, object] = attrs.field(factory=dict, hash=False)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -60,7 +59,7 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[Mark, ...], ...]
     caption: str = ""
-    long: tuple[Mapping[str, Any], ...] = attrs.field(default=(), hash=False)
+    long: tuple[Mapping[str, object], ...] = attrs.field(default=(), hash=False)
 
     @classmethod
     def of(
@@ -106,7 +105,7 @@ def fenced(text: str) -> str:
     return f"{fence}\n{printable(text)}\n{fence}"
 
 
-def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     """CSV of plain rows; what a row lacks is left empty."""
     buffer = io.StringIO()
     written = CsvRows(buffer)
@@ -130,9 +129,9 @@ def number(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested objects as dotted keys."""
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key, value in record.items():
         if isinstance(value, Mapping) and value:
             result |= flat(value, f"{prefix}{key}.")

@@ -8,7 +8,7 @@ from typing import Any
 from headwise_lab.report.page.facts import probability
 
 
-def own_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+def own_facts(data: Mapping[str, object]) -> list[tuple[str, str]]:
     """(label, text) of what a figure's facts say; ``data`` as ``facts.figure`` and ``facts.difference`` make it."""
     told = [("Figure", _figure(data)), ("n", _count(data))]
     for key in data:
@@ -17,14 +17,14 @@ def own_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, text) for label, text in told if text]
 
 
-def _figure(data: Mapping[str, Any]) -> str:
+def _figure(data: Mapping[str, object]) -> str:
     if "value" not in data:
         return ""
     error = f" ± {data['se']:.4g} (SE)" if "se" in data else ", SE unknown"
     return f"{data['value']:.2f}{error}"
 
 
-def _count(data: Mapping[str, Any]) -> str:
+def _count(data: Mapping[str, object]) -> str:
     told = [f"{data['n']} questions"] if "n" in data else []
     if data.get("units") not in (None, data.get("n")):
         told.append(f"{data['units']} units")
@@ -33,7 +33,7 @@ def _count(data: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _difference(data: Mapping[str, Any], prefix: str, reference: str) -> list[tuple[str, str]]:
+def _difference(data: Mapping[str, object], prefix: str, reference: str) -> list[tuple[str, str]]:
     """A paired difference with its interval, test and verdict."""
 
     def of(key: str) -> Any:

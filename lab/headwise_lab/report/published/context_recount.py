@@ -85,7 +85,7 @@ class ContextRecount:
     accuracies: Accuracies | None
     missing: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain data for ``--json``."""
         return {
             **attrs.asdict(self),

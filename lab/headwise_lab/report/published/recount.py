@@ -53,7 +53,7 @@ class Recount:
     has_baseline: bool
     has_control: bool
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain data for ``--json``."""
         return attrs.asdict(self)
 
