@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from headwise.errors import DataError, HeadwiseError
 from headwise.reading import local_path
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 OBJECTS = "records"
 """Folder behind a URL with one object per record, where a local folder has ``results.jsonl``."""
@@ -86,10 +89,18 @@ def _first_line(error: Exception) -> str:
     return str(told).strip().partition("\n")[0].rstrip(".")
 
 
-def filesystem(folder: Path) -> tuple[Any, str]:
+class _Remote(Protocol):
+    """The parts of a ``UPath`` that a path of this machine has not."""
+
+    fs: AbstractFileSystem
+    path: str
+    protocol: str
+
+
+def filesystem(folder: Path) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of a URL and the folder's name in it, without the ``/`` at its end."""
-    remote = cast(Any, folder)
-    return remote.fs, str(remote.path).rstrip("/")
+    remote = cast(_Remote, folder)
+    return remote.fs, remote.path.rstrip("/")
 
 
 def files_in(folder: Path, under: str = "") -> dict[str, int]:
@@ -119,7 +130,7 @@ def send(folder: Path, contents: dict[str, bytes]) -> None:
     """Write files of a URL whole, each by one request where the store has such."""
     with reached(folder, "written to"):
         fs, root = filesystem(folder)
-        if cast(Any, folder).protocol not in BUCKETS:
+        if cast(_Remote, folder).protocol not in BUCKETS:
             for parent in {f"{root}/{name}".rpartition("/")[0] for name in contents}:
                 fs.makedirs(parent, exist_ok=True)
         if contents:
