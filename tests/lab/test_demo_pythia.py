@@ -97,7 +97,7 @@ def test_a_line_that_is_no_verse_is_named():
 
 
 def test_a_folder_without_texts_says_who_writes_them(tmp_path):
-    with pytest.raises(ValueError, match=r"demo_pythia\.corpus"):
+    with pytest.raises(ValueError, match=r"demo\.pythia\.corpus"):
         read_texts(tmp_path)
 
 

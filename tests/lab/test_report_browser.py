@@ -269,12 +269,12 @@ def test_overlays_lay_what_each_strategy_kept_over_the_picture(reader, folder):
 
     data = reader.run("return JSON.parse(document.querySelector('#kept-first script').textContent)")
     asked = data["questions"][0]["id"]
-    (outcome,) = [one for one in read_outcomes(folder, record["id"]) if one["id"] == asked]
+    (outcome,) = [one for one in read_outcomes(folder, record["id"]) if one.id == asked]
     size = 100 / 12
     corners = [tuple(map(float, part.split("h")[0].split())) for part in shown[2]["cells"].split("M")[1:]]
-    assert sorted(round(y / size) * 12 + round(x / size) for x, y in corners) == outcome["kept"]
-    sign = "✓" if outcome["score"] else "✗"
-    assert f"{sign} {outcome['prediction']}" in shown[2]["told"]
+    assert sorted(round(y / size) * 12 + round(x / size) for x, y in corners) == outcome.kept
+    sign = "✓" if outcome.score else "✗"
+    assert f"{sign} {outcome.prediction}" in shown[2]["told"]
     assert len(data["pictures"]) == len(set(data["pictures"])) == 5
 
 

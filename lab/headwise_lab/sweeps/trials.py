@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from cattrs.preconf.json import make_converter
@@ -63,7 +64,7 @@ class Reading:
     digest: str
     ids: tuple[int, ...]
     source: str = ""
-    profile: Mapping[str, object] | None = None
+    profile: Mapping[str, Any] | None = None
     profile_path: str | None = None
     scale: float = 1.0
 
@@ -84,7 +85,7 @@ class Terms:
     attention: str = "sdpa"
     data: str | None = None
     study: str | None = None
-    settings: Mapping[str, object] = attrs.field(factory=dict)
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
     one_thread: bool = False
     reading: Reading | None = None
     out: str | None = None

@@ -61,7 +61,7 @@ class Space:
     low: float
     high: float
     geometry: Geometry
-    settings: Mapping[str, object] = attrs.field(factory=dict)
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
     _floors: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def propose(self, trial: Trial) -> Point:
