@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from headwise.attachment import Adapter
+    from headwise.adapter import Adapter
 
 
 class Family(Protocol):

@@ -21,7 +21,7 @@ from headwise_adapters.families.class_defaults import class_defaults
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from headwise.attachment import Adapter
+    from headwise.adapter import Adapter
     from headwise_adapters.vision.images import Arguments, Picture, Tower
 
 Slides = Callable[[ModelConfig, int], Sequence[bool]]

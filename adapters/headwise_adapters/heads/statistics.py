@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwise.attachment import Decoder, adapter_for
+from headwise.adapter import Decoder
+from headwise.attachment import adapter_for
 from headwise.errors import DataError
 from headwise.eviction import UNBOUNDED, WindowPlan
 from headwise.geometry import Geometry

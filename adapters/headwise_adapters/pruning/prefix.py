@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from headwise.attachment import Decoder
+from headwise.adapter import Decoder
 from headwise_adapters import patching
 from headwise_adapters.attention.probe import Call, Probe, probes_of
 
