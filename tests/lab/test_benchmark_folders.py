@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks import benchmark, cases
+from headwise_lab.benchmarks import benchmark
+from headwise_lab.scenes import Example
 from headwise_lab.store.prepared_folder import prepared
 
 NAMES = ("shapes-gqa", "shapes-mme", "shapes-pope", "shapes-textvqa")
@@ -166,14 +167,14 @@ def test_a_place_that_cannot_be_a_folder_is_one_sentence(inner: str, tmp_path: P
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = cases.Case.save_picture
+    saved = Example.save_picture
 
-    def full(case: cases.Case, path: Path) -> None:
+    def full(case: Example, path: Path) -> None:
         if path.stem.endswith("3"):
             raise OSError(28, "No space left on device")
         saved(case, path)
 
-    monkeypatch.setattr(cases.Case, "save_picture", full)
+    monkeypatch.setattr(Example, "save_picture", full)
     with pytest.raises(DataError, match=r"cannot be written to .*gqa: No space left on device$"):
         benchmark("shapes-gqa").prepare(tmp_path / "gqa", 5, seed=0)
     assert list(tmp_path.iterdir()) == []

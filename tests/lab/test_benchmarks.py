@@ -19,7 +19,6 @@ from headwise_lab.benchmarks import (
     Benchmark,
     Question,
     benchmark,
-    cases,
     names,
     shapes_gqa,
     shapes_mme,
@@ -27,7 +26,7 @@ from headwise_lab.benchmarks import (
     shapes_textvqa,
 )
 from headwise_lab.demo.llava.tokenizer import question_ids
-from headwise_lab.scenes import COLORS, SHAPES, Scene, ask, draw, sample_scene
+from headwise_lab.scenes import COLORS, SHAPES, Example, Scene, ask, draw, sample_scene
 
 NAMES = ("shapes-gqa", "shapes-mme", "shapes-pope", "shapes-textvqa")
 COUNT = 60
@@ -151,17 +150,17 @@ def test_jpg_pictures_of_official_data_are_found(folders: dict[str, Path], tmp_p
         assert {".jpg"} == {q.image.suffix for q in benchmark(name).load(folder, None)}
 
 
-def written(name: str) -> list[tuple[str, cases.Case]]:
+def written(name: str) -> list[tuple[str, Example]]:
     """(answer in the files, case) of every question."""
     match name:
         case "shapes-pope":
-            return [(case.question.answer, case) for _, case in shapes_pope.cases(COUNT, 3)]
+            return [(case.question.answer, case) for _, case in shapes_pope.examples(COUNT, 3)]
         case "shapes-gqa":
-            return [(case.question.answer, case) for case in shapes_gqa.cases(COUNT, 3)]
+            return [(case.question.answer, case) for case in shapes_gqa.examples(COUNT, 3)]
         case "shapes-textvqa":
-            return [(case.question.answer, case) for case, _ in shapes_textvqa.cases(COUNT, 3)]
+            return [(case.question.answer, case) for case, _ in shapes_textvqa.examples(COUNT, 3)]
         case _:
-            pairs = [(("Yes", yes), ("No", no)) for _, yes, no in shapes_mme.cases(COUNT, 3)]
+            pairs = [(("Yes", yes), ("No", no)) for _, yes, no in shapes_mme.examples(COUNT, 3)]
             return [one for pair in pairs for one in pair]
 
 
@@ -179,7 +178,7 @@ def test_pictures_show_the_scenes_that_were_asked_about(name: str, folders: dict
     for _, case in written(name)[:4]:
         key = (case.question.text + SUFFIX, case.question.boxes)  # now and then two questions share it
         shown = [np.asarray(Image.open(q.image)) for q in asked if (q.text, q.boxes) == key]
-        assert any(np.array_equal(draw(case.scene, case.noise), picture) for picture in shown)
+        assert any(np.array_equal(draw(case.scene, case.seed), picture) for picture in shown)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -240,20 +239,20 @@ def pairs_of(scene: Scene) -> set[tuple[str, str]]:
     return {(thing.color, thing.shape) for thing in scene.things}
 
 
-def asked_pair(case: cases.Case) -> tuple[str, str]:
+def asked_pair(case: Example) -> tuple[str, str]:
     color, shape = case.question.text.removeprefix("Is there a ").removesuffix(" in the image?").split(" ")
     return color, shape
 
 
 def test_pope_labels_and_boxes_are_true() -> None:
-    for _, case in shapes_pope.cases(240, 0):
+    for _, case in shapes_pope.examples(240, 0):
         there = [thing for thing in case.scene.things if (thing.color, thing.shape) == asked_pair(case)]
         assert ("yes" if there else "no") == case.question.answer
         assert sorted(thing.cell for thing in there) == sorted(case.question.cells)
 
 
 def test_adversarial_absences_have_both_parts_in_the_scene_but_not_together() -> None:
-    absent = [c for subset, c in shapes_pope.cases(240, 0) if subset == "adversarial" and c.question.answer == "no"]
+    absent = [c for subset, c in shapes_pope.examples(240, 0) if subset == "adversarial" and c.question.answer == "no"]
     assert len(absent) == 40
     for case in absent:
         color, shape = asked_pair(case)
@@ -263,7 +262,7 @@ def test_adversarial_absences_have_both_parts_in_the_scene_but_not_together() ->
 
 
 def test_popular_absences_are_among_the_most_frequent_pairs_of_the_benchmark() -> None:
-    asked = shapes_pope.cases(240, 0)
+    asked = shapes_pope.examples(240, 0)
     have = Counter(pair for _, case in asked for pair in pairs_of(case.scene))
     sixteenth = sorted((have[color, shape] for color in COLORS for shape in SHAPES), reverse=True)[15]
     absent = [asked_pair(case) for subset, case in asked if subset == "popular" and case.question.answer == "no"]
@@ -273,7 +272,7 @@ def test_popular_absences_are_among_the_most_frequent_pairs_of_the_benchmark() -
 
 
 def test_random_absences_are_not_all_mixtures() -> None:
-    absent = [c for subset, c in shapes_pope.cases(240, 0) if subset == "random" and c.question.answer == "no"]
+    absent = [c for subset, c in shapes_pope.examples(240, 0) if subset == "random" and c.question.answer == "no"]
     parts = [{thing.color for thing in c.scene.things} | {thing.shape for thing in c.scene.things} for c in absent]
     assert any(not set(asked_pair(case)) <= have for case, have in zip(absent, parts, strict=True))
 
@@ -284,17 +283,17 @@ def test_pope_phrases_its_question_as_the_world_does() -> None:
     while len(world) < 64:
         found = ask("exist", sample_scene(rng), rng)
         world.add(found.text if found else "")
-    assert world >= {case.question.text for _, case in shapes_pope.cases(60, 1)}
+    assert world >= {case.question.text for _, case in shapes_pope.examples(60, 1)}
 
 
 def test_mme_asks_both_questions_of_one_picture_with_one_yes_and_one_no() -> None:
-    for _, yes, no in shapes_mme.cases(40, 0):
+    for _, yes, no in shapes_mme.examples(40, 0):
         assert (yes.question.answer, no.question.answer) == ("yes", "no")
-        assert (yes.scene, yes.noise) == (no.scene, no.noise)
+        assert (yes.scene, yes.seed) == (no.scene, no.seed)
 
 
 def test_textvqa_people_err_at_most_twice_and_the_truth_scores_full() -> None:
-    asked = shapes_textvqa.cases(90, 0)
+    asked = shapes_textvqa.examples(90, 0)
     astray = Counter(10 - answers.count(case.question.answer) for case, answers in asked)
     assert {0, 1, 2} == set(astray)
     assert {True, False} == {answers[0] == case.question.answer for case, answers in asked}  # in no fixed place

@@ -22,8 +22,8 @@ from tests.lab import official_files as files
 from headwise.cli import main
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Question, benchmark
-from headwise_lab.benchmarks.hub import Reference, is_reference, source, writers
-from headwise_lab.benchmarks.hub.layouts import LAYOUTS, Layout, layout_of
+from headwise_lab.benchmarks.hub import DatasetReference, is_reference, source, writers
+from headwise_lab.benchmarks.hub.layouts import LAYOUTS, HubLayout, layout_of
 from headwise_lab.benchmarks.questions import beside, pinned, questions_of
 from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read
@@ -115,14 +115,14 @@ def test_a_limit_reads_no_more_rows_than_it_needs(
 ) -> None:
     """POPE's subsets take turns, so 4 questions need 2 of each; GQA's picture is the second of its config."""
     read = []
-    original = source.Source.rows
+    original = source.HubDataset.rows
 
     def counting(self: Any, *given: Any, **options: Any) -> Iterator[Any]:
         for row in original(self, *given, **options):
             read.append(row)
             yield row
 
-    monkeypatch.setattr(source.Source, "rows", counting)
+    monkeypatch.setattr(source.HubDataset, "rows", counting)
     assert limit == len(questions_of(benchmark(name), data=f"hub:{made(name)[1]}", limit=limit))
     assert rows == len(read)
 
@@ -323,7 +323,7 @@ def test_a_benchmark_without_a_dataset_says_which_have_one() -> None:
 
 
 def test_a_benchmark_of_another_package_brings_its_own_layout() -> None:
-    own = Layout("own", "someone/Own", ("test",), writers.pope)
+    own = HubLayout("own", "someone/Own", ("test",), writers.pope)
 
     class Own(type(benchmark("pope"))):  # type: ignore[misc]
         hub = own
@@ -345,10 +345,10 @@ def test_a_reference_is_what_its_text_says(
     revision: str | None, config: str | None, split: str | None, dataset: str | None
 ) -> None:
     named = dataset == "own/Name"
-    reference = Reference(dataset, revision if named else None, config, split)
+    reference = DatasetReference(dataset, revision if named else None, config, split)
     assert is_reference(reference.text)
-    assert reference == Reference.of(reference.text)
-    assert reference == Reference.of(Path(reference.text)) or dataset == "./a"
+    assert reference == DatasetReference.of(reference.text)
+    assert reference == DatasetReference.of(Path(reference.text)) or dataset == "./a"
 
 
 def test_what_a_file_says_about_its_data_is_meant_from_there() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from headwise_lab.benchmarks import Question, benchmark
-from headwise_lab.benchmarks.official.common import Choice
+from headwise_lab.benchmarks.official.common import MultipleChoice
 from headwise_lab.metrics.answers import vqa_answer
 from headwise_lab.metrics.choices import option_letter
 
@@ -191,7 +191,7 @@ def test_circular_accuracy_is_theirs_where_every_answer_can_be_read() -> None:
                 row | dict(zip("ABCD", options, strict=True)) | {"category": "c", "L2-category": f"l{index % 3}"}
             )
             questions.append(
-                Choice(str(row["index"]), str(index), Path(), "?", (answer,), f"l{index % 3}", options=options)
+                MultipleChoice(str(row["index"]), str(index), Path(), "?", (answer,), f"l{index % 3}", options=options)
             )
             said.append(text)
     overall, _, per_kind = theirs.eval_result(copy.deepcopy(rows), eval_method="static")

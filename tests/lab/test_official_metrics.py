@@ -15,7 +15,7 @@ from tests.lab import official_files as files
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Question, benchmark
-from headwise_lab.benchmarks.official.common import Choice
+from headwise_lab.benchmarks.official.common import MultipleChoice
 from headwise_lab.benchmarks.submission import Submits
 from headwise_lab.metrics.choices import option_letter, science_letter
 from headwise_lab.metrics.string_match import string_match_proxy
@@ -143,7 +143,7 @@ def test_mmbench_counts_a_question_when_every_pass_is_right(tmp_path: Path) -> N
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), min_size=1, max_size=12))
 def test_circular_accuracy_never_exceeds_that_of_the_first_pass(passes: list[tuple[str, str]]) -> None:
     questions = [
-        Choice(str(i), str(i // 4), Path(), "?", (right,), "kind", options=("p", "q", "r", "s"))
+        MultipleChoice(str(i), str(i // 4), Path(), "?", (right,), "kind", options=("p", "q", "r", "s"))
         for i, (right, _) in enumerate(passes)
     ]
     told = benchmark("mmbench").metrics(questions, [said for _, said in passes])

@@ -92,7 +92,7 @@ def test_sixteen_bits_of_a_turned_picture_are_scaled_as_well(tmp_path):
 def test_values_without_a_scale_are_refused(kind, told, tmp_path):
     path = written(tmp_path / "a.tif", Image.fromarray(np.full((3, 3), 70000, dtype=kind)))
     for look in (rgb, check):
-        with pytest.raises(DataError, match=rf"a\.tif has {told} for pixels, whose scale is not told; save it with 8"):
+        with pytest.raises(DataError, match=rf"a\.tif has {told} for pixels, whose scale is unknown; save it with 8"):
             look(path)
 
 

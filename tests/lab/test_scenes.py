@@ -22,8 +22,8 @@ from headwise_lab.scenes import (
     SIZE,
     TOKENS,
     WORDS,
-    Question,
     Scene,
+    SceneQuestion,
     Thing,
     ask,
     draw,
@@ -83,9 +83,9 @@ def read(question: str, scene: Scene) -> tuple[str, set[int]]:  # noqa: PLR0911 
 
 
 @pytest.fixture(scope="module")
-def questions() -> dict[str, list[tuple[Scene, Question]]]:
+def questions() -> dict[str, list[tuple[Scene, SceneQuestion]]]:
     """600 questions of each kind."""
-    asked: dict[str, list[tuple[Scene, Question]]] = {kind: [] for kind in KINDS}
+    asked: dict[str, list[tuple[Scene, SceneQuestion]]] = {kind: [] for kind in KINDS}
     for example in held_out(11, 600):
         asked[example.question.kind].append((example.scene, example.question))
     return asked
@@ -108,7 +108,7 @@ def test_boxes_cover_exactly_the_cells(kind, questions):
         assert by_cell.any(axis=1).sum() == len(set(question.cells))
 
 
-def shares(questions: list[tuple[Scene, Question]]) -> dict[str, float]:
+def shares(questions: list[tuple[Scene, SceneQuestion]]) -> dict[str, float]:
     counts = Counter(question.answer for _, question in questions)
     return {answer: count / len(questions) for answer, count in counts.items()}
 

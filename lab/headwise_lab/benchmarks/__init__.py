@@ -18,7 +18,7 @@ def names() -> list[str]:
 
 
 def synthetic() -> list[str]:
-    """The installed benchmarks that prepare their own questions, sorted: all that can be run without any files."""
+    """The installed benchmarks that prepare their own questions and so need no files, sorted."""
     return [name for name in names() if not getattr(benchmark(name), "needs_data", False)]
 
 

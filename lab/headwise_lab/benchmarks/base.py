@@ -1,7 +1,8 @@
-"""What a benchmark is: it writes or reads a folder in an official layout and scores answers by the official formula."""
+"""What a benchmark is: it reads a folder in its official layout and scores answers by its official formula."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import attrs
 
 from headwise.errors import DataError
+from headwise_lab.metrics.overlap import Box
 
 SUFFIX = "\nAnswer the question using a single word or phrase."  # LLaVA-1.5's prompt for short answers
 PERCENT = 100.0
@@ -25,18 +27,20 @@ class Question:
     text: str  # with the official prompt suffix
     answers: tuple[str, ...]
     kind: str
-    boxes: tuple[tuple[float, float, float, float], ...] = ()  # x0, y0, x1, y1 in pixels of the image, ends excluded
+    boxes: tuple[Box, ...] = ()  # in pixels of the image
 
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """A benchmark; found by the entry-point group ``headwise.benchmark``, a class built without arguments.
+    """A benchmark: a class built without arguments, found by the entry-point group ``headwise.benchmark``.
 
-    Beside this it may have ``new_tokens``, how long an answer may be, and ``needs_data = True`` where it cannot prepare
-    questions of its own; one whose predictions others score has ``submission``
-    (headwise_lab.benchmarks.submission), and ``judged = True`` where a judge is to read them whatever else is scored.
-    One whose rows are a dataset of the hub may have ``hub`` (headwise_lab.benchmarks.hub.layouts.Layout), for
-    ``--data hub``.
+    A benchmark may also have these attributes:
+
+    * ``new_tokens``: the most tokens of an answer.
+    * ``needs_data = True``: it cannot prepare questions of its own.
+    * ``submission`` (headwise_lab.benchmarks.submission): others score its predictions.
+    * ``judged = True``: a judge reads its predictions, even where they are scored here.
+    * ``hub`` (headwise_lab.benchmarks.hub.layouts.HubLayout): ``--data hub`` reads its rows from a dataset.
     """
 
     @property
@@ -52,31 +56,54 @@ class Benchmark(Protocol):
         """Headline per unit of score: 100 makes per cent."""
 
     def prepare(self, folder: Path, count: int, seed: int) -> None:
-        """Write ``count`` questions into ``folder`` unless they are there; DataError for a folder not ours to write."""
+        """Write ``count`` questions into ``folder`` unless they are there; DataError where it holds something else."""
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The first ``limit`` questions, kinds that are subsets taking turns; DataError with file and line of faults.
+        """The first ``limit`` questions; kinds that are subsets take turns. DataError with file and line of a fault.
 
         Questions without ``answers`` belong to a split that only a server can score.
         """
 
     def score(self, question: Question, prediction: str) -> float:
-        """What one prediction is worth, 0 to 1, read by the official rules."""
+        """The score of one prediction, 0 to 1, by the official rules."""
 
     def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
-        """Unit -> its score, whose mean x ``scale`` is the headline."""
+        """Unit -> its score. The headline is ``scale`` x the mean of these."""
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
         """The official figures by name; ratios in per cent. There must be at least one question."""
 
 
+class Scored(ABC):
+    """A benchmark whose units are its questions and whose figures are mean scores, unless it says otherwise."""
+
+    name = ""
+    metric = "accuracy"
+    scale = PERCENT
+
+    @abstractmethod
+    def score(self, question: Question, prediction: str) -> float:
+        """The score of one prediction, 0 to 1; raises DataError where the file gives no answer."""
+
+    def scores(self, questions: Sequence[Question], predictions: Sequence[str]) -> list[float]:
+        """The score of every prediction."""
+        return [self.score(question, said) for question, said in zip(questions, predictions, strict=True)]
+
+    def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
+        """Every question is a unit."""
+        return {question.unit: score for question, score in zip(questions, scores, strict=True)}
+
+    def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
+        """The mean score over all questions and per kind."""
+        return by_kind(self.metric, questions, self.scores(questions, predictions))
+
+
 def in_turns(questions: Sequence[Question], limit: int | None, *, group: int = 1) -> list[Question]:
-    """At most ``limit`` questions, kinds taking turns and each kind in file order, so that any prefix is balanced.
+    """At most ``limit`` questions. Kinds take turns, each in file order, so that every beginning is balanced.
 
     ``group`` consecutive questions belong together and are never split. Raises DataError if the limit is below that.
     """
-    if limit is not None and limit < group:
-        raise DataError(f"a limit of {limit} leaves no question; the smallest limit is {group}")
+    at_least(limit, group)
     turns: dict[str, int] = defaultdict(int)
     ranked: list[tuple[int, Sequence[Question]]] = []
     for start in range(0, len(questions), group):
@@ -88,9 +115,18 @@ def in_turns(questions: Sequence[Question], limit: int | None, *, group: int = 1
     return taken if limit is None else taken[: limit - limit % group]
 
 
-def per_question(questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
-    """The usual units: every question its own."""
-    return {question.unit: score for question, score in zip(questions, scores, strict=True)}
+def at_least(limit: int | None, least: int) -> None:
+    """Raise DataError for a limit that leaves no question."""
+    if limit is not None and limit < least:
+        raise DataError(f"a limit of {limit} leaves no question; the smallest limit is {least}")
+
+
+def by_unit(questions: Sequence[Question], scores: Sequence[float]) -> dict[str, list[float]]:
+    """Unit -> the scores of its questions, both in file order."""
+    units: dict[str, list[float]] = defaultdict(list)
+    for question, score in zip(questions, scores, strict=True):
+        units[question.unit].append(score)
+    return units
 
 
 def by_kind(name: str, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:

@@ -1,30 +1,31 @@
-"""Reading benchmark files so that whatever is wrong is reported with file and line."""
+"""Reading benchmark files so that every fault is reported with file and line, and writing their JSON a row a line."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import attrs
 
 from headwise.errors import DataError
 from headwise.reading import json_of, text_of
+from headwise_lab.benchmarks.base import Question
+from headwise_lab.metrics.overlap import Box
 
 BOXES = "boxes.json"  # ours, beside the official files: question id -> boxes
-DIGITS = 18  # of the largest number that is an id
+DIGITS = 18  # an id that is a number has at most so many
 BETWEEN = re.compile(r"[\s,:]*")
 
 MOST_PIXELS = 10**9
 
-Box = tuple[float, float, float, float]
-
 
 @attrs.frozen
 class Entry:
-    """One question as a file gives it, and the place to name when it is wrong."""
+    """One question as a file gives it, with the file and line that an error names."""
 
     path: Path
     line: int
@@ -75,8 +76,22 @@ class Entry:
         raise self.wrong(f"the picture {folder / f'{stem}{suffixes[0]}'} is missing")
 
 
+@attrs.frozen
+class QuestionRow:
+    """A question as its file tells it. Its picture is looked for only when it is asked: most are not, under a limit."""
+
+    question: Question
+    entry: Entry
+    suffixes: tuple[str, ...] = ("",)
+
+    def ready(self) -> Question:
+        """The question with its picture found; raises DataError naming the line where there is none."""
+        image = self.question.image
+        return attrs.evolve(self.question, image=self.entry.picture(image.parent, image.name, self.suffixes))
+
+
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """(line number, text) of every line that is not blank; only a line feed ends a line."""
+    """Number and text of every line that is not blank; only a line feed ends a line."""
     return [(i, line) for i, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()]
 
 
@@ -86,7 +101,7 @@ def json_lines(path: Path) -> list[Entry]:
 
 
 def json_members(path: Path, inside: str | None = None) -> list[Entry]:
-    """The members of a file's JSON object, or of the array or object under its key ``inside``, each with its line."""
+    """The members of a file's JSON object or array, each with its line; those under the key ``inside``, if given."""
     text = text_of(path)
     document = json_of(text, str(path))
     at = len(text) - len(text.lstrip())
@@ -105,7 +120,7 @@ def json_members(path: Path, inside: str | None = None) -> list[Entry]:
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, Any, int]]:
-    """(key, value, offset) of the valid JSON object or array that opens at ``at``; array items have their number."""
+    """Key, value and offset of the members of the valid JSON object or array at ``at``; an array's keys are numbers."""
     decoder, is_object, number = json.JSONDecoder(), text[at] == "{", 0
     at = _skip(text, at + 1)
     while text[at] not in "]}":
@@ -125,7 +140,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def distinct(path: Path, ids: list[tuple[str, Entry]]) -> dict[str, Entry]:
-    """Question id -> entry; raises DataError where there is no question, or two have one id."""
+    """Question id -> entry; raises DataError where there is no question, or two have the same id."""
     if not ids:
         raise DataError(f"{path} holds no question")
     found: dict[str, Entry] = {}
@@ -137,7 +152,7 @@ def distinct(path: Path, ids: list[tuple[str, Entry]]) -> dict[str, Entry]:
 
 
 def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
-    """Question id -> boxes; empty where the folder has no such file, as official data have none."""
+    """Question id -> boxes; empty where the folder has no file of boxes, as folders of official data."""
     path = folder / BOXES
     return {entry.key: _boxes(entry) for entry in json_members(path)} if path.is_file() else {}
 
@@ -153,10 +168,33 @@ def _boxes(entry: Entry) -> tuple[Box, ...]:
 
 
 def _is_place(value: Any) -> bool:
-    """Whether it can be a number of pixels."""
+    """Whether the value can be a number of pixels."""
     return type(value) in (int, float) and abs(value) < MOST_PIXELS
 
 
 def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+class Members:
+    """The members of a JSON array or object, written one a line as they come."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._empty = True
+
+    def add(self, value: object, key: str | None = None) -> None:
+        """Write one member; ``key`` in an object."""
+        named = "" if key is None else f"{json.dumps(key, ensure_ascii=False)}: "
+        self._stream.write(("\n" if self._empty else ",\n") + named + json.dumps(value, ensure_ascii=False))
+        self._empty = False
+
+
+@contextmanager
+def members(path: Path, before: str, after: str) -> Iterator[Members]:
+    """Write a JSON file whose members stand between ``before`` and ``after``."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(before)
+        yield Members(stream)
+        stream.write(f"\n{after}\n")

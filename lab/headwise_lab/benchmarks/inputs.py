@@ -1,4 +1,4 @@
-"""A benchmark's questions as a model sees them: batches of tensors, and what is known about them beforehand.
+"""A benchmark's questions as a model sees them: batches of tensors, boxes as tokens, image features.
 
 None of it depends on a recipe, so the trials of a study share one :class:`Inputs`.
 """
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 SAMPLE = 64
-"""Questions whose image features are held, to tell how diverse the kept tokens are."""
+"""Image features of so many questions are held, to measure how diverse the kept tokens are."""
 
-ROOM = 2**30  # bytes of tensors that are held for the next trial; beyond them they are computed again
+ROOM = 2**30  # at most so many bytes of tensors are held for the next trial; others are computed again
 
 
 @attrs.frozen(eq=False)
 class Batch:
-    """Consecutive questions: the number of the first, tensors on the CPU, visual and other tokens of each row."""
+    """Consecutive questions: the number of the first, tensors on the CPU, and each row's visual and other tokens."""
 
     first: int
     tensors: BatchFeature
@@ -47,12 +47,12 @@ class Batch:
     text: tuple[int, ...]
 
     def on(self, loaded: Loaded) -> BatchFeature:
-        """The tensors where the model is and in its dtype."""
+        """The tensors on the model's device and in its dtype."""
         return placed(self.tensors, loaded)
 
 
 def placed(tensors: BatchFeature, loaded: Loaded) -> BatchFeature:
-    """Tensors of a processor where the model is and in its dtype."""
+    """A processor's tensors on the model's device and in its dtype."""
     return tensors.to(device=loaded.device, dtype=DTYPES[loaded.dtype])
 
 
@@ -70,24 +70,24 @@ class Inputs:
 
     @cached_property
     def prefix(self) -> Prefix:
-        """What the model computes for these questions whatever the recipe; keys are the first questions of batches."""
+        """What the model computes for these questions under every recipe; a batch's key is its first question."""
         return Prefix(self.loaded.model, adapter_for(self.loaded.model).decoder)
 
     @cached_property
     def digest(self) -> str:
-        """A SHA-256 over everything that is asked and shown, shortened to 16 hexadecimal digits."""
+        """16 hexadecimal digits of a SHA-256 over all questions and pictures."""
         found = hashlib.sha256()
         for question in self.questions:
-            told = attrs.asdict(question) | {"image": question.image.name}
-            found.update(json.dumps(told, sort_keys=True).encode())
+            content = attrs.asdict(question) | {"image": question.image.name}
+            found.update(json.dumps(content, sort_keys=True).encode())
         for path in sorted({question.image for question in self.questions}):
             found.update(path.name.encode() + _content(path))
         return found.hexdigest()[:16]
 
     def check(self) -> None:
-        """Look at every question and picture before the first is asked, once.
+        """Check every question and picture, once, before the first question is asked.
 
-        Raises DataError, which names question and picture, for what could not be shown or told to the model.
+        Raises DataError, naming question and picture, for one that cannot be given to the model.
         """
         if not self._checked:
             check_questions(self.loaded.processor, self.questions)
@@ -102,7 +102,7 @@ class Inputs:
         return map(self.batch_of, self.starts())
 
     def batch_of(self, first: int) -> Batch:
-        """The batch that begins with a question."""
+        """The batch whose first question has this number."""
         return self._batches.get(first) or self._made(first)
 
     def _made(self, first: int) -> Batch:
@@ -120,15 +120,15 @@ class Inputs:
 
     @cached_property
     def truths(self) -> list[Mask | None]:
-        """Per question the visual tokens its boxes lie on; None without boxes, or where tokens cannot be placed."""
+        """The visual tokens under each question's boxes; None without boxes, or where tokens have no known place."""
         side, tokens = self._crop_side(), self.loaded.geometry.visual_tokens
         return [self._truth(question, side, tokens) for question in self.questions]
 
     def _crop_side(self) -> int | None:
-        """Pixels per side of what the vision tower sees; None for a processor that does not crop as CLIP's does.
+        """Pixels per side of the square that the vision tower sees; None for a processor that does not crop as CLIP's.
 
-        CLIP's makes the shortest side as long as the square that it cuts out. One that cuts a picture into crops
-        (LLaVA-NeXT) shows several squares.
+        CLIP's processor makes the shortest side as long as the square that it cuts out. A processor that cuts a picture
+        into several crops (LLaVA-NeXT) shows several squares.
         """
         images = self.loaded.processor.image_processor
         if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
@@ -140,7 +140,7 @@ class Inputs:
 
     @property
     def pictures(self) -> str | None:
-        """How a picture becomes the square that is seen: ``padded``, ``cropped``; None where tokens have no place."""
+        """How a picture becomes a square: ``padded`` or ``cropped``; None where tokens have no known place in it."""
         if self._crop_side() is None:
             return None
         images = self.loaded.processor.image_processor
@@ -157,7 +157,7 @@ class Inputs:
 
     @cached_property
     def features(self) -> list[Tensor]:
-        """Projected image features of the first questions, SAMPLE at most: float32 (v, d) each, of length 1."""
+        """Projected image features of the first SAMPLE questions: float32 (v, d) each, scaled to length 1."""
         found: list[Tensor] = []
         for batch in self.batches():
             if batch.first >= SAMPLE:
@@ -168,7 +168,7 @@ class Inputs:
 
 
 def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tuple[int, int]]:
-    """Boxes of a picture, and its size, once borders have made it square; an odd border's larger part comes last."""
+    """Boxes and size of a picture after borders made it square; of an odd border, the last pixel is right or below."""
     width, height = size
     side = max(size)
     right, down = (side - width) // 2, (side - height) // 2
@@ -177,10 +177,10 @@ def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tup
 
 @torch.inference_mode()
 def image_features(loaded: Loaded, batch: Batch) -> list[Tensor]:
-    """What each row's visual tokens enter the language model as, scaled to length 1: float32 (v, d) on the CPU.
+    """The features of each row's visual tokens as the language model gets them: float32 (v, d) on the CPU, of length 1.
 
-    The model is asked with all that it wants to know about pictures, such as their sizes, and ``v`` is each row's own.
-    Raises DataError where what comes back does not fill the rows in order.
+    The model gets every argument that it takes for pictures, such as their sizes. ``v`` differs from row to row. Raises
+    DataError where the model returns more or fewer features than the rows have visual tokens.
     """
     tensors, wanted = batch.on(loaded), inspect.signature(loaded.model.get_image_features).parameters
     features = loaded.model.get_image_features(**{name: tensors[name] for name in tensors if name in wanted})

@@ -1,8 +1,8 @@
-"""Free answers before a judge: what ``headwise judge`` does with the answers that a run wrote.
+"""Scores for free answers: ``headwise judge`` gives the answers that a run wrote to a judge.
 
 A judge is a function ``(question, answer, prediction) -> score`` from 0 to 1, found by name through the entry-point
-group ``headwise.judge``. The one that ships is a string-match proxy; one that asks a language model is a few lines in
-a package of one's own, which keeps keys and prices out of here.
+group ``headwise.judge``. A string-match proxy ships with headwise. A judge that asks a language model is a few lines in
+a package of the user's own, so that headwise itself needs no keys and costs no money.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Judge:
         return cls(bare, owner_of(entry), found)
 
     def score(self, question: Question, prediction: str) -> float:
-        """Its score of one prediction; raises StrategyError with its owner where it fails or leaves 0 to 1."""
+        """The score of one prediction. StrategyError names the judge's owner where it fails or leaves 0 to 1."""
         who = f"judge {self.name!r} ({self.owner})"
         try:
             score = float(self.judging(question.text, answers_of(question)[0], prediction))
@@ -60,7 +60,7 @@ class Judge:
 
 
 def answers_in(path: Path) -> dict[str, str]:
-    """Question id -> prediction of a judge file, as a run's submission has it; DataError with file and line."""
+    """Question id -> prediction, from the submission that a run wrote; DataError with file and line of a fault."""
     entries = json_members(path)
     for entry in entries:
         if not isinstance(entry.value, str):
@@ -69,7 +69,7 @@ def answers_in(path: Path) -> dict[str, str]:
 
 
 def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge: Judge) -> dict[str, object]:
-    """Total and figures per skill in per cent, and every score, over the questions that have a prediction."""
+    """The judge's scores of all questions that have a prediction, with total and figures per skill in per cent."""
     asked = [question for question in questions if question.id in predictions]
     if not asked:
         raise DataError("the answers belong to none of the benchmark's questions")
@@ -86,7 +86,7 @@ def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge:
 
 
 def write_judged(record: Mapping[str, object], path: Path) -> None:
-    """Write what the judge said; raises DataError where the file cannot be written."""
+    """Write the judge's scores; raises DataError where the file cannot be written."""
     try:
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Pictures as models are to see them: upright and in RGB, as transformers' own loader gives them, or refused.
+"""Pictures as models see them: upright and in RGB, as transformers' own loader gives them, or refused.
 
-Where that loader would be silently wrong, this one is not: 16-bit greys are scaled to 8 bits instead of cut off at 255,
-and values without a known scale (32-bit whole numbers, floats) are refused.
+In two cases that loader is silently wrong, and this one is not: 16-bit greys are scaled to 8 bits and not cut off at
+255, and values without a known scale (32-bit whole numbers, floats) are refused.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ SIXTEEN_BITS = 65535
 EIGHT_BITS = 255
 UNSCALED = ("I", "F")
 TURNS = range(5, 9)
-"""EXIF orientations that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 ORIENTATION = 0x0112
 
 
 def rgb(path: Path) -> Image.Image:
-    """The picture of a file, the first frame of several; raises DataError where there is none that can be shown."""
+    """The picture of a file (of several frames the first); raises DataError where it cannot be shown."""
     with _opened(path, str(path)) as stored:
         return _shown(stored, path)
 
 
 def format_of(source: IO[bytes], what: str) -> str:
-    """The name of a picture's format, such as PNG; raises DataError, which says ``what``, where it is in none."""
+    """The name of a picture's format, such as PNG; raises DataError about ``what`` where the format is unknown."""
     with _opened(source, what) as stored:
         return str(stored.format)
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of the upright picture, from the beginning of its file; raises DataError as ``rgb`` does."""
+    """Width and height of the upright picture; only the beginning of its file is read. DataError as from ``rgb``."""
     with _opened(path, str(path)) as stored:
         turned = stored.getexif().get(ORIENTATION) in TURNS
         return (stored.height, stored.width) if turned else stored.size
 
 
 def check(path: Path) -> tuple[int, int]:
-    """``size_of``, once the whole file was read, at the smallest scale that its format allows."""
+    """As ``size_of``, after the whole file was read, at the smallest scale that its format allows."""
     with _opened(path, str(path)) as stored:
         _refuse_unscaled(stored, path)
-        stored.draft("RGB", (1, 1))  # JPEG alone has such scales
+        stored.draft("RGB", (1, 1))  # only JPEG has such scales
         stored.load()
     return size_of(path)
 
 
 @contextmanager
 def _opened(source: Path | IO[bytes], what: str) -> Iterator[Image.Image]:
-    """An open picture; whatever goes wrong with it inside is a DataError."""
+    """An open picture; every error inside the block becomes a DataError about it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, which are opened, and of transparency
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and of transparency; both are fine here
             with Image.open(source) as stored:
                 if not min(stored.size):
                     raise DataError(f"the picture {what} is empty: {stored.width} x {stored.height} pixels")
@@ -70,8 +70,8 @@ def _opened(source: Path | IO[bytes], what: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise DataError(f"the picture {what} is too large to be opened safely: {error}") from error
     except Exception as error:  # each format's reader has its own
-        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"the picture {what} cannot be read: {' '.join(str(told).split())}") from error
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"the picture {what} cannot be read: {' '.join(str(message).split())}") from error
 
 
 def _shown(stored: Image.Image, path: Path) -> Image.Image:
@@ -83,10 +83,10 @@ def _shown(stored: Image.Image, path: Path) -> Image.Image:
 
 
 def _refuse_unscaled(stored: Image.Image, path: Path) -> None:
-    """Some versions of Pillow open a PNG with 16 bits as one with 32, which PNG does not have."""
+    """Refuse pixels without a known scale. PNG has 16 bits at most, but some versions of Pillow open it as 32-bit."""
     if stored.mode in UNSCALED and stored.format != "PNG":
         kind = "floats" if stored.mode == "F" else "32-bit numbers"
-        raise DataError(f"the picture {path} has {kind} for pixels, whose scale is not told; save it with 8 or 16 bits")
+        raise DataError(f"the picture {path} has {kind} for pixels, whose scale is unknown; save it with 8 or 16 bits")
 
 
 def _scaled(picture: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Questions and pictures as a model's processor takes them, and what cannot be asked, named before anything is run."""
+"""Questions and pictures as a model's processor takes them; what it cannot take is refused before anything is run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 MARKS = ("image_token", "video_token", "audio_token")
-"""Attributes of a processor that tell what stands in a prompt for something which is no text."""
+"""Attributes of a processor: the texts that stand in a prompt for a picture, a video or a sound."""
 
 
 def encode(processor: ProcessorMixin, questions: Sequence[Question]) -> BatchFeature:
     """Token ids, attention mask and pixel values of one batch, padded on the left.
 
-    Raises DataError that names the first question which the processor cannot take alone, or all where only the batch
-    is too much for it.
+    Raises DataError that names the first question that the processor cannot take alone. Where it takes each question
+    alone and not the batch, the error names all of them.
     """
     pictures = [picture(question) for question in questions]
     try:
         return _encoded(processor, questions, pictures)
-    except Exception as error:  # a processor raises whatever its parts do
+    except Exception as error:  # the parts of a processor raise errors of any class
         named, cause = failing(questions, lambda one: _encoded(processor, [one], [picture(one)]), error)
         who = type(processor).__name__
         raise DataError(f"{named} cannot be given to the model: its {who} says: {first_line(cause)}") from error
@@ -42,7 +42,7 @@ def _encoded(processor: ProcessorMixin, questions: Sequence[Question], pictures:
 
 
 def tensors_of(processor: ProcessorMixin, texts: Sequence[str], pictures: Sequence[Image.Image]) -> BatchFeature:
-    """Prompts and all of their pictures as the processor has them, padded on the left."""
+    """Prompts and all of their pictures as tensors, padded on the left."""
     return processor(
         text=list(texts),
         images=list(pictures) or None,
@@ -53,7 +53,7 @@ def tensors_of(processor: ProcessorMixin, texts: Sequence[str], pictures: Sequen
 
 
 def begun(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> bool:
-    """Whether the texts bring their beginning-of-text token along, as some chat templates write it."""
+    """Whether all texts already start with the beginning-of-text token, which some chat templates write."""
     start = getattr(tokenizer, "bos_token", None)
     return isinstance(start, str) and all(text.startswith(start) for text in texts)
 
@@ -62,9 +62,10 @@ Attempt = Callable[[Question], object]
 
 
 def failing(questions: Sequence[Question], attempt: Attempt, error: Exception) -> tuple[str, Exception]:
-    """Of questions that failed together with ``error``, the first that fails alone as well, by name, and its error.
+    """Which of the questions that failed together with ``error`` is at fault: its name, and its own error.
 
-    All of them and ``error`` where none does. A HeadwiseError of an attempt, which names the question, is raised.
+    It is the first that also fails alone; where none does, the answer is all of them and ``error``. A HeadwiseError of
+    an attempt names the question already, so it is raised.
     """
     for question in questions if len(questions) > 1 else ():
         try:
@@ -80,18 +81,18 @@ def failing(questions: Sequence[Question], attempt: Attempt, error: Exception) -
 
 
 def prompt(processor: ProcessorMixin, text: str) -> str:
-    """A question with its picture in the model's chat template, or in that of LLaVA-1.5 where it has none."""
+    """A question with its picture in the model's chat template; a model without one gets LLaVA-1.5's."""
     return prompt_of(processor, [None, text])
 
 
 def prompt_of(processor: ProcessorMixin, parts: Sequence[str | None]) -> str:
-    """Texts and pictures (None) in turn, in the model's chat template, or in that of LLaVA-1.5 where it has none."""
+    """Texts and pictures (None) in order, in the model's chat template; a model without one gets LLaVA-1.5's."""
     if not getattr(processor, "chat_template", None):
         body = "".join("<image>\n" if part is None else part for part in parts)
         return f"USER: {body} ASSISTANT:"
     content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
-    told: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return told
+    text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return text
 
 
 def picture(question: Question) -> Image.Image:
@@ -102,7 +103,7 @@ def picture(question: Question) -> Image.Image:
 
 @contextmanager
 def _asked_by(question: Question) -> Iterator[None]:
-    """A DataError inside names the question."""
+    """A DataError raised inside the block also names the question."""
     try:
         yield
     except DataError as error:
@@ -110,9 +111,9 @@ def _asked_by(question: Question) -> Iterator[None]:
 
 
 def check_questions(processor: ProcessorMixin, questions: Sequence[Question]) -> None:
-    """Read every picture and look at every text; raises DataError that names the first question which cannot be asked.
+    """Check every picture and every text; raises DataError that names the first question that cannot be asked.
 
-    ``processor`` None: where no model is loaded, pictures alone are looked at.
+    ``processor`` is None where no model is loaded; then only pictures are checked.
     """
     marks = [mark for name in MARKS if isinstance(mark := getattr(processor, name, None), str) and mark]
     sizes: dict[Path, tuple[int, int]] = {}
@@ -131,15 +132,15 @@ def check_questions(processor: ProcessorMixin, questions: Sequence[Question]) ->
 
 
 def _check_sizes(processor: ProcessorMixin, asked: Mapping[tuple[int, int], Question]) -> None:
-    """Ask the processor what becomes of pictures of these sizes, and give it one question in full."""
+    """Ask the processor how many tokens pictures of these sizes become, and encode one question completely."""
     for (width, height), question in asked.items():
-        try:  # private, and refuses what the processor would refuse once it sees the picture
+        try:  # a private method, which refuses the sizes that the processor refuses
             processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
         except ValueError as error:
             raise DataError(
                 f"question {question.id} (picture {question.image}, {width} x {height} pixels) cannot be given to the"
                 f" model: {first_line(error)}"
             ) from error
-        except Exception:  # a processor without it, or with a fault that shows in the next line
+        except Exception:  # the processor lacks it, or is at fault otherwise; encoding then shows the fault
             break
     encode(processor, list(asked.values())[-1:])

@@ -1,4 +1,4 @@
-"""Where a benchmark's questions come from: a folder on disk, a dataset of the hub, or what is prepared and cached."""
+"""Where a benchmark's questions come from: a folder on disk, a dataset of the hub, or a prepared folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from headwise.errors import DataError
 from headwise.reading import local_path
 from headwise_lab.benchmarks import Benchmark, Question
-from headwise_lab.benchmarks.hub import Reference, is_reference
+from headwise_lab.benchmarks.hub import DatasetReference, is_reference
 from headwise_lab.store.cache_folder import cache
 
 COUNT = 500
-"""Questions prepared of a synthetic benchmark; a larger limit prepares as many as it asks for."""
+"""So many questions of a synthetic benchmark are prepared, or ``limit`` of them where that is more."""
 
 
 def questions_of(
@@ -20,14 +20,14 @@ def questions_of(
 ) -> list[Question]:
     """The first ``limit`` questions of ``benchmark``.
 
-    They are read from ``data``, or from its folder with the benchmark's name where it has one; ``hub...`` is a dataset
-    (headwise_lab.benchmarks.hub); without ``data`` they are prepared from ``seed``. Raises DataError where there are
-    none or they are malformed.
+    ``data`` is a folder with official files, or a folder with such a folder under the benchmark's name. ``hub...`` is a
+    dataset (headwise_lab.benchmarks.hub). Without ``data``, questions are prepared from ``seed``. Raises DataError for
+    malformed questions, or where there are none.
     """
     if data is None:
         folder = _prepared(benchmark, max(limit or COUNT, COUNT), seed)
     elif is_reference(data):
-        from headwise_lab.benchmarks.hub.caching import folder_of  # which imports the benchmarks' files and this module
+        from headwise_lab.benchmarks.hub.caching import folder_of  # only a run with --data hub needs it
 
         folder = folder_of(data, benchmark, limit)
     else:
@@ -39,7 +39,7 @@ def questions_of(
 
 
 def pinned(data: str | Path | None, benchmark: Benchmark) -> str | None:
-    """``data`` as it should be written down: a dataset of the hub with the revision that was read."""
+    """``data`` as a record keeps it: a dataset of the hub has the revision that was read."""
     if data is None or not is_reference(data):
         return None if data is None else str(data)
     from headwise_lab.benchmarks.hub import caching
@@ -48,11 +48,11 @@ def pinned(data: str | Path | None, benchmark: Benchmark) -> str | None:
 
 
 def beside(folder: Path, data: str) -> str:
-    """What a file in ``folder`` says about its data: relative paths are meant from there, hub ids and URLs are not."""
+    """The absolute path of ``data``, which a file in ``folder`` names; hub ids and URLs stay as they are."""
     if "://" in data:
         return data
     if is_reference(data):
-        return Reference.of(data).beside(folder).text
+        return DatasetReference.of(data).beside(folder).text
     return str((folder / local_path(data)).absolute())
 
 

@@ -1,8 +1,8 @@
-"""shapes-mme: two questions about each picture, one to be affirmed and one denied; both must be right to count twice.
+"""shapes-mme: two questions about each picture, one whose answer is yes and one whose answer is no.
 
 The layout of MME (Fu et al. 2023, arXiv:2306.13394): ``CATEGORY/IMAGE.png`` beside ``CATEGORY/IMAGE.txt`` with two
 lines "question<tab>Yes|No", or both under ``images/`` and ``questions_answers_YN/``. As in LLaVA-1.5's scripts, the
-files' "Please answer yes or no." gives way to the prompt suffix.
+prompt suffix takes the place of the files' "Please answer yes or no.".
 """
 
 from __future__ import annotations
@@ -13,36 +13,40 @@ from pathlib import Path
 from random import Random
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, in_turns, mean
-from headwise_lab.benchmarks.cases import Case, enough, held_out_scene, seeded, write_boxes
-from headwise_lab.benchmarks.files import Box, Entry, numbered_lines, read_boxes
+from headwise_lab.benchmarks.base import PERCENT, SUFFIX, Question, by_unit, in_turns, mean
+from headwise_lab.benchmarks.files import Entry, numbered_lines, read_boxes
+from headwise_lab.benchmarks.shapes import Shapes, held_out_scene, seeded, write_boxes
 from headwise_lab.metrics.answers import NO, YES, mme_yes_no
-from headwise_lab.scenes import Question as Asked
-from headwise_lab.scenes import Scene, ask
-from headwise_lab.store.prepared_folder import prepared
+from headwise_lab.metrics.overlap import Box
+from headwise_lab.scenes import Example, Scene, SceneQuestion, ask
 
 CATEGORIES = {"existence": "exist", "position": "relation"}  # category -> kind of question in the world
-VERSION = 1  # of what prepare writes; raise it when that changes
 PLEASE = "Please answer yes or no."
 PAIR = 2
-TRIES = 40  # questions asked about a scene in search of a yes and a no
+TRIES = 40  # questions drawn for a scene until one with yes and one with no is found
 
 
-class ShapesMme:
+class ShapesMme(Shapes):
     """Existence and position, a yes and a no question per picture; accuracy of each plus accuracy of both."""
 
     name = "shapes-mme"
     metric = "score"
-    scale = PERCENT
+    least = PAIR * len(CATEGORIES)
 
-    def prepare(self, folder: Path, count: int, seed: int) -> None:
-        """Write ``count`` questions (an odd count becomes even), categories taking turns."""
-        enough(self.name, count, PAIR * len(CATEGORIES))
-        stamp = {"benchmark": self.name, "version": VERSION, "count": count, "seed": seed}
-        prepared(folder, stamp, lambda workplace: write(workplace, cases(count, seed)))
+    def write(self, folder: Path, count: int, seed: int) -> None:
+        """Write ``count`` questions (an odd count becomes even), categories taking turns; each picture has a pair."""
+        boxes = []
+        for number, (category, yes, no) in enumerate(examples(count, seed)):
+            stem = folder / category / f"{number // len(CATEGORIES) + 1:04d}"
+            stem.parent.mkdir(exist_ok=True)
+            yes.save_picture(stem.with_suffix(".png"))
+            lines = [f"{yes.question.text} {PLEASE}\tYes\n", f"{no.question.text} {PLEASE}\tNo\n"]
+            stem.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
+            boxes += [(f"{category}/{stem.name}:{i}", one.question) for i, one in enumerate((yes, no), start=1)]
+        write_boxes(folder, boxes)
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The questions of all categories, whose pairs take turns and stay whole; DataError with file and line."""
+        """The questions of all categories. Pairs take turns and stay whole. DataError with file and line of a fault."""
         boxes = read_boxes(folder)
         questions = [q for category in _categories(folder) for q in read_category(category, boxes)]
         if not questions:
@@ -55,14 +59,14 @@ class ShapesMme:
 
     def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
         """Picture -> share of its questions that are right, plus 1 where all are (0 to 2)."""
-        return {unit: mean(pair) + all(pair) for unit, pair in _pairs(questions, scores).items()}
+        return {unit: mean(pair) + all(pair) for unit, pair in by_unit(questions, scores).items()}
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
         """acc, acc_plus and their sum, score, per category (0-200); mean score per picture; total over categories."""
-        scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
+        scores = self.scores(questions, predictions)
         category = {question.unit: question.kind for question in questions}
         pairs: dict[str, list[list[float]]] = defaultdict(list)
-        for unit, pair in _pairs(questions, scores).items():
+        for unit, pair in by_unit(questions, scores).items():
             pairs[category[unit]].append(pair)
         figures: dict[str, float] = {}
         for name, of_category in sorted(pairs.items()):
@@ -71,13 +75,6 @@ class ShapesMme:
             figures |= {f"acc/{name}": acc, f"acc_plus/{name}": plus, f"score/{name}": acc + plus}
         headline = PERCENT * mean(list(self.units(questions, scores).values()))
         return {self.metric: headline, "total": sum(figures[f"score/{name}"] for name in pairs), **figures}
-
-
-def _pairs(questions: Sequence[Question], scores: Sequence[float]) -> dict[str, list[float]]:
-    pairs: dict[str, list[float]] = defaultdict(list)
-    for question, score in zip(questions, scores, strict=True):
-        pairs[question.unit].append(score)
-    return pairs
 
 
 def _categories(folder: Path) -> list[Path]:
@@ -116,8 +113,8 @@ def _parse(line: Entry) -> tuple[str, str]:
     return question.removesuffix(PLEASE).strip() + SUFFIX, answer
 
 
-def cases(count: int, seed: int) -> list[tuple[str, Case, Case]]:
-    """(category, case to affirm, case to deny) of every picture; both cases share the scene and the picture."""
+def examples(count: int, seed: int) -> list[tuple[str, Example, Example]]:
+    """Category, question with yes and question with no of every picture; both are about the same scene."""
     names = tuple(CATEGORIES)
     asked = []
     for i in range((count + 1) // PAIR):
@@ -125,28 +122,15 @@ def cases(count: int, seed: int) -> list[tuple[str, Case, Case]]:
         rng = seeded(ShapesMme.name, seed, category, i // len(names))
         scene, yes, no = _both(CATEGORIES[category], rng)
         noise = rng.getrandbits(32)
-        asked.append((category, Case(scene, noise, yes), Case(scene, noise, no)))
+        asked.append((category, Example(scene, yes, noise), Example(scene, no, noise)))
     return asked
 
 
-def _both(kind: str, rng: Random) -> tuple[Scene, Asked, Asked]:
-    """A scene with a question that deserves yes and one that deserves no."""
+def _both(kind: str, rng: Random) -> tuple[Scene, SceneQuestion, SceneQuestion]:
+    """A scene, a question about it whose answer is yes, and one whose answer is no."""
     while True:
         scene = held_out_scene(rng)
         found = [ask(kind, scene, rng) for _ in range(TRIES)]
         by_answer = {question.answer: question for question in found if question is not None}
         if {YES, NO} <= by_answer.keys():
             return scene, by_answer[YES], by_answer[NO]
-
-
-def write(folder: Path, asked: Sequence[tuple[str, Case, Case]]) -> None:
-    """Write a picture and a file of two questions per pair, and the boxes."""
-    boxes = []
-    for number, (category, yes, no) in enumerate(asked):
-        stem = folder / category / f"{number // len(CATEGORIES) + 1:04d}"
-        stem.parent.mkdir(exist_ok=True)
-        yes.save_picture(stem.with_suffix(".png"))
-        lines = [f"{yes.question.text} {PLEASE}\tYes\n", f"{no.question.text} {PLEASE}\tNo\n"]
-        stem.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
-        boxes += [(f"{category}/{stem.name}:{i}", case.question) for i, case in enumerate((yes, no), start=1)]
-    write_boxes(folder, boxes)

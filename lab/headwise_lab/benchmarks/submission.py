@@ -1,4 +1,4 @@
-"""The file in which an official server, or a judge, wants a benchmark's predictions."""
+"""The files in which official servers and judges take a benchmark's predictions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Submission:
 
 @runtime_checkable
 class Submits(Protocol):
-    """A benchmark whose predictions can be handed to somebody else to score."""
+    """A benchmark whose predictions somebody else can score."""
 
     def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
-        """The file with these predictions; no questions are allowed, which shows beforehand whether one can be made."""
+        """The file with these predictions. Called without questions, it raises DataError if no file can be made."""
 
 
 def json_submission(document: object) -> Submission:
@@ -35,7 +35,7 @@ def json_submission(document: object) -> Submission:
 
 
 def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> Submission:
-    """An Excel sheet with a line of column names; raises DataError where the library for it is missing."""
+    """An Excel sheet whose first line has the column names; raises DataError where openpyxl is missing."""
     try:
         from openpyxl import Workbook
     except ImportError as error:
@@ -51,7 +51,7 @@ def excel_submission(columns: Sequence[str], rows: Sequence[Mapping[str, object]
 
 
 def _cell(sheet: Any, value: object) -> object:
-    """Text as text even where it begins with = like a formula, without the characters Excel refuses."""
+    """A cell whose text stays text, even if it begins with = like a formula. Characters that Excel refuses go."""
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 

@@ -1,10 +1,10 @@
-"""A seeded world of small objects on a 12 x 12 grid, with questions whose evidence is known cell by cell.
+"""A world of small objects on a 12 x 12 grid, drawn from seeds. Every question knows the cells that prove its answer.
 
 No torch here: scenes are attrs records, pictures are numpy arrays.
 """
 
 from headwise_lab.scenes.drawing import draw, draw_batch
-from headwise_lab.scenes.questions import KINDS, Question, ask
+from headwise_lab.scenes.questions import KINDS, SceneQuestion, ask
 from headwise_lab.scenes.sampling import Example, held_out, sample_scene
 from headwise_lab.scenes.scene import Label, Scene, Thing
 from headwise_lab.scenes.world import COLORS, DIGITS, GRID, PATCH, QUADRANTS, SHAPES, SIZE, TOKENS, WORDS
@@ -22,8 +22,8 @@ __all__ = [
     "WORDS",
     "Example",
     "Label",
-    "Question",
     "Scene",
+    "SceneQuestion",
     "Thing",
     "ask",
     "draw",

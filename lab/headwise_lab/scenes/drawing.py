@@ -1,4 +1,4 @@
-"""Scenes as pictures: sprites with jitter and shading on a noisy grey background with clutter."""
+"""Scenes as pictures: sprites, shifted and shaded at random, on a noisy grey background with clutter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPRITE = 10  # pixels per side of a shape; the remaining 2 are room for jitter
 JITTERS = (PATCH - SPRITE + 1) ** 2
 FINE = 8  # supersampling of shapes
 CLUTTER = 16 / TOKENS  # chance that an empty cell is loud noise
-LOUD, QUIET, GRAIN = 45.0, 8.0, 6.0  # noise of clutter, of background, of sprites; grey levels
+LOUD, QUIET, GRAIN = 45.0, 8.0, 6.0  # noise of clutter, of background and of sprites, in grey levels
 PAPER, INK = 235, 10  # grey levels of labels
 
 
@@ -54,7 +54,8 @@ def draw_batch(sprites: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
 
 
 def _background(sprites: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """Grey with a slope and noise, louder in some empty cells; (batch, tokens, PATCH, PATCH, 3)."""
+    """Grey that changes evenly across the picture, with noise, more of it in some empty cells; (batch, tokens, PATCH,
+    PATCH, 3)."""
     batch = len(sprites)
     line = np.linspace(-1, 1, GRID, dtype=np.float32)
     base = rng.uniform(20, 90, size=(batch, 1, 1))
@@ -129,7 +130,7 @@ OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int], None]] = {
 
 
 def _written(text: str, width: int) -> Floats:
-    """Dark text as large as fits a pale (PATCH, width) sheet, in grey levels."""
+    """Dark text on a pale sheet (PATCH, width), as large as fits, in grey levels."""
     fine, stroke = 4, 1
     sheet = Image.new("L", (width * fine, PATCH * fine), PAPER)
     pen = ImageDraw.Draw(sheet)

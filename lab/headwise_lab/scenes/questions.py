@@ -1,9 +1,10 @@
-"""The seven kinds of question, each with its answer and the cells that prove it."""
+"""The seven kinds of question. Each question has its answer and the cells that prove it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from random import Random
 from types import MappingProxyType
 
@@ -12,15 +13,16 @@ import attrs
 from headwise_lab.scenes.scene import Scene, Thing
 from headwise_lab.scenes.world import COLORS, SHAPES, box, position, quadrant
 
-HARD_NEGATIVES = 0.7  # share of "no" whose shape and colour both occur, on different things
+HARD_NEGATIVES = 0.7  # share of the "no" questions whose shape and colour both occur, on different things
 LARGEST_COUNT = 4
 APART = 2  # cells between the two things of a relation, along the asked axis
 TRIES = 20
+SHAPE, COLOR, BOTH = attrgetter("shape"), attrgetter("color"), attrgetter("shape", "color")
 
 
 @attrs.frozen
-class Question:
-    """A question, its one-word answer, and the cells a reader must see (none if the answer is an absence)."""
+class SceneQuestion:
+    """A question, its one-word answer, and the cells that prove it (none where the thing is absent)."""
 
     kind: str
     text: str
@@ -33,12 +35,12 @@ class Question:
         return tuple(box(cell) for cell in self.cells)
 
 
-def ask(kind: str, scene: Scene, rng: Random) -> Question | None:
+def ask(kind: str, scene: Scene, rng: Random) -> SceneQuestion | None:
     """A random question of that kind, or None where the scene allows none."""
     return ASKERS[kind](scene, rng)
 
 
-def ask_exist(scene: Scene, rng: Random) -> Question | None:
+def ask_exist(scene: Scene, rng: Random) -> SceneQuestion | None:
     """Is there such a thing? Yes and no come equally often."""
     if rng.random() < 0.5:
         thing = rng.choice(scene.things)
@@ -49,38 +51,38 @@ def ask_exist(scene: Scene, rng: Random) -> Question | None:
         return None
     shape, color = pair
     cells = tuple(t.cell for t in scene.things if (t.shape, t.color) == pair)
-    return Question("exist", f"Is there a {color} {shape} in the image?", "yes" if cells else "no", cells)
+    return SceneQuestion("exist", f"Is there a {color} {shape} in the image?", "yes" if cells else "no", cells)
 
 
-def ask_color(scene: Scene, rng: Random) -> Question | None:
+def ask_color(scene: Scene, rng: Random) -> SceneQuestion | None:
     """The colour of a thing whose shape occurs once."""
-    unique = _unique_shapes(scene)
+    unique = _unique(scene, SHAPE)
     if not unique:
         return None
     thing = rng.choice(unique)
-    return Question("color", f"What color is the {thing.shape} in the image?", thing.color, (thing.cell,))
+    return SceneQuestion("color", f"What color is the {thing.shape} in the image?", thing.color, (thing.cell,))
 
 
-def ask_shape(scene: Scene, rng: Random) -> Question | None:
+def ask_shape(scene: Scene, rng: Random) -> SceneQuestion | None:
     """The shape of a thing whose colour occurs once."""
-    unique = _unique_colors(scene)
+    unique = _unique(scene, COLOR)
     if not unique:
         return None
     thing = rng.choice(unique)
     text = f"What shape is the {thing.color} object in the image?"
-    return Question("shape", text, thing.shape, (thing.cell,))
+    return SceneQuestion("shape", text, thing.shape, (thing.cell,))
 
 
-def ask_text(scene: Scene, rng: Random) -> Question | None:
+def ask_text(scene: Scene, rng: Random) -> SceneQuestion | None:
     """The word or the digit that is written."""
     if not scene.labels:
         return None
     label = rng.choice(scene.labels)
-    return Question("text", f"What {label.kind} is written in the image?", label.text, label.cells)
+    return SceneQuestion("text", f"What {label.kind} is written in the image?", label.text, label.cells)
 
 
-def ask_count(scene: Scene, rng: Random) -> Question | None:
-    """How many things of a colour or shape, 0 to 4; the number is drawn first, evenly over those on offer."""
+def ask_count(scene: Scene, rng: Random) -> SceneQuestion | None:
+    """How many things have a colour or shape. First one of the numbers 0 to 4 that occur is drawn, then what has it."""
     by_color = rng.random() < 0.5
     have = Counter(t.color if by_color else t.shape for t in scene.things)
     by_number: dict[int, list[str]] = {}
@@ -92,23 +94,22 @@ def ask_count(scene: Scene, rng: Random) -> Question | None:
     number = rng.choice(numbers)
     name = rng.choice(by_number[number])
     cells = tuple(t.cell for t in scene.things if name in (t.color, t.shape))
-    return Question("count", f"How many {name} objects are in the image?", str(number), cells)
+    return SceneQuestion("count", f"How many {name} objects are in the image?", str(number), cells)
 
 
-def ask_where(scene: Scene, rng: Random) -> Question | None:
-    """The quarter of the picture that holds a thing without a double."""
-    have = Counter((t.shape, t.color) for t in scene.things)
-    unique = [t for t in scene.things if have[t.shape, t.color] == 1]
+def ask_where(scene: Scene, rng: Random) -> SceneQuestion | None:
+    """The quarter of the picture that holds a thing of which there is only one."""
+    unique = _unique(scene, BOTH)
     if not unique:
         return None
     thing = rng.choice(unique)
     text = f"Where is the {thing.color} {thing.shape} in the image?"
-    return Question("where", text, quadrant(thing.cell), (thing.cell,))
+    return SceneQuestion("where", text, quadrant(thing.cell), (thing.cell,))
 
 
-def ask_relation(scene: Scene, rng: Random) -> Question | None:
-    """Whether a thing named by its colour is left of, or above, one named by its shape."""
-    subjects, references = _unique_colors(scene), _unique_shapes(scene)
+def ask_relation(scene: Scene, rng: Random) -> SceneQuestion | None:
+    """Whether a thing named by its colour is left of, or above, a thing named by its shape."""
+    subjects, references = _unique(scene, COLOR), _unique(scene, SHAPE)
     if not subjects or not references:
         return None
     for _ in range(TRIES):
@@ -117,7 +118,7 @@ def ask_relation(scene: Scene, rng: Random) -> Question | None:
         offset = position(subject.cell)[axis] - position(reference.cell)[axis]
         if abs(offset) >= APART:
             text = f"Is the {subject.color} object {words} {reference.shape}?"
-            return Question("relation", text, "yes" if offset < 0 else "no", (subject.cell, reference.cell))
+            return SceneQuestion("relation", text, "yes" if offset < 0 else "no", (subject.cell, reference.cell))
     return None
 
 
@@ -137,17 +138,13 @@ def _absent(scene: Scene, rng: Random) -> tuple[str, str] | None:
     return None
 
 
-def _unique_shapes(scene: Scene) -> list[Thing]:
-    have = Counter(t.shape for t in scene.things)
-    return [t for t in scene.things if have[t.shape] == 1]
+def _unique(scene: Scene, of: Callable[[Thing], object]) -> list[Thing]:
+    """The things whose shape, colour or both no other thing has."""
+    have = Counter(map(of, scene.things))
+    return [thing for thing in scene.things if have[of(thing)] == 1]
 
 
-def _unique_colors(scene: Scene) -> list[Thing]:
-    have = Counter(t.color for t in scene.things)
-    return [t for t in scene.things if have[t.color] == 1]
-
-
-ASKERS: Mapping[str, Callable[[Scene, Random], Question | None]] = MappingProxyType(
+ASKERS: Mapping[str, Callable[[Scene, Random], SceneQuestion | None]] = MappingProxyType(
     {
         "exist": ask_exist,
         "color": ask_color,

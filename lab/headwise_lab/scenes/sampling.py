@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from random import Random
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headwise_lab.scenes.drawing import draw
-from headwise_lab.scenes.questions import KINDS, Question, ask
+from headwise_lab.scenes.questions import KINDS, SceneQuestion, ask
 from headwise_lab.scenes.scene import Label, Scene, Thing
 from headwise_lab.scenes.world import COLORS, DIGITS, GRID, SHAPES, TOKENS, WORDS, position
 
-WRITTEN = 0.6  # chance of a word, and of a digit
+WRITTEN = 0.6  # chance that a scene has a word, and that it has a digit
 TOUCHING = 0.4  # chance that a thing moves next to an earlier one
 STEPS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def sample_scene(rng: Random, low: int = 4, high: int = 12) -> Scene:
-    """A scene of ``low`` to ``high`` things, in palettes of 4-8 colours and shapes so that features repeat."""
+    """A scene of ``low`` to ``high`` things. They have only 4 to 8 of the colours and shapes, so that these repeat."""
     count = rng.randint(low, high)
     colors = rng.sample(COLORS, rng.randint(4, 8))
     shapes = rng.sample(SHAPES, rng.randint(4, 8))
@@ -54,13 +56,17 @@ class Example:
     """One question about one scene; ``seed`` fixes the picture's noise."""
 
     scene: Scene
-    question: Question
+    question: SceneQuestion
     seed: int
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The picture, (144, 144, 3) uint8; always the same for the same example."""
         return draw(self.scene, self.seed)
+
+    def save_picture(self, path: Path) -> None:
+        """Write the picture as PNG."""
+        Image.fromarray(self.pixels).save(path, compress_level=1)
 
 
 def held_out(

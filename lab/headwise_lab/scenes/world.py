@@ -30,7 +30,7 @@ FIRST_DIGIT = 1 + len(SHAPES) * len(COLORS)
 FIRST_WORD = FIRST_DIGIT + len(DIGITS)
 SPRITES = FIRST_WORD + 2 * len(WORDS)
 
-FORMS = 1 + len(SHAPES) + len(DIGITS) + 2 * len(WORDS)  # a sprite without its colour
+FORMS = 1 + len(SHAPES) + len(DIGITS) + 2 * len(WORDS)  # sprites that differ in more than their colour
 HUES = 1 + len(COLORS)  # 0: no colour
 
 
@@ -55,7 +55,7 @@ def form_of(sprite: int) -> int:
 
 
 def hue_of(sprite: int) -> int:
-    """The sprite's colour in ``range(HUES)``: 0 for whatever is no coloured shape."""
+    """The sprite's colour in ``range(HUES)``: 0 for everything but coloured shapes."""
     return 1 + (sprite - 1) % len(COLORS) if 0 < sprite < FIRST_DIGIT else 0
 
 

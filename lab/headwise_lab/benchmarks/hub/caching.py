@@ -1,4 +1,4 @@
-"""Datasets in the cache: found out which revision is meant, written once, never half."""
+"""Datasets in the cache: each revision is written once, completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark
-from headwise_lab.benchmarks.hub.layouts import Layout, layout_of
-from headwise_lab.benchmarks.hub.reference import Reference
+from headwise_lab.benchmarks.hub.layouts import HubLayout, layout_of
+from headwise_lab.benchmarks.hub.reference import DatasetReference
 from headwise_lab.benchmarks.hub.revisions import known, place, resolved
-from headwise_lab.benchmarks.hub.source import DatasetError, Source
+from headwise_lab.benchmarks.hub.source import DatasetError, HubDataset
 from headwise_lab.store.prepared_folder import STAMP, forget_stale, prepared
 from headwise_lab.terminal.progress import counted
 
 FORMAT = 1  # raised when the files that are written change
-STALE = 7 * 24 * 3600.0  # seconds after which a half-written folder is nobody's work in progress
+STALE = 7 * 24 * 3600.0  # seconds after which no process is still writing to a half-written folder
 
 
 def folder_of(data: str | Path, benchmark: Benchmark, limit: int | None) -> Path:
-    """A folder with official files made of a dataset, which is read unless that was done before.
+    """A folder with the official files of a dataset. The dataset is read only if the folder is not there yet.
 
-    Without a limit it holds all rows. With one it holds those that the first ``limit`` questions need, which are the
-    questions that the loader would take from all of them. DataError in one sentence where the dataset cannot be had.
+    Without a limit the folder holds all rows. With a limit it holds the rows that the first ``limit`` questions need;
+    the loader takes the same questions from them as from all rows. DataError where the dataset cannot be read.
     """
     layout = layout_of(benchmark)
-    reference = _whole(Reference.of(data), layout)
+    reference = _whole(DatasetReference.of(data), layout)
     revision = resolved(reference)
     cut = limit if layout.cut else None
     every = _stamp(layout, reference, revision, None)
@@ -38,15 +38,15 @@ def folder_of(data: str | Path, benchmark: Benchmark, limit: int | None) -> Path
 
 
 def pinned(data: str | Path, benchmark: Benchmark) -> str:
-    """``--data`` with the revision that was read last; for folders and local copies, ``data`` as it is."""
-    reference = Reference.of(data)
+    """``--data`` with the revision that was read last; a local copy has none, so ``data`` stays as it is."""
+    reference = DatasetReference.of(data)
     if reference.local:
         return str(data)
     asked = _whole(reference, layout_of(benchmark))
     return attrs.evolve(reference, dataset=asked.dataset, revision=known(asked) or asked.revision).text
 
 
-def _whole(reference: Reference, layout: Layout) -> Reference:
+def _whole(reference: DatasetReference, layout: HubLayout) -> DatasetReference:
     """The reference with the benchmark's usual dataset and config where it names none."""
     found = attrs.evolve(
         reference, dataset=reference.dataset or layout.dataset, config=reference.config or layout.config
@@ -57,7 +57,7 @@ def _whole(reference: Reference, layout: Layout) -> Reference:
 Stamp = dict[str, object]
 
 
-def _stamp(layout: Layout, reference: Reference, revision: str, cut: int | None) -> Stamp:
+def _stamp(layout: HubLayout, reference: DatasetReference, revision: str, cut: int | None) -> Stamp:
     splits = [reference.split] if reference.split else list(layout.splits)
     return {
         "benchmark": layout.kind,
@@ -70,13 +70,13 @@ def _stamp(layout: Layout, reference: Reference, revision: str, cut: int | None)
     }
 
 
-def _target(reference: Reference, stamp: Stamp) -> Path:
+def _target(reference: DatasetReference, stamp: Stamp) -> Path:
     named = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:16]
     return place(reference) / f"{stamp['benchmark']}-{named}"
 
 
-def _kept(stamp: Stamp, reference: Reference, revision: str, layout: Layout, benchmark: Benchmark) -> Path:
-    """The folder with this stamp, filled where it is not there yet."""
+def _kept(stamp: Stamp, reference: DatasetReference, revision: str, layout: HubLayout, benchmark: Benchmark) -> Path:
+    """The folder with this stamp; where it is not there yet, it is written now."""
     target, cut = _target(reference, stamp), stamp["first"]
     limit = cut if isinstance(cut, int) else None
 
@@ -85,15 +85,15 @@ def _kept(stamp: Stamp, reference: Reference, revision: str, layout: Layout, ben
         with counted(f"{benchmark.name} from {reference.dataset}", limit) as advance:
             splits = (reference.split,) if reference.split else layout.splits
             commit = None if reference.local else revision
-            source = Source(str(reference.dataset), commit, reference.config, splits, advance)
+            source = HubDataset(str(reference.dataset), commit, reference.config, splits, advance)
             _fill(source, workplace, layout, benchmark, limit)
 
     prepared(target, stamp, build)
     return target
 
 
-def _fill(source: Source, workplace: Path, layout: Layout, benchmark: Benchmark, limit: int | None) -> None:
-    """Write the files and read them once, so that nothing is kept that the loader would refuse."""
+def _fill(source: HubDataset, workplace: Path, layout: HubLayout, benchmark: Benchmark, limit: int | None) -> None:
+    """Write the files and have the loader read them once, so that the cache keeps nothing that it would refuse."""
     try:
         layout.write(source, workplace, limit)
         if not benchmark.load(workplace, limit):
@@ -101,7 +101,7 @@ def _fill(source: Source, workplace: Path, layout: Layout, benchmark: Benchmark,
     except DatasetError:
         raise
     except (DataError, TypeError) as error:  # TypeError: a column of another type
-        told = str(error).replace(f"{workplace}/", "")
+        message = str(error).replace(f"{workplace}/", "")
         raise source.wrong(
-            f"is not in the layout of {layout.dataset}, which {benchmark.name} is read from: {told}"
+            f"is not in the layout of {layout.dataset}, which {benchmark.name} is read from: {message}"
         ) from error

@@ -1,8 +1,8 @@
 """Where each official benchmark is found on the hub, and what its rows have to hold.
 
-The ids are those that lmms-eval evaluates on (its task files under lmms_eval/tasks; the same data were lmms-lab/NAME
-before). Column names are those its task code reads, and those of the dataset cards. "whole" is what a limit cannot cut:
-MME's pairs and MMBench's passes lie anywhere in their splits, so all rows are read whatever is asked.
+The ids are those that lmms-eval evaluates on (its task files under lmms_eval/tasks; the same data were called
+lmms-lab/NAME before). The column names stand in its task code and on the dataset cards. "whole": a limit does not save
+reading rows, because MME's pairs and MMBench's passes lie anywhere in their splits.
 
 =================  =============================  ==========================================  ======
 benchmark          dataset                        config: split                               limit
@@ -36,59 +36,59 @@ import attrs
 from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark
 from headwise_lab.benchmarks.hub import writers
-from headwise_lab.benchmarks.hub.source import Source
+from headwise_lab.benchmarks.hub.source import HubDataset
 
 OWNER = "lmms-lab-encoder"
 
 
 @attrs.frozen
-class Layout:
-    """A benchmark's usual dataset, and ``write``, which puts rows into a folder in the official layout.
+class HubLayout:
+    """A benchmark's usual dataset, and the function that writes its rows as official files.
 
-    ``write(source, folder, limit)`` writes at least what the first ``limit`` questions need. ``kind`` names the folder:
-    benchmarks with one kind share it. ``cut``: whether a limit saves reading rows. A benchmark from another package
-    offers its own as its attribute ``hub``.
+    ``write(source, folder, limit)`` writes at least what the first ``limit`` questions need. ``kind`` names the folder;
+    benchmarks of one kind share it. ``cut``: whether a limit saves reading rows. A benchmark from another package has
+    its layout in its attribute ``hub``.
     """
 
     kind: str
     dataset: str
     splits: tuple[str, ...]
-    write: Callable[[Source, Path, int | None], None]
+    write: Callable[[HubDataset, Path, int | None], None]
     config: str | None = None
     cut: bool = True
 
 
-_TEXTVQA = Layout("textvqa", f"{OWNER}/textvqa", ("validation",), writers.textvqa)
+_TEXTVQA = HubLayout("textvqa", f"{OWNER}/textvqa", ("validation",), writers.textvqa)
 
 
-def _mmbench(language: str, split: str) -> Layout:
+def _mmbench(language: str, split: str) -> HubLayout:
     write = partial(writers.mmbench, name=f"MMBench_{split.upper()}_{language.upper()}.tsv")
     kind = f"mmbench-{language}-{split}"
-    return Layout(kind, f"{OWNER}/MMBench", (split,), write, config=language, cut=False)
+    return HubLayout(kind, f"{OWNER}/MMBench", (split,), write, config=language, cut=False)
 
 
 LAYOUTS = {
-    "vqav2": Layout("vqav2", f"{OWNER}/VQAv2", ("validation",), writers.vqav2),
-    "vqav2-test-dev": Layout("vqav2-test-dev", f"{OWNER}/VQAv2", ("testdev",), writers.vqav2_test_dev),
-    "gqa": Layout("gqa", f"{OWNER}/GQA", ("testdev",), writers.gqa, config="testdev_balanced_instructions"),
-    "vizwiz": Layout("vizwiz-val", f"{OWNER}/VizWiz-VQA", ("val",), partial(writers.vizwiz, split="val")),
-    "vizwiz-test": Layout("vizwiz-test", f"{OWNER}/VizWiz-VQA", ("test",), partial(writers.vizwiz, split="test")),
-    "scienceqa": Layout("scienceqa", f"{OWNER}/ScienceQA", ("test",), writers.scienceqa, config="ScienceQA-IMG"),
+    "vqav2": HubLayout("vqav2", f"{OWNER}/VQAv2", ("validation",), writers.vqav2),
+    "vqav2-test-dev": HubLayout("vqav2-test-dev", f"{OWNER}/VQAv2", ("testdev",), writers.vqav2_test_dev),
+    "gqa": HubLayout("gqa", f"{OWNER}/GQA", ("testdev",), writers.gqa, config="testdev_balanced_instructions"),
+    "vizwiz": HubLayout("vizwiz-val", f"{OWNER}/VizWiz-VQA", ("val",), partial(writers.vizwiz, split="val")),
+    "vizwiz-test": HubLayout("vizwiz-test", f"{OWNER}/VizWiz-VQA", ("test",), partial(writers.vizwiz, split="test")),
+    "scienceqa": HubLayout("scienceqa", f"{OWNER}/ScienceQA", ("test",), writers.scienceqa, config="ScienceQA-IMG"),
     "textvqa": _TEXTVQA,
     "textvqa-ocr": _TEXTVQA,
-    "pope": Layout("pope", f"{OWNER}/POPE", ("random", "popular", "adversarial"), writers.pope, config="Full"),
-    "mme": Layout("mme", f"{OWNER}/MME", ("test",), writers.mme, cut=False),
+    "pope": HubLayout("pope", f"{OWNER}/POPE", ("random", "popular", "adversarial"), writers.pope, config="Full"),
+    "mme": HubLayout("mme", f"{OWNER}/MME", ("test",), writers.mme, cut=False),
     "mmbench": _mmbench("en", "dev"),
     "mmbench-test": _mmbench("en", "test"),
     "mmbench-cn": _mmbench("cn", "dev"),
     "mmbench-cn-test": _mmbench("cn", "test"),
-    "mm-vet": Layout("mm-vet", f"{OWNER}/MMVet", ("test",), writers.mmvet),
+    "mm-vet": HubLayout("mm-vet", f"{OWNER}/MMVet", ("test",), writers.mmvet),
 }
 
 
-def layout_of(benchmark: Benchmark) -> Layout:
-    """Where a benchmark's rows are found; raises DataError for one whose layout on the hub is not known."""
+def layout_of(benchmark: Benchmark) -> HubLayout:
+    """The layout of a benchmark on the hub; raises DataError where it is not known."""
     found = getattr(benchmark, "hub", None) or LAYOUTS.get(benchmark.name)
-    if not isinstance(found, Layout):
+    if not isinstance(found, HubLayout):
         raise DataError(f"{benchmark.name} is in no known layout on the hub; those that are: {', '.join(LAYOUTS)}")
     return found

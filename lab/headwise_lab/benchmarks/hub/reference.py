@@ -16,13 +16,13 @@ ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 def is_reference(data: str | Path) -> bool:
-    """Whether ``--data`` names a dataset in the hub's layout rather than a folder of official files."""
+    """Whether ``--data`` names a dataset of the hub or a copy of one, and not a folder of official files."""
     return str(data) == HUB or str(data).startswith(f"{HUB}:")
 
 
 @attrs.frozen
-class Reference:
-    """A dataset on the Hugging Face hub or in a local folder; None is the usual one, or the usual part of it."""
+class DatasetReference:
+    """A dataset on the Hugging Face hub or in a local folder; None stands for what the benchmark usually takes."""
 
     dataset: str | None = None
     revision: str | None = None
@@ -30,7 +30,7 @@ class Reference:
     split: str | None = None
 
     @classmethod
-    def of(cls, data: str | Path) -> Reference:
+    def of(cls, data: str | Path) -> DatasetReference:
         """Read ``hub...``; raises DataError where it has another form."""
         _, _, rest = str(data).partition(":")
         named, *parts = rest.split(":")
@@ -42,19 +42,19 @@ class Reference:
 
     @property
     def local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether the dataset is a folder of this machine."""
         return self.dataset is not None and _is_path(self.dataset)
 
     @property
     def text(self) -> str:
-        """What to give to ``--data`` for the same."""
-        if self == Reference():
+        """The text that ``--data`` takes for this dataset."""
+        if self == DatasetReference():
             return HUB
         named = (self.dataset or "") + (f"@{self.revision}" if self.revision else "")
         return ":".join([HUB, named, self.config or "", self.split or ""]).rstrip(":")
 
-    def beside(self, folder: Path) -> Reference:
-        """The same, where a relative local path is meant from ``folder``."""
+    def beside(self, folder: Path) -> DatasetReference:
+        """The same dataset; a relative local path starts in ``folder``."""
         if self.dataset is None or not self.local:
             return self
         return attrs.evolve(self, dataset=str((folder / local_path(self.dataset)).absolute()))

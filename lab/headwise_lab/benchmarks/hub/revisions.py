@@ -1,4 +1,4 @@
-"""Which commit of a dataset is meant: what the hub says, remembered for when it cannot be asked."""
+"""The commit that a dataset's revision names. The hub is asked; its answer is kept for when it cannot be reached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks.hub.reference import HUB, Reference
+from headwise_lab.benchmarks.hub.reference import HUB, DatasetReference
 from headwise_lab.models.checkpoints import first_line
 from headwise_lab.store.atomic import put
 from headwise_lab.store.cache_folder import cache
@@ -17,10 +17,10 @@ MAIN = "main"
 TIMEOUT = 20.0  # seconds to wait for the hub's answer
 
 
-def resolved(reference: Reference) -> str:
-    """The commit that a revision of the hub names, without a connection the one it named last time; DataError if none.
+def resolved(reference: DatasetReference) -> str:
+    """The commit that a revision names; without a connection, the commit that the hub gave last time.
 
-    For a local copy it is a digest that changes with its files.
+    A local copy has a digest in its place, which changes with its files. Raises DataError where nothing is known.
     """
     if reference.local:
         return _files_digest(reference)
@@ -51,7 +51,7 @@ def resolved(reference: Reference) -> str:
     return str(found)
 
 
-def known(reference: Reference) -> str | None:
+def known(reference: DatasetReference) -> str | None:
     """The commit that a revision of the hub named when it was last asked; None where it never was."""
     if COMMIT.fullmatch(reference.revision or ""):
         return reference.revision
@@ -61,14 +61,14 @@ def known(reference: Reference) -> str | None:
         return None
 
 
-def place(reference: Reference) -> Path:
-    """Where a dataset's folders lie in the cache."""
+def place(reference: DatasetReference) -> Path:
+    """The folder of a dataset in the cache."""
     name = "local" if reference.local else str(reference.dataset).replace("/", "--")
     return cache() / HUB / name
 
 
-def _files_digest(reference: Reference) -> str:
-    """What tells a local copy from a changed one: names, sizes and times of its files."""
+def _files_digest(reference: DatasetReference) -> str:
+    """A digest over names, sizes and times of a local copy's files, which changes when they do."""
     folder = Path(str(reference.dataset))
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} with a copy of a dataset")
@@ -76,13 +76,13 @@ def _files_digest(reference: Reference) -> str:
         raise DataError(f"{folder} is a local copy, which has no revision {reference.revision!r}; leave it out")
     found = hashlib.sha256()
     for path in sorted((*folder.rglob("*.parquet"), *folder.glob("README.md"))):
-        told = path.stat()
-        found.update(f"{path.relative_to(folder)} {told.st_size} {told.st_mtime_ns}\n".encode())
+        facts = path.stat()
+        found.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return found.hexdigest()[:40]
 
 
-def _note(reference: Reference, commit: str) -> None:
-    """Remember what a revision named."""
+def _note(reference: DatasetReference, commit: str) -> None:
+    """Keep the commit that a revision named."""
     path = _note_path(reference)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,6 @@ def _note(reference: Reference, commit: str) -> None:
         raise DataError(f"{path.parent} cannot be written to ({error.strerror}); set HEADWISE_CACHE") from error
 
 
-def _note_path(reference: Reference) -> Path:
+def _note_path(reference: DatasetReference) -> Path:
     name = (reference.revision or MAIN).replace("/", "--")
     return place(reference) / f"revision-{name}"

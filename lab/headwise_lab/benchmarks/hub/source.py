@@ -1,8 +1,8 @@
-"""The rows of a dataset in the hub's parquet layout, read one by one from wherever its files lie.
+"""The rows of a dataset in the hub's parquet layout, read one by one from the hub or a local folder.
 
-``datasets`` says which files make up a config and a split; pyarrow reads them a few rows at a time, pictures as the
-bytes that they are stored in. (Iterating ``datasets``' own stream prefetches in threads that do not end cleanly when
-a limit stops it early, and its ordinary loading writes a second copy of everything.)
+``datasets`` says which files make up a config and a split. pyarrow reads them a few rows at a time; pictures stay the
+bytes that are stored. ``datasets`` does not read the rows, because its stream prefetches in threads that do not end
+cleanly when a limit stops it early, and its ordinary loading writes a second copy of everything.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 
 class DatasetError(DataError):
-    """What is wrong with a dataset, which it names."""
+    """An error about a dataset, whose name it says."""
 
 
-class Source:
-    """One dataset at one revision: ``rows`` of its parts, and ``wrong`` for what is not as it should be."""
+class HubDataset:
+    """One dataset at one revision: ``rows`` reads a split, ``wrong`` makes an error about the dataset."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Source:
     def rows(
         self, columns: Sequence[str], *, optional: Sequence[str] = (), config: str | None = None, split: str = ""
     ) -> Iterator[Row]:
-        """The rows of a split, the first by default, with these columns; DataError in one sentence for any fault."""
+        """The rows of a split (by default the first) with these columns; any fault is a DataError in one sentence."""
         config, split = config or self.config, split or self.splits[0]
         files = self.files(config)
         if split not in files:
@@ -68,7 +68,7 @@ class Source:
             import datasets
         except ImportError as error:
             raise DataError(f"--data hub needs the package datasets: {INSTALL}") from error
-        with tempfile.TemporaryDirectory() as scratch:  # it makes a folder there and puts nothing in it
+        with tempfile.TemporaryDirectory() as scratch:  # the builder makes an empty folder there
             try:
                 builder = datasets.load_dataset_builder(self.dataset, config, revision=self.revision, cache_dir=scratch)
             except Exception as error:  # no such config, gated, no connection: each package has its own classes
@@ -81,7 +81,7 @@ class Source:
         return found
 
     def _read(self, path: str, columns: tuple[str, ...], optional: tuple[str, ...], where: str) -> Iterator[Row]:
-        """The rows of one file; nothing runs ahead, so stopping early costs nothing."""
+        """The rows of one file. Nothing is read ahead, so stopping early costs nothing."""
         import fsspec
         from pyarrow.parquet import ParquetFile
 

@@ -1,7 +1,7 @@
-"""One function per benchmark: from the rows of its dataset to the files that its loader reads.
+"""One function per benchmark: it reads the rows of a dataset and writes the files that the benchmark's loader reads.
 
-Rows keep their order, pictures their bytes and their official names. What a dataset does not tell is left out; where it
-has no ids of its own, as ScienceQA, the number of a row is its id.
+Rows keep their order; pictures keep their bytes and their official names. Columns that a dataset lacks are left out.
+ScienceQA's dataset has no ids, so the number of a row is its id.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks.hub.official import members, picture_bytes, plain, save_picture, suffix_of, suffixed
-from headwise_lab.benchmarks.hub.source import Row, Source
-from headwise_lab.benchmarks.official import gqa as gqa_files
+from headwise_lab.benchmarks.files import members
+from headwise_lab.benchmarks.hub.official import picture_bytes, plain, save_picture, suffix_of, suffixed
+from headwise_lab.benchmarks.hub.source import HubDataset, Row
 from headwise_lab.benchmarks.official import mmvet as mmvet_files
-from headwise_lab.benchmarks.official import pope as pope_files
 from headwise_lab.benchmarks.official import scienceqa as science_files
 from headwise_lab.benchmarks.official import textvqa as textvqa_files
 from headwise_lab.benchmarks.official import vqav2 as vqav2_files
+from headwise_lab.benchmarks.shapes_gqa import FILE as GQA_FILE
+from headwise_lab.benchmarks.shapes_pope import FILE as POPE_FILE
 from headwise_lab.benchmarks.shapes_pope import SUBSETS
 
 ASKED = ("question_id", "image_id", "question")
@@ -38,22 +39,22 @@ TABLE = (
 """MMBench's columns in the order of its files."""
 
 
-def vqav2(source: Source, folder: Path, limit: int | None) -> None:
-    """Validation: questions, what ten people said, pictures."""
-    told = ("question_type", "multiple_choice_answer")
+def vqav2(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """Validation: questions, ten people's answers, pictures."""
+    extra = ("question_type", "multiple_choice_answer")
     with (
         members(folder / vqav2_files.QUESTIONS.format("val2014"), '{"questions": [', "]}") as questions,
         members(folder / vqav2_files.ANNOTATIONS, '{"annotations": [', "]}") as annotations,
     ):
         wanted = (*ASKED, "answer_type", "answers", "image")
-        for row in islice(source.rows(wanted, optional=told), limit):
+        for row in islice(source.rows(wanted, optional=extra), limit):
             questions.add(_some(row, ASKED))
-            annotations.add(_some(row, ("question_id", "image_id", "answer_type", "answers", *told)))
+            annotations.add(_some(row, ("question_id", "image_id", "answer_type", "answers", *extra)))
             save_picture(_coco(folder, "val2014", row["image_id"]), row["image"])
 
 
-def vqav2_test_dev(source: Source, folder: Path, limit: int | None) -> None:
-    """Test-dev: questions and pictures; with all of them also the ids of the whole test split, where there is one."""
+def vqav2_test_dev(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """Test-dev: questions and pictures. Without a limit also the ids of the whole test split, where there is one."""
     with members(folder / vqav2_files.QUESTIONS.format("test-dev2015"), '{"questions": [', "]}") as questions:
         for row in islice(source.rows((*ASKED, "image")), limit):
             questions.add(_some(row, ASKED))
@@ -64,10 +65,10 @@ def vqav2_test_dev(source: Source, folder: Path, limit: int | None) -> None:
                 questions.add(row)
 
 
-def gqa(source: Source, folder: Path, limit: int | None) -> None:
-    """The questions of a config named ..._instructions and, of its sister ..._images, the pictures they need."""
+def gqa(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """The questions of a config ..._instructions, and the pictures that they need from the config ..._images."""
     wanted: set[str] = set()
-    with members(folder / gqa_files.FILE, "{", "}") as questions:
+    with members(folder / GQA_FILE, "{", "}") as questions:
         for row in islice(source.rows(("id", "imageId", "question", "answer", "types")), limit):
             questions.add(_some(row, ("imageId", "question", "answer", "types")), str(row["id"]))
             wanted.add(str(row["imageId"]))
@@ -80,22 +81,22 @@ def gqa(source: Source, folder: Path, limit: int | None) -> None:
             break
 
 
-def vizwiz(source: Source, folder: Path, limit: int | None, *, split: str) -> None:
-    """Questions with the names of their pictures and, but for the test split, what ten people said."""
-    told = () if split == "test" else ("answers", "category")
+def vizwiz(source: HubDataset, folder: Path, limit: int | None, *, split: str) -> None:
+    """Questions with the names of their pictures, and ten people's answers, which the test split lacks."""
+    extra = () if split == "test" else ("answers", "category")
     with members(folder / f"{split}.json", "[", "]") as questions:
-        for row in islice(source.rows(("question_id", "question", "image", *told)), limit):
+        for row in islice(source.rows(("question_id", "question", "image", *extra)), limit):
             name = suffixed(row["question_id"])
-            said: Row = {"image": name, "question": row["question"]}
-            if told:
+            asked: Row = {"image": name, "question": row["question"]}
+            if extra:
                 answers = [{"answer": answer} for answer in row["answers"] or ()]
-                said |= {"answers": answers, "answer_type": row["category"]}
-            questions.add(said)
+                asked |= {"answers": answers, "answer_type": row["category"]}
+            questions.add(asked)
             save_picture(folder / split / name, row["image"])
 
 
-def scienceqa(source: Source, folder: Path, limit: int | None) -> None:
-    """Problems that have a picture, under the numbers of their rows."""
+def scienceqa(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """Problems that have a picture; the number of a row is the problem's id."""
     fields = ("question", "choices", "answer", "hint", "subject")
     numbers = []
     with members(folder / science_files.PROBLEMS, "{", "}") as problems:
@@ -112,8 +113,8 @@ def scienceqa(source: Source, folder: Path, limit: int | None) -> None:
             split.add(name)
 
 
-def textvqa(source: Source, folder: Path, limit: int | None) -> None:
-    """Questions, what ten people said, pictures, and what an OCR system read in each."""
+def textvqa(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """Questions, ten people's answers, pictures, and what an OCR system read in each picture."""
     fields = ("question_id", "image_id", "question", "answers")
     read: set[str] = set()
     with (
@@ -129,14 +130,14 @@ def textvqa(source: Source, folder: Path, limit: int | None) -> None:
                 read.add(name)
 
 
-def pope(source: Source, folder: Path, limit: int | None) -> None:
-    """A file per category; as categories take turns, a limit needs as many rows of each split as its share, rounded up.
+def pope(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """A file per category. Categories take turns, so each split gives an equal share of a limit, rounded up.
 
     Where one split holds all categories, it is read whole.
     """
     share = None if limit is None or len(source.splits) < len(SUBSETS) else -(-limit // len(source.splits))
     with ExitStack() as stack:
-        paths = {subset: folder / pope_files.FILE.format(subset) for subset in SUBSETS}
+        paths = {subset: folder / POPE_FILE.format(subset) for subset in SUBSETS}
         files = {subset: stack.enter_context(path.open("w", encoding="utf-8")) for subset, path in paths.items()}
         for row in _of_splits(
             source, ("question_id", "image_source", "question", "answer", "category", "image"), share
@@ -150,8 +151,8 @@ def pope(source: Source, folder: Path, limit: int | None) -> None:
             save_picture(folder / "val2014" / name, row["image"])
 
 
-def mme(source: Source, folder: Path, limit: int | None) -> None:
-    """A folder per category, and beside every picture the file of its two questions; all rows, whatever the limit."""
+def mme(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """A folder per category: every picture, and a file of its two questions. All rows are read, whatever the limit."""
     for row in source.rows(("question_id", "question", "answer", "category", "image")):
         category, name = folder / plain(row["category"]), plain(str(row["question_id"]).rpartition("/")[2])
         line = f"{row['question']}\t{row['answer']}"
@@ -162,8 +163,8 @@ def mme(source: Source, folder: Path, limit: int | None) -> None:
             stream.write(f"{line}\n")
 
 
-def mmbench(source: Source, folder: Path, limit: int | None, *, name: str) -> None:
-    """The table with its pictures inside, each in the first row that shows it; all rows, whatever the limit."""
+def mmbench(source: HubDataset, folder: Path, limit: int | None, *, name: str) -> None:
+    """The table. A picture stands in the first row that shows it. All rows are read, whatever the limit."""
     shown: dict[str, Any] = {}
     with (folder / name).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -181,9 +182,9 @@ def mmbench(source: Source, folder: Path, limit: int | None, *, name: str) -> No
 
 
 def _left_out(row: Row) -> list[str]:
-    """Cells at a row's end that the dataset spells nan: options a question does not have, and the hint.
+    """Columns that hold nan because the question lacks them: the hint, and the last options (as lmms-eval reads it).
 
-    As lmms-eval reads it. What stands before another option is text, and so is nan in MMBench's own files.
+    A nan before another option is the text of an option. In MMBench's own files every nan is text.
     """
     found = ["hint"] if row.get("hint") == MISSING else []
     for letter in ("D", "C"):
@@ -193,8 +194,8 @@ def _left_out(row: Row) -> list[str]:
     return [column for column in found if column in row]
 
 
-def mmvet(source: Source, folder: Path, limit: int | None) -> None:
-    """Questions with the skills they need, which the dataset lists with commas between."""
+def mmvet(source: HubDataset, folder: Path, limit: int | None) -> None:
+    """Questions with the skills they need, which the dataset separates by commas."""
     with members(folder / mmvet_files.FILE, "{", "}") as questions:
         for row in islice(source.rows(("question_id", "question", "answer", "capability", "image")), limit):
             picture = f"{plain(row['question_id'])}{suffix_of(picture_bytes(row['image']))}"
@@ -205,7 +206,7 @@ def mmvet(source: Source, folder: Path, limit: int | None) -> None:
             save_picture(folder / "images" / picture, row["image"])
 
 
-def _of_splits(source: Source, columns: tuple[str, ...], share: int | None) -> Iterator[Row]:
+def _of_splits(source: HubDataset, columns: tuple[str, ...], share: int | None) -> Iterator[Row]:
     for split in source.splits:
         yield from islice(source.rows(columns, split=split), share)
 

@@ -1,15 +1,14 @@
-"""What the official benchmarks share: where their data come from, how long an answer may be, how figures are made."""
+"""What the official benchmarks share: where their data come from, and how long an answer may be."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks.base import PERCENT, Question, by_kind, per_question
+from headwise_lab.benchmarks.base import Question, Scored
 from headwise_lab.metrics.answers import soft_accuracy
 from headwise_lab.metrics.choices import LETTERS
 
@@ -18,46 +17,30 @@ SHORT, LONG = 128, 1024  # tokens LLaVA-1.5 may answer with: model_vqa_loader.py
 
 
 @attrs.frozen
-class Choice(Question):
-    """A question with lettered options; ``columns`` are the cells of its row that a submission repeats."""
+class MultipleChoice(Question):
+    """A question with lettered options. A submission repeats ``columns``, cells of the question's row."""
 
     options: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
 
 
-class Official(ABC):
+class Official(Scored):
     """A benchmark whose files the user has: headwise can read them, and cannot make them."""
 
-    name = "official"
-    metric = "accuracy"
-    scale = PERCENT
     needs_data = True
     new_tokens = SHORT
-    files = "its files"  # what the folder holds, told to whoever gives none
+    files = "its files"  # what the folder should hold, for the error where no folder is given
 
     def prepare(self, folder: Path, count: int, seed: int) -> None:
-        """Raise DataError: there is nothing to make questions of."""
+        """Raise DataError: only the official files hold these questions."""
         raise DataError(
             f"{self.name} is read from its official files, which do not come with headwise; give --data a folder with"
             f" {self.files}"
         )
 
-    def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
-        """Every question is a unit."""
-        return per_question(questions, scores)
-
-    def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
-        """The mean score over all questions and per kind."""
-        scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
-        return by_kind(self.metric, questions, scores)
-
-    @abstractmethod
-    def score(self, question: Question, prediction: str) -> float:
-        """What one prediction is worth, 0 to 1; raises DataError where the file gives no answer."""
-
 
 class SoftVqa(Official):
-    """A benchmark that ten people answered: what a prediction is worth depends on how many of them agree."""
+    """A benchmark that ten people answered: the score depends on how many of them agree with the prediction."""
 
     def score(self, question: Question, prediction: str) -> float:
         """Soft accuracy against the ten answers; raises DataError where the file gives none."""
@@ -75,6 +58,6 @@ def answers_of(question: Question) -> tuple[str, ...]:
 
 
 def with_options(text: str, options: Sequence[str], suffix: str = OPTION_SUFFIX) -> str:
-    """A question with its options, one a line after their letters, as LLaVA-1.5 asks it."""
+    """A question and its options, each on a line of its own after its letter, as LLaVA-1.5 asks it."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
     return "\n".join([text, *lines]) + suffix

@@ -1,4 +1,4 @@
-"""Tab-separated files that carry their pictures inside: rows with their lines, pictures unpacked when asked about."""
+"""Tab-separated files that carry their pictures inside. A picture is unpacked when its question is asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import binascii
 import csv
 import hashlib
 import io
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,16 @@ import attrs
 from headwise.errors import DataError
 from headwise.reading import text_of
 from headwise_lab.benchmarks.base import Question
-from headwise_lab.benchmarks.files import Entry
-from headwise_lab.benchmarks.official.reading import Row
+from headwise_lab.benchmarks.files import Entry, QuestionRow
 from headwise_lab.benchmarks.pictures import format_of
+from headwise_lab.store.atomic import put
+from headwise_lab.store.cache_folder import cache
 
 FOLDER = "pictures"  # in headwise's cache
 
 
 @attrs.frozen(kw_only=True)
-class EmbeddedRow(Row):
+class EmbeddedRow(QuestionRow):
     """A question whose picture is text in its row."""
 
     picture: str
@@ -73,7 +73,7 @@ def _cells(reader: Any, path: Path) -> Iterator[list[str]]:
 
 
 def unpacked(text: str, entry: Entry) -> Path:
-    """A base64 picture as a file named after its content; raises DataError for what is none, or a full cache."""
+    """The file of a base64 picture, named after its content. DataError for text that is no picture, or a full cache."""
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -86,15 +86,11 @@ def unpacked(text: str, entry: Entry) -> Path:
 
 
 def _stored(content: bytes, suffix: str) -> Path:
-    from headwise_lab.store.cache_folder import cache  # which imports the benchmarks itself
-
     path = cache() / FOLDER / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
     if not path.exists():
-        half = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(content)
-            half.rename(path)
+            put(path, content, durable=False)
         except OSError as error:
             raise DataError(f"{path.parent} cannot be written to ({error.strerror}); set HEADWISE_CACHE") from error
     return path

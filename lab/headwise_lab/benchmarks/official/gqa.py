@@ -1,6 +1,6 @@
 """gqa: compositional questions about real scenes, scored by exact match (Hudson & Manning 2019, arXiv:1902.09506).
 
-``testdev_balanced_questions.json`` and ``images/``, here or in ``data/`` or ``questions/``; answers are read as
+``testdev_balanced_questions.json`` and ``images/``, here or in ``data/`` or ``questions/``. Answers are read as
 LLaVA-1.5's script reads them. The kinds are GQA's structural types: verify, query, choose, logical, compare.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise_lab.benchmarks.base import SUFFIX, Question
-from headwise_lab.benchmarks.files import Entry, distinct, json_members
+from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import Official, answers_of
-from headwise_lab.benchmarks.official.reading import Row, in_file_order, place
+from headwise_lab.benchmarks.official.reading import in_file_order, place
+from headwise_lab.benchmarks.shapes_gqa import FILE, kind_of
 from headwise_lab.metrics.answers import gqa_answer
-
-FILE = "testdev_balanced_questions.json"
 
 
 class Gqa(Official):
@@ -35,10 +34,8 @@ class Gqa(Official):
         return float(gqa_answer(prediction) == gqa_answer(answers_of(question)[0]))
 
 
-def _row(name: str, entry: Entry, images: Path) -> Row:
-    types = entry.field("types")
-    if not isinstance(types, dict) or not isinstance(types.get("structural"), str):
-        raise entry.wrong("'types' should hold the question's kind under 'structural'")
+def _row(name: str, entry: Entry, images: Path) -> QuestionRow:
+    kind = kind_of(entry, "structural")
     text, answer = entry.text("question") + SUFFIX, entry.text("answer")
-    question = Question(name, name, images / entry.text("imageId"), text, (answer,), types["structural"])
-    return Row(question, entry, (".jpg", ".png"))
+    question = Question(name, name, images / entry.text("imageId"), text, (answer,), kind)
+    return QuestionRow(question, entry, (".jpg", ".png"))

@@ -2,30 +2,36 @@
 2023, arXiv:2307.06281).
 
 One tab-separated file with the pictures inside, such as ``mmbench_dev_20230712.tsv`` or ``MMBench_DEV_EN.tsv``. A
-question's passes have indices that differ by a million; a picture may stand in the first pass alone, whose index the
-others then name. Letters are read by MMBench's rules without the language model that it asks where those fail: such
-answers are wrong here and counted as ``unread``. The test splits are scored by a server alone.
+question is asked in several passes, whose indices differ by a million. Where only the first pass has the picture, the
+other passes name its index. Letters are read by MMBench's rules. Where these rules find no letter, MMBench asks a
+language model; here the answer is wrong and counted as ``unread``. Only a server scores the test splits.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from headwise.errors import DataError
-from headwise_lab.benchmarks.base import PERCENT, Question, by_kind, mean
+from headwise_lab.benchmarks.base import PERCENT, Question, by_kind, by_unit, mean
 from headwise_lab.benchmarks.files import Entry, distinct
-from headwise_lab.benchmarks.official.common import LONG, OPTION_SUFFIX, Choice, Official, answers_of, with_options
+from headwise_lab.benchmarks.official.common import (
+    LONG,
+    OPTION_SUFFIX,
+    MultipleChoice,
+    Official,
+    answers_of,
+    with_options,
+)
 from headwise_lab.benchmarks.official.embedded import EmbeddedRow, table
 from headwise_lab.benchmarks.official.reading import whole_units
 from headwise_lab.benchmarks.submission import Submission, excel_submission
 from headwise_lab.metrics.choices import option_letter
 
 LETTERS = "ABCD"
-PASS = 1_000_000  # from one pass of a question to the next
-REFERENCE = 64  # characters at most of a cell that names the row with the picture
+PASS = 1_000_000  # between the indices of two passes of a question
+REFERENCE = 64  # a cell with at most so many characters holds no picture but the index of the row that does
 UNSENT = frozenset(("image", "hint", "category", "l2-category", "source", "comment"))  # as in LLaVA-1.5's script
 CHINESE_SUFFIX = "\n请直接回答选项字母。"
 
@@ -54,7 +60,7 @@ class MmBench(Official):
         columns = tuple((column, cell) for column, cell in entry.value.items() if column not in UNSENT)
         unit = str(int(name) % PASS)
         answers = () if self.split == "test" else (_answer(entry, len(options)),)
-        question = Choice(name, unit, Path(), text, answers, category, options=options, columns=columns)
+        question = MultipleChoice(name, unit, Path(), text, answers, category, options=options, columns=columns)
         return EmbeddedRow(question, entry, picture=_picture(entry, entries))
 
     def score(self, question: Question, prediction: str) -> float:
@@ -63,14 +69,11 @@ class MmBench(Official):
 
     def units(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
         """Question -> 1 where all its passes are right."""
-        passes: dict[str, list[float]] = defaultdict(list)
-        for question, score in zip(questions, scores, strict=True):
-            passes[question.unit].append(score)
-        return {unit: min(together) for unit, together in passes.items()}
+        return {unit: min(passes) for unit, passes in by_unit(questions, scores).items()}
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
-        """Circular accuracy over all and per kind, that of the first passes alone, and the share of unread answers."""
-        scores = [self.score(q, p) for q, p in zip(questions, predictions, strict=True)]
+        """Circular accuracy over all and per kind, accuracy of first passes alone, share of unread answers."""
+        scores = self.scores(questions, predictions)
         circular = self.units(questions, scores)
         first: dict[str, tuple[Question, float]] = {}
         for question, score in zip(questions, scores, strict=True):
@@ -116,16 +119,16 @@ class MmBenchCnTest(MmBenchCn):
 
 
 def read_by(question: Question, prediction: str) -> str:
-    """The letter that a prediction chooses; "" where the rules tell none."""
-    return option_letter(prediction, question.options if isinstance(question, Choice) else ())
+    """The letter that a prediction chooses; "" where the rules find none."""
+    return option_letter(prediction, question.options if isinstance(question, MultipleChoice) else ())
 
 
 def _columns(question: Question) -> tuple[tuple[str, str], ...]:
-    return question.columns if isinstance(question, Choice) else ()
+    return question.columns if isinstance(question, MultipleChoice) else ()
 
 
 def _file(folder: Path, split: str, *, chinese: bool) -> Path:
-    """The one file of a split and a language; raises DataError where there is none or a choice."""
+    """The one file of a split and a language; raises DataError where there is none or more than one."""
     found = [path for path in sorted(folder.glob("*.tsv")) if _is_of(path, split, chinese=chinese)]
     if len(found) != 1:
         which = f"the {'Chinese' if chinese else 'English'} {split} split of MMBench"
@@ -140,7 +143,7 @@ def _is_of(path: Path, split: str, *, chinese: bool) -> bool:
 
 
 def _cell(entry: Entry, column: str) -> str:
-    """A cell that need not be there; whatever it says is text, also None and nan."""
+    """The text of a cell, "" where the column is missing; None and nan are texts like any other."""
     return str(entry.value.get(column, ""))
 
 
@@ -161,7 +164,7 @@ def _answer(entry: Entry, options: int) -> str:
 
 
 def _picture(entry: Entry, entries: dict[str, Entry]) -> str:
-    """The picture's text, here or in the row that this one names."""
+    """The picture as text, from this row or from the row that this one names."""
     cell = entry.text("image")
     if len(cell) > REFERENCE:
         return cell

@@ -1,5 +1,5 @@
-"""mme: fourteen categories, two questions about each picture, one to be affirmed and one denied (Fu et al. 2023,
-arXiv:2306.13394).
+"""mme: fourteen categories, and two questions about each picture: the answer of one is yes, of the other no (Fu et al.
+2023, arXiv:2306.13394).
 
 A folder per category, as MME_Benchmark_release_version has them, in either of its two layouts, which shapes-mme reads
 as well. The published totals are sums over categories: perception of ten (2000 at most), cognition of four (800).
@@ -27,14 +27,10 @@ class Mme(Official, ShapesMme):
     """MME, by accuracy plus accuracy of both questions of a picture."""
 
     name = "mme"
-    metric = "score"
     files = "a folder per category, such as existence/ and OCR/"
 
-    score = ShapesMme.score
-    units = ShapesMme.units
-
     def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The questions of the categories that are there, pairs taking turns and staying whole."""
+        """The questions of the categories that are there; pairs take turns and stay whole."""
         root = place(folder, f"{RELEASE}/{RELEASE}", RELEASE, ".")
         there = [root / category for category in PERCEPTION + COGNITION if (root / category).is_dir()]
         questions = [question for category in there for question in read_category(category, {})]
@@ -44,7 +40,7 @@ class Mme(Official, ShapesMme):
 
     def metrics(self, questions: Sequence[Question], predictions: Sequence[str]) -> dict[str, float]:
         """The figures of shapes-mme, and the two published totals where all their categories were asked."""
-        figures = ShapesMme.metrics(self, questions, predictions)
+        figures = super().metrics(questions, predictions)
         totals = {}
         for name, categories in (("perception", PERCEPTION), ("cognition", COGNITION)):
             if all(f"score/{category}" in figures for category in categories):

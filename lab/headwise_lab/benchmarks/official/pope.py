@@ -1,4 +1,4 @@
-"""pope: is there such a thing in the picture? Asked against random, popular and adversarial absences (Li et al. 2023,
+"""pope: is there such a thing in the picture? Absent things are random, popular or adversarial (Li et al. 2023,
 arXiv:2305.10355).
 
 ``coco_pope_{random,popular,adversarial}.json`` with one question a line, here or in ``coco/``, and ``val2014/``.
@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headwise_lab.benchmarks.base import SUFFIX, Question, in_turns
-from headwise_lab.benchmarks.files import distinct, json_lines
+from headwise_lab.benchmarks.base import Question, in_turns
 from headwise_lab.benchmarks.official.common import Official
-from headwise_lab.benchmarks.official.reading import Row, place
-from headwise_lab.benchmarks.shapes_pope import SUBSETS, ShapesPope
-from headwise_lab.metrics.answers import NO, YES
-
-FILE = "coco_pope_{}.json"
+from headwise_lab.benchmarks.official.reading import place
+from headwise_lab.benchmarks.shapes_pope import FILE, SUBSETS, ShapesPope, read_subset
 
 
 class Pope(Official, ShapesPope):
@@ -25,24 +21,13 @@ class Pope(Official, ShapesPope):
     name = "pope"
     files = f"{FILE.format('random')} and its popular and adversarial sisters, and val2014/"
 
-    score = ShapesPope.score
-    metrics = ShapesPope.metrics
-
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions of the three files, subsets taking turns; DataError with file and line of what is wrong."""
-        rows = {row.question.id: row for subset in SUBSETS for row in _rows(folder, subset)}
+        rows = {row.question.id: row for subset in SUBSETS for row in read_subset(*_paths(folder, subset), subset)}
         return [rows[question.id].ready() for question in in_turns([row.question for row in rows.values()], limit)]
 
 
-def _rows(folder: Path, subset: str) -> list[Row]:
+def _paths(folder: Path, subset: str) -> tuple[Path, Path]:
+    """A subset's file, and the folder of its pictures."""
     file = FILE.format(subset)
-    path, images = place(folder, file, f"coco/{file}", f"output/coco/{file}"), place(folder, "val2014", "images")
-    entries = distinct(path, [(f"{subset}/{entry.text('question_id')}", entry) for entry in json_lines(path)])
-    rows = []
-    for name, entry in entries.items():
-        label = entry.text("label")
-        if label not in (YES, NO):
-            raise entry.wrong(f"'label' should be yes or no, found {label!r}")
-        text, image = entry.text("text") + SUFFIX, images / entry.text("image")
-        rows.append(Row(Question(name, name, image, text, (label,), subset), entry))
-    return rows
+    return place(folder, file, f"coco/{file}", f"output/coco/{file}"), place(folder, "val2014", "images")

@@ -1,4 +1,4 @@
-"""Finding official files where their archives put them, and reading them with the place of every fault."""
+"""Finding official files where their archives put them, and which of their questions a limit takes."""
 
 from __future__ import annotations
 
@@ -6,47 +6,30 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
-
-from headwise.errors import DataError
-from headwise_lab.benchmarks.base import Question
-from headwise_lab.benchmarks.files import Entry
+from headwise_lab.benchmarks.base import Question, at_least
+from headwise_lab.benchmarks.files import Entry, QuestionRow
 
 PEOPLE = 10
 
 
-@attrs.frozen
-class Row:
-    """A question as its file tells it. Its picture is looked for only when it is asked: most are not, under a limit."""
-
-    question: Question
-    entry: Entry
-    suffixes: tuple[str, ...] = ("",)
-
-    def ready(self) -> Question:
-        """The question with its picture found; raises DataError naming the line where there is none."""
-        image = self.question.image
-        return attrs.evolve(self.question, image=self.entry.picture(image.parent, image.name, self.suffixes))
-
-
 def place(folder: Path, *candidates: str) -> Path:
-    """The first of the candidates that exists in the folder, else the first, for a message to name."""
+    """The first of the candidates that exists in the folder; where none does, the first, which an error then names."""
     paths = [folder / candidate for candidate in candidates]
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def in_file_order(rows: Sequence[Row], limit: int | None) -> list[Question]:
-    """The first ``limit`` questions: a beginning as mixed as the file is, so that its mean estimates the whole's."""
+def in_file_order(rows: Sequence[QuestionRow], limit: int | None) -> list[Question]:
+    """The first ``limit`` questions. They are as mixed as the file, so their mean estimates that of all."""
     at_least(limit, 1)
     return [row.ready() for row in rows[:limit]]
 
 
-def whole_units(rows: Sequence[Row], limit: int | None) -> list[Question]:
-    """At most ``limit`` questions without splitting a unit, units in file order; raises DataError if none fits."""
-    units: dict[str, list[Row]] = defaultdict(list)
+def whole_units(rows: Sequence[QuestionRow], limit: int | None) -> list[Question]:
+    """At most ``limit`` questions: whole units in file order. Raises DataError if not even the first unit fits."""
+    units: dict[str, list[QuestionRow]] = defaultdict(list)
     for row in rows:
         units[row.question.unit].append(row)
-    taken: list[Row] = []
+    taken: list[QuestionRow] = []
     for together in units.values():
         if limit is not None and len(taken) + len(together) > limit:
             break
@@ -54,12 +37,6 @@ def whole_units(rows: Sequence[Row], limit: int | None) -> list[Question]:
     if not taken:
         at_least(limit, len(next(iter(units.values()))))
     return [row.ready() for row in taken]
-
-
-def at_least(limit: int | None, least: int) -> None:
-    """Raise DataError for a limit that leaves no question."""
-    if limit is not None and limit < least:
-        raise DataError(f"a limit of {limit} leaves no question; the smallest limit is {least}")
 
 
 def ten_answers(entry: Entry) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """scienceqa: school science with a picture, multiple choice (Lu et al. 2022, arXiv:2209.09513).
 
-``problems.json``, ``pid_splits.json`` and ``images/test/ID/image.png``. Asked are the test split's questions that have
-a picture, which papers call SQA-IMG. Prompt and reading of letters are LLaVA-1.5's.
+``problems.json``, ``pid_splits.json`` and ``images/test/ID/image.png``. The questions of the test split that have a
+picture are asked; papers call them SQA-IMG. Prompt and reading of letters are LLaVA-1.5's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise_lab.benchmarks.base import Question
-from headwise_lab.benchmarks.files import Entry, distinct, json_members
-from headwise_lab.benchmarks.official.common import LONG, Choice, Official, answers_of, with_options
-from headwise_lab.benchmarks.official.reading import Row, in_file_order, place
+from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
+from headwise_lab.benchmarks.official.common import LONG, MultipleChoice, Official, answers_of, with_options
+from headwise_lab.benchmarks.official.reading import in_file_order, place
 from headwise_lab.metrics.choices import LETTERS, science_letter
 
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
@@ -42,14 +42,16 @@ class ScienceQa(Official):
         return float(science_letter(prediction) == answers_of(question)[0])
 
 
-def _row(name: str, entry: Entry, images: Path) -> Row:
+def _row(name: str, entry: Entry, images: Path) -> QuestionRow:
     options, answer = _options(entry), entry.field("answer")
     if type(answer) is not int or not 0 <= answer < len(options):
         raise entry.wrong(f"'answer' should be the number of one of {len(options)} choices, found {answer!r}")
     hint = entry.text("hint")
     text = with_options((f"Context: {hint}\n" if hint else "") + entry.text("question"), options)
     image = images / name / entry.text("image")
-    return Row(Choice(name, name, image, text, (LETTERS[answer],), entry.text("subject"), options=options), entry)
+    return QuestionRow(
+        MultipleChoice(name, name, image, text, (LETTERS[answer],), entry.text("subject"), options=options), entry
+    )
 
 
 def _options(entry: Entry) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """textvqa: what is written in a picture, scored softly against ten people's answers (Singh et al. 2019,
 arXiv:1904.08920).
 
-``TextVQA_0.5.1_val.json`` and ``train_images/``, where the validation pictures lie too. LLaVA-1.5's published figure
-is that of ``textvqa-ocr``, whose prompt tells the model what an OCR system read; the plain prompt is the harder test.
+``TextVQA_0.5.1_val.json`` and ``train_images/``, which also holds the validation pictures. LLaVA-1.5's published figure
+is for ``textvqa-ocr``: its prompt tells the model what an OCR system read. The plain prompt is the harder test.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise_lab.benchmarks.base import SUFFIX, Question
-from headwise_lab.benchmarks.files import Entry, distinct, json_members
+from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import PEOPLE, Row, in_file_order, place
+from headwise_lab.benchmarks.official.reading import PEOPLE, in_file_order, place
 
 FILE = "TextVQA_0.5.1_val.json"
 OCR_FILE = "TextVQA_Rosetta_OCR_v0.2_val.json"
@@ -34,7 +34,7 @@ class TextVqa(SoftVqa):
         return in_file_order([_row(name, entry, images, hints) for name, entry in entries.items()], limit)
 
     def hints(self, folder: Path) -> dict[str, str] | None:
-        """Picture -> line of the prompt with what an OCR system read there; None where the prompt has no such line."""
+        """Picture -> line of the prompt that says what an OCR system read; None where the prompt has no such line."""
         return None
 
 
@@ -45,7 +45,7 @@ class TextVqaOcr(TextVqa):
     files = f"{FILE}, {OCR_FILE} and {IMAGES}/"
 
     def hints(self, folder: Path) -> dict[str, str] | None:
-        """The tokens of every picture in the file's order, commas between."""
+        """Picture -> a line with its tokens in the file's order, separated by commas."""
         entries = json_members(place(folder, OCR_FILE), "data")
         return {entry.text("image_id"): f"\nReference OCR token: {', '.join(_tokens(entry))}" for entry in entries}
 
@@ -57,11 +57,11 @@ def _tokens(entry: Entry) -> list[str]:
     return tokens
 
 
-def _row(name: str, entry: Entry, images: Path, hints: dict[str, str] | None) -> Row:
-    """One question. The file writes everything small; LLaVA-1.5 begins questions with a capital."""
+def _row(name: str, entry: Entry, images: Path, hints: dict[str, str] | None) -> QuestionRow:
+    """One question. The file has lower-case letters only; LLaVA-1.5 begins a question with a capital letter."""
     image = entry.text("image_id")
     if hints is not None and image not in hints:
         raise entry.wrong(f"picture {image!r} has no entry in {OCR_FILE}")
     text = entry.text("question").capitalize() + (hints[image] if hints else "") + SUFFIX
     question = Question(name, name, images / image, text, entry.texts("answers", PEOPLE), KIND)
-    return Row(question, entry, (".jpg", ".png"))
+    return QuestionRow(question, entry, (".jpg", ".png"))

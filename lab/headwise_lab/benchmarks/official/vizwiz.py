@@ -1,8 +1,8 @@
 """vizwiz: what blind people asked about their own photographs, unanswerable questions included (Gurari et al. 2018,
 arXiv:1802.08218).
 
-``val.json`` and ``val/``; for the test split, which LLaVA-1.5 reports and whose answers only the server knows,
-``test.json`` and ``test/``. The files may lie in ``Annotations/``. LLaVA-1.5's prompt offers a way out.
+``val.json`` and ``val/``. LLaVA-1.5 reports the test split, whose answers only the server knows: ``test.json`` and
+``test/``. The files may lie in ``Annotations/``. LLaVA-1.5's prompt allows the answer "Unanswerable".
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headwise_lab.benchmarks.base import SUFFIX, Question
-from headwise_lab.benchmarks.files import Entry, distinct, json_members
+from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import Row, in_file_order, place, ten_answers
+from headwise_lab.benchmarks.official.reading import in_file_order, place, ten_answers
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.metrics.answers import vqa_answer
 
@@ -54,8 +54,8 @@ def _entries(folder: Path, split: str) -> list[tuple[str, Entry]]:
     return list(found.items())
 
 
-def _row(folder: Path, split: str, name: str, entry: Entry) -> Row:
-    """One question; a picture has exactly one, so its name is the question's."""
+def _row(folder: Path, split: str, name: str, entry: Entry) -> QuestionRow:
+    """One question. Every picture has exactly one, so the picture's name is the question's id."""
     text = entry.text("question") + WAY_OUT + SUFFIX
     answers, kind = ((), KIND) if split == "test" else (ten_answers(entry), entry.text("answer_type"))
-    return Row(Question(name, name, folder / split / name, text, answers, kind), entry)
+    return QuestionRow(Question(name, name, folder / split / name, text, answers, kind), entry)

@@ -1,8 +1,8 @@
 """vqav2: open questions about COCO pictures, scored softly against ten people's answers (Goyal et al. 2017,
 arXiv:1612.00837).
 
-``v2_OpenEnded_mscoco_val2014_questions.json``, ``v2_mscoco_val2014_annotations.json`` and ``val2014/``; for test-dev,
-which papers report and whose answers only the server knows, ``v2_OpenEnded_mscoco_test-dev2015_questions.json`` and
+``v2_OpenEnded_mscoco_val2014_questions.json``, ``v2_mscoco_val2014_annotations.json`` and ``val2014/``. Papers report
+the test-dev split, whose answers only the server knows: ``v2_OpenEnded_mscoco_test-dev2015_questions.json`` and
 ``test2015/``.
 """
 
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headwise_lab.benchmarks.base import SUFFIX, Question
-from headwise_lab.benchmarks.files import Entry, distinct, json_members
+from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import Row, in_file_order, place, ten_answers
+from headwise_lab.benchmarks.official.reading import in_file_order, place, ten_answers
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.metrics.answers import vqa_answer
 
 QUESTIONS = "v2_OpenEnded_mscoco_{}_questions.json"
 ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
 KINDS = ("yes/no", "number", "other")
-KIND = "test"  # of a question whose answer, and so whose kind, is not told
+KIND = "test"  # of questions without an answer, which would tell their kind
 
 
 class Vqav2(SoftVqa):
@@ -39,7 +39,7 @@ class Vqav2(SoftVqa):
         for name, entry in questions.items():
             if name not in told:
                 raise entry.wrong(f"question {name!r} has no annotation in {path}")
-            rows.append(Row(_asked(name, entry, folder / "val2014", told[name]), entry, (".jpg", ".png")))
+            rows.append(QuestionRow(_asked(name, entry, folder / "val2014", told[name]), entry, (".jpg", ".png")))
         return in_file_order(rows, limit)
 
 
@@ -51,20 +51,21 @@ class Vqav2TestDev(SoftVqa):
 
     def __init__(self) -> None:
         self.others: tuple[str, ...] = ()
-        """Questions of the whole test split that are not asked; the server wants an answer to each of those too."""
+        """Ids of the whole test split. Most are not asked, but the server wants an answer to each of them."""
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The questions in file order; those of the test split's own file, where it is there, are noted beside."""
+        """The questions in file order. Where the file of the whole test split is there, its ids go to ``others``."""
         questions = _questions(folder, "test-dev2015")
         whole = folder / QUESTIONS.format("test2015")
         self.others = tuple(_questions(folder, "test2015")) if whole.is_file() else tuple(questions)
         rows = [
-            Row(_asked(name, entry, folder / "test2015"), entry, (".jpg", ".png")) for name, entry in questions.items()
+            QuestionRow(_asked(name, entry, folder / "test2015"), entry, (".jpg", ".png"))
+            for name, entry in questions.items()
         ]
         return in_file_order(rows, limit)
 
     def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
-        """What eval.ai takes: question ids with normalised answers, empty for questions that were not asked."""
+        """What eval.ai takes: question ids with normalised answers, "" for questions that were not asked."""
         said = {q.id: vqa_answer(p) for q, p in zip(questions, predictions, strict=True)}
         ids = dict.fromkeys([*said, *self.others])
         return json_submission([{"question_id": int(name), "answer": said.get(name, "")} for name in ids])

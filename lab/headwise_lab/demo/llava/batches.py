@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headwise_lab.demo.llava.stages import Stage
 from headwise_lab.demo.llava.tokenizer import QUESTION_TOKENS, answer_id, question_ids
-from headwise_lab.scenes import KINDS, Question, Scene, ask, draw_batch, sample_scene
+from headwise_lab.scenes import KINDS, Scene, SceneQuestion, ask, draw_batch, sample_scene
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as in the shipped processor
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,7 +47,7 @@ def make_batch(stage: Stage, step: int) -> Batch:
     )
 
 
-def ask_mix(stage: Stage, scene: Scene, rng: Random) -> list[Question]:
+def ask_mix(stage: Stage, scene: Scene, rng: Random) -> list[SceneQuestion]:
     """The stage's mix of questions about one scene; what cannot be asked becomes "exist"."""
     questions = []
     for kind, count in stage.mix.items():
