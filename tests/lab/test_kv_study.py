@@ -21,7 +21,7 @@ from headwise.pipeline import Pipeline
 from headwise_lab.commands import demo as demo_module
 from headwise_lab.kv import planning, runner
 from headwise_lab.kv.recipes import eviction_recipe
-from headwise_lab.kv.study import FULL, dealt, demo_kv, demo_real, scale_for, scored, streaming, study_kv
+from headwise_lab.kv.study import FULL, demo_kv, demo_real, scale_for, scored, shuffled, streaming, study_kv
 from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, TWIN, KvRun
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_types import Record
@@ -103,7 +103,7 @@ def test_every_case_is_read_back_as_the_part_it_plays():
 
 def test_a_control_is_found_by_the_canonical_text_of_its_run():
     case = next(case for case in study_kv() if case.group == "I")
-    ours, control = (eviction_recipe(one.text).strategies["kv_eviction"].text for one in (case, dealt(case, 2)))
+    ours, control = (eviction_recipe(one.text).strategies["kv_eviction"].text for one in (case, shuffled(case, 2)))
     assert ours == KvRun(Record(id="a", strategies={"kv_eviction": control})).controls
 
 
@@ -146,7 +146,7 @@ def text(tmp_path_factory) -> Path:
 def few(monkeypatch):
     """A study of a few cases."""
     informed = [case for case in study_kv(0.25) if case.group == "J"][:1]
-    cases = [FULL, streaming(16), streaming(64), *informed, dealt(informed[0], 0), scored("snapkv", 16)]
+    cases = [FULL, streaming(16), streaming(64), *informed, shuffled(informed[0], 0), scored("snapkv", 16)]
     monkeypatch.setattr(planning, "study_kv", lambda scale, permutations: cases)
     return cases
 

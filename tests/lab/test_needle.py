@@ -1,4 +1,4 @@
-"""Passkeys: prompts of an exact length, answers against the ordinary model, and ``headwise needle`` in use."""
+"""PasskeyPrompts: prompts of an exact length, answers against the ordinary model, and ``headwise needle`` in use."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from headwise.attachment import cache
 from headwise.cli import main
 from headwise.errors import DataError, ModelError
 from headwise_lab.kv import needle as needle_module
-from headwise_lab.kv.needle import NEW_TOKENS, Answer, Grid, ask, batches, find_passkeys, identity, summary
-from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, Passkeys
+from headwise_lab.kv.needle import NEW_TOKENS, PasskeyAnswer, ask, batches, find_passkeys, identity, summary
+from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, PasskeyPrompts
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
 from headwise_lab.report.kv.heat_map import draw
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_schema import record_of
+from headwise_lab.store.record_types import Grid
 from headwise_lab.store.working_copy import at_hand
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
@@ -47,7 +48,7 @@ def loaded(folder):
 
 @pytest.fixture(scope="module")
 def prompts(loaded):
-    return Passkeys(loaded.tokenizer, seed=1).prompts([LENGTH], 3, 1)
+    return PasskeyPrompts(loaded.tokenizer, seed=1).prompts([LENGTH], 3, 1)
 
 
 TOKENIZERS = {begins: byte_tokenizer(begins) for begins in (False, True)}
@@ -57,7 +58,7 @@ TOKENIZERS = {begins: byte_tokenizer(begins) for begins in (False, True)}
 @given(st.booleans(), st.integers(FIXED + 1, 700), st.integers(1, 5), st.integers(1, 2), st.integers(0, 9))
 def test_prompts_have_their_length_and_hold_their_passkey(begins, length, depths, repeats, seed):
     tokenizer = TOKENIZERS[begins]
-    made = Passkeys(tokenizer, seed=seed).prompts([length], depths, repeats)
+    made = PasskeyPrompts(tokenizer, seed=seed).prompts([length], depths, repeats)
     assert len(made) == len({prompt.name for prompt in made}) == depths * repeats
     for prompt in made:
         assert len(prompt.ids) == prompt.length == length
@@ -71,7 +72,7 @@ def test_prompts_have_their_length_and_hold_their_passkey(begins, length, depths
 
 
 def test_depths_go_evenly_from_the_task_to_the_question(loaded):
-    made = Passkeys(loaded.tokenizer).prompts([2000], 5, 1)
+    made = PasskeyPrompts(loaded.tokenizer).prompts([2000], 5, 1)
     assert [prompt.depth for prompt in made] == [0, 0.25, 0.5, 0.75, 1]
     told = [loaded.tokenizer.decode(prompt.ids) for prompt in made]
     places = [text.index(" The pass key is ") for text in told]
@@ -80,12 +81,12 @@ def test_depths_go_evenly_from_the_task_to_the_question(loaded):
     steps = np.diff(places)
     assert steps == pytest.approx(steps.mean(), abs=40)  # to the nearest end of a sentence
     assert all(text[place - 1] in ".!" for text, place in zip(told[1:], places[1:], strict=True))
-    assert Passkeys(loaded.tokenizer).prompts([2000], 1, 1)[0].depth == 0.5
+    assert PasskeyPrompts(loaded.tokenizer).prompts([2000], 1, 1)[0].depth == 0.5
 
 
 def test_the_seed_makes_the_keys_and_nothing_else_does(loaded):
     def made(seed, lengths):
-        return {p.name: p for p in Passkeys(loaded.tokenizer, seed=seed).prompts(lengths, 2, 3)}
+        return {p.name: p for p in PasskeyPrompts(loaded.tokenizer, seed=seed).prompts(lengths, 2, 3)}
 
     first, again, other = made(0, [LENGTH]), made(0, [LENGTH, 400]), made(1, [LENGTH])
     assert all(torch.equal(first[name].ids, again[name].ids) for name in first)
@@ -94,21 +95,21 @@ def test_the_seed_makes_the_keys_and_nothing_else_does(loaded):
 
 
 def test_a_text_can_be_the_filler(loaded, tmp_path):
-    made = Passkeys(loaded.tokenizer, str(write_text(tmp_path))).prompts([600], 2, 2)
+    made = PasskeyPrompts(loaded.tokenizer, str(write_text(tmp_path))).prompts([600], 2, 2)
     texts = [loaded.tokenizer.decode(prompt.ids) for prompt in made]
     assert all("the word was 7 times" in text and "grass" not in text for text in texts)
     assert len(set(texts)) == 4
-    assert Passkeys(loaded.tokenizer, "kjv").filler == "kjv"
+    assert PasskeyPrompts(loaded.tokenizer, "kjv").filler == "kjv"
 
 
 def test_what_makes_no_prompt_is_one_sentence(loaded, tmp_path):
     with pytest.raises(DataError, match=rf"^60 tokens do not hold .* and question, which take {FIXED}; give"):
-        Passkeys(loaded.tokenizer).prompts([60], 1, 1)
+        PasskeyPrompts(loaded.tokenizer).prompts([60], 1, 1)
     (tmp_path / "empty").write_text(" \n")
     with pytest.raises(DataError, match="holds no sentence"):
-        Passkeys(loaded.tokenizer, str(tmp_path / "empty"))
+        PasskeyPrompts(loaded.tokenizer, str(tmp_path / "empty"))
     with pytest.raises(DataError, match="nowhere is missing"):
-        Passkeys(loaded.tokenizer, str(tmp_path / "nowhere"))
+        PasskeyPrompts(loaded.tokenizer, str(tmp_path / "nowhere"))
 
 
 def test_with_a_full_cache_answers_and_probabilities_are_those_of_the_ordinary_model(loaded, prompts):
@@ -156,7 +157,7 @@ def test_an_answer_ends_where_the_model_ends_it(loaded, prompts, monkeypatch):
 
 
 def test_batches_hold_one_length_each_and_leave_nothing_out(loaded):
-    made = Passkeys(loaded.tokenizer).prompts([LENGTH, 300], 5, 1)
+    made = PasskeyPrompts(loaded.tokenizer).prompts([LENGTH, 300], 5, 1)
     parts = list(batches(made, 3))
     assert [len(part) for part in parts] == [3, 2, 3, 2]
     assert [prompt.name for part in parts for prompt in part] == [prompt.name for prompt in made]
@@ -165,7 +166,7 @@ def test_batches_hold_one_length_each_and_leave_nothing_out(loaded):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_batches_of_any_size_answer_alike(size, loaded, prompts):
-    recipe, grid = eviction_recipe("streaming:sinks=2,window=30"), Grid(lengths=(LENGTH,), depths=3)
+    recipe, grid = eviction_recipe("streaming:sinks=2,window=30"), Grid(lengths=[LENGTH], depths=3, filler="grass")
     heard: list[int] = []
     _, whole = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=3))
     _, parts = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=size, progress=heard.append))
@@ -176,12 +177,14 @@ def test_batches_of_any_size_answer_alike(size, loaded, prompts):
 
 
 def test_the_record_adds_up(loaded, monkeypatch):
-    made = Passkeys(loaded.tokenizer).prompts([LENGTH, 300], 2, 3)
+    made = PasskeyPrompts(loaded.tokenizer).prompts([LENGTH, 300], 2, 3)
     lucky = {prompt.name for prompt in made[:7:2]}
     monkeypatch.setattr(
-        needle_module, "ask", lambda _, __, asked: [Answer(p, "x", p.name in lucky, -1.0 - p.depth) for p in asked]
+        needle_module,
+        "ask",
+        lambda _, __, asked: [PasskeyAnswer(p, "x", p.name in lucky, -1.0 - p.depth) for p in asked],
     )
-    grid = Grid(lengths=(LENGTH, 300), depths=2, repeats=3)
+    grid = Grid(lengths=[LENGTH, 300], depths=2, repeats=3, filler="grass")
     record, outcomes = as_json(find_passkeys(loaded, eviction_recipe("window:window=20"), made, grid))
     assert (record["n"], record["study"], record["metric"]["name"]) == (12, "needle", "passkeys found")
     assert record["metric"]["value"] == pytest.approx(4 / 12)
@@ -200,7 +203,7 @@ def test_the_record_adds_up(loaded, monkeypatch):
 @given(st.lists(st.booleans(), min_size=2, max_size=20))
 @settings(deadline=None, max_examples=50, derandomize=True)
 def test_the_error_of_a_share_is_binomial(hits):
-    found = summary([Answer(None, "", hit, -1.0) for hit in hits])["metric"]  # type: ignore[arg-type]
+    found = summary([PasskeyAnswer(None, "", hit, -1.0) for hit in hits])["metric"]  # type: ignore[arg-type]
     assert found.value == pytest.approx(np.mean(hits))
     assert found.se == pytest.approx(np.std(hits) / math.sqrt(len(hits)))
 
@@ -337,7 +340,7 @@ def test_equal_records_make_equal_pictures(tmp_path):
 @pytest.mark.slow
 def test_smollm2_finds_passkeys_that_a_window_forgets():
     loaded = load_language_model("smollm2")
-    made = Passkeys(loaded.tokenizer).prompts([512], 5, 1)
+    made = PasskeyPrompts(loaded.tokenizer).prompts([512], 5, 1)
     full, window = (ask(loaded, eviction_recipe(text), made) for text in ("none", "streaming:sinks=4,window=60"))
     assert sum(answer.found for answer in full) >= 4
     assert sum(answer.found for answer in window) <= 2

@@ -12,7 +12,7 @@ from headwise.errors import DataError
 from headwise_lab.metrics.overlap import (
     SHARE,
     Box,
-    Overlap,
+    TokenOverlap,
     after_crop,
     covered,
     grid_side,
@@ -109,7 +109,7 @@ def test_overlap_figures_by_hand() -> None:
     truth = np.zeros(16, dtype=bool)
     truth[[1, 2, 3, 4, 5]] = True
     found = overlap([0, 1, 2, 8], truth)
-    assert Overlap(recall=0.4, precision=0.5, iou=2 / 7, expected=0.25) == found
+    assert TokenOverlap(recall=0.4, precision=0.5, iou=2 / 7, expected=0.25) == found
     assert found is not None
     assert pytest.approx(found.lift) == 1.6
 
@@ -120,7 +120,7 @@ def test_overlap_of_a_question_without_boxes_is_none() -> None:
 
 def test_overlap_of_nothing_kept_is_no_better_than_chance() -> None:
     found = overlap([], np.ones(4, dtype=bool))
-    assert Overlap(0.0, 0.0, 0.0, 0.0) == found
+    assert TokenOverlap(0.0, 0.0, 0.0, 0.0) == found
     assert found is not None
     assert found.lift == 1.0
 
@@ -146,7 +146,7 @@ def test_random_keeping_has_lift_one_on_average() -> None:
 
 
 def test_means_leave_out_questions_without_boxes() -> None:
-    one, other = Overlap(1.0, 0.5, 0.5, 0.25), Overlap(0.5, 0.25, 0.25, 0.5)
+    one, other = TokenOverlap(1.0, 0.5, 0.5, 0.25), TokenOverlap(0.5, 0.25, 0.25, 0.5)
     expected = {"recall": 0.75, "precision": 0.375, "iou": 0.375, "lift": 2.0, "n": 2}
     assert expected == pytest.approx(mean_overlap([one, None, other]))
     assert mean_overlap([None]) is None

@@ -69,17 +69,18 @@ def needle(
     is named.
     """
     from headwise.heads import HeadProfile
-    from headwise_lab.kv.needle import Grid, find_passkeys, identity
-    from headwise_lab.kv.passkey import Passkeys
+    from headwise_lab.kv.needle import find_passkeys, identity
+    from headwise_lab.kv.passkey import PasskeyPrompts
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models.load import load_language_model
     from headwise_lab.store.locations import place
+    from headwise_lab.store.record_types import Grid
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
     grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
-    prompts = Passkeys(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
+    prompts = PasskeyPrompts(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
     store = opened(to, "needle")
 
     def measure(recipe: Recipe, advance: Callable[[int], None]) -> tuple[NeedleRecord, list[PasskeyOutcome]]:
@@ -104,7 +105,7 @@ def needle(
         _draw(records, store.folder)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str) -> list[int]:
     """Lengths, ascending and each once."""
     from headwise.errors import DataError
     from headwise.numbers import whole
@@ -114,7 +115,7 @@ def _numbers(text: str) -> tuple[int, ...]:
         shown = text if len(text) <= 80 else f"{text[:76]}..."
         raise DataError(f"--lengths {shown!r} is not a list of whole numbers; write --lengths 512,1024")
     try:
-        return tuple(sorted({whole(part, LONGEST) for part in parts}))
+        return sorted({whole(part, LONGEST) for part in parts})
     except ValueError as error:
         raise DataError(f"--lengths: {error}; write --lengths 512,1024") from error
 

@@ -1,1 +1,1 @@
-"""What a trial costs and where it ran: times, multiply-adds, memory, hardware."""
+"""What a trial costs and where it runs: times, multiply-adds, memory, hardware."""

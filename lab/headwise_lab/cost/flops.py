@@ -1,8 +1,8 @@
-"""What a prefill computes and stores, counted while it runs, to stand beside what :mod:`headwise.budget` plans.
+"""Counts what a prefill computes and stores while it runs, to compare with what :mod:`headwise.budget` plans.
 
-torch's FlopCounterMode counts matrix products, convolutions and attention, two for every multiply-add; everything here
-is in multiply-adds, as planned figures are. Attention counts all pairs of tokens, as there, causal or not. Norms,
-activations, sorting and the like are counted by neither.
+torch's FlopCounterMode counts matrix products, convolutions and attention, two for every multiply-add. All figures
+here are multiply-adds, as planned figures are. Both count attention between all pairs of tokens, even where it is
+causal, and neither counts norms, activations, sorting and the like.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Attached = Callable[[], AbstractContextManager[Attachment]]
 
 @attrs.frozen(kw_only=True)
 class Counted:
-    """One prefill of a batch, per row of it, padding included.
+    """The counts of one batch's prefill, divided by its rows, padding included.
 
-    ``flops``: multiply-adds of everything from the pixels to the logits of the last token. Two parts of it: ``layers``,
-    the decoder layers, which planned figures are about, and ``selection``, choosing tokens and KV entries with all that
-    is computed for it. ``kv_bytes``: the storages behind the cache afterwards, each counted once.
+    ``flops``: multiply-adds from the pixels to the logits of the last token. ``layers`` is the part of the decoder
+    layers, which planned figures are about. ``selection`` is the part that chooses tokens and KV entries, and computes
+    evidence for that. ``kv_bytes``: the storages of the cache afterwards, each counted once.
     """
 
     flops: int
@@ -47,7 +47,7 @@ class Counted:
 
 @torch.inference_mode()
 def counted_prefill(inputs: Inputs, attached: Attached) -> Counted:
-    """One prefill of the first batch, counted, with what ``attached`` puts on the model."""
+    """Count one prefill of the first batch, under the recipe that ``attached`` puts on the model."""
     loaded, batch = inputs.loaded, next(inputs.batches())
     rows = len(batch.visual)
     with attached() as attachment, _counting(loaded.model, attachment) as counter:
@@ -64,14 +64,14 @@ _unpruned: WeakKeyDictionary[Inputs, Counted] = WeakKeyDictionary()
 
 
 def unpruned_prefill(inputs: Inputs) -> Counted:
-    """The same without any recipe, counted once for all trials that share ``inputs``."""
+    """Count the same without a recipe, once for all trials that share ``inputs``."""
     if inputs not in _unpruned:
         _unpruned[inputs] = counted_prefill(inputs, lambda: attach(inputs.loaded.model, Recipe.of()))
     return _unpruned[inputs]
 
 
 class _Counter:
-    """Multiply-adds so far, and the parts of them that fall to decoder layers and to choices."""
+    """Multiply-adds so far, and which of them belong to decoder layers and to choices."""
 
     def __init__(self) -> None:
         self.mode = FlopCounterMode(display=False, custom_mapping=_MISSING)
@@ -87,12 +87,12 @@ class _Counter:
         self._entered = self.so_far - self.selection
 
     def leave(self, _: object) -> None:
-        """It ends; KV entries chosen in it are no part of it."""
+        """The layer ends. Choosing KV entries happened within it, but counts as selection."""
         self.layers += self.so_far - self.selection - self._entered
 
     @contextmanager
     def choice(self) -> Iterator[None]:
-        """Something is chosen inside."""
+        """Tokens or KV entries are chosen inside the block."""
         before = self.so_far
         yield
         self.selection += self.so_far - before
@@ -100,7 +100,7 @@ class _Counter:
 
 @contextmanager
 def _counting(model: PreTrainedModel, attachment: Attachment) -> Iterator[_Counter]:
-    """Count inside. The counter is innermost, so what a recipe does around a layer is no part of the layer."""
+    """Count inside the block. The counter's hooks are innermost, so what a recipe does around a layer is not in it."""
     counter = _Counter()
     with ExitStack() as stack:
         for layer in adapter_for(model).decoder.layers:
@@ -111,13 +111,11 @@ def _counting(model: PreTrainedModel, attachment: Attachment) -> Iterator[_Count
         yield counter
 
 
-def _attention(
-    query: torch.Size, key: torch.Size, value: torch.Size, *_: object, out_shape: object = None, **__: object
-) -> int:
-    """Attention of queries (b, h, q, d) over keys and values (b, h_kv, n, d), two for every multiply-add."""
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+    """Two for every multiply-add of queries (b, h, q, d) with keys and values (b, h_kv, n, d)."""
     batch, heads, queries, width = query
     return int(2 * batch * heads * queries * key[2] * (width + value[3]))
 
 
 _MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
-"""The attention kernel that FlopCounterMode does not know."""
+"""An attention kernel that FlopCounterMode does not know."""

@@ -1,4 +1,4 @@
-"""What a trial is measured for beside its times: counted multiply-adds, stored bytes, peak memory."""
+"""What a trial costs beside its times: counted multiply-adds, stored bytes, peak memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from headwise_lab.store.record_types import Cost
 
 
 def watched(inputs: Inputs, attached: Attached) -> Cost:
-    """One forward of the first batch; the unpruned model's comes once per ``inputs``.
+    """The cost of one prefill of the first batch, under the recipe that ``attached`` puts on the model.
 
-    ``attached`` puts the recipe on the model. ``flops_counted``: multiply-adds of one prefill per row, from pixels to
-    the last token's logits; ``flops_counted_layers`` and ``flops_counted_selection`` are parts of it,
-    ``flops_counted_unpruned`` is the same of the model as it is. ``kv_bytes_stored``: storages of the cache after that
-    prefill, per row. Rows are as long as in the batch, padding included. ``peak_bytes``, ``peak_grown_bytes`` and
-    ``peak_source``: memory of that prefill, of the whole batch (:class:`headwise_lab.cost.memory.Peak`), without what
-    is held for other trials to share.
+    ``flops_counted``: multiply-adds per row, from the pixels to the logits of the last token.
+    ``flops_counted_layers`` and ``flops_counted_selection`` are parts of it. ``flops_counted_unpruned``: the same
+    without a recipe, counted once for all trials that share ``inputs``. ``kv_bytes_stored``: storages of the cache
+    after the prefill, per row. Rows include their padding. ``peak_bytes``, ``peak_grown_bytes`` and ``peak_source``:
+    the memory of the whole batch's prefill (:class:`headwise_lab.cost.memory.Peak`), without the tensors that are held
+    for other trials.
     """
     with peak_of(inputs.loaded.device) as peak:
         found = counted_prefill(inputs, attached)

@@ -1,7 +1,7 @@
-"""The most memory that something needs while it runs.
+"""The peak memory of some work.
 
-Read from Linux itself and not through psutil, which tells what is used now but cannot begin a new highest value;
-looking every few milliseconds would miss the peak of a prefill.
+It is read from Linux itself. psutil tells the memory in use now, but cannot reset the kernel's highest value, and
+asking it every few milliseconds would miss the peak of a prefill.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SINCE_START = "process memory since its start"
 
 @attrs.define
 class Peak:
-    """The highest memory inside, and what that is beyond the beginning: bytes, or None where nothing tells.
+    """The peak memory of some work, and by how much it exceeds the memory at its beginning; None where unknown.
 
-    ``source``: "cuda allocator", all tensors on the GPU, weights included; "process memory", all that the process has
-    resident, Python and libraries included, so that only what it grew by says much about the work; or "process memory
-    since its start", where the system does not let the highest value be reset.
+    ``source`` says what was measured. "cuda allocator": all tensors on the GPU, weights included. "process memory": all
+    resident memory of the process, with Python and libraries, so that mostly the growth says something about the work.
+    "process memory since its start": the same, on a system where the highest value cannot be reset.
     """
 
     bytes: int | None = None
@@ -37,7 +37,7 @@ class Peak:
 
 
 def peak_of(device: str) -> AbstractContextManager[Peak]:
-    """Watch the memory that work on ``device`` takes inside; the numbers are there afterwards."""
+    """Measure the peak memory of the work on ``device`` inside the block; the numbers are there after the block."""
     where = torch.device(device)
     if where.type == "cuda":
         return _on_gpu(where)
@@ -76,7 +76,7 @@ def _untold() -> Iterator[Peak]:
 
 
 def _give_back() -> None:
-    """Return what the heap holds free to the system (glibc); tensors that come to lie there would not count else."""
+    """Return free heap memory to the system (glibc); otherwise tensors that reuse it would not raise the peak."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -84,9 +84,9 @@ def _give_back() -> None:
 
 
 def _reset() -> int | None:
-    """Begin a new highest value and return the memory now; None where the system has no such thing (Linux: proc(5))."""
+    """Reset the highest value and return the memory in use; None where the system cannot (see proc(5) of Linux)."""
     try:
-        _status("VmHWM")  # whether it is told at all
+        _status("VmHWM")  # raises KeyError where the system does not tell it
         (PROCESS / "clear_refs").write_text("5", encoding="ascii")
         return _status("VmRSS")
     except (OSError, KeyError):
@@ -103,7 +103,7 @@ def _status(key: str) -> int:
 
 
 def _highest_ever() -> int | None:
-    """The highest memory of the process's life; None on a system without ``getrusage``."""
+    """The highest memory since the process began; None on a system without ``getrusage``."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Choices of visual tokens and KV entries, taken apart from the forward they are made in."""
+"""The choosing of visual tokens and KV entries, measured apart from the forward in which it happens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from headwise.pipeline import Pipeline
 from headwise_adapters import patching
 
 CHOICES = ("select", "retained")
-"""What a pipeline is asked to choose: a stage's tokens, and the entries of a layer's cache."""
+"""The methods of a pipeline that choose: a stage's tokens, and the entries of a layer's cache."""
 
 
 @contextmanager
 def each_choice(pipeline: Pipeline, around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Inside, every choice the pipeline makes, its evidence included, happens within an ``around()`` of its own."""
+    """Inside the block, the pipeline makes every choice, and computes evidence for it, within a new ``around()``."""
 
     def choice(choose: patching.Call, args: patching.Args, kwargs: patching.Kwargs) -> object:
         with around():
@@ -31,10 +31,9 @@ def each_choice(pipeline: Pipeline, around: Callable[[], AbstractContextManager[
 
 
 class Stopwatch:
-    """Adds up spans of time; on a GPU by events in its own queue, so that nothing has to wait for the watch.
+    """Adds up spans of time. On a GPU they are measured by events in its queue, so that the work is not delayed.
 
-    The time of a GPU's span is what passes on the GPU from the work before it to the end of its own work, waiting for
-    the host in between included.
+    A span on a GPU begins when the work before it is done and ends with its own work; waiting for the host counts.
     """
 
     def __init__(self, device: str) -> None:
@@ -45,7 +44,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """One span; none once the watch has stopped."""
+        """One span of time; it does not count once the watch has stopped."""
         on_gpu = self._device.type == "cuda"
         event, start = self._event() if on_gpu else None, time.perf_counter()
         try:
@@ -57,11 +56,11 @@ class Stopwatch:
                 self._times.append((start, time.perf_counter()))
 
     def stop(self) -> None:
-        """Leave out everything from here on."""
+        """Count no further spans."""
         self._stopped = True
 
     def seconds(self) -> float:
-        """All spans together, once everything in them is done."""
+        """The sum of all spans, after all their work is done."""
         if self._device.type != "cuda":
             return sum(end - start for start, end in self._times)
         torch.cuda.synchronize(self._device)
@@ -76,7 +75,7 @@ class Stopwatch:
 
 @contextmanager
 def choices_timed(model: nn.Module, device: str, pipeline: Pipeline) -> Iterator[Stopwatch]:
-    """The time that choices take in the first forward of ``model`` inside, which for ``generate`` is the prefill."""
+    """The time that choices take in the first forward of ``model`` inside the block; in ``generate``, the prefill."""
     watch = Stopwatch(device)
     with patching.after(model, lambda _: watch.stop()), each_choice(pipeline, watch.running):
         yield watch

@@ -1,4 +1,4 @@
-"""What a trial cost and where it ran: times, multiply-adds, bytes, versions, hardware."""
+"""What a trial costs: planned multiply-adds and bytes, and measured times."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from headwise.eviction import EvictionPlan, entries_held
 from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
+from headwise_lab.models.generation import greedy
 from headwise_lab.models.load import DTYPES, Loaded
 from headwise_lab.store.record_types import Cost
 
@@ -32,9 +33,9 @@ STEPS = 8
 
 
 def counted(plan: PruningPlan, eviction: EvictionPlan, text: int, dtype: str) -> Cost:
-    """Prefill multiply-adds and KV bytes of two plans, counted, with ``text`` tokens beside the visual ones.
+    """Prefill multiply-adds and KV bytes as two plans foresee them, with ``text`` tokens beside the visual ones.
 
-    A window plan also spares attention; that is not counted, as prefill attention is a small part of it.
+    A window plan also saves attention. That is left out, because attention is a small part of a prefill.
     """
     geometry = plan.geometry
     entries = entries_held(eviction, [count + text for count in plan.processed])
@@ -57,18 +58,19 @@ def timed(
     *,
     in_turns: bool = True,
 ) -> Cost:
-    """Prefill, decode and selection times over the first ``batches`` batches, after the model has warmed up.
+    """Prefill, decode and selection times over the first ``batches`` batches; a generation before warms the model up.
 
-    ``attached`` puts the recipe on the model, and nothing that watches it. The model without it is timed ``in_turns``
-    with it, batch by batch, so that whatever else the machine is doing meets both; else once for all trials that share
-    ``inputs``.
+    ``attached`` puts the recipe on the model, without observers. With ``in_turns``, each batch is timed with the recipe
+    and then without it, so that other work on the machine slows both. Otherwise the time without it is measured once
+    for all trials that share ``inputs``.
 
-    ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, over its rows.
-    ``prefill_share``: median of that time over the unpruned model's, ``prefill_unpruned_ms``.
-    ``decode_tokens_per_s``: the same batches generate exactly STEPS tokens; what that takes beyond the prefill is spent
-    on rows x (STEPS - 1) tokens, since the prefill gives the first. None where the clock cannot tell them apart.
-    ``selection_ms``: what choosing tokens and KV entries took in the prefill of that generation, evidence included,
-    over its rows; the prefill that is timed alone has no watch in it. ``selection_share``: of ``prefill_ms``.
+    ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, divided by its rows.
+    ``prefill_unpruned_ms``: the same without the recipe; ``prefill_share``: the median ratio of both times.
+    ``decode_tokens_per_s``: every batch generates exactly STEPS tokens. The prefill gives the first; the time beyond a
+    prefill's goes to the other rows x (STEPS - 1) tokens. None where generating was not measured to be slower.
+    ``selection_ms``: the time that the generation's prefill spends on choosing tokens and KV entries, with evidence,
+    divided by its rows; the prefill timed for ``prefill_ms`` has no stopwatch in it. ``selection_share``: its share of
+    ``prefill_ms``.
     """
     prefills, unpruned, shares, rates, selections, parts = [], [], [], [], [], []
     for batch in islice(inputs.batches(), batches):
@@ -102,17 +104,17 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 _plain: WeakKeyDictionary[Inputs, dict[int, float]] = WeakKeyDictionary()
-"""Seconds that the model as it is took for the batches that begin with a question."""
+"""Inputs -> first question of a batch -> seconds of its prefill without a recipe."""
 
 
 def prefill(model: PreTrainedModel, tensors: BatchFeature) -> ModelOutput:
-    """One forward over whole prompts, with logits for the last token alone where the model can leave out the others."""
+    """One forward over whole prompts; models that can leave out logits compute those of the last token only."""
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     return model(**tensors, use_cache=True, **last_only)
 
 
 def _seconds(loaded: Loaded, work: Callable[..., object], *arguments: object) -> float:
-    """Wall-clock time of one call, everything a GPU still has to do included."""
+    """Wall-clock time of one call, until a GPU has also finished its work."""
     cuda = torch.device(loaded.device).type == "cuda"
     if cuda:
         torch.cuda.synchronize(loaded.device)
@@ -125,22 +127,6 @@ def _seconds(loaded: Loaded, work: Callable[..., object], *arguments: object) ->
 
 def generate(loaded: Loaded, tensors: BatchFeature, most: int, least: int = 0) -> torch.Tensor:
     """Greedy new tokens (b, ``most`` at most), stopping at the end-of-sequence token."""
-    from transformers import GenerationConfig
-
-    tokenizer, own = loaded.processor.tokenizer, loaded.model.generation_config
-    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    chosen = GenerationConfig(
-        max_new_tokens=most,
-        min_new_tokens=least or None,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    chosen = greedy(loaded.model, loaded.processor.tokenizer, most, min_new_tokens=least or None)
     ids: torch.Tensor = loaded.model.generate(**tensors, generation_config=chosen)
     return ids[:, tensors["input_ids"].shape[1] :]
-
-
-def mean_text(lengths: Sequence[int]) -> int:
-    """Tokens of a prompt that are not visual, on average, to the nearest whole number."""
-    return round(sum(lengths) / len(lengths))

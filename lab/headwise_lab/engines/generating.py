@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from headwise_lab.models.generation import greedy
+
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
@@ -125,16 +127,8 @@ class Dictation(LogitsProcessor):  # type: ignore[misc]
 @torch.inference_mode()
 def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors: BatchFeature, wish: Wish) -> list[str]:
     """New text of every row of left-padded prompts, up to the first stop."""
-    start, own = tensors["input_ids"].shape[1], model.generation_config
-    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    chosen = GenerationConfig(
-        max_new_tokens=wish.most,
-        num_beams=wish.beams,
-        do_sample=bool(wish.sampling),
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-        **wish.sampling,
-    )
+    start, samples = tensors["input_ids"].shape[1], bool(wish.sampling)
+    chosen = greedy(model, tokenizer, wish.most, num_beams=wish.beams, do_sample=samples, **wish.sampling)
     stopping = [Stopping(tokenizer, wish.stops, start)] if wish.stops else None
     ids = model.generate(**tensors, generation_config=chosen, stopping_criteria=stopping)
     return [wish.cut(text) for text in tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)]

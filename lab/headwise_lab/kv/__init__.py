@@ -1,1 +1,1 @@
-"""Measuring language models under KV eviction: perplexity, passkeys, and the studies made of them."""
+"""Measuring language models under KV eviction: perplexity, passkeys, and the KV study."""

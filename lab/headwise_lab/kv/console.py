@@ -1,4 +1,4 @@
-"""What ``headwise ppl`` and ``headwise needle`` print: tables whose figures no narrow terminal cuts off."""
+"""The tables that ``headwise ppl`` and ``headwise needle`` print; a narrow terminal wraps them and cuts nothing off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLEAR = "*"
 
 
 def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of text whose first column is left-aligned and the others are not."""
+    """A table of text: the first column is left-aligned, the others are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold", highlight=False)
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
@@ -37,7 +37,7 @@ def with_error(value: float, error: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float, error: float, clear: bool, digits: int = 1) -> str:
-    """``+12.3 ± 0.5 *``, the star where the difference is clear and as much room where it is not."""
+    """``+12.3 ± 0.5 *``; a space takes the place of the star where the difference is not clear."""
     return f"{value:+.{digits}f} ± {error:.{digits}f} {CLEAR if clear else ' '}"
 
 

@@ -1,7 +1,7 @@
 """One language model reads one text under one recipe: its record, and the loss of every token.
 
-The record's ``id`` is a hash over everything that can change the losses; a sweep asks for it beforehand
-(:func:`identity`) and skips what is in its store.
+The record's ``id`` is a hash over everything that can change the losses. A sweep computes it before a run
+(:func:`identity`) and skips the run if its store has the record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import shlex
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -24,7 +23,7 @@ from headwise.heads import HeadProfile
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.eviction.streaming import Reading, read_text
-from headwise_lab.cost.environment import hardware, versions
+from headwise_lab.cost.environment import common_head, identity_of
 from headwise_lab.models.load import DTYPES, LoadedLm
 from headwise_lab.stats.means import mean_and_error, perplexity
 from headwise_lab.store.outcome_types import TokenOutcome
@@ -49,10 +48,10 @@ def measure_text(
     chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[TextRecord, list[TokenOutcome]]:
-    """Read ``text`` under ``recipe``; returns the record and one outcome per scored token, which are all but the first.
+    """Read ``text`` under ``recipe``; returns the record, and one outcome for every token but the first.
 
-    ``progress`` hears how many tokens have been read so far. ``chunk`` is how many are read at once; it changes memory
-    and time, not the losses. Raises ModelError where the losses are no numbers.
+    ``progress`` is called with the number of tokens read so far. ``chunk``: so many tokens are read at once, which
+    changes memory and time, not the losses. Raises ModelError where a loss is not a finite number.
     """
     plan = Pipeline(recipe).eviction(loaded.geometry)
     started = time.perf_counter()
@@ -71,7 +70,7 @@ def measure_text(
         metric=perplexed,
         nll=nll,
         accuracy=accuracy,
-        # between two evictions a score plan holds more and more, hence the mean over ``every``
+        # between two evictions the entries of a score plan grow, so the last ``every`` tokens are averaged
         context=float(reading.visible[-max(1, last) :].mean()),
         visible=float(reading.visible[:-1].mean()),
         kv_bytes=reading.kv_bytes,
@@ -83,27 +82,26 @@ def measure_text(
 
 
 def identity(loaded: LoadedLm, text: Text, recipe: Recipe, *, seed: int = 0) -> str:
-    """16 hexadecimal digits that name a reading by everything that can change its losses."""
-    return hashed(loaded, recipe, {"text": text.digest, "tokens": len(text.ids), "seed": seed, "task": "perplexity"})
+    """The record's id: a hash over everything that can change the losses."""
+    return identified(
+        loaded, recipe, {"text": text.digest, "tokens": len(text.ids), "seed": seed, "task": "perplexity"}
+    )
 
 
-def hashed(loaded: LoadedLm, recipe: Recipe, task: dict[str, object]) -> str:
-    """16 hexadecimal digits over a model, a recipe, and what was asked of them."""
+def identified(loaded: LoadedLm, recipe: Recipe, task: dict[str, object]) -> str:
+    """16 hexadecimal digits over a model, a recipe, and the task."""
     strategy = recipe.strategies.get("kv_eviction")
-    told = {
-        "schema": SCHEMA,
+    settings = {
         **description(loaded, recipe),
-        "model": None,  # the weights say which it is, whatever its folder is called
+        "schema": SCHEMA,
+        "model": None,  # the name of its folder may change; its weights are in the hash
         "owner": strategy.owner if strategy else None,
-        "device": torch.device(loaded.device).type,
-        "versions": {name: number for name, number in versions().items() if name != "python"},
-        **task,
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return identity_of(loaded, settings | task)
 
 
 def description(loaded: LoadedLm, recipe: Recipe) -> dict[str, object]:
-    """What identities say about which model ran and what it forgot."""
+    """Which model runs, and what decides which KV entries it keeps."""
     return {
         "model": loaded.name,
         "weights": loaded.weights,
@@ -115,7 +113,7 @@ def description(loaded: LoadedLm, recipe: Recipe) -> dict[str, object]:
 
 
 def strategy_text(recipe: Recipe) -> str:
-    """The canonical text of the recipe's eviction strategy; that of the full cache where it names none."""
+    """The canonical text of the recipe's eviction strategy; FULL_CACHE where it names none."""
     strategy = recipe.strategies.get("kv_eviction")
     return strategy.text if strategy else FULL_CACHE
 
@@ -127,7 +125,7 @@ def reads_profile(recipe: Recipe) -> bool:
 
 
 def profile_digest(profile: HeadProfile | None) -> str | None:
-    """16 hexadecimal digits over a profile's content; the same before it is saved and after it is loaded."""
+    """16 hexadecimal digits over a profile's content. Saving and loading a profile does not change them."""
     if profile is None:
         return None
     labels, found = profile.labels, hashlib.sha256()
@@ -139,7 +137,7 @@ def profile_digest(profile: HeadProfile | None) -> str | None:
 
 
 def outcomes_of(reading: Reading) -> list[TokenOutcome]:
-    """One outcome per scored token, named by its position; raises ModelError where a loss is no number."""
+    """One outcome per scored token, named by its position; raises ModelError where a loss is not a finite number."""
     if not torch.isfinite(reading.nll).all():
         raise ModelError("the model gives losses that are no finite numbers; try --dtype float32")
     pairs = zip(reading.nll.tolist(), reading.right.tolist(), strict=True)
@@ -179,37 +177,19 @@ def head_of_text(
 
 
 def head_of(loaded: LoadedLm, recipe: Recipe, name: str, command: str) -> Record:
-    """What a record says about model, recipe and circumstances, whatever the model is asked."""
-    return Record(
-        schema=SCHEMA,
-        id=name,
-        model=loaded.name,
-        weights=loaded.weights,
-        dtype=loaded.dtype,
-        attention_implementation=loaded.attention,
-        strategies={"kv_eviction": strategy_text(recipe)},
-        profile=profile_digest(recipe.profile) if reads_profile(recipe) else None,
-        versions=dict(versions()),
-        hardware=hardware(loaded.device),
-        command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    """What a record says about model, recipe and machine, whatever the task is."""
+    profile = profile_digest(recipe.profile) if reads_profile(recipe) else None
+    head = common_head(loaded, SCHEMA, name, command)
+    return attrs.evolve(head, strategies={"kv_eviction": strategy_text(recipe)}, profile=profile)
 
 
 def command_line(
     loaded: LoadedLm, text: Text, recipe: Recipe, *, profile: str | Path | None = None, chunk: int | None = None
 ) -> str:
-    """The ``headwise ppl`` command that makes this record alone; ``profile`` is the file of the recipe's profile."""
+    """The ``headwise ppl`` command that makes only this record; ``profile`` is the file of the recipe's profile."""
     words = ["ppl", "--model", loaded.source, "--text", text.source, "--tokens", str(len(text.ids))]
     words += ["--strategy", strategy_text(recipe)]
     if recipe.profile is not None and reads_profile(recipe):
         words += ["--profile", str(profile or "PROFILE")]
     words += ["--chunk", str(chunk)] if chunk else []
-    return shlex.join(["headwise", *words, *usual(loaded)])
-
-
-def usual(loaded: LoadedLm) -> list[str]:
-    """The options of loading that differ from the defaults."""
-    defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
-    changed = [(key, getattr(loaded, key)) for key, default in defaults if getattr(loaded, key) != default]
-    return [word for key, value in changed for word in (f"--{key}", value)]
+    return shlex.join(["headwise", *words, *loaded.options])

@@ -1,4 +1,4 @@
-"""Asking a language model for passkeys under a recipe: its answers, how probable the passkeys were, and the record."""
+"""Asking a language model for passkeys under a recipe: its answers, the probability of the passkeys, and the record."""
 
 from __future__ import annotations
 
@@ -21,31 +21,20 @@ from headwise.attachment import attach
 from headwise.errors import ModelError
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
-from headwise_lab.kv.measure import hashed, head_of, reads_profile, strategy_text, usual
-from headwise_lab.kv.passkey import GRASS, Prompt
+from headwise_lab.kv.measure import head_of, identified, reads_profile, strategy_text
+from headwise_lab.kv.passkey import Prompt
+from headwise_lab.models.generation import greedy
 from headwise_lab.models.load import LoadedLm
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.outcome_types import PasskeyOutcome
-from headwise_lab.store.record_types import NEEDLE, Loss, Metric, NeedleRecord, PasskeysAtDepth, PasskeysOfLength
-from headwise_lab.store.record_types import Grid as Asked
+from headwise_lab.store.record_types import NEEDLE, Grid, Loss, Metric, NeedleRecord, PasskeysAtDepth, PasskeysOfLength
 
 NEW_TOKENS = 12  # room for the passkey and for a few words before it
 
 
-@attrs.frozen(kw_only=True)
-class Grid:
-    """What is asked: lengths in tokens, the number of depths, repeats of each, the filler, and the seed of all keys."""
-
-    lengths: tuple[int, ...]
-    depths: int = 5
-    repeats: int = 1
-    filler: str = GRASS
-    seed: int = 0
-
-
 @attrs.frozen(eq=False)
-class Answer:
-    """What came of one prompt: the text, whether the passkey is in it, and the mean log-probability of its tokens."""
+class PasskeyAnswer:
+    """The answer to one prompt, whether the passkey is in it, and the mean log-probability of the passkey's tokens."""
 
     prompt: Prompt
     text: str
@@ -65,10 +54,10 @@ def find_passkeys(
 ) -> tuple[NeedleRecord, list[PasskeyOutcome]]:
     """Ask every prompt under ``recipe``; returns the record and one outcome per prompt.
 
-    ``progress`` hears how many prompts have been answered so far.
+    ``progress`` is called with the number of prompts answered so far.
     """
     started = time.perf_counter()
-    answers: list[Answer] = []
+    answers: list[PasskeyAnswer] = []
     for asked in batches(prompts, batch):
         answers += ask(loaded, recipe, asked)
         if progress is not None:
@@ -80,7 +69,7 @@ def find_passkeys(
         NeedleRecord,
         attention_implementation=None,
         attention=loaded.attention,
-        grid=Asked(**{**attrs.asdict(grid), "lengths": list(grid.lengths)}),
+        grid=grid,
         **summary(answers),
         lengths=[_of_length(group, recipe, loaded) for group in _grouped(answers, lambda one: one.prompt.length)],
         seconds=round(time.perf_counter() - started, 3),
@@ -89,11 +78,11 @@ def find_passkeys(
 
 
 def identity(loaded: LoadedLm, recipe: Recipe, prompts: Sequence[Prompt]) -> str:
-    """16 hexadecimal digits that name a record by everything that can change its answers."""
+    """The record's id: a hash over everything that can change the answers."""
     found = hashlib.sha256()
     for prompt in prompts:
         found.update(f"{prompt.name} {prompt.key} {prompt.ids.tolist()} {prompt.answer.tolist()}\n".encode())
-    return hashed(loaded, recipe, {"task": "passkey", "prompts": found.hexdigest(), "new_tokens": NEW_TOKENS})
+    return identified(loaded, recipe, {"task": "passkey", "prompts": found.hexdigest(), "new_tokens": NEW_TOKENS})
 
 
 def batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
@@ -105,8 +94,8 @@ def batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
 
 
 @torch.inference_mode()
-def ask(loaded: LoadedLm, recipe: Recipe, prompts: Sequence[Prompt]) -> list[Answer]:
-    """Greedy answers to prompts of one length, and the log-probability of their passkeys from the same cache."""
+def ask(loaded: LoadedLm, recipe: Recipe, prompts: Sequence[Prompt]) -> list[PasskeyAnswer]:
+    """Greedy answers to prompts of one length, and the log-probability of their passkeys, both from the same cache."""
     ids = torch.stack([prompt.ids for prompt in prompts]).to(loaded.device)
     with attach(loaded.model, recipe):
         read = loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1)
@@ -116,15 +105,18 @@ def ask(loaded: LoadedLm, recipe: Recipe, prompts: Sequence[Prompt]) -> list[Ans
     if not all(map(math.isfinite, forced)):
         raise ModelError("the model gives probabilities that are no numbers; try --dtype float32")
     return [
-        Answer(prompt, text, prompt.key in text, logprob)
+        PasskeyAnswer(prompt, text, prompt.key in text, logprob)
         for prompt, text, logprob in zip(prompts, texts, forced, strict=True)
     ]
 
 
 def _log_probabilities(loaded: LoadedLm, last: Tensor, cache: Any, prompts: Sequence[Prompt]) -> list[float]:
-    """Mean log-probability of the passkey's tokens, each given those before it; ``last`` (b, vocabulary)."""
+    """Mean log-probability of each passkey's tokens, each given the tokens before it.
+
+    ``last`` (b, vocabulary): the logits after the prompts that ``cache`` has read.
+    """
     longest = max(len(prompt.answer) for prompt in prompts)
-    answers = torch.zeros(len(prompts), longest, dtype=torch.int64)  # what stands behind a shorter one is not counted
+    answers = torch.zeros(len(prompts), longest, dtype=torch.int64)  # zeros behind a shorter passkey are not counted
     for row, prompt in enumerate(prompts):
         answers[row, : len(prompt.answer)] = prompt.answer
     answers = answers.to(last.device)
@@ -137,22 +129,14 @@ def _log_probabilities(loaded: LoadedLm, last: Tensor, cache: Any, prompts: Sequ
 
 
 def _generated(loaded: LoadedLm, ids: Tensor, first: Tensor, cache: Any) -> list[str]:
-    """What greedy decoding says after prompts (b, n) that ``cache`` has read, from the tokens ``first`` (b,) on."""
-    from transformers import GenerationConfig
-
-    own, tokenizer = loaded.model.generation_config, loaded.tokenizer
-    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    chosen = GenerationConfig(
-        max_new_tokens=NEW_TOKENS - 1,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    """Greedy answers to prompts (b, n) that ``cache`` has read; ``first`` (b,) are the answers' first tokens."""
+    tokenizer = loaded.tokenizer
+    chosen = greedy(loaded.model, tokenizer, NEW_TOKENS - 1)
     said = torch.cat([ids, first.unsqueeze(1)], dim=1)
     out = loaded.model.generate(
         input_ids=said, attention_mask=torch.ones_like(said), past_key_values=cache, generation_config=chosen
     )
+    ends = chosen.eos_token_id
     stops = {ends} if isinstance(ends, int) else set(ends or ())
     texts: list[str] = tokenizer.batch_decode(
         [_until(row, stops) for row in out[:, ids.shape[1] :].tolist()], skip_special_tokens=True
@@ -161,19 +145,19 @@ def _generated(loaded: LoadedLm, ids: Tensor, first: Tensor, cache: Any) -> list
 
 
 def _until(tokens: list[int], stops: set[int]) -> list[int]:
-    """The tokens before the first that ends the text."""
+    """The tokens before the first stop."""
     return tokens[: next((place for place, token in enumerate(tokens) if token in stops), len(tokens))]
 
 
 class Figures(TypedDict):
-    """What passkeys are worth, of all prompts or some."""
+    """Figures over the answers to all prompts, or to some of them."""
 
     n: int
     metric: Metric
     logprob: Loss
 
 
-def summary(answers: Sequence[Answer]) -> Figures:
+def summary(answers: Sequence[PasskeyAnswer]) -> Figures:
     """Share of passkeys found with its binomial standard error, and the mean log-probability of their tokens."""
     count, share = len(answers), fmean(answer.found for answer in answers)
     logprob, error = mean_and_error([answer.logprob for answer in answers])
@@ -184,8 +168,8 @@ def summary(answers: Sequence[Answer]) -> Figures:
     }
 
 
-def _of_length(answers: Sequence[Answer], recipe: Recipe, loaded: LoadedLm) -> PasskeysOfLength:
-    """The answers of one length: as a whole, and by depth."""
+def _of_length(answers: Sequence[PasskeyAnswer], recipe: Recipe, loaded: LoadedLm) -> PasskeysOfLength:
+    """Figures of one length: over all its prompts, and by depth."""
     length = answers[0].prompt.length
     return PasskeysOfLength(
         length=length,
@@ -198,11 +182,11 @@ def _of_length(answers: Sequence[Answer], recipe: Recipe, loaded: LoadedLm) -> P
     )
 
 
-def _grouped(answers: Sequence[Answer], key: Callable[[Answer], float]) -> list[list[Answer]]:
+def _grouped(answers: Sequence[PasskeyAnswer], key: Callable[[PasskeyAnswer], float]) -> list[list[PasskeyAnswer]]:
     return [list(group) for _, group in groupby(answers, key=key)]
 
 
-def _outcome(answer: Answer) -> PasskeyOutcome:
+def _outcome(answer: PasskeyAnswer) -> PasskeyOutcome:
     prompt = answer.prompt
     return PasskeyOutcome(
         id=prompt.name,
@@ -217,10 +201,10 @@ def _outcome(answer: Answer) -> PasskeyOutcome:
 
 
 def command_line(loaded: LoadedLm, recipe: Recipe, grid: Grid, batch: int, profile: Path | None) -> str:
-    """The ``headwise needle`` command that makes this record alone."""
+    """The ``headwise needle`` command that makes only this record."""
     words = ["needle", "--model", loaded.source, "--strategy", strategy_text(recipe)]
     if recipe.profile is not None and reads_profile(recipe):
         words += ["--profile", str(profile or "PROFILE")]
     words += ["--lengths", ",".join(map(str, grid.lengths)), "--depths", str(grid.depths)]
     words += ["--repeats", str(grid.repeats), "--filler", grid.filler, "--seed", str(grid.seed), "--batch", str(batch)]
-    return shlex.join(["headwise", *words, *usual(loaded)])
+    return shlex.join(["headwise", *words, *loaded.options])

@@ -1,6 +1,6 @@
-"""Prompts of the passkey test: a five-digit number inside text that has nothing to do with it, asked for at the end.
+"""Prompts of the passkey test: a five-digit number is hidden in unrelated text and asked for at the end.
 
-After Mohtashami and Jaggi 2023 (Landmark Attention). Every prompt has exactly the length asked for, in tokens.
+After Mohtashami and Jaggi 2023 (Landmark Attention). Every prompt has exactly the wanted number of tokens.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from headwise_lab.texts.tokens import beginning, content_of
 
 TASK = "There is an important piece of information hidden inside a lot of irrelevant text. Find it and memorize it."
 PASSKEY = " The pass key is {key}. Remember it. {key} is the pass key."
-QUESTION = "\n\nRemember: The pass key is"  # small models take `Question: ... Answer: ...` for an invitation to chat
+QUESTION = "\n\nRemember: The pass key is"  # after `Question: ... Answer: ...` small models start to chat
 GRASS = "grass"
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
 @attrs.frozen(eq=False)
 class Prompt:
-    """One prompt: its token ids (length,), and the passkey as text and as the tokens (k,) that would answer it.
+    """One prompt: its token ids (length,), and the passkey as text and as the tokens (k,) of the right answer.
 
-    ``depth``: 0 puts the passkey right after the task, 1 right before the question. ``name`` tells it apart.
+    ``depth``: at 0 the passkey stands right after the task, at 1 right before the question. Names differ.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Prompt:
     answer: Tensor
 
 
-class Passkeys:
+class PasskeyPrompts:
     """Makes prompts for one tokenizer; ``filler`` is ``grass`` (five sentences over and over) or a text."""
 
     def __init__(self, tokenizer: Any, filler: str = GRASS, seed: int = 0) -> None:
@@ -74,7 +74,7 @@ class Passkeys:
         return Prompt(name, length, depth, key, torch.tensor(ids), torch.tensor(self._answer(key)))
 
     def _filler(self, count: int, draw: random.Random) -> tuple[list[int], list[int]]:
-        """So many tokens, the last of which ends a sentence, and the places between sentences."""
+        """``count`` tokens of filler that end with a sentence, and the positions between its sentences."""
         chosen: list[list[int]] = []
         number, total = draw.randrange(len(self._sentences)), 0
         while total < count:
@@ -85,7 +85,7 @@ class Passkeys:
         return [token for ids in chosen for token in ids][surplus:], [0, *(end for end in ends if end > 0)]
 
     def _answer(self, key: str) -> list[int]:
-        """The tokens that continue the question with the passkey; a space belongs to what follows it."""
+        """The passkey's tokens after the question. The space between them belongs to the passkey's first token."""
         whole = self._encoded(f"{QUESTION} {key}")
         before = len(self._question)
         return whole[before:] if whole[:before] == self._question else self._encoded(f" {key}")
@@ -100,6 +100,6 @@ def _sentences(content: str) -> list[str]:
 
 
 def _nearest(places: Sequence[int], wanted: float) -> int:
-    """The place that is nearest to ``wanted``; of two, the earlier."""
+    """The position nearest to ``wanted``; of two equally near, the earlier."""
     after = bisect_left(places, wanted)
     return min(places[max(0, after - 1) : after + 1], key=lambda place: abs(place - wanted))

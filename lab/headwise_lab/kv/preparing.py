@@ -1,4 +1,4 @@
-"""What a KV study reads, and with which head classes: settled once, and kept in the output folder for runs to come."""
+"""The text and the head profile of a KV study. The output folder keeps the profile for later runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ PROFILE = "profile.json"
 
 @attrs.frozen(kw_only=True)
 class KvOptions:
-    """What can be said about reading a text.
+    """Which text is read, and under which head profile.
 
-    ``scale`` None goes by the model's trained context; ``classify_on``: most tokens that heads are classified on.
+    ``scale``: windows are multiplied by it; None takes it from the model's trained context. ``classify_on``: heads are
+    classified on so many tokens at most.
     """
 
     text: str = "kjv"
@@ -34,12 +35,12 @@ class KvOptions:
     classify_on: int = MOST
 
     def scale_of(self, loaded: LoadedLm) -> float:
-        """How large windows are beside those of seed 004."""
+        """The number that the study's windows are multiplied by."""
         return self.scale if self.scale is not None else scale_for(trained_context(loaded.model))
 
 
 def prepare(loaded: LoadedLm, given: KvOptions, folder: Path | None) -> tuple[Text, HeadProfile, str | None]:
-    """The text to score, the head profile, and where that can be read."""
+    """The text to score, the head profile, and the profile's file."""
     path: str | None
     if given.profile is not None:
         scored = tokens_of(loaded.tokenizer, given.text, given.tokens)
@@ -54,13 +55,13 @@ def prepare(loaded: LoadedLm, given: KvOptions, folder: Path | None) -> tuple[Te
 
 
 def _kept(folder: Path | None, name: str, loaded: LoadedLm, text: Text, scored: int) -> HeadProfile:
-    """The profile this folder has already, or a new one; DataError where it has one of another text or model."""
+    """The profile in ``folder``, measured now if there is none; DataError where it is of another text or model."""
     content = _content(folder, name)
     if content is None:
         with progress_bars() as bar:
             advance = bar("classifying heads", loaded.geometry.layers)
             made = classified(loaded, text, scored, lambda _, done, __: advance(done))
-        content = _content(folder, name)  # another part of the sweep may have been quicker
+        content = _content(folder, name)  # another process may have written it meanwhile
         if content is None:
             content = json.dumps(made.plain()).encode() + b"\n"
             _leave(folder, name, content)
@@ -74,7 +75,7 @@ def _kept(folder: Path | None, name: str, loaded: LoadedLm, text: Text, scored: 
 
 
 def _content(folder: Path | None, name: str) -> bytes | None:
-    """What a file of an output folder holds; None where it is not there."""
+    """The content of a file in an output folder; None where there is no such file."""
     if folder is None:
         return None
     if not locations.is_local(folder):
@@ -102,9 +103,9 @@ def _leave(folder: Path | None, name: str, content: bytes) -> None:
 
 
 def _read(content: bytes, where: str) -> HeadProfile:
-    """As it is kept, so that a study that goes on reads the very same numbers."""
+    """The profile as the file holds it, so that a resumed study reads exactly the same numbers."""
     try:
-        told = json.loads(content)
+        plain = json.loads(content)
     except ValueError as error:
-        raise DataError(f"{where} is not a head profile ({error}); delete it, and it is measured again") from error
-    return HeadProfile.from_plain(told, where)
+        raise DataError(f"{where} is not a head profile ({error}); delete it to have it measured again") from error
+    return HeadProfile.from_plain(plain, where)

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 CLASSIFICATION = "locality"
 MOST = 1024
-"""Tokens that heads are classified on, fewer where the model was trained on shorter texts."""
+"""Heads are classified on so many tokens, or on fewer where the model was trained on shorter texts."""
 
 
 def trained_context(model: Any) -> int | None:
-    """Tokens that a model was trained on at once, as its configuration says."""
+    """The context length that a model was trained on, as its configuration says."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else None
 
 
 def split(loaded: LoadedLm, source: str, tokens: int, most: int = MOST) -> tuple[Text, Text]:
-    """The first ``tokens`` tokens of a text, which are scored, and at most ``most`` after them, to classify heads on.
+    """The first ``tokens`` tokens of a text, to be scored, and at most ``most`` after them, to classify heads on.
 
     Raises DataError where the text is too short for both.
     """
@@ -46,6 +46,6 @@ def split(loaded: LoadedLm, source: str, tokens: int, most: int = MOST) -> tuple
 
 
 def classified(loaded: LoadedLm, text: Text, scored: int, progress: Progress | None = None) -> HeadProfile:
-    """The profile of a model's heads on ``text``, which follows ``scored`` tokens that runs are scored on."""
+    """The profile of a model's heads on ``text``, which follows the ``scored`` tokens that runs are scored on."""
     profile = classify(loaded, text, resolve(CLASSIFICATION, ("head_classification",)), progress=progress).profile
     return attrs.evolve(profile, text=f"{profile.text} after the first {scored}")

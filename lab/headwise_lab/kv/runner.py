@@ -1,4 +1,4 @@
-"""What a worker reads texts with: a language model that stays from one trial to the next."""
+"""How a sweep's worker reads texts: its language model stays loaded from one trial to the next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headwise_lab.texts.tokens import Text
 
 
 class TextRunner:
-    """Has one model at a time read the text of ``terms.reading``; the text and the head profile came with the terms."""
+    """Has one model at a time read the text of ``terms.reading``, which holds the text and the head profile."""
 
     def __init__(self, terms: Terms) -> None:
         reading = terms.reading
@@ -54,13 +54,13 @@ class TextRunner:
 
     def _loaded(self, model: str) -> LoadedLm:
         if self._model is None or self._model[0] != model:
-            self._model = None  # two models need not fit at once
+            self._model = None  # frees the model before the next is loaded: both may not fit
             self._model = model, loaded_again(load_language_model, model, self._terms)
         return self._model[1]
 
 
 def _steps(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """From tokens read so far to tokens read since."""
+    """Turns the number of tokens read so far into the number read since the last call."""
     before = 0
 
     def reached(tokens: int) -> None:

@@ -1,9 +1,9 @@
-"""Which runs make the KV study, as data: the groups of seed 004, the full cache, and the controls it lacks.
+"""The runs of the KV study as data: the groups of the head-aware KV cache study on Pythia-2.8B, and what it lacks.
 
-A (windows without sinks), B (StreamingLLM), G (windows by confidence), I (inverse: positional heads see further), J
-(small windows for gathering heads), K (equal windows for every class). To these come the full cache, windows allocated
-by attention mass at B's budgets, more uniform runs between B's (the curve is interpolated), and for every head-aware
-run the same windows dealt at random to the heads.
+Its groups are A (windows without sinks), B (StreamingLLM), G (windows by confidence), I (inverse: positional heads see
+further), J (small windows for gathering heads) and K (equal windows for every class). Added here are the full cache,
+windows allocated by attention mass at B's budgets, uniform runs between those of B (the curve is interpolated), and for
+every head-aware run the same windows shuffled over the heads.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import attrs
 SINKS = 4
 CONTEXTS = (64, 128, 256, 512)
 BETWEEN = (96, 192, 384)
-"""Uniform runs that seed 004 does not have: between neighbours half as far apart, interpolation errs a quarter."""
+"""Uniform runs added between those of group B. They halve the distances, so interpolation errs a quarter as much."""
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)
 BASES = (64, 128)
 SURE = {"positional": 16, "mixed": 64, "gathering": 256}
-"""Windows of the heads that group G is sure of."""
+"""Group G: windows of the heads whose class is confident."""
 
 SMALL = ((64, 64, 128), (64, 64, 256), (128, 128, 256), (32, 64, 128), (64, 128, 256))
-"""Group J: positional, mixed and gathering windows; the first is the seed's."""
+"""Group J: positional, mixed and gathering windows; the head-aware KV cache study has the first."""
 
 PERMUTATIONS = 3
 LONGEST = 4
-"""A model's trained context should hold so many of the largest windows; where it does not, windows are scaled down."""
+"""The trained context of a model should hold so many of the largest windows; otherwise all windows are scaled down."""
 
 SMALLEST_SCALE = 1 / 8
 
@@ -43,7 +43,7 @@ class KvCase:
 
 
 def study_kv(scale: float = 1.0, permutations: int = PERMUTATIONS) -> list[KvCase]:
-    """The whole study with all windows times ``scale``; references first, so that one cut short can be read."""
+    """The whole study, all windows times ``scale``. References come first, so that an interrupted study can be read."""
     contexts = sorted(_scaled(context, scale) for context in (*CONTEXTS, *BETWEEN))
     informed = [*_confidence(scale), *_inverse(scale), *_small(scale), *_allocated(scale)]
     cases = [
@@ -52,13 +52,13 @@ def study_kv(scale: float = 1.0, permutations: int = PERMUTATIONS) -> list[KvCas
         *(_window(_scaled(context, scale)) for context in (64, 128, 512)),
         *(_equal(_scaled(window, scale)) for window in (64, 128, 256)),
         *informed,
-        *(dealt(case, seed) for seed in range(permutations) for case in informed),
+        *(shuffled(case, seed) for seed in range(permutations) for case in informed),
     ]
     return list(dict.fromkeys(cases))
 
 
 def demo_kv(scale: float) -> list[KvCase]:
-    """The study in miniature: a few budgets, two head-aware runs with their controls, three that look at scores."""
+    """A small study: a few budgets, three head-aware runs with their controls, and three score-based runs."""
     short, middle, long = (_scaled(context, scale) for context in (64, 128, 256))
     informed = [
         _heads("J", short, short, middle),
@@ -71,26 +71,26 @@ def demo_kv(scale: float) -> list[KvCase]:
         *(_window(context) for context in (short, middle)),
         _equal(short),
         *informed,
-        *(dealt(case, seed) for seed in range(PERMUTATIONS) for case in informed),
+        *(shuffled(case, seed) for seed in range(PERMUTATIONS) for case in informed),
         *(scored(name, middle) for name in ("snapkv", "h2o", "random")),
     ]
 
 
 def demo_real() -> list[KvCase]:
-    """What a real model can be shown to do in a minute: sinks, and head-aware windows beside uniform and dealt ones."""
+    """A study of a real model in a minute: sinks, and head-aware windows beside uniform and shuffled ones."""
     informed = [_heads("J", 64, 64, 128), _heads("I", 128, 64, 64)]
     return [
         FULL,
         *(streaming(context) for context in (64, 96, 128)),
         _window(64),
         *informed,
-        *(dealt(case, seed) for seed in range(2) for case in informed),
+        *(shuffled(case, seed) for seed in range(2) for case in informed),
         scored("snapkv", 64),
     ]
 
 
 def scale_for(trained: int | None) -> float:
-    """The largest of 1, 1/2, 1/4 and 1/8 at which so many trained tokens hold a few of the largest windows."""
+    """The largest of 1, 1/2, 1/4 and 1/8 at which the trained context holds LONGEST of the largest windows."""
     scale = 1.0
     while trained is not None and scale > SMALLEST_SCALE and trained < LONGEST * max(CONTEXTS) * scale:
         scale /= 2
@@ -101,7 +101,7 @@ FULL = KvCase("full", "full", "none")
 
 
 def streaming(context: int) -> KvCase:
-    """Group B: so many entries, sinks included."""
+    """Group B: ``context`` entries, sinks included."""
     return KvCase(f"B_streaming_{context}", "B", f"streaming:sinks={SINKS},window={context - SINKS}")
 
 
@@ -110,8 +110,8 @@ def scored(name: str, budget: int) -> KvCase:
     return KvCase(f"{name}_{budget}", "score", f"{name}:budget={budget}")
 
 
-def dealt(case: KvCase, seed: int) -> KvCase:
-    """The control of a head-aware run: its windows permuted over heads."""
+def shuffled(case: KvCase, seed: int) -> KvCase:
+    """The control of a head-aware run: its windows shuffled over the heads."""
     return KvCase(f"{case.name} permuted {seed}", "permuted", f"permuted:of=[{case.text}],seed={seed}")
 
 
@@ -125,7 +125,7 @@ def _heads(group: str, positional: int, mixed: int, gathering: int) -> KvCase:
 
 
 def _equal(window: int) -> KvCase:
-    """Group K, which is StreamingLLM with four entries more."""
+    """Group K, which is StreamingLLM with SINKS more entries."""
     return attrs.evolve(_heads("K", window, window, window), name=f"K_uniform{window}_aware")
 
 
@@ -144,7 +144,7 @@ def _confidence(scale: float) -> list[KvCase]:
 
 
 def _inverse(scale: float) -> list[KvCase]:
-    """Group I without its first member: 128 for every class is K_uniform128."""
+    """Group I. Equal windows of 128 for every class are left out: they are K_uniform128."""
     windows = itertools.product((128, 256, 512), BASES, (128,))
     return [_heads("I", *_all_scaled(triple, scale)) for triple in windows if len(set(triple)) > 1]
 

@@ -23,7 +23,7 @@ SHARE = 0.1  # of a token (or of a box smaller than one) that must be covered; l
 
 
 @attrs.frozen
-class Overlap:
+class TokenOverlap:
     """Kept tokens against the tokens under one question's boxes; ``expected`` is the recall of keeping at random."""
 
     recall: float
@@ -90,7 +90,7 @@ def token_mask(boxes: Sequence[Box], size: tuple[int, int], tokens: int, side: i
     return covered(after_crop(boxes, size, side), side, tokens, share=share)
 
 
-def overlap(kept: Sequence[int], truth: Mask) -> Overlap | None:
+def overlap(kept: Sequence[int], truth: Mask) -> TokenOverlap | None:
     """Kept token positions against a token mask; None where the mask is empty (no boxes, or all cut off)."""
     wanted = int(truth.sum())
     if not wanted:
@@ -98,7 +98,7 @@ def overlap(kept: Sequence[int], truth: Mask) -> Overlap | None:
     keep = np.zeros_like(truth)
     keep[list(kept)] = True
     count, both = int(keep.sum()), int((keep & truth).sum())
-    return Overlap(
+    return TokenOverlap(
         recall=both / wanted,
         precision=both / count if count else 0.0,
         iou=both / (count + wanted - both),
@@ -106,7 +106,7 @@ def overlap(kept: Sequence[int], truth: Mask) -> Overlap | None:
     )
 
 
-def mean_overlap(overlaps: Sequence[Overlap | None]) -> dict[str, float] | None:
+def mean_overlap(overlaps: Sequence[TokenOverlap | None]) -> dict[str, float] | None:
     """Means over the ``n`` questions that have boxes; lift is the mean recall over the mean expected recall."""
     known = [one for one in overlaps if one is not None]
     if not known:
@@ -114,5 +114,5 @@ def mean_overlap(overlaps: Sequence[Overlap | None]) -> dict[str, float] | None:
     n = len(known)
     recall = sum(one.recall for one in known) / n
     precision, iou = sum(one.precision for one in known) / n, sum(one.iou for one in known) / n
-    lift = Overlap(recall, precision, iou, sum(one.expected for one in known) / n).lift
+    lift = TokenOverlap(recall, precision, iou, sum(one.expected for one in known) / n).lift
     return {"recall": recall, "precision": precision, "iou": iou, "lift": lift, "n": n}

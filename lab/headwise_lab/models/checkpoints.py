@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 READ = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
-"""What of a model folder is read."""
+"""The files of a model folder that are read."""
 
 
 def checkpoint_of(folder: Path) -> Checkpoint | None:
@@ -33,12 +33,12 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # transformers says what is wrong with it
+        return None  # transformers then says what is wrong with the file
     return checkpoint_layout(config)
 
 
 def load_pair(folder: Path, dtype: torch.dtype, attention: str) -> tuple[PreTrainedModel, ProcessorMixin, str]:
-    """A vision-language model, its processor, and the digest of what both were read from."""
+    """A vision-language model, its processor, and the digest of the files that both were read from."""
     loader = checkpoint_of(folder)
     if loader is not None:
         with without_progress():
@@ -64,7 +64,7 @@ def load_weights(folder: Path, kind: type[PreTrainedModel], dtype: torch.dtype, 
     if type(config) not in kind._model_mapping:
         raise ModelError(f"it is a {config.model_type} model, which {kind.__name__} does not load")
     with without_progress():
-        model, told = kind.from_pretrained(
+        model, info = kind.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -74,14 +74,14 @@ def load_weights(folder: Path, kind: type[PreTrainedModel], dtype: torch.dtype, 
             use_safetensors=True,
             output_loading_info=True,
         )
-    missing = sorted(told["missing_keys"])
+    missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"the weights in {folder} lack {len(missing)} of the model's tensors, such as {missing[0]}")
     return model
 
 
 def pad_left(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Pad on the left, so that answers continue every prompt of a batch at the same place."""
+    """Pad on the left, so that the answers of a batch all start at the same position."""
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -89,7 +89,7 @@ def pad_left(tokenizer: PreTrainedTokenizerBase) -> None:
 
 @contextmanager
 def speaking_for(name: str) -> Iterator[None]:
-    """Turn what libraries raise while loading into a ModelError with the model's name."""
+    """Turn every error raised while a model is loaded into a ModelError with the model's name."""
     try:
         yield
     except HeadwiseError as error:
@@ -99,9 +99,9 @@ def speaking_for(name: str) -> Iterator[None]:
 
 
 def digest(folder: Path, read: Iterable[Path] | None = None) -> str:
-    """A SHA-256 over the files a model is loaded from, shortened to 16 hexadecimal digits.
+    """The first 16 hexadecimal digits of a SHA-256 over the files that a model is loaded from.
 
-    ``read``: those files, where they are not all of the folder's that transformers reads.
+    ``read``: these files; by default all files of the folder that transformers reads.
     """
     found = hashlib.sha256()
     for path in sorted({path for pattern in READ for path in folder.glob(pattern)}) if read is None else read:
@@ -111,6 +111,6 @@ def digest(folder: Path, read: Iterable[Path] | None = None) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line of at most 300 characters."""
+    """An error's message on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -34,49 +34,54 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "eager")
+DEFAULTS = {"dtype": "float32", "device": "cpu", "attention": "sdpa"}
 SMOLLM2 = "smollm2"
 NAMES = (*SHIPPED, SMOLLM2)
-"""Models that have a name of their own."""
+"""Models that are loaded by a name and not by a folder or a hub id."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@attrs.frozen(eq=False)
-class Loaded:
-    """A vision-language model ready to be asked, its processor, and what tells it apart from others.
+@attrs.frozen(eq=False, kw_only=True)
+class LoadedModel:
+    """A model, and what tells it apart from others.
 
-    ``name`` stands in records, ``source`` is what the user gave.
+    ``name`` stands in records; ``source`` is what the user typed.
     ``weights``: the first 16 hexadecimal digits of a SHA-256 over the model's weights, configuration and tokenizer.
     """
 
     name: str
     source: str
     model: PreTrainedModel
+    geometry: Geometry
+    weights: str
+    dtype: str
+    attention: str
+    device: str
+
+    @property
+    def options(self) -> list[str]:
+        """The command-line options that load the model so, where they differ from the defaults."""
+        changed = [(key, getattr(self, key)) for key, default in DEFAULTS.items() if getattr(self, key) != default]
+        return [word for key, value in changed for word in (f"--{key}", value)]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Loaded(LoadedModel):
+    """A vision-language model ready to be asked, and its processor."""
+
     processor: ProcessorMixin
-    geometry: Geometry
-    weights: str
-    dtype: str
-    attention: str
-    device: str
 
 
-@attrs.frozen(eq=False)
-class LoadedLm:
-    """A language model ready to read, its tokenizer, and what tells it apart from others; names as in ``Loaded``."""
+@attrs.frozen(eq=False, kw_only=True)
+class LoadedLm(LoadedModel):
+    """A language model ready to read, and its tokenizer."""
 
-    name: str
-    source: str
-    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    geometry: Geometry
-    weights: str
-    dtype: str
-    attention: str
-    device: str
 
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> Loaded:
-    """Load the vision-language model called ``name``; raises ModelError in one sentence for what stands in the way."""
+    """Load the vision-language model called ``name``; raises ModelError in one sentence where that cannot be done."""
     _check(dtype, attention, device)
     folder = find(name)
     with speaking_for(name):
@@ -86,11 +91,21 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attent
                 f"its processor is a {type(processor).__name__}; wanted one with tokenizer and image processor"
             )
         model, geometry = _ready(model, name, device, processor.tokenizer)
-    return Loaded(geometry.name, name, model, processor, geometry, weights, dtype, attention, str(device))
+    return Loaded(
+        name=geometry.name,
+        source=name,
+        model=model,
+        processor=processor,
+        geometry=geometry,
+        weights=weights,
+        dtype=dtype,
+        attention=attention,
+        device=str(device),
+    )
 
 
 def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> LoadedLm:
-    """Load the language model called ``name``; raises ModelError in one sentence for whatever stands in the way."""
+    """Load the language model called ``name``; raises ModelError in one sentence where that cannot be done."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _check(dtype, attention, device)
@@ -99,7 +114,17 @@ def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu
         model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, geometry = _ready(model, name, device, tokenizer)
-    return LoadedLm(geometry.name, name, model, tokenizer, geometry, digest(folder), dtype, attention, str(device))
+    return LoadedLm(
+        name=geometry.name,
+        source=name,
+        model=model,
+        tokenizer=tokenizer,
+        geometry=geometry,
+        weights=digest(folder),
+        dtype=dtype,
+        attention=attention,
+        device=str(device),
+    )
 
 
 def _check(dtype: str, attention: str, device: str) -> None:
@@ -121,12 +146,12 @@ def _ready(
 
 
 def called(name: str) -> str:
-    """What a model is called in records and reports: its own name, or that of its folder."""
+    """A model's name in records and reports: its own, or that of its folder."""
     return name if name in NAMES else local_path(name).resolve().name
 
 
 def find(name: str) -> Path:
-    """The folder of a model, fetched from the hub where ``name`` is neither one of ours nor on disk."""
+    """The folder of a model; it is fetched from the hub where ``name`` is neither in NAMES nor a folder on disk."""
     if name == SMOLLM2:
         from headwise_lab.models.smollm2 import folder
 
@@ -157,5 +182,5 @@ def _fetched(name: str) -> Path:
         if not any(folder.glob("*.safetensors")) and checkpoint_of(folder):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read as tensors, never as code
         return folder
-    except Exception as error:  # offline, unknown, gated, disk full: each comes as a class of its own
+    except Exception as error:  # offline, unknown, gated, disk full: each raises a class of its own
         raise ModelError(f"{name} is neither a local folder nor to be had from the hub: {first_line(error)}") from error

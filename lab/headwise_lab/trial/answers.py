@@ -1,9 +1,9 @@
-"""Answers of trials that have not ended, so that one that is interrupted goes on at its next question.
+"""Answers of unfinished trials, so that an interrupted trial goes on with its next question.
 
-A local output folder has ``answers/<id>.jsonl`` for every trial that is under way, a line per batch, each on disk
-before the next batch is asked. The file goes when the trial's record is there. Several processes may add to one file:
-they have the same trial, whose answers are the same. Behind a URL nothing can be appended, so a trial that was
-interrupted starts anew there.
+A local output folder has a file ``answers/<id>.jsonl`` for every unfinished trial, with a line per batch. A line is on
+disk before the next batch is asked. The file is deleted when the trial's record is written. Several processes may add
+to one file: they run the same trial, so their answers are the same. Nothing can be appended to a file behind a URL, so
+an interrupted trial begins again there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from headwise_lab.store.unfinished import path_in
 class Answer:
     """What the model said to one question, what it kept of the picture, and what the recorder saw.
 
-    ``kept``: surviving visual tokens of ``visual``; ``text``: other tokens of the prompt. ``heads`` to ``entropy`` are
-    those of ``headwise_plugins.observers.recorder.RowRecord``, empty where nothing was chosen.
+    ``kept``: which of the ``visual`` tokens stayed. ``text``: the number of other tokens in the prompt. ``heads`` to
+    ``entropy``: as in ``headwise_plugins.observers.recorder.RowRecord``; empty where nothing was chosen.
     """
 
     prediction: str
@@ -43,14 +43,14 @@ class Answer:
 
 
 class Answers:
-    """The answers of one trial in an output folder; none are kept without one that this machine sees."""
+    """The answers of one trial in an output folder. Without a local folder, none are kept."""
 
     def __init__(self, folder: Path | None, identity: str) -> None:
         seen = folder is not None and is_local(folder) and folder.is_dir()
         self._path = path_in(folder, identity) if folder is not None and seen else None
 
     def held(self, questions: Sequence[Question]) -> dict[int, Answer]:
-        """Number of a question -> its answer, of those that an earlier run has left; a torn line is nobody's answer."""
+        """Number of a question -> the answer that an earlier run has left; incomplete lines are skipped."""
         try:
             lines = [] if self._path is None else self._path.read_bytes().split(b"\n")
         except OSError:
@@ -61,16 +61,16 @@ class Answers:
         return found
 
     def add(self, first: int, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-        """Put the answers to consecutive questions on disk, ``first`` being the number of the first.
+        """Write the answers to consecutive questions to disk; ``first`` is the number of the first question.
 
-        Raises DataError where they cannot be written; what was there before stays. Notes that are no JSON keep their
-        batch from being remembered, and nothing else.
+        Raises DataError where they cannot be written; earlier answers stay. A batch with notes that are not JSON is not
+        written, and nothing is raised.
         """
         if self._path is None:
             return
-        told = {"first": first, "ids": [question.id for question in questions]}
+        batch = {"first": first, "ids": [question.id for question in questions]}
         try:
-            line = json.dumps(told | {"answers": [attrs.asdict(answer) for answer in answers]}).encode() + b"\n"
+            line = json.dumps(batch | {"answers": [attrs.asdict(answer) for answer in answers]}).encode() + b"\n"
         except (TypeError, ValueError):
             return
         try:
@@ -87,10 +87,10 @@ class Answers:
 
 def _answers(line: bytes, questions: Sequence[Question]) -> dict[int, Answer]:
     try:
-        told: Mapping[str, Any] = json.loads(line)
-        first, ids = told["first"], told["ids"]
+        batch: Mapping[str, Any] = json.loads(line)
+        first, ids = batch["first"], batch["ids"]
         if [question.id for question in questions[first : first + len(ids)]] != ids:
             return {}
-        return {first + row: Answer(**answer) for row, answer in enumerate(told["answers"])}
+        return {first + row: Answer(**answer) for row, answer in enumerate(batch["answers"])}
     except (LookupError, TypeError, ValueError, RecursionError):
         return {}

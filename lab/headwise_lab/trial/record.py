@@ -1,30 +1,27 @@
-"""What a trial writes down: the settings that name it, the head of its record, and figures over its answers.
+"""What a trial writes down: its settings, the head of its record, and figures over its answers.
 
-The record's ``id`` is a hash over everything that can change the answers, so a trial that was run need not be run
-again, and one whose weights, data, options or versions differ is another trial."""
+The record's ``id`` is a hash over everything that can change the answers. A trial with a known id need not run again; a
+trial whose weights, data, options or versions differ has another id.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shlex
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
-import torch
 
 from headwise.plan import PruningPlan
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks import Question
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.questions import pinned
-from headwise_lab.cost.environment import hardware, versions
-from headwise_lab.metrics.overlap import Overlap
+from headwise_lab.cost.environment import common_head, identity_of
+from headwise_lab.metrics.overlap import TokenOverlap
 from headwise_lab.store.merging import middle
 from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_types import Attention, Budget, Heads, Metric, Record
@@ -38,7 +35,7 @@ TIMED_BATCHES = 3
 
 @attrs.frozen(kw_only=True, eq=False)
 class Setting:
-    """What is tried beside model and questions: the recipe, and the words that make the trial findable again."""
+    """What a trial is beside model and questions: its recipe, and what its record and its command repeat."""
 
     recipe: Recipe
     seed: int = 0
@@ -50,9 +47,9 @@ class Setting:
 
 
 def identity(setting: Setting, inputs: Inputs) -> str:
-    """16 hexadecimal digits that name a trial by everything that can change its answers."""
-    loaded, recipe = inputs.loaded, setting.recipe
-    told = {
+    """The record's id: a hash over everything that can change the answers."""
+    recipe = setting.recipe
+    settings = {
         "schema": SCHEMA,
         "strategies": texts(recipe),
         "owners": sorted({strategy.owner for strategy in recipe.strategies.values()}),
@@ -63,14 +60,9 @@ def identity(setting: Setting, inputs: Inputs) -> str:
         "count": len(inputs),
         "limit": setting.limit,
         "seed": setting.seed,
-        "weights": loaded.weights,
-        "dtype": loaded.dtype,
-        "attention": loaded.attention,
-        "device": torch.device(loaded.device).type,
         "new_tokens": new_tokens(inputs),
-        "versions": {name: number for name, number in versions().items() if name != "python"},
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return identity_of(inputs.loaded, settings)
 
 
 def texts(recipe: Recipe) -> dict[str, str]:
@@ -80,15 +72,10 @@ def texts(recipe: Recipe) -> dict[str, str]:
 
 def head_of_record(setting: Setting, inputs: Inputs) -> Record:
     """The part of a record that is known before anything is run."""
-    loaded, recipe = inputs.loaded, setting.recipe
-    return Record(
-        schema=SCHEMA,
-        id=identity(setting, inputs),
+    recipe = setting.recipe
+    return attrs.evolve(
+        common_head(inputs.loaded, SCHEMA, identity(setting, inputs), command(setting, inputs)),
         study=setting.study,
-        model=loaded.name,
-        weights=loaded.weights,
-        dtype=loaded.dtype,
-        attention_implementation=loaded.attention,
         strategies=texts(recipe),
         recipe=recipe.name,
         settings=recipe.settings,
@@ -96,15 +83,11 @@ def head_of_record(setting: Setting, inputs: Inputs) -> Record:
         questions=inputs.digest,
         seed=setting.seed,
         limit=setting.limit,
-        versions=dict(versions()),
-        hardware=hardware(loaded.device),
-        command=command(setting, inputs),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def command(setting: Setting, inputs: Inputs) -> str:
-    """The command line that runs this trial alone."""
+    """The command line that runs only this trial."""
     loaded, recipe = inputs.loaded, setting.recipe
     options: dict[str, object] = {"model": loaded.source, "benchmark": inputs.benchmark.name, "recipe": recipe.name}
     options |= {"tokens": recipe.budget.tokens, "keep": recipe.budget.keep}
@@ -112,16 +95,14 @@ def command(setting: Setting, inputs: Inputs) -> str:
     implied = texts(Recipe.of(name=recipe.name)) if recipe.name else {}
     named = [f"{hook}={text}" for hook, text in texts(recipe).items() if implied.get(hook) != text]
     usual = Recipe.of(*named, name=recipe.name)
-    if texts(usual) != texts(recipe):  # an exchanged strategy asks for others than the recipe's
+    if texts(usual) != texts(recipe):  # a replaced strategy brings other strategies with it than the recipe
         named = [f"{hook}={text}" for hook, text in texts(recipe).items()]
         usual = Recipe.of(*named, name=recipe.name)
     words += [word for text in named for word in ("--strategy", text)]
     options = {key: value for key, value in recipe.settings.items() if value != usual.settings[key]}
     options |= {"limit": setting.limit, "seed": setting.seed or None, "batch": inputs.batch}
     options["data"] = pinned(setting.data, inputs.benchmark)
-    defaults = (("dtype", "float32"), ("device", "cpu"), ("attention", "sdpa"))
-    options |= {key: getattr(loaded, key) for key, default in defaults if getattr(loaded, key) != default}
-    return shlex.join([*words, *_words(options)])
+    return shlex.join([*words, *_words(options), *loaded.options])
 
 
 def _words(options: Mapping[str, object]) -> list[str]:
@@ -131,7 +112,7 @@ def _words(options: Mapping[str, object]) -> list[str]:
 
 
 def budget(recipe: Recipe, plan: PruningPlan) -> Budget:
-    """What the budget asked for, and what the plan makes of it."""
+    """The budget that was given, and the tokens that the plan processes and keeps."""
     return Budget(
         given=recipe.budget.text,
         processed=round(plan.average, 4),
@@ -142,7 +123,7 @@ def budget(recipe: Recipe, plan: PruningPlan) -> Budget:
 
 
 def heads(answers: Sequence[Answer], of: int) -> Heads:
-    """Heads kept per question; None where no plan asked for them."""
+    """Mean and deviation of the heads kept per question; empty where no strategy chose heads."""
     counts = [len(answer.heads) for answer in answers if answer.heads]
     if not counts:
         return Heads(of=of)
@@ -150,7 +131,7 @@ def heads(answers: Sequence[Answer], of: int) -> Heads:
 
 
 def quality(inputs: Inputs, scores: Sequence[float]) -> tuple[Metric, int]:
-    """The headline with its standard error, and how many units it is the mean of."""
+    """The headline with its standard error, and the number of units that it is the mean of."""
     benchmark = inputs.benchmark
     units = list(benchmark.units(inputs.questions, scores).values())
     error = statistics.stdev(units) / math.sqrt(len(units)) if len(units) > 1 else None
@@ -159,7 +140,7 @@ def quality(inputs: Inputs, scores: Sequence[float]) -> tuple[Metric, int]:
 
 
 def attention(answers: Sequence[Answer]) -> Attention | None:
-    """How much of the image attention the kept tokens drew and how even the token scores were, over questions."""
+    """The share of image attention on the kept tokens, and the entropy of token scores, averaged over questions."""
     concentration = middle([answer.concentration for answer in answers], statistics.fmean)
     entropy = middle([answer.entropy for answer in answers], statistics.fmean)
     return (
@@ -168,7 +149,7 @@ def attention(answers: Sequence[Answer]) -> Attention | None:
 
 
 def summary(notes: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Notes of many rows in brief: numbers as mean and deviation, everything else counted, objects key by key."""
+    """The notes of many rows, key by key: mean and deviation of numbers, a summary of objects, counts of all else."""
     keys = dict.fromkeys(key for note in notes for key in note)
     return {key: _brief([note[key] for note in notes if key in note]) for key in keys}
 
@@ -183,8 +164,8 @@ def _brief(values: Sequence[object]) -> dict[str, object]:
     return dict(Counter(str(value) for value in values).most_common())
 
 
-def outcome(question: Question, answer: Answer, score: float, found: Overlap | None) -> QuestionOutcome:
-    """What is written down about one question."""
+def outcome(question: Question, answer: Answer, score: float, found: TokenOverlap | None) -> QuestionOutcome:
+    """The outcome of one question, as it is stored."""
     return QuestionOutcome(
         id=question.id,
         unit=question.unit,

@@ -1,4 +1,4 @@
-"""One trial: a model answers a benchmark's questions under a recipe; what that was worth and cost is written down."""
+"""One trial: a model answers a benchmark's questions under a recipe; its record holds scores and costs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from headwise.recipe import Recipe
 from headwise.registry import built, installed, only
 from headwise_lab.benchmarks.inputs import Inputs, diversity
 from headwise_lab.cost.measured import watched
-from headwise_lab.cost.timing import counted, mean_text, timed
-from headwise_lab.metrics.overlap import Overlap, mean_overlap, overlap
+from headwise_lab.cost.timing import counted, timed
+from headwise_lab.metrics.overlap import TokenOverlap, mean_overlap, overlap
 from headwise_lab.models.checkpoints import first_line
 from headwise_lab.schema.json_schema import structured
 from headwise_lab.store.merging import joined
 from headwise_lab.store.outcome_types import QuestionOutcome
-from headwise_lab.store.record_types import Cost, Stage, VisualRecord, WatchedCost
-from headwise_lab.store.record_types import Overlap as MeanOverlap
+from headwise_lab.store.record_types import Cost, Overlap, Stage, VisualRecord, WatchedCost
 from headwise_lab.trial.answering import answered
 from headwise_lab.trial.answers import Answer, Answers
 from headwise_lab.trial.record import (
@@ -41,7 +40,7 @@ T = TypeVar("T")
 
 
 def check(recipe: Recipe, geometry: Geometry) -> PruningPlan:
-    """The plan of a recipe for a model; raises whatever would stop the run: an infeasible budget, too many heads."""
+    """The plan of a recipe for a model; raises what would stop a run, such as an infeasible budget."""
     plan = Pipeline(recipe).plan(geometry)
     target = getattr(recipe.strategies["head_count"].plugin, "target", None)
     if target:
@@ -55,10 +54,11 @@ def run_trial(
     out: Path | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[VisualRecord, list[QuestionOutcome]]:
-    """Run one trial; returns its record and one outcome per question. ``advance`` hears of every question answered.
+    """Run one trial; returns its record and one outcome per question.
 
-    ``out``: the output folder, where answers stay until the record is written (:mod:`headwise_lab.trial.answers`). What
-    is measured beside the answers never costs them: a figure that cannot be had is None, and ``unmeasured`` says why.
+    ``out``: the output folder, which keeps answers until the record is written (:mod:`headwise_lab.trial.answers`).
+    ``advance`` is called with the number of questions just answered. A figure that cannot be measured does not stop the
+    trial: it is None, and ``unmeasured`` says why.
     """
     loaded = inputs.loaded
     recorder, timing = observer("recorder"), observer("timing")
@@ -68,9 +68,9 @@ def run_trial(
         inputs.benchmark.score(question, answer.prediction)
         for question, answer in zip(inputs.questions, answers, strict=True)
     ]
-    beside = Beside()
-    nothing: list[Overlap | None] = [None] * len(answers)
-    overlaps = beside.told("overlap", lambda: _overlaps(inputs, answers), nothing)
+    attempts = Attempts()
+    nothing: list[TokenOverlap | None] = [None] * len(answers)
+    overlaps = attempts.result("overlap", lambda: _overlaps(inputs, answers), nothing)
     no_notes: dict[str, object] = {}
     covered = mean_overlap(overlaps)
     metric, units = quality(inputs, scores)
@@ -83,28 +83,28 @@ def run_trial(
         units=units,
         metric=metric,
         metrics=inputs.benchmark.metrics(inputs.questions, [answer.prediction for answer in answers]),
-        cost=_cost(setting, inputs, answers, attached, beside),
-        overlap=None if covered is None else structured(covered, MeanOverlap),
+        cost=_cost(setting, inputs, answers, attached, attempts),
+        overlap=None if covered is None else structured(covered, Overlap),
         attention=attention(answers),
         pictures=inputs.pictures,
-        diversity=beside.told(
+        diversity=attempts.result(
             "diversity", lambda: diversity(inputs.features, [answer.kept for answer in answers]), None
         ),
-        notes=beside.told("notes", lambda: summary([answer.notes for answer in answers]), no_notes),
+        notes=attempts.result("notes", lambda: summary([answer.notes for answer in answers]), no_notes),
         timing={hook: measured["ms"] for hook, measured in timing.summary().items()},
-        unmeasured=beside.failed or None,
+        unmeasured=attempts.failed or None,
     )
     return record, [outcome(*row) for row in zip(inputs.questions, answers, scores, overlaps, strict=True)]
 
 
-class Beside:
-    """What is measured beside the answers: a failure is told, and raised to nobody."""
+class Attempts:
+    """Attempts to measure something beside the answers: a failure is recorded and not raised."""
 
     def __init__(self) -> None:
         self.failed: dict[str, str] = {}
 
-    def told(self, name: str, measure: Callable[[], T], otherwise: T) -> T:
-        """What ``measure`` gives; ``otherwise`` where it raises anything."""
+    def result(self, name: str, measure: Callable[[], T], otherwise: T) -> T:
+        """What ``measure`` returns; ``otherwise`` where it raises an error."""
         try:
             return measure()
         except Exception as error:
@@ -112,28 +112,30 @@ class Beside:
             return otherwise
 
 
-def _overlaps(inputs: Inputs, answers: Sequence[Answer]) -> list[Overlap | None]:
-    """Kept tokens against boxes; None without boxes, and where a row's tokens are not those of one square picture."""
+def _overlaps(inputs: Inputs, answers: Sequence[Answer]) -> list[TokenOverlap | None]:
+    """Kept tokens against boxes; None without boxes, or where a row's tokens do not form one square picture."""
     return [
         None if truth is None or truth.size != answer.visual else overlap(answer.kept, truth)
         for answer, truth in zip(answers, inputs.truths, strict=True)
     ]
 
 
-def _cost(setting: Setting, inputs: Inputs, answers: Sequence[Answer], attached: Attachment, beside: Beside) -> Cost:
-    """What was planned, and what a clock and counters say."""
+def _cost(
+    setting: Setting, inputs: Inputs, answers: Sequence[Answer], attached: Attachment, attempts: Attempts
+) -> Cost:
+    """The cost as planned, and as measured by clock and counters."""
 
     def again() -> AbstractContextManager[Attachment]:
         return attach(inputs.loaded.model, setting.recipe)
 
-    text = mean_text([answer.text for answer in answers])
+    text = round(sum(answer.text for answer in answers) / len(answers))
     batches, turns = setting.timed_batches, setting.timed_in_turns
     planned = counted(attached.plan, attached.eviction, text, inputs.loaded.dtype)
-    times = beside.told("times", lambda: timed(inputs.loaded, inputs, batches, again, in_turns=turns), Cost())
-    watch = beside.told("costs", lambda: watched(inputs, again), Cost()) if batches else Cost()
+    times = attempts.result("times", lambda: timed(inputs.loaded, inputs, batches, again, in_turns=turns), Cost())
+    watch = attempts.result("costs", lambda: watched(inputs, again), Cost()) if batches else Cost()
     return joined(WatchedCost if batches else Cost, planned, times, watch, Cost(batch=inputs.batch))
 
 
 def observer(name: str) -> Any:
-    """A new one of the installed observers."""
+    """A new instance of the installed observer ``name``."""
     return built(only("observers", name, installed("observers")))

@@ -1,4 +1,4 @@
-"""Predictions for somebody else to score: the files that servers and judges want, beside a run's records."""
+"""Predictions that somebody else scores: the files that servers and judges take, in a run's output folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FOLDER = "submissions"
 
 
 def unanswered(questions: Sequence[Question]) -> bool:
-    """Whether only a server can score these: not one has an answer."""
+    """Whether only a server can score these questions, because none has an answer."""
     return not any(question.answers for question in questions)
 
 
 def submit(
     setting: Setting, inputs: Inputs, out: Path | None = None, advance: Callable[[int], None] = lambda _: None
 ) -> Path:
-    """Have the model answer, and write the submission and what it was made with into ``out``; the submission's path.
+    """Have the model answer; write the submission, and the settings it was made with, into ``out``. Returns its path.
 
-    Raises DataError where there is no ``out``, or no submission can be made: before anything is asked.
+    Where there is no ``out``, or no submission can be made, DataError is raised before the model is asked.
     """
     benchmark = inputs.benchmark
     if out is None or not isinstance(benchmark, Submits):
@@ -41,8 +41,8 @@ def submit(
     name = identity(setting, inputs)
     answers, _ = answered(setting.recipe, inputs, Answers(out, name), observer("recorder"), advance=advance)
     path = keep(benchmark, inputs.questions, [answer.prediction for answer in answers], out, name)
-    told = json.dumps(head_of_record(setting, inputs).to_json(), indent=1, ensure_ascii=False)
-    _write(out, path.with_suffix(".made.json").name, f"{told}\n".encode())
+    head = json.dumps(head_of_record(setting, inputs).to_json(), indent=1, ensure_ascii=False)
+    _write(out, path.with_suffix(".made.json").name, f"{head}\n".encode())
     forget(out, name)
     return path
 
@@ -56,7 +56,7 @@ def keep(benchmark: Benchmark, questions: Sequence[Question], predictions: Seque
 
 
 def _write(out: Path, name: str, content: bytes) -> Path:
-    """The whole file or none of it; its path."""
+    """Write a file, completely or not at all; returns its path."""
     path = out / FOLDER / name
     if not is_local(out):
         send(out, {f"{FOLDER}/{name}": content})
