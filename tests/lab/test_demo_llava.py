@@ -11,7 +11,7 @@ from headwise_lab.demo.llava.batches import make_batch, normalize
 from headwise_lab.demo.llava.evaluate import anchors_right, evaluate, inputs_of, is_right, lines, load
 from headwise_lab.demo.llava.model import build, grow
 from headwise_lab.demo.llava.packed import OPENING, image_features, question_logits
-from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, Stage
+from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, TrainingStage
 from headwise_lab.demo.llava.tokenizer import (
     EOS_ID,
     IMAGE_ID,
@@ -23,7 +23,7 @@ from headwise_lab.demo.llava.tokenizer import (
     prompt,
     question_ids,
 )
-from headwise_lab.demo.llava.train import Run, export, train
+from headwise_lab.demo.llava.train import LlavaRun, export, train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.scenes import KINDS, TOKENS, held_out
 
@@ -31,9 +31,11 @@ FLOORS = {"exist": 0.9, "color": 0.9, "shape": 0.9, "text": 0.9, "count": 0.7, "
 PER_KIND = 40
 MIX = {"exist": 1, "count": 1, "relation": 1}
 TINY = (
-    Stage("see", 1, 4, 2, (3, 3), (0.004, 0.003), aux=1.0, place=0.5, batch=2, warmup=2),
-    Stage("ask", 2, 2, 2, (3, 4), (0.004, 0.004), aux=0.3, place=0.1, batch=1, mix=MIX),
-    Stage("end", 3, 2, 2, (3, 4), (0.003, 0.001), aux=0.1, place=0.1, batch=1, mix=MIX, layers=(0, 1, 1), stop=1.0),
+    TrainingStage("see", 1, 4, 2, (3, 3), (0.004, 0.003), aux=1.0, place=0.5, batch=2, warmup=2),
+    TrainingStage("ask", 2, 2, 2, (3, 4), (0.004, 0.004), aux=0.3, place=0.1, batch=1, mix=MIX),
+    TrainingStage(
+        "end", 3, 2, 2, (3, 4), (0.003, 0.001), aux=0.1, place=0.1, batch=1, mix=MIX, layers=(0, 1, 1), stop=1.0
+    ),
 )
 
 
@@ -152,7 +154,7 @@ def test_growth_leaves_the_function_unchanged():
 
 
 def test_only_matrices_of_layers_are_made_orthogonal():
-    run = Run(TINY, seed=0, dtype=torch.float32)
+    run = LlavaRun(TINY, seed=0, dtype=torch.float32)
     names = {id(weight): name for name, weight in run.named_weights().items()}
     chosen, rest = (
         {names[id(weight)] for group in run.optimizers[label].param_groups for weight in group["params"]}

@@ -17,12 +17,12 @@ from headwise_lab.demo.pythia.corpus import HELD_OUT, HELD_OUT_BOOKS, bible_book
 from headwise_lab.demo.pythia.evaluate import evaluate, lines, load, masses, surprise, visible, windows_of
 from headwise_lab.demo.pythia.model import Shape, build
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, VOCABULARY, learn_tokenizer
-from headwise_lab.demo.pythia.train import Plan, Run, Windows, encode, export, read_texts, train
+from headwise_lab.demo.pythia.train import PythiaRun, TrainingPlan, Windows, encode, export, read_texts, train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.texts import TEXTS, shipped_text
 
 SMALL = Shape(width=32, layers=2, heads=4, context=16, vocabulary=64)
-TINY = Plan(shape=SMALL, steps=7, batch=2, lr=0.01, warmup=2)
+TINY = TrainingPlan(shape=SMALL, steps=7, batch=2, lr=0.01, warmup=2)
 CEILINGS = {"kjv": 38.0, "shakespeare": 55.0}  # perplexity of the first windows; it reads them at 33.1 and 48.0
 SHIPPED_WINDOWS, CONTEXT = 4, 512
 
@@ -176,7 +176,7 @@ def test_too_little_text_is_refused():
 
 
 def test_the_training_loss_is_the_measured_surprise():
-    run = Run(TINY, some_tokens(100), seed=0)
+    run = PythiaRun(TINY, some_tokens(100), seed=0)
     run.model = lively(SMALL)
     windows = run.windows.batch(0, 3)
     expected = surprise(run.model, windows, visible(16, 0, 16)).mean()

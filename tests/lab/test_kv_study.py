@@ -1,4 +1,4 @@
-"""The KV study: cases against seed 004's stated windows, and ``ablate --study kv`` and the demo as users meet them."""
+"""The KV study: cases against the windows that the head-aware KV cache study states, and ``ablate --study kv`` and the demo as users meet them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The models that ship: how they were trained and what they can do."""
+"""The models that ship with headwise: their training and their evaluation."""

@@ -1,4 +1,4 @@
-"""Training a demo model: Muon for the matrices of its layers, AdamW for all else, in steps that can be resumed."""
+"""Training a demo model in steps that can be resumed: Muon for its layers' matrices, AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LOG_EVERY, SAVE_EVERY = 15.0, 60.0  # seconds
 ADAM_SHARE = 0.6  # AdamW's learning rate as a share of Muon's
 
 
-class Run(ABC):
-    """A training run: model, optimizers, and how far it has come."""
+class TrainingRun(ABC):
+    """A training run: a model, its optimizers, and the steps done so far."""
 
     progress: ClassVar[tuple[str, ...]]
-    """Attributes that a checkpoint keeps beside weights and optimizers."""
+    """Names of the attributes that a checkpoint also saves, beside weights and optimizers."""
     step = 0
     seconds = 0.0
     optimizers: dict[str, torch.optim.Optimizer]
@@ -43,11 +43,11 @@ class Run(ABC):
 
     @abstractmethod
     def learning_rate(self) -> float:
-        """Muon's at this step."""
+        """Muon's learning rate at this step."""
 
     @abstractmethod
     def make_optimizers(self) -> None:
-        """Fresh ones for the weights there are."""
+        """Make new optimizers for all weights."""
 
     @abstractmethod
     def take_step(self) -> None:
@@ -58,7 +58,7 @@ class Run(ABC):
         """The state of the run in one line."""
 
     def optimize(self, *, muon_decay: float, adam_decay: float, betas: tuple[float, float]) -> None:
-        """Muon for the layers' matrices, AdamW for all else; the steps of both are about as large (Liu 2025)."""
+        """Muon for the layers' matrices, AdamW for everything else; their steps are about equally large (Liu 2025)."""
         if not hasattr(torch.optim, "Muon"):
             raise RuntimeError(f"training needs torch 2.9 or newer, which has Muon; this is {torch.__version__}")
         weights = self.named_weights()
@@ -72,7 +72,7 @@ class Run(ABC):
         self.optimizers = {"muon": muon, "adam": torch.optim.AdamW(groups, lr=1e-3, betas=betas)}
 
     def update(self, loss: Tensor) -> None:
-        """Follow the gradient of a loss by one step."""
+        """Change all weights by one step along the gradient of a loss."""
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.named_weights().values()), 1.0)
         for label, optimizer in self.optimizers.items():
@@ -84,21 +84,21 @@ class Run(ABC):
         self.step += 1
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, in one file that is replaced at once."""
+        """Write a checkpoint with everything that resuming needs. The file is complete at any time."""
         weights = self.named_weights()
         tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
         for label, optimizer in self.optimizers.items():
             for name, weight in weights.items():
                 for key, value in optimizer.state.get(weight, {}).items():
                     tensors[f"{label}/{key}/{name}"] = value
-        told = {key: getattr(self, key) for key in self.progress}
+        progress = {key: getattr(self, key) for key in self.progress}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"progress": json.dumps(told)})
+        save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
         os.replace(partial, path)
 
     def load(self, path: Path) -> None:
-        """Take up what ``save`` wrote."""
+        """Go on from a checkpoint that ``save`` wrote."""
         with safe_open(path, framework="pt") as stored, torch.no_grad():
             for key, value in progress_in(path).items():
                 setattr(self, key, value)
@@ -114,14 +114,14 @@ class Run(ABC):
 
 
 def progress_in(path: Path) -> dict[str, Any]:
-    """How far the run of a checkpoint had come."""
+    """The ``progress`` attributes that a checkpoint holds."""
     with safe_open(path, framework="pt") as stored:
-        told: dict[str, Any] = json.loads(stored.metadata()["progress"])
-    return told
+        progress: dict[str, Any] = json.loads(stored.metadata()["progress"])
+    return progress
 
 
-def follow(run: Run, out: Path, *, resume: bool, stop_after: int | None) -> None:
-    """Take a run to its end, saving to ``out`` every minute; ``stop_after`` ends it early, after that many steps."""
+def follow(run: TrainingRun, out: Path, *, resume: bool, stop_after: int | None) -> None:
+    """Take a run to its end and save it to ``out`` every minute; ``stop_after`` ends it early, after so many steps."""
     checkpoint = out / CHECKPOINT
     if resume and checkpoint.exists():
         run.load(checkpoint)

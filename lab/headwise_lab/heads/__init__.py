@@ -1,1 +1,1 @@
-"""Heads of a language model measured and classified: profiles, their summaries and pictures, and how far they hold."""
+"""Measuring and classifying attention heads: profiles, their summaries and pictures, and how reliable they are."""

@@ -1,4 +1,4 @@
-"""Whether confidences mean what they say: two disjoint halves of a text, classified each by itself."""
+"""Whether confidences are right: two halves of a text are classified separately and compared."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from headwise_lab.models.load import LoadedLm
 from headwise_lab.texts.tokens import Text, beginning
 
 SHORTEST = 256
-"""Tokens of the shortest half worth classifying."""
+"""A shorter half is not classified."""
 
 BINS = 10
 
 
 @attrs.frozen(kw_only=True)
 class Agreement:
-    """How often two halves of a text give a head the same class, and how often they claim to.
+    """How often two halves of a text give a head the same class, and how confident they are.
 
     ``agree``: share of heads with the same label in both. ``stated``: mean confidence of both. ``calibration_error``:
-    heads in bins of confidence, each half against the other; |share that agree - mean confidence|, averaged over heads.
-    ``tokens``: length of each half.
+    the heads of both halves are put in bins of confidence; |share that agrees - mean confidence| of the bins, averaged
+    over heads. ``tokens``: length of each half.
     """
 
     heads: int
@@ -38,10 +38,10 @@ class Agreement:
 def halves_agree(
     loaded: LoadedLm, text: Text, strategy: Strategy, whole: Classified, *, progress: Progress | None = None
 ) -> Agreement | None:
-    """Classify both halves of the text that ``whole`` was made of; None where that would say nothing.
+    """Classify both halves of the text that ``whole`` was made of; None where that is of no use.
 
-    That is so for a half shorter than SHORTEST tokens, and for classes that rest on anything but attention to the text:
-    random tokens are the same for both halves, and sensitivity takes a pass per head.
+    It is of no use where a half is shorter than SHORTEST tokens, or where classes depend on more than attention to the
+    text: random tokens would be the same for both halves, and sensitivity takes a pass per head.
     """
     opening = torch.tensor(beginning(loaded.tokenizer), dtype=torch.int64)
     body = text.ids[opening.numel() :]

@@ -1,11 +1,11 @@
-"""From a model and questions with known answers to a static weight for every attention head.
+"""A static weight for every attention head, measured on questions with known answers.
 
-The manner is HAWK's (CVPR 2026, arXiv 2604.07812): heads are left out one at a time, what that costs is the head's
-importance, and importances are normalised to sum 1. HAWK measures the drop of benchmark scores, has one weight per head
-number for all layers, and averages over benchmarks. Here the cost is the rise of the answer's negative log-likelihood,
-which says something about a head on a hundred questions where a score would not, every layer has weights of its own,
-and the questions are one benchmark's. A head may also be needed for what has nothing to do with the picture, so the
-rise is multiplied by the share of its attention that the question pays the image, unless that is not wanted.
+The method follows HAWK (CVPR 2026, arXiv 2604.07812): heads are left out one at a time, the cost of that is the head's
+importance, and importances are normalised to sum 1. HAWK's cost is the drop of benchmark scores; it has one weight per
+head number for all layers, and averages over benchmarks. Here the cost is the rise of the answer's negative
+log-likelihood, because it tells heads apart on a hundred questions, where a score does not. Every layer has weights of
+its own, and all questions are from one benchmark. A head may also be needed for work that has nothing to do with the
+picture; therefore the rise is by default multiplied by the share of the head's attention that goes to the image.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def calibrate(
 ) -> HeadWeights:
     """Weights of the heads of some ``layers``, measured on all questions of ``inputs``.
 
-    ``by_mass``: times attention to the image. ``source`` goes into the weights' own; ``advance`` hears of every head
-    left out of every question. Raises DataError for fewer than two questions, or an answer without a token.
+    ``by_mass``: multiply by attention to the image. ``source`` is added to the weights' own source. ``advance`` is
+    called with the number of questions after every head that was left out. Raises DataError for fewer than two
+    questions, or an answer without a token.
     """
     if len(inputs) < 2:
         raise DataError("calibration needs two questions at the least, as errors come from how they differ")
@@ -54,8 +55,8 @@ def calibrate(
         questions = inputs.questions[first : first + inputs.batch]
         tensors, answer = answered(loaded.processor, questions)
         tensors = placed(tensors, loaded)
-        told = partial(advance, len(questions))
-        parts.append(ablate(loaded.model, tensors, answer.to(loaded.device), layers, told))
+        done = partial(advance, len(questions))
+        parts.append(ablate(loaded.model, tensors, answer.to(loaded.device), layers, done))
     found = Ablation.joined(parts)
     measured = {"weights": weights_of(found, by_mass=by_mass), **_statistics(found)}
     full = {name: _all_layers(values, layers, geometry.layers) for name, values in measured.items()}
@@ -68,9 +69,9 @@ def calibrate(
 
 
 def weights_of(found: Ablation, *, by_mass: bool = True) -> Floats:
-    """Mean rise of the loss, not below 0, times mean attention to the image; each layer's sum is 1: (k, h).
+    """Mean rise of the loss, at least 0, times mean attention to the image, divided by the layer's sum: (k, h).
 
-    Where no head of a layer is worth anything, all of them have equal weights.
+    Where the sum of a layer is 0, its heads have equal weights.
     """
     worth = found.rise.mean(axis=0).clip(min=0)
     if by_mass:
@@ -82,9 +83,10 @@ def weights_of(found: Ablation, *, by_mass: bool = True) -> Floats:
 
 
 def answered(processor: ProcessorMixin, questions: Sequence[Question]) -> tuple[Any, Tensor]:
-    """What a model is called with for questions and their answers, and which tokens are answers, bool (b, n).
+    """A model's inputs for questions and their answers, and which tokens are answers, bool (b, n).
 
-    Of several answers to a question the most frequent is taken. Questions are padded on the left, answers on the right.
+    Of several answers to a question, the most frequent is taken. Questions are padded on the left, answers on the
+    right.
     """
     tensors = encode(processor, questions)
     ids = [_answer_ids(processor, question) for question in questions]
@@ -99,7 +101,7 @@ def answered(processor: ProcessorMixin, questions: Sequence[Question]) -> tuple[
 
 
 def _answer_ids(processor: ProcessorMixin, question: Question) -> list[int]:
-    """Tokens of the answer as they follow the prompt."""
+    """The answer's tokens after the prompt; raises DataError where they merge with the prompt's."""
     (answer, _), *_ = Counter(question.answers).most_common(1)
     asked = prompt(processor, question.text)
     between = "" if asked[-1:].isspace() else " "

@@ -1,4 +1,4 @@
-"""A profile as a picture: layers down, heads across, colour for the class and its strength for the confidence."""
+"""A profile as a picture: a row per layer, a column per head. The colour is the class; paler means less confident."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headwise.heads import Floats, HeadProfile
 from headwise_lab.report.page.canvas import STYLE, new_canvas, save
 
 COLOURS = ("#1f6fb4", "#d99a00", "#c0392b", "#59636e", "#2e8b57", "#7d4fa0", "#00838f", "#8d6e63")
-"""Colours of the classes in their order; more classes than these repeat them."""
+"""Colours of the classes, in order; they repeat where there are more classes."""
 
 
 def colours(profile: HeadProfile) -> Floats:
-    """Red, green and blue in 0..1 of every head, (l, h, 3): white at confidence 0, the class's own colour at 1."""
+    """The colour of every head, (l, h, 3) in 0..1: white at confidence 0, the colour of its class at 1."""
     own = np.array([to_rgb(COLOURS[index % len(COLOURS)]) for index in range(len(profile.labels.names))])
     sure = np.clip(profile.labels.confidence, 0, 1)[..., None]
     return np.asarray(1 - sure * (1 - own[profile.labels.labels]))

@@ -1,4 +1,4 @@
-"""From a model, a text and a strategy to a head profile."""
+"""Making a head profile: a strategy classifies the heads of a model on a text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headwise_lab.models.load import LoadedLm
 from headwise_lab.texts.tokens import Text
 
 SINKS = 4
-"""First tokens that a profile's attention mass leaves out."""
+"""A profile's attention mass leaves out so many first tokens."""
 
 
 @attrs.frozen(eq=False)
 class Classified:
-    """A profile and the measurements it came from."""
+    """A profile, and the measurements that it was made from."""
 
     profile: HeadProfile
     statistics: ModelStatistics
@@ -30,7 +30,7 @@ def classify(
 ) -> Classified:
     """Classify the heads of a model on a text, and measure how much attention each window holds.
 
-    ``seed`` draws the random tokens of strategies that ask for copying. Raises DataError for a text that is too short.
+    ``seed``: for the random tokens of strategies that read how heads copy. Raises DataError for too short a text.
     """
     statistics = measure(loaded.model, text.ids, seed=seed, special=loaded.tokenizer.all_special_ids, progress=progress)
     labels = Pipeline(Recipe(strategies={strategy.hook: strategy})).classify(statistics)

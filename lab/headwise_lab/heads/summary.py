@@ -1,4 +1,4 @@
-"""A profile in a few lines: classes, how many heads each has, how sure, and what they look like."""
+"""A profile in a few lines: the classes with their numbers of heads, confidences, and means of the statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = "-"
 def summary(profile: HeadProfile) -> dict[str, Any]:
     """Class -> number of ``heads``, ``share``, ``confidence`` (min, median, mean), and means of the ``statistics``.
 
-    Classes without a head have neither confidence nor statistics (None).
+    ``confidence`` and ``statistics`` are None for a class without a head.
     """
     labels = profile.labels
     found: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def summary_table(profile: HeadProfile) -> Table:
 
 
 def agreement_line(agreement: Agreement) -> str:
-    """The comparison of two halves in a sentence."""
+    """The agreement of two halves in a sentence."""
     return (
         f"Two halves of the text ({agreement.tokens} tokens each) agree on the class of {agreement.agree:.1%} of"
         f" {agreement.heads} heads; their mean stated confidence is {agreement.stated:.3f}, the expected calibration"

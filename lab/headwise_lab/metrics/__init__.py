@@ -1,1 +1,1 @@
-"""What a prediction is worth, and what the kept tokens saw."""
+"""Scores of predictions by official rules, and the overlap of kept tokens with the evidence."""

@@ -1,7 +1,7 @@
 """Predictions as the official scripts read them: POPE, MME, GQA and TextVQA, each by its own rules.
 
-The rules are those of LLaVA-1.5's evaluation (github.com/haotian-liu/LLaVA, llava/eval and scripts), quirks included,
-because published figures contain the quirks. Predictions are stripped first, as LLaVA strips what it generates.
+The rules are those of LLaVA-1.5's evaluation (github.com/haotian-liu/LLaVA, llava/eval and scripts). Their quirks are
+kept, because published figures contain them. Predictions are stripped first, as LLaVA strips what it generates.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ENOUGH = 3  # people who must agree for full soft accuracy
 NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 NUMBERS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 ARTICLES = frozenset(("a", "an", "the"))
-PUNCTUATION = ';/[]"{}()=+\\_-><@`!'  # commas and question marks are gone before
-PERIOD = re.compile(r"\.(?!\d)")  # the official pattern's look-behind is misspelt and never applies
-PERIODS = 32  # the official call passes re.UNICODE, which is 32, where the count belongs
+PUNCTUATION = ';/[]"{}()=+\\_-><@`!'  # commas and question marks are removed before
+PERIOD = re.compile(r"\.(?!\d)")  # the look-behind in the official pattern is misspelt and never matches
+PERIODS = 32  # the official call passes re.UNICODE, which is 32, in place of the count
 
 
 def pope_yes_no(prediction: str) -> str:
@@ -51,7 +51,7 @@ def vqa_answer(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """A mark beside a space goes, everywhere in the text; any other becomes a space; full stops go outside numbers."""
+    """Remove every mark that stands beside a space anywhere; others become spaces; remove stops outside numbers."""
     clean = text
     for mark in PUNCTUATION:
         goes = f"{mark} " in text or f" {mark}" in text
@@ -60,7 +60,7 @@ def _without_punctuation(text: str) -> str:
 
 
 def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """VQA accuracy: min(1, agreeing people / 3), averaged over leaving out each of the people in turn."""
+    """VQA accuracy: each person is left out in turn, and min(1, others who agree / 3) is averaged."""
     said = vqa_answer(prediction)
     agrees = [vqa_answer(answer) == said for answer in answers]
     return sum(min(1.0, (sum(agrees) - left_out) / ENOUGH) for left_out in agrees) / len(agrees)

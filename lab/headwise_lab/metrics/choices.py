@@ -1,4 +1,4 @@
-"""The option that a free answer chooses, by the rules of the official scripts; "" where none can be told."""
+"""The option that a free answer chooses, by the rules of the official scripts; "" where they find none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKS = (
     *((":", ""), (":", ","), (":", "."), (":", ")"), (":", ").")),
 )
 """What may stand around a letter, tried in this order (MMBench's evaluation)."""
-QUANTIFIER_WORDS = 3  # in a longer answer a lone A is taken for the article
+QUANTIFIER_WORDS = 3  # in an answer with more words, "A" alone is the article
 
 
 def science_letter(prediction: str) -> str:

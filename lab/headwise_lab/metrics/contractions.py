@@ -1,6 +1,6 @@
-"""The contractions that EvalAIAnswerProcessor spells right: each word here with one of its apostrophes missing.
+"""The contractions that EvalAIAnswerProcessor corrects: each word below, written with one of its apostrophes missing.
 
-Words with 's are cut in two before they are looked up, so the official table's entries for those change nothing.
+Words with 's are split before they are looked up, so the entries for them in the official table have no effect.
 """
 
 from __future__ import annotations

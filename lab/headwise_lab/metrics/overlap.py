@@ -1,7 +1,7 @@
-"""How many of the visual tokens a question is about were kept: recall, precision, IoU, and lift over random keeping.
+"""Which of the visual tokens that a question is about were kept: recall, precision, IoU, and lift over random keeping.
 
-Boxes are in pixels of the picture as stored; tokens are the square grid of the vision tower, row by row, over what
-the CLIP processor leaves of the picture: shortest side resized to the tower's side, then the centre cut out.
+Boxes are in pixels of the stored picture. Tokens are the vision tower's square grid, row by row, over the square that
+CLIP's processor makes of the picture: it resizes the shortest side to the tower's side and cuts out the centre.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1; ends excluded
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-SHARE = 0.1  # of a token (or of a box smaller than one) that must be covered; less is a rim, not evidence
+SHARE = 0.1  # a box must cover more than this share of a token, or of itself if it is smaller than a token
 
 
 @attrs.frozen
@@ -33,12 +33,12 @@ class TokenOverlap:
 
     @property
     def lift(self) -> float:
-        """Recall over what keeping as many at random would reach; 1 where nothing is kept, since both reach 0."""
+        """Recall divided by the recall of keeping as many tokens at random; 1 where no token is kept."""
         return self.recall / self.expected if self.expected else 1.0
 
 
 def grid_side(tokens: int) -> int:
-    """Tokens per side of a square grid; raises DataError where the number is no square."""
+    """Tokens per side of a square grid; raises DataError where their number is not a square."""
     side = isqrt(tokens)
     if side * side != tokens or not tokens:
         raise DataError(f"{tokens} visual tokens do not form a square grid, so boxes cannot be laid over them")
@@ -46,10 +46,10 @@ def grid_side(tokens: int) -> int:
 
 
 def after_crop(boxes: Sequence[Box], size: tuple[int, int], side: int) -> Floats:
-    """Boxes of a picture of ``size`` (width, height) on the processor's side x side square; (boxes, 4) in its pixels.
+    """Boxes of a picture of ``size`` (width, height), in pixels of the processor's side x side square: (boxes, 4).
 
-    As CLIP's processor does it: shortest side to ``side``, longest rounded down, centre cut out, its corner rounded
-    down. What falls outside is cut off; a box wholly outside keeps no area.
+    CLIP's processor resizes the shortest side to ``side``, rounds the longest down, and cuts out the centre, whose
+    corner it rounds down. The parts of boxes outside are cut off; a box completely outside has no area.
     """
     width, height = size
     short = min(width, height)
@@ -63,8 +63,8 @@ def after_crop(boxes: Sequence[Box], size: tuple[int, int], side: int) -> Floats
 def covered(boxes: ArrayLike, side: int, tokens: int, *, share: float = SHARE) -> Mask:
     """Which tokens (tokens,) the boxes (boxes, 4) lie on, all on a side x side square.
 
-    A box lies on a token when it covers more than ``share`` of it, or when more than ``share`` of the box is there:
-    a box much smaller than a token would cover none otherwise.
+    A box lies on a token if it covers more than ``share`` of the token, or if more than ``share`` of the box is on the
+    token. Without the second rule, a box much smaller than a token would lie on none.
     """
     per_side = grid_side(tokens)
     rows = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * per_side / side  # in tokens
@@ -83,7 +83,7 @@ def _cover(start: Floats, end: Floats, cells: int) -> Floats:
 
 
 def token_mask(boxes: Sequence[Box], size: tuple[int, int], tokens: int, side: int, *, share: float = SHARE) -> Mask:
-    """Which of ``tokens`` visual tokens the boxes of a picture lie on, once the processor has made it side x side.
+    """Which of ``tokens`` visual tokens the boxes of a picture lie on, after the processor made it side x side.
 
     ``size`` is the stored picture's (width, height). Raises DataError where the tokens are no square grid.
     """
@@ -91,7 +91,7 @@ def token_mask(boxes: Sequence[Box], size: tuple[int, int], tokens: int, side: i
 
 
 def overlap(kept: Sequence[int], truth: Mask) -> TokenOverlap | None:
-    """Kept token positions against a token mask; None where the mask is empty (no boxes, or all cut off)."""
+    """Overlap of kept token positions with a token mask; None where the mask is empty (no boxes, or all cut off)."""
     wanted = int(truth.sum())
     if not wanted:
         return None

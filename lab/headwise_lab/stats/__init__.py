@@ -1,7 +1,7 @@
-"""Statistics: the one rule by which headwise calls a difference one.
+"""Statistics: the one rule that decides whether two results differ.
 
 ``means``: a mean and its standard error. ``resampling``: intervals and probabilities of paired differences. ``blocks``:
-what the unit is where tokens of one text depend on each other. ``differences``: a paired difference with all of that.
-``rule``: the level, the correction over a table, and the sentence that states both. ``interpolation``: how far off a
-reference between two budgets may be.
+the unit of a test where tokens of one text depend on each other. ``differences``: a paired difference with interval,
+probability and verdict. ``rule``: the correction over a table, and the sentence that states the rule.
+``interpolation``: how large the error of a reference between two budgets may be.
 """

@@ -1,11 +1,11 @@
 """Blocks of consecutive tokens: the unit of a test where tokens of one text depend on each other.
 
-An entry that was evicted is missing for many tokens that follow, so their losses rise and fall together, and a test
-that takes every token for new evidence calls too many differences one. Therefore the text is cut into blocks of
+An evicted entry is missing for many of the tokens that follow, so their losses rise and fall together. A test that
+counts every token as new evidence then finds differences too often. Therefore the text is cut into blocks of
 consecutive tokens, and the mean loss of a block is one unit: only the ends of neighbouring blocks still depend on each
-other. Blocks grow with the text, by 2 cube roots of its tokens (20 tokens of 1000): the order in which the block
-bootstrap estimates a variance best (Künsch 1989, "The jackknife and the bootstrap for general stationary observations";
-Hall, Horowitz and Jing 1995, "On blocking rules for the bootstrap with dependent data").
+other. A block has 2 cube roots of the text's tokens (20 tokens of 1000). With blocks of this order the block bootstrap
+estimates a variance best (Künsch 1989, "The jackknife and the bootstrap for general stationary observations"; Hall,
+Horowitz and Jing 1995, "On blocking rules for the bootstrap with dependent data").
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Mapping
 
 
 def block_length(tokens: int) -> int:
-    """How many consecutive tokens make a block in a text of so many."""
+    """The number of consecutive tokens in a block of a text with ``tokens`` tokens."""
     return max(1, round(2 * math.cbrt(tokens)))
 
 
 def in_blocks(losses: Mapping[str, float]) -> dict[str, float]:
-    """Token -> value, tokens named by their position, as block -> value; the mean over blocks is that over tokens.
+    """Block -> value, from token -> value, where tokens are named by their position. Both have the same mean.
 
-    Blocks are as equal as whole tokens allow. The value of one is the mean over all tokens, and what its own tokens lie
-    beside that in sum, divided by the mean number of tokens in a block: of equal blocks that is the mean of each.
+    Block lengths differ by one token at most. A block's value is the mean over all tokens, plus the sum of its tokens'
+    deviations from that mean, divided by the mean block length. Where all blocks are equally long, this is their mean.
     """
     if not losses:
         return {}

@@ -14,15 +14,15 @@ from headwise_lab.stats.means import mean_and_error
 from headwise_lab.stats.resampling import interval, mcnemar, permutation_probability, resampled_means, tidy
 
 LEVEL = 0.05
-"""A difference is called one where its probability, corrected for all comparisons of its table, is at most this."""
+"""A difference counts where its probability, corrected for all comparisons of its table, is at most this."""
 
 FEWEST = 10
-"""Below this many units there is no interval, and no difference is called one."""
+"""With fewer units there is no interval, and no difference counts."""
 
 MCNEMAR, PERMUTATION = "McNemar", "permutation"
 BETTER, WORSE, SAME = "better", "worse", "no difference"
 
-_EQUAL = 1e-9  # full marks that differ by a smaller share are the same mark
+_EQUAL = 1e-9  # scores whose relative difference is smaller are equal
 
 Unit = TypeVar("Unit")
 
@@ -31,12 +31,12 @@ Unit = TypeVar("Unit")
 class Difference:
     """Ours minus theirs over the ``n`` units that both sides have, in the units of the scores.
 
-    ``se`` is the standard error of the mean difference; ``low`` and ``high`` end its 95 % interval, NaN below ten
-    units. ``p`` by ``test`` is two-sided; ``discordant``: units only ours and only theirs got right, where all are
-    right or wrong. ``left_out``: units that only ours and only theirs has. ``allowance``: by how much the difference
-    may be off beside chance, such as by an interpolation, None where nothing says so; the interval is longer by it at
-    both ends, and ``p`` is that of what is left of the difference. ``between``: what an interpolated reference lies
-    between. ``adjusted``: p after the correction over the ``family`` comparisons of its table.
+    ``se``: standard error of the mean difference. ``low``, ``high``: ends of its 95 % interval, NaN below ten units.
+    ``p``: two-sided probability by ``test``. ``discordant``: how many units only ours got right, and only theirs; None
+    unless every unit is right or wrong. ``left_out``: how many units only ours has, and only theirs. ``allowance``: the
+    largest error that is not chance, such as that of an interpolation; None where it is unknown. The interval is longer
+    by it at both ends, and ``p`` tests the difference reduced by it. ``between``: the references between which theirs
+    was interpolated. ``adjusted``: p after the correction over the ``family`` comparisons of its table.
     """
 
     value: float
@@ -56,12 +56,12 @@ class Difference:
 
     @property
     def judged(self) -> bool:
-        """Whether it counts: where nothing says how far off the reference is, nothing can be said."""
+        """Whether it has a verdict: there is none where the error of the reference is unknown."""
         return self.allowance is not None
 
     @property
     def clear(self) -> bool:
-        """Whether it is called a difference."""
+        """Whether the difference counts."""
         decided = self.p if self.adjusted is None else self.adjusted
         return self.judged and self.n >= FEWEST and self.value != 0 and decided <= LEVEL
 
@@ -88,10 +88,10 @@ def paired(
     between: Sequence[str] = (),
     lower_is_better: bool = False,
 ) -> Difference | None:
-    """Ours minus theirs, tested by itself; None where they share no unit.
+    """Ours minus theirs, tested without a correction; None where they share no unit.
 
-    ``ours`` and ``theirs`` map a unit (a question, a pair of MME, a block of tokens) to its score. Units are what is
-    resampled, so what hangs together must be one unit.
+    ``ours`` and ``theirs`` map a unit (a question, a pair of MME, a block of tokens) to its score. Units are resampled,
+    so observations that depend on each other must be one unit.
     """
     shared = [unit for unit in ours if unit in theirs]
     if not shared:
@@ -125,9 +125,10 @@ def paired_losses(
     allowance: float | None = 0.0,
     lower_is_better: bool = True,
 ) -> Difference | None:
-    """Ours minus theirs on the tokens of one text, paired by blocks of them; None where they share no token.
+    """Ours minus theirs on the tokens of one text, paired by blocks of tokens; None where they share no token.
 
-    Token, named by its position, -> its loss, or whatever else is known of every token. See ``blocks`` for the reason.
+    ``ours`` and ``theirs`` map a token, named by its position, to its loss or another value. ``stats.blocks`` says why
+    blocks are the units.
     """
     shared = [token for token in ours if token in theirs]
     left, right = (in_blocks({token: side[token] for token in shared}) for side in (ours, theirs))
@@ -135,7 +136,7 @@ def paired_losses(
 
 
 def _discordant(left: Sequence[float], right: Sequence[float]) -> tuple[int, int] | None:
-    """Units only left and only right got right; None where scores are not all nought or the full mark."""
+    """How many units only left got right, and only right; None unless every score is 0 or the same full score."""
     marks = {*left, *right} - {0.0}
     full = max(marks, default=0.0)
     if any(mark <= 0 or full - mark > _EQUAL * full for mark in marks):

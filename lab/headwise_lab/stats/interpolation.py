@@ -1,6 +1,6 @@
-"""Between the budgets of a reference: where a budget lies among them, and how far off an interpolation may be.
+"""Interpolation between the budgets of a reference, and how large its error may be.
 
-Budgets are spread like powers of two, so what lies between two of them is linear in the logarithm of the budget.
+Budgets are spread like powers of two, so values between two of them are linear in the logarithm of the budget.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Place:
 
 
 def place(budgets: Sequence[float], wanted: float) -> Place | None:
-    """Where ``wanted`` lies among ascending budgets above 0; None outside of them."""
+    """The place of ``wanted`` among ascending budgets above 0; None where it is below or above all of them."""
     for index, budget in enumerate(budgets):
         if math.isclose(budget, wanted, rel_tol=1e-9):
             return Place(index, index, 0.0)
@@ -33,7 +33,7 @@ def place(budgets: Sequence[float], wanted: float) -> Place | None:
 
 
 def left_out(budgets: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Each inner point's error when it is left out: interpolated between its neighbours minus its own value."""
+    """For each inner point, the error if it were left out: the value interpolated from its neighbours minus its own."""
     errors = []
     for inner in range(1, len(budgets) - 1):
         share = math.log2(budgets[inner] / budgets[inner - 1]) / math.log2(budgets[inner + 1] / budgets[inner - 1])
@@ -42,10 +42,11 @@ def left_out(budgets: Sequence[float], values: Sequence[float]) -> list[float]:
 
 
 def interpolation_error(budgets: Sequence[float], values: Sequence[float], at: Place) -> float | None:
-    """How far off the interpolation may be at a place, in the units of ``values``; None with fewer than three points.
+    """The largest error that the interpolation may have at a place; None with fewer than three points.
 
-    A curve of constant curvature errs by d1 * d2 * curvature / 2 at distances d1, d2 (in log2) from its neighbours.
-    The curvature comes from the errors of leaving out the inner points next to the place; the larger one counts.
+    On a curve of constant curvature, the error is d1 * d2 * curvature / 2 at distances d1, d2 (in log2) from the
+    neighbours. The curvature follows from the errors of leaving out the inner points next to the place, of which the
+    larger is taken.
     """
     if at.share == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Means and what is made of them, with their standard errors."""
+"""Means and perplexities with their standard errors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def perplexity(nll: float, se: float) -> tuple[float, float]:
-    """exp of a mean loss and its standard error by the delta method; also a ratio from a difference of losses."""
+    """exp of a mean loss, with its standard error by the delta method. A difference of losses gives a ratio."""
     value = math.exp(nll)
     return value, value * se

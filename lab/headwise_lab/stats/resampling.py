@@ -1,10 +1,10 @@
-"""What a mean of paired differences is worth: a bootstrap interval, and exact or drawn permutations.
+"""How certain a mean of paired differences is: a bootstrap interval, and exact or drawn permutations.
 
-Everything here is a function of the values alone: it does not depend on their order, resamples come from a fixed seed,
-and are mirrored where left and right change places. The distributions are scipy's, as is the exact binomial test.
-``scipy.stats.bootstrap`` and ``scipy.stats.permutation_test`` give the same figures (the tests hold ours against them)
-and are not called: the jackknife of the one takes n * n steps, and the other ten times as long. A whole benchmark has
-ten thousand questions and more, a table hundreds of comparisons.
+Results depend only on the values, not on their order. Resamples come from a fixed seed, and swapping the two sides
+mirrors the results. The distributions and the exact binomial test are scipy's. ``scipy.stats.bootstrap`` and
+``scipy.stats.permutation_test`` give the same figures (tests compare them with ours), but they are too slow: the first
+takes n * n steps for its jackknife, and the second ten times as long. A whole benchmark has ten thousand questions and
+more, a table hundreds of comparisons.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 20_061
 
-_EXACT = 13  # values other than 0 up to which every choice of signs is tried, no more than RESAMPLES of them
-_ENOUGH = 10  # means as far out as the one found, after which no more are drawn
-_MOST = 10  # times RESAMPLES signs are drawn where too few means are as far out, so that a correction can be read
-_EACH = 8  # units per distinct value from which on drawing by counts is faster, which is the same otherwise
-_AT_ONCE = 4_000_000  # numbers drawn in one piece: 32 MB
-_IN_ALL = 500_000_000  # signs drawn for one probability, but at least RESAMPLES times every value
-_SLACK = 1e-9  # as a share of the largest value: sums that differ by less are equal
+_EXACT = 13  # with at most so many values other than 0, every choice of signs is tried: at most RESAMPLES choices
+_ENOUGH = 10  # no more means are drawn once so many are as extreme as the one found
+_MOST = 10  # at most so many times RESAMPLES means are drawn until _ENOUGH are extreme, so that p can be corrected
+_EACH = 8  # from so many units per distinct value on, counts are drawn: faster, and the same distribution
+_AT_ONCE = 4_000_000  # at most so many numbers are drawn in one piece: 32 MB
+_IN_ALL = 500_000_000  # at most so many signs are drawn for one probability, but at least RESAMPLES times every value
+_SLACK = 1e-9  # sums that differ by less than this share of the largest value are equal
 
 Values = NDArray[np.float64]
 
 
 def tidy(values: Values) -> Values:
-    """Values that are equal but for their last digits made equal, so that few distinct ones stay few."""
+    """The values, with those that differ only in their last digits made equal."""
     largest = float(np.abs(values).max(initial=0.0))
     return np.round(values / largest, 12) * largest if largest else values
 
 
 def interval(values: Values, drawn: Values, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """BCa interval of the mean of values, by their resampled means; both ends are the mean where all are equal.
+    """BCa interval of the mean of ``values``; ``drawn`` are their resampled means. Equal values give their mean twice.
 
-    Efron 1987, "Better bootstrap confidence intervals". The acceleration of a mean is its skewness over 6 sqrt n
-    (section 5), which takes no jackknife.
+    Efron 1987, "Better bootstrap confidence intervals". The acceleration of a mean is the skewness of its values over
+    6 sqrt n (section 5), so no jackknife is needed.
     """
     mean, n = _mean(values), len(values)
     slack = _slack(values)
@@ -71,13 +71,14 @@ def resampled_means(values: Values, resamples: int = RESAMPLES, seed: int = SEED
 
 
 def permutation_probability(values: Values, allowance: float = 0.0, seed: int = SEED) -> float:
-    """Two-sided probability of a mean this far from 0 where every value might as well have the other sign.
+    """Two-sided probability of a mean this far from 0 if every value were as likely to have the other sign.
 
-    Fisher 1935, "The Design of Experiments", section 21: exact over all choices of signs where few values are not 0,
-    else (b + 1) / (B + 1) of B drawn ones. Where hardly any is as far out, more are drawn, for a correction over a
-    large table multiplies what is found (Besag and Clifford 1991, "Sequential Monte Carlo p-values").
+    Fisher 1935, "The Design of Experiments", section 21. Where few values are not 0, all choices of signs are tried.
+    Otherwise B choices are drawn, and the probability is (b + 1) / (B + 1) if b of them are as extreme. Where b is
+    small, more are drawn, because the correction over a large table multiplies the probability (Besag and Clifford
+    1991, "Sequential Monte Carlo p-values").
 
-    ``allowance``: so much of the mean may be an error of another kind, and is taken off every value.
+    ``allowance``: so much of the mean may be an error that is not chance; it is subtracted from every value.
     """
     mean = _mean(values)
     beyond = max(0.0, abs(mean) - allowance)
@@ -90,7 +91,7 @@ def permutation_probability(values: Values, allowance: float = 0.0, seed: int = 
 
 
 def mcnemar(only_left: int, only_right: int) -> float:
-    """Exact two-sided probability that units which changed, changed as one-sidedly by the toss of a fair coin.
+    """Exact two-sided probability of so unequal counts if each changed unit were as likely to change the other way.
 
     McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages".
     """
@@ -104,7 +105,7 @@ def _all_signs(count: int) -> Values:
 
 
 def _drawn_probability(sizes: Values, least: float, generator: np.random.Generator) -> float:
-    """Share of sums with random signs that are at least so far from 0."""
+    """Share of the sums with random signs that are at least ``least`` from 0."""
     rounds = max(1, min(_MOST, _IN_ALL // (RESAMPLES * len(sizes))))
     as_far = drawn = 0
     while as_far < _ENOUGH and drawn < rounds * RESAMPLES:
@@ -124,13 +125,13 @@ def _sums(sizes: Values, generator: np.random.Generator) -> Values:
 
 
 def _coins(rows: int, width: int, generator: np.random.Generator) -> Values:
-    """Noughts and ones, as likely as each other."""
+    """Zeros and ones (rows, width), equally likely."""
     drawn = np.frombuffer(generator.bytes(rows * width // 8 + 1), dtype=np.uint8)
     return np.unpackbits(drawn, count=rows * width).reshape(rows, width).astype(np.float64)
 
 
 def _pieces(rows: int, width: int) -> list[int]:
-    """Rows cut so that none takes too much memory at once."""
+    """Sizes of the pieces that ``rows`` are drawn in, so that no piece takes too much memory."""
     most = max(1, _AT_ONCE // max(1, width))
     return [min(most, rows - start) for start in range(0, rows, most)]
 

@@ -1,9 +1,9 @@
-"""The one rule by which headwise calls a difference one, and the sentence with which every table states it.
+"""The one rule that decides whether a difference counts, and the sentence with which every table states it.
 
-Two sides are compared unit by unit. p is McNemar's exact test where every unit is right or wrong, and a permutation
-test otherwise. Holm's correction (1979, "A simple sequentially rejective multiple test procedure") holds for all
-comparisons of one table together, so that with a probability of at most LEVEL a table calls any difference one that is
-none. Below FEWEST units nothing is called a difference.
+Two sides are compared unit by unit. p comes from McNemar's exact test where every unit is right or wrong, and from a
+permutation test otherwise. Holm's correction (1979, "A simple sequentially rejective multiple test procedure") covers
+all comparisons of one table: if no sides really differ, a table shows any difference with a probability of at most
+LEVEL. With fewer than FEWEST units no difference counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUESTION = "question"
 
 
 def block_unit(tokens: int) -> str:
-    """The unit of a text of so many tokens."""
+    """The unit of a text with ``tokens`` tokens."""
     return f"block of {block_length(tokens)} consecutive tokens, which depend on each other"
 
 
@@ -47,7 +47,7 @@ def corrected(found: Sequence[Difference | None]) -> list[Difference | None]:
 
 
 def rule(unit: str = QUESTION, family: int | None = None) -> str:
-    """What is called a difference, in one sentence: unit, test, interval, correction and level."""
+    """The rule in one sentence: unit, test, interval, correction and level."""
     over = "all comparisons of a table" if family is None else f"the {family} comparisons of this table"
     return (
         f"Differences are paired by {unit}; intervals are {CONFIDENCE:.0%} (BCa bootstrap); p is from McNemar's exact"
@@ -57,7 +57,7 @@ def rule(unit: str = QUESTION, family: int | None = None) -> str:
 
 
 def stated(found: Iterable[Difference | None], unit: str = QUESTION) -> str:
-    """The rule as it holds for the comparisons of one table, and what they leave out or interpolate; else nothing."""
+    """The rule for the comparisons of one table, and what they leave out or interpolate; "" without comparisons."""
     made = [one for one in found if one is not None]
     if not made:
         return ""

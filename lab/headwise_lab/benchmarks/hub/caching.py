@@ -12,7 +12,7 @@ from headwise.errors import DataError
 from headwise_lab.benchmarks import Benchmark
 from headwise_lab.benchmarks.hub.layouts import HubLayout, layout_of
 from headwise_lab.benchmarks.hub.reference import DatasetReference
-from headwise_lab.benchmarks.hub.revisions import known, place, resolved
+from headwise_lab.benchmarks.hub.revisions import cache_folder_of, known, resolved
 from headwise_lab.benchmarks.hub.source import DatasetError, HubDataset
 from headwise_lab.store.prepared_folder import STAMP, forget_stale, prepared
 from headwise_lab.terminal.progress import counted
@@ -72,7 +72,7 @@ def _stamp(layout: HubLayout, reference: DatasetReference, revision: str, cut: i
 
 def _target(reference: DatasetReference, stamp: Stamp) -> Path:
     named = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:16]
-    return place(reference) / f"{stamp['benchmark']}-{named}"
+    return cache_folder_of(reference) / f"{stamp['benchmark']}-{named}"
 
 
 def _kept(stamp: Stamp, reference: DatasetReference, revision: str, layout: HubLayout, benchmark: Benchmark) -> Path:

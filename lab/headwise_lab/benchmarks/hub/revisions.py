@@ -61,7 +61,7 @@ def known(reference: DatasetReference) -> str | None:
         return None
 
 
-def place(reference: DatasetReference) -> Path:
+def cache_folder_of(reference: DatasetReference) -> Path:
     """The folder of a dataset in the cache."""
     name = "local" if reference.local else str(reference.dataset).replace("/", "--")
     return cache() / HUB / name
@@ -93,4 +93,4 @@ def _note(reference: DatasetReference, commit: str) -> None:
 
 def _note_path(reference: DatasetReference) -> Path:
     name = (reference.revision or MAIN).replace("/", "--")
-    return place(reference) / f"revision-{name}"
+    return cache_folder_of(reference) / f"revision-{name}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import SUFFIX, Question
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import Official, answers_of
-from headwise_lab.benchmarks.official.reading import in_file_order, place
+from headwise_lab.benchmarks.official.reading import first_existing, in_file_order
 from headwise_lab.benchmarks.shapes_gqa import FILE, kind_of
 from headwise_lab.metrics.answers import gqa_answer
 
@@ -24,8 +24,8 @@ class Gqa(Official):
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order; DataError with file and line of what is wrong."""
-        path = place(folder, FILE, f"data/{FILE}", f"questions/{FILE}", f"data/questions/{FILE}")
-        images = place(folder, "images", "data/images")
+        path = first_existing(folder, FILE, f"data/{FILE}", f"questions/{FILE}", f"data/questions/{FILE}")
+        images = first_existing(folder, "images", "data/images")
         entries = distinct(path, [(entry.key, entry) for entry in json_members(path)])
         return in_file_order([_row(name, entry, images) for name, entry in entries.items()], limit)
 

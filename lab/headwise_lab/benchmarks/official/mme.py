@@ -13,7 +13,7 @@ from pathlib import Path
 from headwise.errors import DataError
 from headwise_lab.benchmarks.base import Question, in_turns
 from headwise_lab.benchmarks.official.common import Official
-from headwise_lab.benchmarks.official.reading import place
+from headwise_lab.benchmarks.official.reading import first_existing
 from headwise_lab.benchmarks.shapes_mme import PAIR, ShapesMme, read_category
 
 COARSE = ("existence", "count", "position", "color")
@@ -31,7 +31,7 @@ class Mme(Official, ShapesMme):
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions of the categories that are there; pairs take turns and stay whole."""
-        root = place(folder, f"{RELEASE}/{RELEASE}", RELEASE, ".")
+        root = first_existing(folder, f"{RELEASE}/{RELEASE}", RELEASE, ".")
         there = [root / category for category in PERCEPTION + COGNITION if (root / category).is_dir()]
         questions = [question for category in there for question in read_category(category, {})]
         if not questions:

@@ -13,7 +13,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import PERCENT, Question, mean
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import LONG, Official, answers_of
-from headwise_lab.benchmarks.official.reading import in_file_order, place
+from headwise_lab.benchmarks.official.reading import first_existing, in_file_order
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.metrics.string_match import string_match_proxy
 
@@ -32,7 +32,7 @@ class MmVet(Official):
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order; DataError with file and line of what is wrong."""
-        path, images = place(folder, FILE, f"mm-vet/{FILE}"), place(folder, "images", "mm-vet/images")
+        path, images = first_existing(folder, FILE, f"mm-vet/{FILE}"), first_existing(folder, "images", "mm-vet/images")
         entries = distinct(path, [(entry.key, entry) for entry in json_members(path)])
         return in_file_order([_row(name, entry, images) for name, entry in entries.items()], limit)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headwise_lab.benchmarks.base import Question, in_turns
 from headwise_lab.benchmarks.official.common import Official
-from headwise_lab.benchmarks.official.reading import place
+from headwise_lab.benchmarks.official.reading import first_existing
 from headwise_lab.benchmarks.shapes_pope import FILE, SUBSETS, ShapesPope, read_subset
 
 
@@ -30,4 +30,6 @@ class Pope(Official, ShapesPope):
 def _paths(folder: Path, subset: str) -> tuple[Path, Path]:
     """A subset's file, and the folder of its pictures."""
     file = FILE.format(subset)
-    return place(folder, file, f"coco/{file}", f"output/coco/{file}"), place(folder, "val2014", "images")
+    return first_existing(folder, file, f"coco/{file}", f"output/coco/{file}"), first_existing(
+        folder, "val2014", "images"
+    )

@@ -12,7 +12,7 @@ from headwise_lab.benchmarks.files import Entry, QuestionRow
 PEOPLE = 10
 
 
-def place(folder: Path, *candidates: str) -> Path:
+def first_existing(folder: Path, *candidates: str) -> Path:
     """The first of the candidates that exists in the folder; where none does, the first, which an error then names."""
     paths = [folder / candidate for candidate in candidates]
     return next((path for path in paths if path.exists()), paths[0])

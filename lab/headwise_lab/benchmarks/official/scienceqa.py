@@ -11,7 +11,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import Question
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import LONG, MultipleChoice, Official, answers_of, with_options
-from headwise_lab.benchmarks.official.reading import in_file_order, place
+from headwise_lab.benchmarks.official.reading import first_existing, in_file_order
 from headwise_lab.metrics.choices import LETTERS, science_letter
 
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
@@ -26,10 +26,10 @@ class ScienceQa(Official):
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in the split's order; DataError with file and line of what is wrong."""
-        path, images = place(folder, PROBLEMS), place(folder, "images/test", "test")
+        path, images = folder / PROBLEMS, first_existing(folder, "images/test", "test")
         problems = distinct(path, [(entry.key, entry) for entry in json_members(path)])
         rows = []
-        for number in json_members(place(folder, SPLITS), "test"):
+        for number in json_members(folder / SPLITS, "test"):
             name = str(number.value)
             if name not in problems:
                 raise number.wrong(f"problem {name!r} is not in {path}")

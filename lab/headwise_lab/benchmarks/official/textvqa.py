@@ -12,7 +12,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import SUFFIX, Question
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import PEOPLE, in_file_order, place
+from headwise_lab.benchmarks.official.reading import PEOPLE, first_existing, in_file_order
 
 FILE = "TextVQA_0.5.1_val.json"
 OCR_FILE = "TextVQA_Rosetta_OCR_v0.2_val.json"
@@ -28,7 +28,7 @@ class TextVqa(SoftVqa):
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order; DataError with file and line of what is wrong."""
-        path, images = place(folder, FILE), place(folder, IMAGES, "train_val_images/train_images")
+        path, images = folder / FILE, first_existing(folder, IMAGES, "train_val_images/train_images")
         hints = self.hints(folder)
         entries = distinct(path, [(entry.text("question_id"), entry) for entry in json_members(path, "data")])
         return in_file_order([_row(name, entry, images, hints) for name, entry in entries.items()], limit)
@@ -46,7 +46,7 @@ class TextVqaOcr(TextVqa):
 
     def hints(self, folder: Path) -> dict[str, str] | None:
         """Picture -> a line with its tokens in the file's order, separated by commas."""
-        entries = json_members(place(folder, OCR_FILE), "data")
+        entries = json_members(folder / OCR_FILE, "data")
         return {entry.text("image_id"): f"\nReference OCR token: {', '.join(_tokens(entry))}" for entry in entries}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import SUFFIX, Question
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import in_file_order, place, ten_answers
+from headwise_lab.benchmarks.official.reading import first_existing, in_file_order, ten_answers
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.metrics.answers import vqa_answer
 
@@ -49,7 +49,7 @@ class VizWizTest(SoftVqa):
 
 
 def _entries(folder: Path, split: str) -> list[tuple[str, Entry]]:
-    path = place(folder, f"{split}.json", f"Annotations/{split}.json")
+    path = first_existing(folder, f"{split}.json", f"Annotations/{split}.json")
     found = distinct(path, [(entry.text("image"), entry) for entry in json_members(path)])
     return list(found.items())
 

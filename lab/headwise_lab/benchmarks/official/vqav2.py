@@ -14,7 +14,7 @@ from pathlib import Path
 from headwise_lab.benchmarks.base import SUFFIX, Question
 from headwise_lab.benchmarks.files import Entry, QuestionRow, distinct, json_members
 from headwise_lab.benchmarks.official.common import SoftVqa
-from headwise_lab.benchmarks.official.reading import in_file_order, place, ten_answers
+from headwise_lab.benchmarks.official.reading import in_file_order, ten_answers
 from headwise_lab.benchmarks.submission import Submission, json_submission
 from headwise_lab.metrics.answers import vqa_answer
 
@@ -33,7 +33,7 @@ class Vqav2(SoftVqa):
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order; DataError with file and line of what is wrong."""
         questions = _questions(folder, "val2014")
-        path = place(folder, ANNOTATIONS)
+        path = folder / ANNOTATIONS
         told = distinct(path, [(entry.text("question_id"), entry) for entry in json_members(path, "annotations")])
         rows = []
         for name, entry in questions.items():
@@ -72,7 +72,7 @@ class Vqav2TestDev(SoftVqa):
 
 
 def _questions(folder: Path, split: str) -> dict[str, Entry]:
-    path = place(folder, QUESTIONS.format(split))
+    path = folder / QUESTIONS.format(split)
     return distinct(path, [(entry.number("question_id"), entry) for entry in json_members(path, "questions")])
 
 

@@ -1,1 +1,1 @@
-"""demo-llava: a LLaVA of 3 million weights that answers questions about ``headwise_lab.scenes``, and how it is made."""
+"""demo-llava: how a LLaVA of 3 million weights learns to answer questions about ``headwise_lab.scenes``."""

@@ -1,4 +1,4 @@
-"""Training batches: the batch of a step depends on the stage's seed and the step alone, so resuming needs no state."""
+"""Training batches. A batch depends only on the stage's seed and the step, so a resumed run needs no other state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headwise_lab.demo.llava.stages import Stage
+from headwise_lab.demo.llava.stages import TrainingStage
 from headwise_lab.demo.llava.tokenizer import QUESTION_TOKENS, answer_id, question_ids
 from headwise_lab.scenes import KINDS, Scene, SceneQuestion, ask, draw_batch, sample_scene
 
@@ -19,8 +19,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @attrs.frozen(eq=False)
-class Batch:
-    """One step's pictures with their questions."""
+class TrainingBatch:
+    """The pictures of one step, and their questions."""
 
     pixels: Tensor  # (batch, 3, height, width), normalised
     sprites: Tensor  # (batch, tokens)
@@ -29,7 +29,7 @@ class Batch:
     kinds: Tensor  # (batch, questions), index into KINDS
 
 
-def make_batch(stage: Stage, step: int) -> Batch:
+def make_batch(stage: TrainingStage, step: int) -> TrainingBatch:
     """The batch of one step, counted from 0."""
     rng = Random(f"demo-llava {stage.seed} {step}")
     start, end = stage.high
@@ -38,7 +38,7 @@ def make_batch(stage: Stage, step: int) -> Batch:
     asked = [ask_mix(stage, scene, rng) for scene in scenes]
     sprites = np.array([scene.sprites for scene in scenes], dtype=np.int64)
     shape = (stage.batch, sum(stage.mix.values()))
-    return Batch(
+    return TrainingBatch(
         normalize(draw_batch(sprites, np.random.default_rng([stage.seed, step]))),
         torch.from_numpy(sprites),
         torch.tensor([[question_ids(q.text) for q in row] for row in asked]).view(*shape, QUESTION_TOKENS),
@@ -47,8 +47,8 @@ def make_batch(stage: Stage, step: int) -> Batch:
     )
 
 
-def ask_mix(stage: Stage, scene: Scene, rng: Random) -> list[SceneQuestion]:
-    """The stage's mix of questions about one scene; what cannot be asked becomes "exist"."""
+def ask_mix(stage: TrainingStage, scene: Scene, rng: Random) -> list[SceneQuestion]:
+    """The stage's mix of questions about one scene; "exist" replaces a kind that the scene does not allow."""
     questions = []
     for kind, count in stage.mix.items():
         for _ in range(count):

@@ -1,8 +1,8 @@
 """Measure a demo model: ``python -m headwise_lab.demo.llava.evaluate --model DIR --per-kind 500``.
 
-Accuracy per kind comes from the stock forward and the shipped processor, on held-out scenes. The pruning anchors come
-from a plain loop over the same layers: after layer K the last token's attention ranks the image tokens, and the best R
-go on with their original positions (FastV).
+Accuracy per kind is measured on held-out scenes with the stock forward and the shipped processor. The pruning anchors
+are measured in a plain loop over the same layers: after layer K, each anchor scores the image tokens, such as FastV by
+the last token's attention, and the best R of them go on with their original positions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ GAPS = (
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The model (float32, eager attention) and its processor, from disk alone."""
+    """The model (float32, eager attention) and its processor; nothing is fetched."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     model = LlavaForConditionalGeneration.from_pretrained(
@@ -82,7 +82,7 @@ def anchors_right(
     layer: int,
     keep: int,
 ) -> dict[str, Tensor]:
-    """Whether each way to keep ``keep`` image tokens after ``layer`` layers leaves the answer right."""
+    """Anchor -> whether answers are right (examples,) if it chooses ``keep`` image tokens after ``layer`` layers."""
     inputs = inputs_of(processor, examples)
     ids = inputs["input_ids"]
     language = model.model.language_model
@@ -135,7 +135,7 @@ def _evidence(examples: Sequence[Example]) -> Tensor:
 
 
 def _scores(attention: Tensor, evidence: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
-    """Scores (batch, image tokens) of every anchor, higher is kept; attention is (batch, heads, image tokens)."""
+    """Anchor -> scores (batch, image tokens); tokens with high scores stay. Attention: (batch, heads, image tokens)."""
     sharpness = (attention / attention.sum(dim=-1, keepdim=True)).norm(dim=-1)
     by_sharpness = sharpness.argsort(dim=-1, descending=True)
     half = attention.size(1) // 2

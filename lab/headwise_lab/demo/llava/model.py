@@ -1,4 +1,4 @@
-"""The demo model: its configuration, its first weights, the heads that help it learn, and how it grows."""
+"""The demo model: its configuration, its initial weights, auxiliary heads for training, and how layers are added."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 128
 FEED_FORWARD = 384
 VISION_LAYERS, VISION_HEADS = 4, 4
 HEADS = 8
-SILENT = ("o_proj", "out_proj", "down_proj", "fc2")  # what writes to the residual stream starts at zero
+SILENT = ("o_proj", "out_proj", "down_proj", "fc2")  # these write to the residual stream, and start at zero
 
 
 def build(layers: int, seed: int) -> PreTrainedModel:
@@ -66,7 +66,7 @@ def build(layers: int, seed: int) -> PreTrainedModel:
 
 @torch.no_grad()
 def initialize(model: nn.Module, generator: torch.Generator) -> None:
-    """Random matrices, silent residual outputs; vectors keep their defaults."""
+    """Draw random matrices, except those that write to the residual stream, which are zero; vectors keep defaults."""
     for name, weight in model.named_parameters():
         if name.endswith("class_embedding"):
             weight.normal_(0, WIDTH**-0.5, generator=generator)
@@ -76,13 +76,13 @@ def initialize(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _spread(name: str, weight: Tensor) -> float:
-    """Standard deviation of a matrix's first values."""
+    """Standard deviation of a matrix's initial values."""
     if any(part in name for part in SILENT):
         return 0.0
     if "embed_tokens" in name:
         return 0.5
     if "position_embedding" in name:
-        return 0.3  # large enough that place survives to the projector
+        return 0.3  # large enough that the projector can still tell a token's place
     if "lm_head" in name:
         return 0.05
     if "patch_embedding" in name:
@@ -91,7 +91,7 @@ def _spread(name: str, weight: Tensor) -> float:
 
 
 class AuxiliaryHeads(nn.Module):
-    """Read each image token's form, colour, row and column off the projector's output; thrown away after training."""
+    """Predict each image token's form, colour, row and column from the projector's output. Used only in training."""
 
     form_labels: Tensor
     hue_labels: Tensor
@@ -128,9 +128,9 @@ class AuxiliaryHeads(nn.Module):
 
 @torch.no_grad()
 def grow(model: PreTrainedModel, sources: Sequence[int]) -> None:
-    """Restack the language layers as copies of ``sources``; a repeated layer adds nothing at first.
+    """Replace the language layers by copies of the layers ``sources``. At first a repeated layer adds nothing.
 
-    Each index must appear in order, so that the function is unchanged.
+    ``sources`` must hold every index, in order, so that the model computes the same as before.
     """
     language = model.model.language_model
     stack = nn.ModuleList()

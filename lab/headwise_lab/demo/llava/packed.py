@@ -1,7 +1,7 @@
-"""The training forward: one picture, many questions, each seeing the picture and itself only.
+"""The training forward: one picture with many questions; each question sees only the picture and itself.
 
-The sequence is ``<s> USER:``, the image tokens, then the question blocks; positions restart with every block, so each
-block computes what a prompt with that one question would. It runs on the parameters of the stock model.
+The sequence is ``<s> USER:``, the image tokens, then a block per question. Positions restart with every block, so a
+block computes what a prompt with only this question computes. The parameters are those of the stock model.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ PREFIX = len(OPENING) + TOKENS
 
 
 @attrs.frozen(eq=False)
-class Layout:
-    """Where things lie in a packed sequence of ``PREFIX + questions * length`` tokens."""
+class PackedLayout:
+    """Positions and visibility in a packed sequence of ``PREFIX + questions * length`` tokens."""
 
     positions: Tensor  # (tokens,)
     mask: Tensor  # (questions * length, tokens), added to scores
-    readout: Tensor  # tokens whose logits are wanted: from ASSISTANT: to each block's end
+    readout: Tensor  # tokens whose logits are computed: from ASSISTANT: to each block's end
 
 
 @lru_cache(maxsize=16)
-def layout(questions: int, length: int) -> Layout:
+def layout(questions: int, length: int) -> PackedLayout:
     """The layout of ``questions`` blocks of ``length`` tokens."""
     block = torch.arange(PREFIX, PREFIX + length)
     owner = torch.arange(questions).repeat_interleave(length)
@@ -47,7 +47,7 @@ def layout(questions: int, length: int) -> Layout:
     seen = torch.cat([torch.ones(len(owner), PREFIX, dtype=torch.bool), own], dim=1)
     mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
     readout = PREFIX + torch.nonzero(step >= QUESTION_TOKENS - 1).flatten()
-    return Layout(torch.cat([torch.arange(PREFIX), block.repeat(questions)]), mask, readout)
+    return PackedLayout(torch.cat([torch.arange(PREFIX), block.repeat(questions)]), mask, readout)
 
 
 def image_features(model: PreTrainedModel, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -93,8 +93,8 @@ def question_logits(
 ) -> Tensor:
     """Next-token logits (batch, questions, 1 + answer tokens, vocabulary) from ``ASSISTANT:`` on.
 
-    ``features`` is (batch, tokens, width); ``questions`` is (batch, questions, length): seven question tokens, then any
-    answer tokens to be read through.
+    ``features`` is (batch, tokens, width); ``questions`` is (batch, questions, length): seven question tokens, followed
+    by answer tokens where there are any.
     """
     batch, count, length = questions.shape
     plan = layout(count, length)
@@ -116,11 +116,11 @@ def _language_layer(
     x: Tensor,
     *,
     rotation: tuple[Tensor, Tensor],
-    plan: Layout,
+    plan: PackedLayout,
     rows: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """One decoder layer over packed ``x`` (batch, tokens, width); with ``rows``, only those tokens come out."""
+    """One decoder layer over packed ``x`` (batch, tokens, width); with ``rows``, the output has only these tokens."""
     attention, mlp = layer.self_attn, layer.mlp
     cos, sin = rotation
     h = layer.input_layernorm(x).to(dtype)

@@ -1,4 +1,4 @@
-"""The demo model's phrase-level tokenizer, its processor, and the prompt they agree on."""
+"""The demo model's phrase-level tokenizer, its processor, and the prompt that both expect."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def prompt(question: str) -> str:
 
 
 def build_tokenizer() -> Tokenizer:
-    """Whole phrases are tokens, the longest match wins; other words are <unk>; white space is skipped."""
+    """Tokens are whole phrases, of which the longest match is taken; other words are <unk>; white space is skipped."""
     tokenizer = Tokenizer(models.WordLevel({text: i for i, text in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     plain = sorted(VOCABULARY[len(SPECIAL) :], key=len, reverse=True)

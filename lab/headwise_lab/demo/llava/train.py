@@ -1,6 +1,6 @@
 """Train demo-llava: ``python -m headwise_lab.demo.llava.train --out DIR [--resume]``.
 
-A run is a pure function of the plan and the seed: interrupted and resumed, it takes the very same steps.
+A run depends only on the plan and the seed. A run that is interrupted and resumed takes exactly the same steps.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headwise_lab.demo import training
-from headwise_lab.demo.llava.batches import Batch, make_batch
+from headwise_lab.demo.llava.batches import TrainingBatch, make_batch
 from headwise_lab.demo.llava.model import AuxiliaryHeads, build, grow
 from headwise_lab.demo.llava.packed import image_features, question_logits
-from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, Stage
+from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, TrainingStage
 from headwise_lab.demo.llava.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_processor
 from headwise_lab.demo.training import follow, progress_in
 from headwise_lab.scenes import KINDS
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-SMOOTHING = 0.97  # of logged averages, per step
+SMOOTHING = 0.97  # weight of the old average at every step
 
 
-class Run(training.Run):
-    """A training run: model, optimizers, and how far it has come."""
+class LlavaRun(training.TrainingRun):
+    """A training run of demo-llava, stage by stage."""
 
     progress = ("stage_index", "step", "images", "questions", "seconds", "averages")
 
-    def __init__(self, plan: Sequence[Stage], *, seed: int, dtype: torch.dtype) -> None:
-        torch.manual_seed(seed)  # for what nn.Linear draws
+    def __init__(self, plan: Sequence[TrainingStage], *, seed: int, dtype: torch.dtype) -> None:
+        torch.manual_seed(seed)  # for the initial weights of nn.Linear
         self.plan, self.dtype = plan, dtype
         self.model = build(FIRST_LAYERS, seed)
         self.heads = AuxiliaryHeads()
@@ -45,8 +45,8 @@ class Run(training.Run):
         self.begin_stage()
 
     @property
-    def stage(self) -> Stage:
-        """The stage under way."""
+    def stage(self) -> TrainingStage:
+        """The current stage."""
         return self.plan[self.stage_index]
 
     @property
@@ -60,13 +60,13 @@ class Run(training.Run):
         return dict(both.named_parameters())
 
     def begin_stage(self) -> None:
-        """Grow if the stage says so; fresh optimizers."""
+        """Add layers if the stage says so, and make new optimizers."""
         if self.stage.layers is not None:
             grow(self.model, self.stage.layers)
         self.make_optimizers()
 
     def make_optimizers(self) -> None:
-        """Fresh ones for the weights there are."""
+        """Make new optimizers for all weights."""
         self.optimize(muon_decay=0.02, adam_decay=0.01, betas=(0.9, 0.98))
 
     def learning_rate(self) -> float:
@@ -76,7 +76,7 @@ class Run(training.Run):
         return steady * min(1.0, (self.step + 1) / self.stage.warmup)
 
     def take_step(self) -> None:
-        """One batch, one update of every weight, and on to the next stage after a stage's last step."""
+        """Begin the next stage if this one is done; then one batch and one update of every weight."""
         if self.step == self.stage.steps:
             self.stage_index, self.step = self.stage_index + 1, 0
             self.begin_stage()
@@ -85,7 +85,7 @@ class Run(training.Run):
         self.images += self.stage.batch
         self.questions += batch.answers.numel()
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: TrainingBatch) -> Tensor:
         """The stage's weighted sum of losses; logs their averages."""
         features = image_features(self.model, batch.pixels, self.dtype)
         content, place = self.heads.losses(features, batch.sprites)
@@ -115,7 +115,7 @@ class Run(training.Run):
                 self.note(kind, mine.float().mean().item())
 
     def note(self, name: str, value: float) -> None:
-        """Fold a value into the running average of that name."""
+        """Update the running average ``name`` with a value."""
         before = self.averages.get(name, value)
         self.averages[name] = SMOOTHING * before + (1 - SMOOTHING) * value
 
@@ -128,7 +128,7 @@ class Run(training.Run):
         )
 
     def load(self, path: Path) -> None:
-        """Take up what ``save`` wrote, into a model that has grown as far."""
+        """Go on from a checkpoint; the layers that its stages added are added first."""
         for stage in self.plan[1 : progress_in(path)["stage_index"] + 1]:
             if stage.layers is not None:
                 grow(self.model, stage.layers)
@@ -136,16 +136,16 @@ class Run(training.Run):
 
 
 def train(
-    plan: Sequence[Stage],
+    plan: Sequence[TrainingStage],
     out: Path,
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     resume: bool = False,
     stop_after: int | None = None,
-) -> Run:
-    """Follow the plan, saving to ``out`` every minute; ``stop_after`` ends the run early, after that many steps."""
-    run = Run(plan, seed=seed, dtype=dtype)
+) -> LlavaRun:
+    """Follow the plan and save to ``out`` every minute; ``stop_after`` ends the run early, after so many steps."""
+    run = LlavaRun(plan, seed=seed, dtype=dtype)
     follow(run, out, resume=resume, stop_after=stop_after)
     return run
 

@@ -1,7 +1,7 @@
-"""Causal attention for training on a CPU: query blocks that never compute the keys after them.
+"""Causal attention for training on a CPU: a block of queries never computes scores for the keys after it.
 
-The same numbers as transformers' eager attention in about 60 % of its arithmetic, and without its passes over memory
-for scale and mask.
+It gives the same numbers as transformers' eager attention with about 60 % of the arithmetic, and without passes over
+memory to scale and mask.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def blocked_attention(
     scaling: float,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Of query, key, value (batch, heads, tokens, dim) without padding; the result is (batch, tokens, heads, dim)."""
+    """Attention of query, key, value (batch, heads, tokens, dim) without padding: (batch, tokens, heads, dim)."""
     if attention_mask is not None:
         raise ValueError(f"{NAME} takes no attention mask; switch the model to eager attention first")
     length = query.size(2)
@@ -45,7 +45,7 @@ def blocked_attention(
 
 
 def register() -> str:
-    """Make it known to transformers, without a mask of transformers' own; returns its name."""
+    """Register this attention with transformers, which then makes no mask for it; returns its name."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
@@ -55,4 +55,4 @@ def register() -> str:
 
 
 def _no_mask(*_: object, **__: object) -> None:
-    """Causality is in the blocks."""
+    """No mask: the blocks are causal themselves."""

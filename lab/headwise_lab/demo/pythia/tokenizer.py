@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 2048
-BOS = "<|endoftext|>"  # token 0, first in every encoded text, as it is first in every training window
+BOS = "<|endoftext|>"  # token 0; it begins every encoded text and every training window
 BOS_ID = 0
 
 
@@ -33,7 +33,7 @@ def learn_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The same as a transformers tokenizer, ready for ``save_pretrained``."""
+    """The tokenizer as a transformers tokenizer, ready for ``save_pretrained``."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(

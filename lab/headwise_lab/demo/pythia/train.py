@@ -1,6 +1,7 @@
 """Train demo-pythia: ``python -m headwise_lab.demo.pythia.train --text DIR --out DIR [--resume]``.
 
-A run is a pure function of the texts, the plan and the seed: interrupted and resumed, it takes the very same steps.
+A run depends only on the texts, the plan and the seed. A run that is interrupted and resumed takes exactly the same
+steps.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-SMOOTHING = 0.98  # of the logged average, per step
+SMOOTHING = 0.98  # weight of the old average at every step
 
 
 @attrs.frozen
-class Plan:
-    """What is trained, for how long, and how fast."""
+class TrainingPlan:
+    """The model's shape, the number of steps, and the learning rate."""
 
     shape: Shape = attrs.field(factory=Shape)
     steps: int = 2_300
@@ -39,11 +40,11 @@ class Plan:
     weight_decay: float = 0.05
 
 
-PLAN = Plan()
+PLAN = TrainingPlan()
 
 
 class Windows:
-    """The texts as one row of tokens, cut into windows that every epoch shifts and shuffles anew."""
+    """The texts as one row of tokens, cut into windows. Every epoch shifts the cuts and shuffles the windows."""
 
     def __init__(self, tokens: Tensor, length: int, seed: int) -> None:
         self.tokens, self.length, self.seed = tokens, length, seed
@@ -53,7 +54,7 @@ class Windows:
         self.epoch = -1
 
     def window(self, index: int) -> Tensor:
-        """The window of that number in the whole run, (length,)."""
+        """Window ``index`` of the whole run, (length,)."""
         epoch, number = divmod(index, self.per_epoch)
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
@@ -68,12 +69,12 @@ class Windows:
         return torch.stack([self.window(step * size + i) for i in range(size)])
 
 
-class Run(training.Run):
-    """A training run: model, optimizers, and how far it has come."""
+class PythiaRun(training.TrainingRun):
+    """A training run of demo-pythia."""
 
     progress = ("step", "seconds", "average")
 
-    def __init__(self, plan: Plan, tokens: Tensor, *, seed: int) -> None:
+    def __init__(self, plan: TrainingPlan, tokens: Tensor, *, seed: int) -> None:
         self.plan = plan
         self.windows = Windows(tokens, plan.shape.context, seed)
         self.model = build(plan.shape, seed)
@@ -90,7 +91,7 @@ class Run(training.Run):
         return dict(self.model.named_parameters())
 
     def make_optimizers(self) -> None:
-        """Fresh ones for the weights there are."""
+        """Make new optimizers for all weights."""
         decay = self.plan.weight_decay
         self.optimize(muon_decay=decay, adam_decay=decay, betas=(0.9, 0.95))
 
@@ -138,10 +139,10 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
 
 
 def train(
-    plan: Plan, tokens: Tensor, out: Path, *, seed: int = 0, resume: bool = False, stop_after: int | None = None
-) -> Run:
-    """Follow the plan, saving to ``out`` every minute; ``stop_after`` ends the run early, after that many steps."""
-    run = Run(plan, tokens, seed=seed)
+    plan: TrainingPlan, tokens: Tensor, out: Path, *, seed: int = 0, resume: bool = False, stop_after: int | None = None
+) -> PythiaRun:
+    """Follow the plan and save to ``out`` every minute; ``stop_after`` ends the run early, after so many steps."""
+    run = PythiaRun(plan, tokens, seed=seed)
     follow(run, out, resume=resume, stop_after=stop_after)
     return run
 
@@ -158,7 +159,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="folder of .txt files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the finished model")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--stop-after", type=int, help="end after so many steps of this call, and export what there is")
+    parser.add_argument(
+        "--stop-after", type=int, help="end this call after so many steps, and export the model as it is"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
