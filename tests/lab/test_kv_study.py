@@ -1,4 +1,4 @@
-"""The KV study: cases against the windows that the head-aware KV cache study states, and ``ablate --study kv`` and the demo as users meet them."""
+"""The KV study: its cases against the windows of the head-aware KV cache study, and the study as users meet it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ NAMES = (*SHIPPED, SMOLLM2)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
 class LoadedModel:
     """A model, and what tells it apart from others.
 
@@ -66,14 +66,14 @@ class LoadedModel:
         return [word for key, value in changed for word in (f"--{key}", value)]
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
 class Loaded(LoadedModel):
     """A vision-language model ready to be asked, and its processor."""
 
     processor: ProcessorMixin
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
 class LoadedLm(LoadedModel):
     """A language model ready to read, and its tokenizer."""
 
@@ -91,17 +91,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attent
                 f"its processor is a {type(processor).__name__}; wanted one with tokenizer and image processor"
             )
         model, geometry = _ready(model, name, device, processor.tokenizer)
-    return Loaded(
-        name=geometry.name,
-        source=name,
-        model=model,
-        processor=processor,
-        geometry=geometry,
-        weights=weights,
-        dtype=dtype,
-        attention=attention,
-        device=str(device),
-    )
+    return Loaded(geometry.name, name, model, geometry, weights, dtype, attention, str(device), processor)
 
 
 def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> LoadedLm:
@@ -114,17 +104,7 @@ def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu
         model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, geometry = _ready(model, name, device, tokenizer)
-    return LoadedLm(
-        name=geometry.name,
-        source=name,
-        model=model,
-        tokenizer=tokenizer,
-        geometry=geometry,
-        weights=digest(folder),
-        dtype=dtype,
-        attention=attention,
-        device=str(device),
-    )
+    return LoadedLm(geometry.name, name, model, geometry, digest(folder), dtype, attention, str(device), tokenizer)
 
 
 def _check(dtype: str, attention: str, device: str) -> None:

@@ -29,7 +29,5 @@ class Pope(Official, ShapesPope):
 
 def _paths(folder: Path, subset: str) -> tuple[Path, Path]:
     """A subset's file, and the folder of its pictures."""
-    file = FILE.format(subset)
-    return first_existing(folder, file, f"coco/{file}", f"output/coco/{file}"), first_existing(
-        folder, "val2014", "images"
-    )
+    file, images = FILE.format(subset), first_existing(folder, "val2014", "images")
+    return first_existing(folder, file, f"coco/{file}", f"output/coco/{file}"), images
