@@ -23,7 +23,8 @@ from headwise_lab.demo.llava.tokenizer import (
     prompt,
     question_ids,
 )
-from headwise_lab.demo.llava.train import LlavaRun, export, train
+from headwise_lab.demo.llava.train import LlavaRun, export
+from headwise_lab.demo.training import train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.scenes import KINDS, TOKENS, held_out
 
@@ -178,9 +179,10 @@ def test_a_batch_depends_on_stage_and_step_alone():
 
 @pytest.mark.parametrize("interrupted_after", [3, 4, 5])
 def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_after, tmp_path):
-    whole = train(TINY, tmp_path / "whole")
-    train(TINY, tmp_path / "halves", stop_after=interrupted_after)
-    resumed = train(TINY, tmp_path / "halves", resume=True)
+    whole, half, rest = (LlavaRun(TINY, seed=0, dtype=torch.float32) for _ in range(3))
+    train(whole, tmp_path / "whole")
+    train(half, tmp_path / "halves", stop_after=interrupted_after)
+    resumed = train(rest, tmp_path / "halves", resume=True)
     assert (resumed.images, resumed.questions, resumed.averages) == (whole.images, whole.questions, whole.averages)
     expected = whole.named_weights()
     for name, weight in resumed.named_weights().items():

@@ -17,7 +17,8 @@ from headwise_lab.demo.pythia.corpus import HELD_OUT, HELD_OUT_BOOKS, bible_book
 from headwise_lab.demo.pythia.evaluate import evaluate, lines, load, masses, surprise, visible, windows_of
 from headwise_lab.demo.pythia.model import Shape, build
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, VOCABULARY, learn_tokenizer
-from headwise_lab.demo.pythia.train import PythiaRun, TrainingPlan, Windows, encode, export, read_texts, train
+from headwise_lab.demo.pythia.train import PythiaRun, TrainingPlan, Windows, encode, export, read_texts
+from headwise_lab.demo.training import train
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.texts import TEXTS, shipped_text
 
@@ -187,9 +188,10 @@ def test_the_training_loss_is_the_measured_surprise():
 @pytest.mark.parametrize("interrupted_after", [1, 4])
 def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_after, tmp_path):
     tokens = some_tokens(100)  # an epoch is five windows, so steps run into the third
-    whole = train(TINY, tokens, tmp_path / "whole")
-    train(TINY, tokens, tmp_path / "halves", stop_after=interrupted_after)
-    resumed = train(TINY, tokens, tmp_path / "halves", resume=True)
+    whole, half, rest = (PythiaRun(TINY, tokens, seed=0) for _ in range(3))
+    train(whole, tmp_path / "whole")
+    train(half, tmp_path / "halves", stop_after=interrupted_after)
+    resumed = train(rest, tmp_path / "halves", resume=True)
     assert resumed.done
     assert (resumed.step, resumed.average) == (whole.step, whole.average)
     expected = whole.named_weights()
@@ -198,7 +200,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_after, tmp_path):
 
 
 def test_another_seed_takes_other_steps(tmp_path):
-    first, second = (train(TINY, some_tokens(100), tmp_path / str(seed), seed=seed, stop_after=1) for seed in (0, 1))
+    runs = [PythiaRun(TINY, some_tokens(100), seed=seed) for seed in (0, 1)]
+    first, second = (train(run, tmp_path / str(seed), stop_after=1) for seed, run in enumerate(runs))
     assert first.average != second.average
 
 

@@ -139,14 +139,15 @@ def _plain(change: PromptChange | None) -> dict[str, object] | None:
 
 
 def _print(measured: list[tuple[NeedleRecord, list[PasskeyOutcome]]], loaded: LoadedLm, recipes: list[Recipe]) -> None:
-    from headwise_lab.kv.console import show, table_of
+    from headwise_lab.kv.console import show
+    from headwise_lab.terminal.tables import text_table
 
     records = [record for record, _ in measured]
     header = ["Strategy", *(f"{found.length}" for found in records[0].lengths), "Mean, %", "To first, points"]
     changes = _changes(measured)
     rows = [_row(record, change) for record, change in zip(records, changes, strict=True)]
     notes = _notes(records, [change.found for change in changes if change], loaded, recipes)
-    show(table_of([*header, "Log-prob", "To first"], rows), notes)
+    show(text_table([*header, "Log-prob", "To first"], rows), notes)
 
 
 def _row(record: NeedleRecord, change: PromptChange | None) -> list[str]:

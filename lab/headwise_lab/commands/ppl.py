@@ -132,7 +132,8 @@ def _with_pairs(record: TextRecord, found: TextChange | None) -> dict[str, objec
 
 
 def _print(records: list[TextRecord], compared: list[TextChange | None]) -> None:
-    from headwise_lab.kv.console import show, table_of
+    from headwise_lab.kv.console import show
+    from headwise_lab.terminal.tables import text_table
 
     header = ["Strategy", "Perplexity", "To first, %", "Next token right, %", "To first, points"]
     header += ["Context", "Visible", "KV cache"]
@@ -142,7 +143,7 @@ def _print(records: list[TextRecord], compared: list[TextChange | None]) -> None
         f"{first.model} on {first.text.name}: {first.n} tokens scored; ± is one standard error."
         " `headwise ppl --help` says what the columns mean."
     )
-    show(table_of(header, rows), [title, *_notes(records, [found.loss for found in compared if found])])
+    show(text_table(header, rows), [title, *_notes(records, [found.loss for found in compared if found])])
 
 
 def _row(record: TextRecord, found: TextChange | None) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -113,6 +113,9 @@ class TrainingRun(ABC):
                     self.optimizers[label].state[weights[name]][key] = stored.get_tensor(entry)
 
 
+Run = TypeVar("Run", bound=TrainingRun)
+
+
 def progress_in(path: Path) -> dict[str, Any]:
     """The ``progress`` attributes that a checkpoint holds."""
     with safe_open(path, framework="pt") as stored:
@@ -120,7 +123,7 @@ def progress_in(path: Path) -> dict[str, Any]:
     return progress
 
 
-def follow(run: TrainingRun, out: Path, *, resume: bool, stop_after: int | None) -> None:
+def train(run: Run, out: Path, *, resume: bool = False, stop_after: int | None = None) -> Run:
     """Take a run to its end and save it to ``out`` every minute; ``stop_after`` ends it early, after so many steps."""
     checkpoint = out / CHECKPOINT
     if resume and checkpoint.exists():
@@ -141,6 +144,7 @@ def follow(run: TrainingRun, out: Path, *, resume: bool, stop_after: int | None)
             run.save(checkpoint)
     run.save(checkpoint)
     print(run.line(), flush=True)
+    return run
 
 
 def export(model: PreTrainedModel, folder: Path, **generation: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import attrs
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from headwise.heads import HeadProfile
 from headwise_lab.heads.agreement import BINS, Agreement
+from headwise_lab.terminal.tables import text_table
 
 NONE = "-"
 
@@ -23,8 +25,7 @@ def summary(profile: HeadProfile) -> dict[str, Any]:
     for index, name in enumerate(labels.names):
         own = labels.labels == index
         count, sure = int(own.sum()), sorted(labels.confidence[own].tolist())
-        middle = (sure[(count - 1) // 2] + sure[count // 2]) / 2 if count else None
-        confidence = {"min": sure[0], "median": middle, "mean": sum(sure) / count} if count else None
+        confidence = {"min": sure[0], "median": median(sure), "mean": sum(sure) / count} if count else None
         means = {key: float(values[own].mean()) for key, values in labels.statistics.items()} if count else None
         found[name] = {
             "heads": count, "share": count / labels.labels.size, "confidence": confidence, "statistics": means
@@ -35,10 +36,8 @@ def summary(profile: HeadProfile) -> dict[str, Any]:
 def summary_table(profile: HeadProfile) -> Table:
     """The summary as a table for the terminal."""
     names = list(profile.labels.statistics)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Class", no_wrap=True)
-    for column in ("Heads", "Share", "Confidence min", "median", "mean", *(f"{name} (mean)" for name in names)):
-        table.add_column(column.replace("_", " "), justify="right", no_wrap=True)
+    means_of = (f"{name.replace('_', ' ')} (mean)" for name in names)
+    table = text_table(["Class", "Heads", "Share", "Confidence min", "median", "mean", *means_of])
     for name, row in summary(profile).items():
         sure, means = row["confidence"] or {}, row["statistics"] or {}
         table.add_row(

@@ -12,16 +12,6 @@ from headwise_lab.terminal import Terminal
 CLEAR = "*"
 
 
-def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of text: the first column is left-aligned, the others are right-aligned."""
-    table = Table(box=None, pad_edge=False, header_style="bold", highlight=False)
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def show(table: Table, notes: Sequence[str]) -> None:
     """Print a table at its full width, and sentences below it."""
     needed = Terminal(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost

@@ -64,13 +64,13 @@ class PasskeyPrompts:
         name = f"{length}-{depth:.3f}-{repeat}"
         draw = random.Random(f"{self._seed}-{name}")
         key = str(draw.randrange(10_000, 100_000))
-        told = self._encoded(PASSKEY.format(key=key))
-        fixed = len(self._start) + len(told) + len(self._question)
+        passkey = self._encoded(PASSKEY.format(key=key))
+        fixed = len(self._start) + len(passkey) + len(self._question)
         if fixed > length:
             raise DataError(f"{length} tokens do not hold task, passkey and question, which take {fixed}; give more")
         filler, places = self._filler(length - fixed, draw)
         place = _nearest(places, depth * len(filler))
-        ids = [*self._start, *filler[:place], *told, *filler[place:], *self._question]
+        ids = [*self._start, *filler[:place], *passkey, *filler[place:], *self._question]
         return Prompt(name, length, depth, key, torch.tensor(ids), torch.tensor(self._answer(key)))
 
     def _filler(self, count: int, draw: random.Random) -> tuple[list[int], list[int]]:

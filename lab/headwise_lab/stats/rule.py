@@ -64,10 +64,10 @@ def stated(found: Iterable[Difference | None], unit: str = QUESTION) -> str:
     unequal = sum(one.left_out != (0, 0) for one in made)
     between = sum(bool(one.between) for one in made)
     unknown = sum(not one.judged for one in made)
-    told = {
+    notes = {
         f"{unequal} of them are on the {unit}s that both sides share; their n is smaller.": unequal,
         f"{between} are against a reference at the same budget, interpolated between two of its budgets (~).": between,
         f"{unknown} are not judged: nothing says how far off their reference is.": unknown,
     }
     family = max(one.family for one in made)
-    return " ".join([rule(unit, family), *(sentence for sentence, count in told.items() if count)])
+    return " ".join([rule(unit, family), *(sentence for sentence, count in notes.items() if count)])

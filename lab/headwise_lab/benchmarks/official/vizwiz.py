@@ -26,21 +26,19 @@ class VizWiz(SoftVqa):
 
     name = "vizwiz"
     files = "val.json and val/"
+    split = "val"
 
     def load(self, folder: Path, limit: int | None) -> list[Question]:
         """The questions in file order; DataError with file and line of what is wrong."""
-        return in_file_order([_row(folder, "val", *item) for item in _entries(folder, "val")], limit)
+        return in_file_order([_row(folder, self.split, *item) for item in _entries(folder, self.split)], limit)
 
 
-class VizWizTest(SoftVqa):
+class VizWizTest(VizWiz):
     """VizWiz-VQA's test split, for its server; the answers are not public."""
 
     name = "vizwiz-test"
     files = "test.json and test/"
-
-    def load(self, folder: Path, limit: int | None) -> list[Question]:
-        """The questions in file order."""
-        return in_file_order([_row(folder, "test", *item) for item in _entries(folder, "test")], limit)
+    split = "test"
 
     def submission(self, questions: Sequence[Question], predictions: Sequence[str]) -> Submission:
         """What eval.ai takes: names of pictures with normalised answers."""

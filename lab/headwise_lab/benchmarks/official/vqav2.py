@@ -34,12 +34,14 @@ class Vqav2(SoftVqa):
         """The questions in file order; DataError with file and line of what is wrong."""
         questions = _questions(folder, "val2014")
         path = folder / ANNOTATIONS
-        told = distinct(path, [(entry.text("question_id"), entry) for entry in json_members(path, "annotations")])
+        listed = json_members(path, "annotations")
+        annotations = distinct(path, [(entry.text("question_id"), entry) for entry in listed])
         rows = []
         for name, entry in questions.items():
-            if name not in told:
+            if name not in annotations:
                 raise entry.wrong(f"question {name!r} has no annotation in {path}")
-            rows.append(QuestionRow(_asked(name, entry, folder / "val2014", told[name]), entry, (".jpg", ".png")))
+            question = _asked(name, entry, folder / "val2014", annotations[name])
+            rows.append(QuestionRow(question, entry, (".jpg", ".png")))
         return in_file_order(rows, limit)
 
 
@@ -76,10 +78,10 @@ def _questions(folder: Path, split: str) -> dict[str, Entry]:
     return distinct(path, [(entry.number("question_id"), entry) for entry in json_members(path, "questions")])
 
 
-def _asked(name: str, entry: Entry, images: Path, told: Entry | None = None) -> Question:
+def _asked(name: str, entry: Entry, images: Path, annotation: Entry | None = None) -> Question:
     number = int(entry.number("image_id"))
     image = images / f"COCO_{images.name}_{number:012d}"
-    answers, kind = ((), KIND) if told is None else (ten_answers(told), told.text("answer_type"))
-    if told is not None and kind not in KINDS:
-        raise told.wrong(f"'answer_type' should be one of {', '.join(KINDS)}, found {kind!r}")
+    answers, kind = ((), KIND) if annotation is None else (ten_answers(annotation), annotation.text("answer_type"))
+    if annotation is not None and kind not in KINDS:
+        raise annotation.wrong(f"'answer_type' should be one of {', '.join(KINDS)}, found {kind!r}")
     return Question(name, name, image, entry.text("question") + SUFFIX, answers, kind)

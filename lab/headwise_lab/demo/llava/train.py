@@ -20,7 +20,7 @@ from headwise_lab.demo.llava.model import AuxiliaryHeads, build, grow
 from headwise_lab.demo.llava.packed import image_features, question_logits
 from headwise_lab.demo.llava.stages import FIRST_LAYERS, PLAN, TrainingStage
 from headwise_lab.demo.llava.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_processor
-from headwise_lab.demo.training import follow, progress_in
+from headwise_lab.demo.training import progress_in, train
 from headwise_lab.scenes import KINDS
 
 if TYPE_CHECKING:
@@ -135,21 +135,6 @@ class LlavaRun(training.TrainingRun):
         super().load(path)
 
 
-def train(
-    plan: Sequence[TrainingStage],
-    out: Path,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    resume: bool = False,
-    stop_after: int | None = None,
-) -> LlavaRun:
-    """Follow the plan and save to ``out`` every minute; ``stop_after`` ends the run early, after so many steps."""
-    run = LlavaRun(plan, seed=seed, dtype=dtype)
-    follow(run, out, resume=resume, stop_after=stop_after)
-    return run
-
-
 def export(model: PreTrainedModel, folder: Path) -> None:
     """Write the model in float16 with its processor, ready for ``from_pretrained``."""
     training.export(model, folder, bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=8)
@@ -166,8 +151,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dtype = getattr(torch, options.dtype)
-    run = train(PLAN, options.out, seed=options.seed, dtype=dtype, resume=options.resume)
+    run = LlavaRun(PLAN, seed=options.seed, dtype=getattr(torch, options.dtype))
+    train(run, options.out, resume=options.resume)
     export(run.model, options.out / "model")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from headwise_lab.demo import training
 from headwise_lab.demo.pythia.model import Shape, build
 from headwise_lab.demo.pythia.tokenizer import BOS_ID, for_transformers, learn_tokenizer
-from headwise_lab.demo.training import follow
+from headwise_lab.demo.training import train
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -138,15 +138,6 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     return torch.tensor([token for text in texts for token in tokenizer.encode(text).ids])
 
 
-def train(
-    plan: TrainingPlan, tokens: Tensor, out: Path, *, seed: int = 0, resume: bool = False, stop_after: int | None = None
-) -> PythiaRun:
-    """Follow the plan and save to ``out`` every minute; ``stop_after`` ends the run early, after so many steps."""
-    run = PythiaRun(plan, tokens, seed=seed)
-    follow(run, out, resume=resume, stop_after=stop_after)
-    return run
-
-
 def export(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the model in float16 with its tokenizer, ready for ``from_pretrained``."""
     training.export(model, folder, bos_token_id=BOS_ID, eos_token_id=BOS_ID, pad_token_id=BOS_ID)
@@ -168,8 +159,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     texts = read_texts(options.text)
     tokenizer = learn_tokenizer(texts)
-    tokens = encode(tokenizer, texts)
-    run = train(PLAN, tokens, options.out, seed=options.seed, resume=options.resume, stop_after=options.stop_after)
+    run = PythiaRun(PLAN, encode(tokenizer, texts), seed=options.seed)
+    train(run, options.out, resume=options.resume, stop_after=options.stop_after)
     export(run.model, tokenizer, options.out / "model")
 
 
