@@ -106,17 +106,43 @@ def json_of(text: str, what: str, *, first_line: int = 1) -> Any:
         raise DataError(f"{what}, line {first_line}: JSON that is nested too deep") from error
     except ValueError as error:
         raise DataError(f"{what}, line {first_line}: {error}") from error
-    if "\\ud" in text.lower():
-        try:
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{what}, line {first_line}: a text has half of a surrogate pair") from error
+    if _is_torn(text, found):
+        raise DataError(f"{what}, line {first_line}: a text has half of a surrogate pair")
     return found
 
 
 def json_in(path: Path, *, largest: int = LARGEST) -> Any:
     """The JSON value in a file; raises DataError as ``text_of`` and ``json_of`` do."""
     return json_of(text_of(path, largest=largest), str(path))
+
+
+def json_within(content: bytes, what: str, *, deepest: int, torn: bool = False) -> Any:
+    """The value of JSON that other programs write, whose numbers may be NaN or infinite.
+
+    Raises DataError, which says ``what``, where it is not JSON, has more than ``deepest`` lists and objects within each
+    other, or a text that is none: half of a surrogate pair, which ``torn`` lets pass.
+    """
+    try:
+        text = content.decode(json.detect_encoding(content), "surrogatepass" if torn else "strict")
+        found = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what} is not JSON: {shortened(str(error))}") from error
+    if is_deep(found, deepest):
+        raise DataError(f"{what} is not JSON that can be read: it is nested too deep")
+    if not torn and _is_torn(text, found):
+        raise DataError(f"{what} is not JSON that can be read: a text has half of a surrogate pair")
+    return found
+
+
+def _is_torn(text: str, found: object) -> bool:
+    """Whether half of a surrogate pair is in a value that was read from ``text``."""
+    if "\\ud" not in text.lower():
+        return False
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def is_deep(value: object, most: int) -> bool:

@@ -336,7 +336,7 @@ def test_a_setting_of_a_recipe_holds_unless_it_is_given(tiny_folder, capsys):
     [
         (
             ["--study", "c"],
-            "there is no study 'c'; give a (head scoring), b (query selection), methods (named recipes) or",
+            "there is no study 'c'; give a (head scoring), b (query selection), kv (KV eviction) or methods",
         ),
         (["--tokens", "99"], "both --tokens and --keep are given"),
         (["--heads", "9"], "wants 9 heads, but this model has 8"),

@@ -237,6 +237,21 @@ def test_a_strategy_that_is_not_installed_here_is_said_with_the_file(tmp_path):
         records_of(read_run(path))
 
 
+@pytest.mark.parametrize("arguments", ["x" * 5000, "pretrain" + "9" * 5000 + "=demo-llava", "strategy=[" + "y" * 5000])
+def test_a_sentence_about_long_arguments_has_an_end(tmp_path, arguments):
+    path = lmms(tmp_path, [1.0], arguments)
+    with pytest.raises(DataError, match=r"20261121_1_results.json: ") as raised:
+        records_of(read_run(path))
+    assert len(str(raised.value)) < 1500
+
+
+def test_half_of_a_surrogate_pair_is_said_with_the_file(tmp_path):
+    path = lmms(tmp_path, [1.0])
+    path.write_text(path.read_text().replace("pope_accuracy", r"pope\ud800"))
+    with pytest.raises(DataError, match=r"20261121_1_results.json .* half of a surrogate pair"):
+        read_run(path)
+
+
 def test_a_malformed_sample_is_said_by_file_and_line(tmp_path):
     path = lmms(tmp_path, [1.0, 0.0])
     samples = tmp_path / "20261121_1_samples_pope.jsonl"

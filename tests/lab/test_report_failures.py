@@ -20,7 +20,7 @@ def test_every_failed_and_refused_trial_is_listed_with_its_last_error_and_attemp
     with (tmp_path / "results.jsonl").open("a") as stream:
         stream.writelines(json.dumps({**broken, "error": error}) + "\n" for error in errors)
         stream.write(json.dumps(refused) + "\n")
-    grid = next(grid for grid in gather(tmp_path).others if grid.slug == "failures")
+    grid = next(grid for grid in gather(tmp_path).closing if grid.slug == "failures")
     assert [[mark.text for mark in row[2:]] for row in grid.rows] == [
         ["failed", "2", "MemoryError: second", "headwise run --strategy broken"],
         ["refused", "-", "keep=500 cannot be met", "headwise run --strategy vast"],
@@ -33,7 +33,7 @@ def test_a_trial_that_succeeded_in_the_end_is_no_failure(tmp_path):
     write_folder(tmp_path, [(record, 0.5)], images=False)
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({**record, "error": "once"}) + "\n" + path.read_text())
-    assert not [grid for grid in gather(tmp_path).others if grid.slug == "failures"]
+    assert not [grid for grid in gather(tmp_path).closing if grid.slug == "failures"]
 
 
 def test_a_record_that_counts_its_own_attempts_is_believed():

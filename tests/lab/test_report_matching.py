@@ -13,8 +13,8 @@ from tests.lab.test_report_methods import method
 from headwise_lab.report.heads.comparison import BASELINE, compare
 from headwise_lab.report.heads.verdicts import recommendations
 from headwise_lab.report.matching import Curve, same_budget
+from headwise_lab.report.methods.chapter import sentences
 from headwise_lab.report.methods.methods import compare_methods
-from headwise_lab.report.methods.section import gather_methods
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import mean_and_error
@@ -61,7 +61,7 @@ def test_outside_the_budgets_of_the_reference_nothing_is_compared():
     methods = compared(whole(), at("fastv", 64, 0.7), at("cdpruner", 48, 0.6))
     result = methods.results["cdpruner", "keep 48 (48.0)"]
     assert (result.to_reference, result.verdict, result.to_unpruned.verdict) == (None, "", "worse")
-    told = gather_methods([whole(), at("fastv", 64, 0.7), at("cdpruner", 48, 0.6)], []).sections[0].verdicts
+    told = sentences(methods)
     assert any("not compared, for want of fastv at their budget: cdpruner" in sentence for sentence in told)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tests.lab.compared import methods_in
 from tests.lab.fake_records import fake_record, identity, write_folder
 
 from headwise_lab.report import build
@@ -19,7 +20,6 @@ from headwise_lab.report.content import gather
 from headwise_lab.report.methods.console import methods_table
 from headwise_lab.report.methods.figures import looks
 from headwise_lab.report.methods.tables import shares
-from headwise_lab.store.record_schema import record_of
 
 LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
 REASON = "tokens=32 cannot be met when pruning before layers 3, 6; the nearest feasible budget is tokens=36.75"
@@ -82,7 +82,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def methods(folder):
-    (found,) = gather(folder).methods.compared
+    (found,) = methods_in(folder)
     return found
 
 
@@ -149,15 +149,19 @@ def test_findings_say_what_is_better_worse_and_open(folder):
 
 def test_methods_are_no_part_of_studies_of_heads(folder):
     content = gather(folder)
-    assert content.sections == ()
-    assert [grid.slug for grid in content.others] == ["failures"]  # where the refusal is listed with its command
+    assert not any(section.heading for section in content.sections)
+    assert [grid.slug for grid in content.closing] == [
+        "methods-not-run",
+        "failures",
+    ]  # where the refusal is listed with its command
     assert content.count == 10
 
 
 def test_a_method_that_refuses_a_budget_is_listed_with_its_reason_and_no_failure(folder):
     content = gather(folder)
-    assert [[mark.text for mark in row] for row in content.methods.refusals.rows] == [["pdrop", "tokens 32", REASON]]
-    main = content.methods.sections[0].main
+    refusals, _ = content.closing
+    assert [[mark.text for mark in row] for row in refusals.rows] == [["pdrop", "tokens 32", REASON]]
+    main = content.sections[0].main
     (row,) = [row for row in main.rows if row[0].text == "pdrop"]
     assert row[-1].text == "-"
 
@@ -166,7 +170,7 @@ def test_one_name_for_two_things_is_told_apart(tmp_path):
     compact = fake_record()["settings"] | {"positions": "compact"}
     two = [(method("dart", 48), 0.7), (method("dart", 48, settings=compact), 0.7)]
     write_folder(tmp_path, [(method("fastv", 48), 0.7), *two], images=False)
-    (found,) = gather(tmp_path).methods.compared
+    (found,) = methods_in(tmp_path)
     assert set(found.names) == {"fastv", "dart (positions=keep)", "dart (positions=compact)"}
 
 
@@ -174,19 +178,19 @@ def test_of_two_versions_of_a_method_only_the_difference_is_told(tmp_path):
     texts = method("dart", 48)["strategies"]
     trials = [(method("dart", 48, strategies=texts | {"token_pruning": f"dart:pivots={n}"}), 0.7) for n in (4, 8)]
     write_folder(tmp_path, [(method("fastv", 48), 0.7), *trials], images=False)
-    (found,) = gather(tmp_path).methods.compared
+    (found,) = methods_in(tmp_path)
     assert set(found.names) == {"fastv", *(f"dart (token_pruning=dart:pivots={n})" for n in (4, 8))}
 
 
 def test_other_questions_make_another_table(tmp_path):
     write_folder(tmp_path, [(method("fastv", 48), 0.7), (method("fastv", 48, questions="cafe0000"), 0.7)], images=False)
-    titles = [one.title for one in gather(tmp_path).methods.compared]
+    titles = [one.title for one in methods_in(tmp_path)]
     assert titles == ["Methods, made-up, questions feedbeef", "Methods, made-up, questions cafe0000"]
 
 
 def test_the_mean_share_is_over_benchmarks_and_its_error_that_of_the_pairs(tmp_path):
     lay(tmp_path, ("first", "second"))
-    compared = gather(tmp_path).methods.compared
+    compared = methods_in(tmp_path)
     (found,) = [one for one in shares(compared) if (one.name, one.budget) == ("dart", "tokens 48")]
     results = [(one.results["dart", "tokens 48"], one.unpruned) for one in compared]
     assert pytest.approx(statistics.fmean(100 * one.trial.value / whole.value for one, whole in results)) == found.value
@@ -199,8 +203,8 @@ def test_without_an_unpruned_model_nothing_is_a_share_of_it(tmp_path):
     trials = [trial for trial in study(("first", "second")) if trial[0]["recipe"] != "vanilla"]
     write_folder(tmp_path, trials, images=False)
     content = gather(tmp_path)
-    assert shares(content.methods.compared) == []
-    assert [section.slug for section in content.methods.sections] == ["methods-first", "methods-second"]
+    assert shares(methods_in(tmp_path)) == []
+    assert [section.slug for section in content.sections] == ["methods-first", "methods-second"]
 
 
 def test_everything_is_written(paths):
@@ -216,7 +220,7 @@ def test_everything_is_written(paths):
 
 
 def test_a_method_looks_the_same_in_every_figure_and_like_no_other(folder):
-    compared = gather(folder).methods.compared
+    compared = methods_in(folder)
     found = looks(compared)
     assert found == looks([attrs.evolve(one, names=tuple(reversed(one.names))) for one in compared])
     assert len(set(found.values())) == len(found) == 5
@@ -238,9 +242,8 @@ def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
 
 
 def test_the_terminal_shows_every_method_and_budget(folder):
-    records = [record_of(json.loads(line)) for line in (folder / "results.jsonl").read_text().splitlines()]
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(methods_table(records, folder))
+    console.print(methods_table(methods_in(folder)))
     told = console.export_text()
     for name in ("unpruned", "fastv", "cdpruner", "pdrop", "random"):
         assert name in told

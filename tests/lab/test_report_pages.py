@@ -17,6 +17,7 @@ import pytest
 import typer
 from PIL import Image
 from rich.console import Console
+from tests.lab.compared import heads_in
 from tests.lab.fake_records import SIDE, VISUAL, fake_record, study_a, write_folder
 from typer.testing import CliRunner
 
@@ -24,12 +25,15 @@ from headwise.budget import prefill_flops
 from headwise.errors import DataError
 from headwise.families import shape
 from headwise_lab.commands.report import report
-from headwise_lab.report import build, terminal_table
+from headwise_lab.report import build
 from headwise_lab.report.content import gather
+from headwise_lab.report.heads.comparison import compare
+from headwise_lab.report.heads.console import heads_table
 from headwise_lab.report.kept_tokens.overlays import dimmed
 from headwise_lab.report.page.grid import Grid, Mark, markdown
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.recount import recount
+from headwise_lab.report.trials import Trial
 from headwise_lab.store.record_schema import record_of
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -123,7 +127,7 @@ def test_everything_promised_is_written(paths, folder):
 
 def test_markdown_reads_back_with_the_same_figures_and_wins(paths, folder):
     counted = recount(paths.markdown)
-    (comparison,) = gather(folder).comparisons
+    (comparison,) = heads_in(folder)
     assert {name: wins for name, (wins, _) in comparison.wins().items() if wins} == counted.wins
     assert (counted.cells, counted.filled, counted.has_baseline, counted.has_control) == (4, 20, True, True)
     assert counted.differences == ()
@@ -182,7 +186,7 @@ def test_every_figure_on_the_page_leads_to_its_record_and_command(page, folder):
 
 
 def test_a_figure_tells_its_difference_interval_and_test_once_for_all_tables(page, folder):
-    (comparison,) = gather(folder).comparisons
+    (comparison,) = heads_in(folder)
     found = comparison.rows[0].cells["sharp"].against_baseline
     told = [note for note in page.data["notes"] if f"{found.value:+.2f} ± {found.se:.2f}" in note]
     assert told
@@ -216,7 +220,7 @@ def test_csv_carries_figures_pairs_verdict_strategies_and_command(folder, paths)
         rows = list(csv.DictReader(stream))
     assert len(rows) == 20
     sharp = next(row for row in rows if row["column"] == "sharp")
-    (comparison,) = gather(folder).comparisons
+    (comparison,) = heads_in(folder)
     cell = comparison.rows[0].cells["sharp"]
     assert (cell.value, cell.against_baseline.se) == (float(sharp["value"]), float(sharp["difference_se"]))
     assert (sharp["verdict"], sharp["pairs"], sharp["n"]) == ("better", "60", "60")
@@ -316,7 +320,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_data_error(tmp_path):
 def test_flops_share_uses_the_unpruned_trial_else_the_known_shape(tmp_path):
     def share(trials) -> str:
         write_folder(tmp_path, trials, images=False)
-        grid = next(grid for grid in gather(tmp_path).others if grid.slug == "efficiency")
+        grid = next(grid for grid in gather(tmp_path).closing if grid.slug == "efficiency")
         return grid.rows[-1][grid.header.index("FLOPs share")].text
 
     pruned, full = fake_record(), fake_record(pruning="none", keep=None)
@@ -330,15 +334,15 @@ def test_flops_share_uses_the_unpruned_trial_else_the_known_shape(tmp_path):
 
 
 def test_references_without_head_selection_are_paired_with_all_heads(folder):
-    grid = next(grid for grid in gather(folder).others if grid.slug == "references")
+    grid = next(grid for grid in gather(folder).closing if grid.slug == "references")
     assert [row[1].text for row in grid.rows] == ["unpruned", "random:seed=0", "random:seed=0"]
     assert [row[4].verdict for row in grid.rows] == ["", "worse", "worse"]
 
 
 def test_the_terminal_table_tells_strategy_heads_figure_difference_verdict_and_recall(folder):
-    records = [record_of(json.loads(line)) for line in (folder / "results.jsonl").read_text().splitlines()[:-2]]
+    ((table,),) = [chapter.terminal() for chapter in gather(folder).chapters]
     console = Console(width=120, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
-    console.print(terminal_table(records, folder))
+    console.print(table)
     lines = console.export_text().splitlines()
     console.file.close()
     sharp = [line for line in lines if line.startswith("sharp")]
@@ -351,7 +355,8 @@ def test_the_terminal_table_tells_strategy_heads_figure_difference_verdict_and_r
 
 
 def test_the_terminal_table_without_outcomes_compares_nothing():
-    table = terminal_table([record_of(fake_record()), record_of(fake_record("sharp", 4))])
+    trials = [Trial(record_of(fake_record())), Trial(record_of(fake_record("sharp", 4)))]
+    table = heads_table(trials, compare(trials))
     assert table.row_count == 3
     assert [str(cell) for cell in table.columns[3]._cells] == ["", "", "-"]
 

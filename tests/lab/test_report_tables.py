@@ -10,6 +10,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lab.compared import heads_in, methods_in
 from tests.lab.fake_records import fake_record, study_a, trial_from, write_folder
 from tests.lab.test_report_comparison import trial_of
 from tests.lab.test_report_methods import lay, method
@@ -34,8 +35,8 @@ def texts(grid: Grid) -> list[dict[str, str]]:
 def test_every_cell_of_a_score_table_carries_all_that_is_known_of_it(tmp_path):
     write_folder(tmp_path, study_a(), images=False)
     (section,) = gather(tmp_path).sections
-    (mark,) = [mark for mark in section.scores.rows[0] if mark.data.get("method") == "sharp"]
-    cell = section.comparison.rows[0].cells["sharp"]
+    (mark,) = [mark for mark in section.main.rows[0] if mark.data.get("method") == "sharp"]
+    cell = heads_in(tmp_path)[0].rows[0].cells["sharp"]
     assert (mark.data["value"], mark.data["n"], mark.data["units"], mark.data["seeds"]) == (cell.value, 60, 60, 1)
     assert (mark.data["benchmark"], mark.data["budget"], mark.data["heads"]) == ("made-up", "keep 48 (64.0)", "4")
     base = cell.against_baseline
@@ -45,13 +46,13 @@ def test_every_cell_of_a_score_table_carries_all_that_is_known_of_it(tmp_path):
     assert mark.data["to_random_adjusted_p"] == cell.against_control.adjusted
     assert (mark.data["record"], mark.data["command"]) == (cell.trials[0].id, "headwise run --strategy sharp")
     assert json.loads(json.dumps(mark.data)) == mark.data
-    assert "after Holm's correction over the 28 comparisons of this table, is at most 0.05" in section.scores.caption
+    assert "after Holm's correction over the 28 comparisons of this table, is at most 0.05" in section.main.caption
 
 
 def test_every_cell_of_a_table_of_methods_carries_all_that_is_known_of_it(tmp_path):
     lay(tmp_path)
-    (methods,) = gather(tmp_path).methods.compared
-    grid = gather(tmp_path).methods.sections[0].main
+    (methods,) = methods_in(tmp_path)
+    grid = gather(tmp_path).sections[0].main
     (mark,) = [mark for mark in grid.rows[2] if mark.data.get("budget") == "tokens 48"]
     result = methods.results["cdpruner", "tokens 48"]
     assert (mark.data["method"], mark.data["adjusted_p"]) == ("cdpruner", result.adjusted)
@@ -62,9 +63,8 @@ def test_every_cell_of_a_table_of_methods_carries_all_that_is_known_of_it(tmp_pa
 
 def test_the_csv_of_methods_has_figures_pairs_and_the_whole_record(tmp_path):
     lay(tmp_path)
-    part = gather(tmp_path).methods
-    rows = list(csv.DictReader(io.StringIO(grid_csv(part.sections[0].main))))
-    (methods,) = part.compared
+    rows = list(csv.DictReader(io.StringIO(grid_csv(gather(tmp_path).sections[0].main))))
+    (methods,) = methods_in(tmp_path)
     (row,) = [row for row in rows if (row["shown.method"], row["shown.budget"]) == ("dart", "tokens 32")]
     found = methods.results["dart", "tokens 32"].to_reference
     assert (float(row["shown.difference"]), float(row["shown.adjusted_p"])) == (found.value, found.adjusted)
@@ -74,7 +74,7 @@ def test_the_csv_of_methods_has_figures_pairs_and_the_whole_record(tmp_path):
 
 def test_the_csv_of_a_study_has_interval_probabilities_and_family(tmp_path):
     write_folder(tmp_path, study_a(keeps=(16,)), images=False)
-    (comparison,) = gather(tmp_path).comparisons
+    (comparison,) = heads_in(tmp_path)
     cell = comparison.rows[0].cells["dull"]
     (row,) = [row for row in long_rows(comparison) if (row["column"], row["row_heads"]) == ("dull", "4")]
     base, control = cell.against_baseline, cell.against_control
@@ -171,8 +171,8 @@ def test_methods_measured_on_two_machines_have_two_rows_of_costs(tmp_path):
     records = [method("dart", 48, seed=seed, questions=f"{seed}") for seed in (0, 1)]
     records[1]["hardware"] = {"device": "a GPU"}
     write_folder(tmp_path, [(record, 0.5) for record in records], images=False)
-    (section,) = gather(tmp_path).methods.sections
-    (grid,) = [grid for grid in section.others if grid.slug.endswith("-costs")]
+    (section,) = gather(tmp_path).sections
+    (grid,) = [grid for grid in section.grids if grid.slug.endswith("-costs")]
     assert [row["Measured on"] for row in texts(grid)] == ["a made-up CPU, batch 16", "a GPU, batch 16"]
 
 

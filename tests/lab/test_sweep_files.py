@@ -51,7 +51,7 @@ def refusal(text):
         ("models = []", "models: the list is empty; give at least one"),
         ('models = "demo-llava"', "models: 'demo-llava' is not a list, such as [...]"),
         ("title = 3", "title: 3 is not a text in quotes"),
-        ('study = "c"', "study: 'c' is not allowed; allowed: a, b, methods, kv"),
+        ('study = "c"', "study: there is no study 'c'; allowed: a, b, kv, methods"),
         ('dtype = "float23"', "dtype: 'float23' is not allowed; did you mean float32 or float16 or bfloat16? allowed:"),
         ('benchmarks = ["x", "pop"]', "benchmarks[0]: there is no benchmark 'x'; allowed: gqa, "),
         (
@@ -161,7 +161,7 @@ def test_the_files_that_ship_are_the_studies():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("limit = 3", "limit: means nothing in study kv, which reads one text; leave it out; allowed: title, study, "),
+        ("limit = 3", "limit: means nothing in study kv; leave it out; allowed: title, study, "),
         ("batch = 16", "batch: means nothing in study kv"),  # also where it is what is taken anyway
         ('recipes = ["dart"]', "recipes: means nothing in study kv"),
         ("[[grids]]", "grids: means nothing in study kv"),
@@ -321,7 +321,7 @@ def file(tmp_path):
 
 
 def test_a_plan_has_every_trial_once_and_says_why_some_cannot_be_run(file, tiny):
-    plan = planned(file, lambda *_, **__: tiny)
+    plan = planned(file, lambda *_, **__: tiny, study="a")
     assert len({trial.id for trial in plan.trials}) == len(plan.trials)
     # 1 unpruned; at each budget sum of all heads once (recipe and baseline are the same trial), and three scorers at
     # two counts. Questions from files do not depend on the seed.
@@ -333,7 +333,7 @@ def test_a_plan_has_every_trial_once_and_says_why_some_cannot_be_run(file, tiny)
     assert {trial.questions for trial in plan.trials} == {3}
     for trial in plan.trials:
         head = plan.head(trial)
-        assert (head.id, head.study, head.benchmark) == (trial.id, "sweep", "shapes-gqa")
+        assert (head.id, head.study, head.benchmark) == (trial.id, "a", "shapes-gqa")
 
 
 def test_a_plan_in_which_nothing_can_be_pruned_is_refused(file, tiny):

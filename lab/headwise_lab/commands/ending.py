@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwise.errors import HeadwiseError
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headwise_lab.store.output_folder import Store
-    from headwise_lab.store.record_types import Record
     from headwise_lab.sweeps.tally import Tally
 
 
@@ -22,13 +20,11 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     Raises HeadwiseError if trials failed, or none could be run.
     """
     from headwise_lab.report import build
-    from headwise_lab.store.records import read_records
     from headwise_lab.store.working_copy import at_hand
 
     with at_hand(store.folder, writes=True) as folder:
         paths = build(folder, title)
-        records, _ = read_records(folder)
-        tables = _tables(records, folder)
+    tables = [table for chapter in paths.content.chapters for table in chapter.terminal()]
     for warning in paths.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     output = _wide_enough(tables)
@@ -46,23 +42,8 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     if tally.failed:
         what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"
         raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
-    if tally.refused and not any(record.has_result for record in records):
+    if tally.refused and not any(record.has_result for record in paths.content.records):
         raise HeadwiseError(f"no trial could be run; the report in {store.folder} says why")
-
-
-def _tables(records: list[Record], folder: Path) -> list[Table]:
-    """One for studies of heads, one for whole methods, and one for each model that read a text, where there are any."""
-    from headwise_lab.report import terminal_table
-    from headwise_lab.report.kv.terminal import kv_tables
-    from headwise_lab.report.methods.console import methods_table
-
-    methods = [record for record in records if record.compares_methods]
-    heads = [record for record in records if not (record.reads_text or record.compares_methods)]
-    found = [(terminal_table, heads), (methods_table, methods)]
-    return [
-        *(table(shown, folder) for table, shown in found if shown),
-        *kv_tables(records, folder),
-    ]
 
 
 def _wide_enough(tables: list[Table]) -> Console:

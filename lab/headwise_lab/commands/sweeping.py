@@ -78,18 +78,10 @@ def overridden(found: File, given: dict[str, Any]) -> File:
 
 
 def plans_of(sweep: SweepFile, folder: Path | None, may_refuse: type[HeadwiseError] | None = None) -> Sequence[Plan]:
-    """The plans of a sweep file; ``may_refuse`` as in ``planned``."""
+    """The plans of a sweep file; ``may_refuse`` as in ``Study.plans``, HeadwiseError where it is None."""
     from headwise.errors import HeadwiseError
-    from headwise_lab.sweeps.schema import KV
 
-    refused = may_refuse or HeadwiseError
-    if sweep.study == KV:
-        from headwise_lab.kv.planning import planned_kv
-
-        return planned_kv(sweep, folder, may_refuse=refused)
-    from headwise_lab.sweeps.planning import planned
-
-    return [planned(sweep, may_refuse=refused)]
+    return sweep.of_study.plans(sweep, folder, may_refuse=may_refuse or HeadwiseError)
 
 
 def tell(console: Console, *sentences: str) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.hints import did_you_mean
+from headwise.reading import shortened, shown
 from headwise.recipe import Recipe
 
 BRACKETS = (
@@ -51,7 +52,7 @@ def model_arguments(given: object) -> dict[str, object]:
     pairs = [part.partition("=") for part in _cut(str(given or ""), lambda mark, _: mark == ",")]
     for key, equals, _ in pairs:
         if not equals:
-            raise DataError(f"model argument {key!r} is not of the form key=value")
+            raise DataError(f"model argument {shown(key)} is not of the form key=value")
     return {key: _unquoted(value) for key, _, value in pairs}
 
 
@@ -78,7 +79,7 @@ def _cut(text: str, separates: Callable[[str, str], bool]) -> list[str]:
         else:
             parts[-1] += mark
     if depth:
-        raise StrategyError(f"{text} has a bracket without its partner; {BRACKETS}")
+        raise StrategyError(f"{shortened(text)} has a bracket without its partner; {BRACKETS}")
     return [part for part in parts if part]
 
 
@@ -86,14 +87,16 @@ def _real(given: str | float | None) -> float | None:
     try:
         return None if given is None else float(given)
     except (TypeError, ValueError) as error:
-        raise HeadwiseError(f"model argument {given!r} is no number, as tokens, min_mass and sink_share are") from error
+        raise HeadwiseError(
+            f"model argument {shown(given)} is no number, as tokens, min_mass and sink_share are"
+        ) from error
 
 
 def _whole(given: str | int | None) -> int | None:
     try:
         return None if given is None else int(given)
     except (TypeError, ValueError) as error:
-        raise HeadwiseError(f"model argument {given!r} is no whole number, as keep and max_length are") from error
+        raise HeadwiseError(f"model argument {shown(given)} is no whole number, as keep and max_length are") from error
 
 
 def _rows(given: str | int | None) -> int:
@@ -103,7 +106,9 @@ def _rows(given: str | int | None) -> int:
     except (TypeError, ValueError):
         rows = 0
     if rows < 1:
-        raise HeadwiseError(f"batch_size={given!r} is not a number of rows; give one, such as 8 (there is no auto)")
+        raise HeadwiseError(
+            f"batch_size={shown(given)} is not a number of rows; give one, such as 8 (there is no auto)"
+        )
     return rows
 
 
@@ -143,7 +148,8 @@ class Arguments:
         known = attrs.fields_dict(cls)
         for key, value in told.items():
             if key not in known:
-                raise HeadwiseError(f"unknown model argument {key}={value}{did_you_mean(key, known)}; {BRACKETS}")
+                wrong = shortened(f"{key}={value}")
+                raise HeadwiseError(f"unknown model argument {wrong}{did_you_mean(key, known)}; {BRACKETS}")
         if not told.get("pretrained"):
             raise HeadwiseError("no model is named; write --model_args pretrained=MODEL,strategy=...")
         return cls(**told)

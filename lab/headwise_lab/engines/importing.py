@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headwise.errors import DataError, HeadwiseError
+from headwise.reading import shortened
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
@@ -27,6 +28,7 @@ from headwise_lab.store.record_types import VisualRecord
 from headwise_lab.store.records import is_number
 
 SCHEMA = 1
+LONGEST = 1000  # letters of a sentence
 
 
 def records_of(
@@ -39,7 +41,7 @@ def records_of(
     try:
         who = _who(run)
     except HeadwiseError as error:
-        raise DataError(f"{run.path}: {error}") from error
+        raise DataError(f"{run.path}: {shortened(str(error), LONGEST)}") from error
     found, notes = [], []
     for task in run.told["configs"]:
         figures = figures_of(run.told["results"].get(task) or {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
-from headwise.reading import is_deep, shortened
+from headwise.reading import json_within
 from headwise_lab.schema.json_schema import what_is_wrong
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.records import is_number, read_lines
@@ -128,7 +127,7 @@ def read_run(path: Path) -> Run:
         raise DataError(f"{path} cannot be read ({error.strerror}); give result files or their folder") from error
     if len(content) > LARGEST:
         raise DataError(f"{path} is no result file: it has more than {LARGEST} bytes")
-    told = _json(content, path)
+    told = json_within(content, str(path), deepest=DEEPEST)
     harness = next((name for name, key in VERSIONS.items() if isinstance(told, dict) and key in told), None)
     if harness is None or not all(isinstance(told.get(key), dict) for key in ("results", "configs", "config")):
         raise DataError(f"{path} is no result file of {' or '.join(VERSIONS)}; give what they write to --output_path")
@@ -136,17 +135,6 @@ def read_run(path: Path) -> Run:
     if found:
         raise DataError(f"{path} is no result file as {harness} writes it: {found[0]}: {found[1]}")
     return Run(path, harness, told, hashlib.sha256(content).hexdigest()[:16])
-
-
-def _json(content: bytes, path: Path) -> Any:
-    """NaN stays, which harnesses write where a figure has no error."""
-    try:
-        told = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {shortened(str(error))}") from error
-    if is_deep(told, DEEPEST):
-        raise DataError(f"{path} is not JSON that a harness writes: it is nested too deep")
-    return told
 
 
 def figures_of(result: Mapping[str, Any]) -> list[Figure]:

@@ -26,6 +26,7 @@ from headwise_lab.sweeps.values import EVERY
 from headwise_lab.texts.tokens import Text
 
 RUNNER = "headwise_lab.kv.runner:TextRunner"
+STUDY = "kv"
 
 Load = Callable[..., LoadedLm]
 
@@ -49,7 +50,7 @@ def planned_kv(
         profile=None if reading.profile is None else Path(reading.profile),
         scale=reading.scale,
     )
-    terms = Terms(dtype=sweep.dtype, device=sweep.device, attention=sweep.attention, study=sweep.study)
+    terms = Terms(dtype=sweep.dtype, device=sweep.device, attention=sweep.attention, study=STUDY)
     plans = []
     for model in sweep.models:
         loaded = loaded_for_planning(model, terms, load)

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from headwise_lab.report.building import ReportPaths, build
-from headwise_lab.report.heads.console import terminal_table
 
-__all__ = ["ReportPaths", "build", "terminal_table"]
+__all__ = ["ReportPaths", "build"]

@@ -2,155 +2,112 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+from headwise.errors import DataError
+from headwise_lab.report.chapter import Chapter, ReadFolder, Section
 from headwise_lab.report.failures import failures
-from headwise_lab.report.heads import tables, verdicts
-from headwise_lab.report.heads.comparison import Comparison, compare
-from headwise_lab.report.heads.efficiency import efficiency
-from headwise_lab.report.heads.references import references
-from headwise_lab.report.methods.section import MethodsPart, MethodsSection, gather_methods
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
-from headwise_lab.report.trials import Trial, load_trials
-from headwise_lab.store.record_types import Record
+from headwise_lab.report.studies import chapters
+from headwise_lab.store.record_types import Record, Result
 from headwise_lab.store.records import attempts_in, read_records
-
-if TYPE_CHECKING:
-    from headwise_lab.report.kept_tokens.views import KeptView
-    from headwise_lab.report.kv.section import KvPart
-
-
-@attrs.frozen(eq=False)
-class Section:
-    """One comparison: its tables, and where it does best."""
-
-    comparison: Comparison
-    scores: Grid
-    differences: Grid
-    wins: Grid
-    overlap: Grid | None
-    figures: tuple[Figure, ...] = ()
-    kept: KeptView | None = None
-
-    @property
-    def verdicts(self) -> list[str]:
-        """One sentence per budget."""
-        return verdicts.recommendations(self.comparison)
-
-    @property
-    def best(self) -> list[str]:
-        """The best configurations, in words."""
-        digits = self.comparison.digits
-        return [
-            f"Token={row.budget}, Head={row.head_label}, Strategy={name} → {cell.value:.{digits}f}"
-            for row, name, cell in self.comparison.peak()
-        ]
 
 
 @attrs.frozen(eq=False)
 class Content:
-    """A whole report."""
+    """A whole report: the chapters of all studies, and what belongs to none."""
 
     title: str
-    trials: tuple[Trial, ...]
-    sections: tuple[Section, ...]
-    total_wins: Grid | None
-    others: tuple[Grid, ...]
-    records: Grid
+    chapters: tuple[Chapter, ...]
+    failures: Grid | None
     warnings: tuple[str, ...]
-    kv: KvPart
-    raw: tuple[Record, ...] = ()
-    methods: MethodsPart = attrs.field(factory=MethodsPart)
-    method: str = verdicts.METHOD
+    records: tuple[Record, ...] = ()
 
     @property
-    def comparisons(self) -> list[Comparison]:
-        """The comparisons of all sections."""
-        return [section.comparison for section in self.sections]
+    def sections(self) -> list[Section]:
+        """The sections of all chapters."""
+        return [section for chapter in self.chapters for section in chapter.sections]
 
     @property
-    def selects_heads(self) -> bool:
-        """Whether any trial belongs to a study of heads or queries."""
-        return any(not trial.record.compares_methods for trial in self.trials)
+    def closing(self) -> list[Grid]:
+        """Tables over all sections, and the trials without a result."""
+        own = [grid for chapter in self.chapters for grid in chapter.closing]
+        return [*own, *([self.failures] if self.failures else [])]
+
+    @property
+    def results(self) -> list[Result]:
+        """The records that have a result."""
+        return [record for chapter in self.chapters for record in chapter.results]
 
     @property
     def count(self) -> int:
         """Records that have a result."""
-        return len(self.trials) + len(self.kv.runs)
+        return len(self.results)
 
     @property
     def findings(self) -> list[str]:
         """Every sentence of the verdict."""
-        return [
-            *(sentence for section in self.sections for sentence in section.verdicts),
-            *(sentence for section in self.methods.sections for sentence in section.verdicts),
-            *(sentence for part in self.kv.sections for sentence in part.verdicts),
-        ]
+        return [sentence for section in self.sections for sentence in section.verdicts]
+
+    @property
+    def methods(self) -> list[str]:
+        """How to read the chapters, a paragraph each."""
+        return [chapter.method for chapter in self.chapters if chapter.method]
+
+    @property
+    def listed(self) -> list[Grid]:
+        """Where every figure comes from; chapters whose lists have the same columns share one."""
+        found: dict[str, Grid] = {}
+        for grid in (chapter.records for chapter in self.chapters if chapter.records):
+            before = found.get(grid.slug)
+            found[grid.slug] = attrs.evolve(before, rows=(*before.rows, *grid.rows)) if before else grid
+        return list(found.values())
 
     @property
     def figures(self) -> list[Figure]:
         """Every figure that was drawn."""
-        drawn: list[Section | MethodsSection] = [*self.sections, *self.methods.sections]
-        return [
-            *(figure for section in drawn for figure in pictures(section)),
-            *(figure for part in self.kv.sections for figure in part.figures),
-        ]
+        return [figure for section in self.sections for figure in section.drawn.files]
 
     def grids(self) -> list[Grid]:
-        """Every table of visual runs but the records, in the order of the report."""
-        own = [
-            grid
-            for section in self.sections
-            for grid in (section.scores, section.differences, section.wins, section.overlap)
-            if grid is not None
-        ]
-        return [*own, *([self.total_wins] if self.total_wins else []), *self.methods.grids(), *self.others]
+        """Every table but the records, in the order of the report."""
+        return [*(grid for section in self.sections for grid in section.grids), *self.closing]
+
+    def drawn(self, folder: Path) -> Content:
+        """The report with its figures drawn into ``folder``; what could not be drawn becomes a warning."""
+        made = [attrs.evolve(chapter, sections=[_drawn(one, folder) for one in chapter.sections])
+                for chapter in self.chapters]  # fmt: skip
+        told = [one.drawn.warning for chapter in made for one in chapter.sections if one.drawn.warning]
+        return attrs.evolve(self, chapters=tuple(made), warnings=(*self.warnings, *told))
 
 
-def pictures(section: Section | MethodsSection) -> list[Figure]:
-    """The figures of a section, its overlays last."""
-    return [*section.figures, *([section.kept.figure] if section.kept else [])]
+def _drawn(section: Section, folder: Path) -> Section:
+    return attrs.evolve(section, drawn=section.draw(folder))
 
 
 def gather(folder: Path, title: str | None = None) -> Content:
     """Read an output folder; raises DataError where there is nothing to report on."""
-    from headwise_lab.report.kv.section import gather_kv  # kv builds on the report's statistics and tables
-
-    raw, warnings = read_records(folder)
-    trials, told = load_trials(folder, raw)
-    kv = gather_kv(folder, raw)
-    of_heads = [trial for trial in trials if not trial.record.compares_methods]
-    comparisons = compare(of_heads)
-    sections = tuple(_section(comparison) for comparison in comparisons)
-    total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins") if len(sections) > 1 else None
-    others = (
-        references(of_heads),
-        efficiency(of_heads) if of_heads else None,
-        failures(raw, attempts_in(folder)),
-    )
-    return Content(
+    records, warnings = read_records(folder)
+    found = ReadFolder(folder, records)
+    made, left_out = chapters(found)
+    told = [warning for chapter in made for warning in chapter.warnings]
+    content = Content(
         title=title or f"Headwise report: {folder.resolve().name}",
-        trials=tuple(trials),
-        sections=sections,
-        total_wins=total,
-        others=tuple(grid for grid in others if grid is not None),
-        records=tables.records(trials),
-        warnings=(*warnings, *told, *kv.warnings),
-        kv=kv,
-        raw=tuple(raw),
-        methods=gather_methods(trials, raw),
+        chapters=tuple(made),
+        failures=failures(records, attempts_in(folder)),
+        warnings=(*warnings, *left_out, *found.warnings, *told),
+        records=tuple(records),
     )
+    _check_names(content.grids())
+    return content
 
 
-def _section(comparison: Comparison) -> Section:
-    return Section(
-        comparison=comparison,
-        scores=tables.scores(comparison),
-        differences=tables.differences(comparison),
-        wins=tables.wins(comparison.wins(), f"{comparison.title}: wins", f"{comparison.slug}-wins"),
-        overlap=tables.overlap(comparison),
-    )
+def _check_names(grids: Sequence[Grid]) -> None:
+    """Raise DataError for two tables of one name, since one file would overwrite the other."""
+    twice = [slug for slug, count in Counter(grid.slug for grid in grids).items() if count > 1]
+    if twice:
+        raise DataError(f"two tables of the report are called {twice[0]!r}; a study must give each its own slug")

@@ -14,25 +14,19 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import attrs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from headwise_lab.report.content import Content, Section
-from headwise_lab.report.methods.section import MethodsSection
+from headwise_lab.report.chapter import Section
+from headwise_lab.report.content import Content
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
-from headwise_lab.store.record_types import Record
-
-if TYPE_CHECKING:
-    from headwise_lab.report.kv.section import KvSection
-
-AnySection: TypeAlias = "Section | MethodsSection | KvSection"
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
@@ -88,12 +82,12 @@ class Page:
         """A table; ``around``: what the section is about, ``entries``: its rows are what links to records lead to."""
         return page_table(grid, self.book, around, entries=entries, wide=wide)
 
-    def around(self, section: AnySection) -> Facets:
+    def around(self, section: Section) -> Facets:
         """Benchmarks and models that a section is about."""
-        known = union(map(of_record, _records(section)))
+        known = union(map(of_record, section.records))
         return Facets(benchmark=known.benchmark, model=known.model)
 
-    def about(self, sentence: str, section: AnySection) -> Facets:
+    def about(self, sentence: str, section: Section) -> Facets:
         """What a sentence on a section is about: its benchmark and model, and the budgets it names."""
         around = self.around(section)
         named = [
@@ -107,27 +101,16 @@ def _natural(value: str) -> list[Any]:
     return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
 
 
-def _records(section: AnySection) -> Sequence[Record]:
-    if isinstance(section, Section):
-        return [trial.record for _, _, cell in section.comparison.cells() for trial in cell.trials]
-    if isinstance(section, MethodsSection):
-        return [result.trial.record for result in section.methods.results.values()] if section.methods else []
-    return [run.record for run in section.judged.runs]
-
-
 def html_page(content: Content) -> str:
     """The whole page, from ``templates/report.html.j2``; everything from the records is escaped."""
-    page = Page(content.title, Book.of(content.raw), _contents(content), content.warnings)
-    sections: list[AnySection] = [*content.sections, *content.methods.sections, *content.kv.sections]
-    findings = [(line, page.about(line, section)) for section in sections for line in section.verdicts]
+    page = Page(content.title, Book.of(content.records), _contents(content), content.warnings)
+    findings = [(line, page.about(line, section)) for section in content.sections for line in section.verdicts]
     return render("report.html.j2", attrs.evolve(page, findings=findings), content=content)
 
 
 def _contents(content: Content) -> list[tuple[str, str]]:
-    parts = [(section.comparison.slug, section.comparison.title) for section in content.sections]
-    parts += [(part.slug, part.title) for part in content.methods.sections]
-    parts += [(part.slug, part.title) for part in content.kv.sections]
-    parts += [(grid.slug, grid.title) for grid in content.others]
+    parts = [(section.slug, section.title) for section in content.sections]
+    parts += [(grid.slug, grid.title) for grid in content.closing]
     return [("findings", "Findings"), *parts, ("reading", "How to read this"), ("records", "Records")]
 
 

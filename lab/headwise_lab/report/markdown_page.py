@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from headwise_lab.report.content import Content, Section, pictures
+from headwise_lab.report.chapter import Detail, Section
+from headwise_lab.report.content import Content
 from headwise_lab.report.page.canvas import Figure
-from headwise_lab.report.page.grid import Grid, markdown, markdown_line, markdown_text
-
-if TYPE_CHECKING:
-    from headwise_lab.report.kv.section import KvSection
-    from headwise_lab.report.methods.section import MethodsSection
-
-LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (p adjusted over the table), ★ recommended, - not measured."
-METHODS_LEGEND = "≈ no difference to fastv, ↑ better, ↓ worse (p adjusted over the table), - not run."
-KV_LEGEND = "≈ no difference, ↑ better, ↓ worse, - nothing to compare with."
+from headwise_lab.report.page.grid import markdown, markdown_line, markdown_text
 
 
 def markdown_page(content: Content) -> str:
@@ -23,21 +15,14 @@ def markdown_page(content: Content) -> str:
     blocks = [f"# {markdown_text(content.title)}", _origin(content)]
     blocks += [f"> {markdown_line(warning)}" for warning in content.warnings]
     blocks += ["## Findings", _bullets(content.findings)]
-    if content.sections:
-        blocks += ["### Best configurations", "\n".join(_best(section) for section in content.sections)]
+    best = [_best(section) for section in content.sections if section.best]
+    blocks += ["### Best configurations", "\n".join(best)] if best else []
     for section in content.sections:
         blocks += _section(section)
-    for part in content.methods.sections:
-        blocks += _methods_section(part)
-    for grid in filter(None, (content.methods.refusals, content.total_wins, *content.others)):
+    for grid in content.closing:
         blocks += [f"## {markdown_text(grid.title)}", markdown(grid), markdown_line(grid.caption)]
-    for kv in content.kv.sections:
-        blocks += _kv_section(kv)
-    blocks += ["## How to read this"]
-    blocks += [content.method] if content.selects_heads else []
-    blocks += [content.methods.method] if content.methods.sections else []
-    blocks += [content.kv.method] if content.kv.runs else []
-    for grid in [content.records] * bool(content.trials) + [content.kv.records] * bool(content.kv.runs):
+    blocks += ["## How to read this", *content.methods]
+    for grid in content.listed:
         blocks += [f"## {markdown_text(grid.title)}", markdown(grid)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -51,61 +36,26 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 
 def _best(section: Section) -> str:
-    name = markdown_text(section.comparison.title)
+    name = markdown_text(section.title)
     return "\n".join(f"- **{name}**: {markdown_text(line)}" for line in section.best)
 
 
 def _section(section: Section) -> list[str]:
-    blocks = [
-        f"## {markdown_text(section.scores.title)}",
-        markdown(section.scores),
-        f"{markdown_line(section.scores.caption.rstrip('.'))}. {LEGEND}",
-        *(_figure(figure) for figure in pictures(section)),
-        _grid("Difference to all heads, paired ± SE", section.differences),
-        markdown_line(section.differences.caption),
-        "### Wins",
-        _wins(section),
-    ]
-    if section.overlap:
-        blocks += [_grid("Kept tokens", section.overlap), markdown_line(section.overlap.caption)]
-    return blocks
-
-
-def _methods_section(part: MethodsSection) -> list[str]:
+    caption = section.main.caption.rstrip(".")
     return [
-        f"## {markdown_text(part.title)}",
-        markdown(part.main),
-        markdown_line(part.main.caption),
-        METHODS_LEGEND if part.methods else "",
-        *(_figure(figure) for figure in pictures(part)),
-        *map(_captioned, part.others),
+        f"## {markdown_text(section.heading or section.title)}",
+        markdown(section.main),
+        " ".join(filter(None, [caption and f"{markdown_line(caption)}.", section.legend])),
+        *map(_figure, section.drawn.files),
+        *map(_detail, section.details),
     ]
 
 
-def _kv_section(part: KvSection) -> list[str]:
-    return [
-        f"## {markdown_text(part.title)}",
-        markdown(part.main),
-        f"{markdown_line(part.main.caption)} {KV_LEGEND}",
-        *(_figure(figure) for figure in part.figures),
-        *map(_captioned, part.others),
-    ]
-
-
-def _wins(section: Section) -> str:
-    rows = len(section.comparison.rows)
-    return "\n".join(
-        f"- **{markdown_text(name)}**: best in {wins} of {rows} rows, alone in {sole}"
-        for name, (wins, sole) in section.comparison.wins().items()
-    )
-
-
-def _grid(title: str, grid: Grid) -> str:
-    return f"### {title}\n\n{markdown(grid)}"
-
-
-def _captioned(grid: Grid) -> str:
-    return f"{_grid(markdown_text(grid.title), grid)}\n\n{markdown_line(grid.caption)}".rstrip()
+def _detail(detail: Detail) -> str:
+    told = [f"- **{markdown_text(name)}**: {markdown_text(line)}" for name, line in detail.lines]
+    shown = "\n".join(told) if told else markdown(detail.grid)
+    blocks = (f"### {markdown_text(detail.heading)}", shown, markdown_line(detail.grid.caption))
+    return "\n\n".join(filter(None, blocks))
 
 
 def _figure(figure: Figure) -> str:

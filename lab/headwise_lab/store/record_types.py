@@ -22,9 +22,6 @@ R = TypeVar("R", bound="Record")
 NEEDLE = "needle"
 """The study of passkey records."""
 
-METHODS = "methods"
-"""The study of records that belong to a comparison of whole methods, which has a layout of its own in reports."""
-
 
 def _strategies(_: object, attribute: attrs.Attribute[dict[str, str]], texts: Mapping[str, str]) -> None:
     for hook, text in texts.items():
@@ -317,11 +314,6 @@ class Record(JsonObject):
     def reads_text(self) -> bool:
         """Whether a language model reads a text; all others answer the questions of a benchmark."""
         return self.benchmark is None and self.text is not None
-
-    @property
-    def compares_methods(self) -> bool:
-        """Whether it belongs to a comparison of whole methods."""
-        return self.study == METHODS
 
     def finished(self, kind: type[R], **found: object) -> R:
         """The record of the trial that this is the head of, with what was ``found`` beside what was known before."""

@@ -6,7 +6,6 @@ error that names the file and the line.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TypeVar, overload
 
 from headwise.errors import DataError
 from headwise.printing import printable
-from headwise.reading import is_deep
+from headwise.reading import json_within
 from headwise_lab.schema.json_schema import is_number, structured
 from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.store.outcome_types import Outcome, QuestionOutcome
@@ -100,15 +99,9 @@ def _object(piece: bytes, path: Path, number: int) -> dict[str, object]:
     """The JSON object in a line; raises DataError where it is none."""
     if len(piece) > LONGEST_LINE:
         raise DataError(f"{path}:{number} is longer than a record: {len(piece)} bytes")
-    where = f"{path}:{number}"
-    try:
-        parsed = json.loads(piece)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON") from error
-    if is_deep(parsed, DEEPEST):
-        raise DataError(f"{where} is nested too deep")
+    parsed = json_within(piece, f"{path}:{number}", deepest=DEEPEST, torn=True)
     if not isinstance(parsed, dict):
-        raise DataError(f"{where} is not a JSON object")
+        raise DataError(f"{path}:{number} is not a JSON object")
     return parsed
 
 

@@ -29,13 +29,18 @@ Planned = tuple[Trial, Head]
 
 
 def planned(
-    sweep: SweepFile, load: Callable[..., Loaded] = load_model, *, may_refuse: type[HeadwiseError] = HeadwiseError
+    sweep: SweepFile,
+    load: Callable[..., Loaded] = load_model,
+    *,
+    study: str | None = None,
+    may_refuse: type[HeadwiseError] = HeadwiseError,
 ) -> Plan:
     """Plan a sweep; raises HeadwiseError where a model or data cannot be had, or no trial that prunes is feasible.
 
+    ``study``: what records name as theirs.
     ``may_refuse``: errors of this class are the reason why a trial cannot be run; others are raised.
     """
-    terms = terms_of(sweep)
+    terms = terms_of(sweep, study)
     found: list[Planned] = []
     told: list[str] = []
     for model in sweep.models:
@@ -49,7 +54,7 @@ def planned(
     return plan
 
 
-def terms_of(sweep: SweepFile) -> Terms:
+def terms_of(sweep: SweepFile, study: str | None) -> Terms:
     """What a sweep file says about all of its trials."""
     return Terms(
         limit=sweep.limit,
@@ -60,7 +65,7 @@ def terms_of(sweep: SweepFile) -> Terms:
         device=sweep.device,
         attention=sweep.attention,
         data=sweep.data,
-        study=sweep.study or ("sweep" if sweep.grids else "methods"),
+        study=study,
         settings={name: value for name, value in attrs.asdict(sweep.settings).items() if value is not None},
     )
 

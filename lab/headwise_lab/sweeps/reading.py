@@ -83,7 +83,7 @@ def structured(told: dict[str, object], where: str) -> SweepFile:
     """The sweep that a TOML table tells; raises DataError naming ``where`` it stands, the key and what is allowed."""
     sweep = structured_as(SweepFile, told, where)
     try:
-        check_places(sweep.study, told)
+        check_places(sweep, told)
     except WrongValue as error:
         raise DataError(f"{where}: {error}") from error
     return sweep

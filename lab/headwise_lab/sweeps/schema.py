@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import attrs
 
+from headwise.errors import HeadwiseError
 from headwise.recipe import AGGREGATES, POSITIONS
 from headwise_lab.models.load import ATTENTIONS, DTYPES
 from headwise_lab.schema.wrong_values import WrongValue
+from headwise_lab.sweeps.study import Study, find_study, names
 from headwise_lab.sweeps.values import (
     EVERY,
     at_least,
@@ -17,6 +19,7 @@ from headwise_lab.sweeps.values import (
     known_benchmark,
     known_recipe,
     known_strategy,
+    known_study,
     not_empty,
     one_of,
     positive,
@@ -25,18 +28,11 @@ from headwise_lab.sweeps.values import (
     within,
 )
 
-STUDIES = ("a", "b", "methods", "kv")
-"""Layouts that the report has: head scorers across, query strategies across, whole methods side by side, or texts."""
-
-KV = "kv"
 SCALES = (0.125, 8.0)
 """How small and how large windows may be beside those of seed 004."""
 
 COMMON = ("title", "study", "models", "dtype", "device", "attention")
 """Keys that mean something in every study."""
-
-ONLY_KV = ("text", "kv_eviction")
-"""Keys that mean something in study kv alone."""
 
 
 @attrs.frozen(kw_only=True)
@@ -86,7 +82,7 @@ class Grid:
 
 @attrs.frozen(kw_only=True)
 class TextTable:
-    """What study kv reads: a text that ships or a UTF-8 file, and how many of its tokens are scored.
+    """What a language model reads: a text that ships or a UTF-8 file, and how many of its tokens are scored.
 
     ``profile`` holds head classes (they are measured on what follows the scored tokens without one); both files are
     relative to the sweep file. ``scale``: windows times this, by the model's trained context where None;
@@ -101,7 +97,10 @@ class TextTable:
 
 
 def _usual_models(sweep: SweepFile) -> tuple[str, ...]:
-    return ("demo-pythia",) if sweep.study == KV else ("demo-llava",)
+    try:  # fields below ``models`` are not there yet
+        return (find_study(sweep.study or "headwise/methods").model,)
+    except HeadwiseError:  # the validator of ``study``, which runs later, says what is wrong
+        return ()
 
 
 @attrs.frozen(kw_only=True)
@@ -113,11 +112,11 @@ class SweepFile:
     ``control`` random heads, as many, for every grid. ``data`` is as in ``headwise run``, relative to the file.
     ``timed_in_turns``: the unpruned model is timed beside every trial, or else once for those that share inputs.
 
-    Study kv is models x strategies on one ``text``; in ``kv_eviction``, ``"*"`` stands for the cases of the study.
+    A study that reads a text is models x strategies on one ``text``; in ``kv_eviction``, ``"*"`` stands for its cases.
     """
 
     title: str | None = None
-    study: str | None = attrs.field(default=None, validator=one_of(STUDIES))
+    study: str | None = attrs.field(default=None, validator=single(known_study))
     models: tuple[str, ...] = attrs.field(
         default=attrs.Factory(_usual_models, takes_self=True), validator=[not_empty, each(lambda _: None)]
     )
@@ -144,26 +143,33 @@ class SweepFile:
     )
 
     def __attrs_post_init__(self) -> None:
-        check_places(self.study, (name for name, usual in _USUAL.items() if getattr(self, name) != usual))
-        if self.study != KV and not (self.recipes or self.grids):
-            raise WrongValue("recipes", "nothing is compared; give recipes = [...] or a table [[grids]]")
+        check_places(self, (name for name, usual in _USUAL.items() if getattr(self, name) != usual))
+        found = self.of_study.wrong(self)
+        if found:
+            raise WrongValue(*found)
+
+    @property
+    def of_study(self) -> Study:
+        """The study; where the file names none, that of heads for grids, and that of methods for recipes alone."""
+        return find_study(self.study or ("headwise/a" if self.grids else "headwise/methods"))
 
     @property
     def reading(self) -> TextTable:
-        """What study kv reads."""
+        """The text that a language model reads."""
         return self.text or TextTable()
 
 
-def check_places(study: str | None, keys: Iterable[str]) -> None:
-    """Raise WrongValue for the first key that is given and means nothing in a study."""
+def check_places(sweep: SweepFile, keys: Iterable[str]) -> None:
+    """Raise WrongValue for the first key that is given and means nothing in the study of the file."""
+    own = sweep.of_study.keys
     for key in keys:
-        if study == KV and key not in (*COMMON, *ONLY_KV):
-            allowed = ", ".join((*COMMON, *ONLY_KV))
-            raise WrongValue(key, f"means nothing in study kv, which reads one text; leave it out; allowed: {allowed}")
-        if study != KV and key in ONLY_KV:
-            raise WrongValue(
-                key, 'belongs to study kv and means nothing without it; give study = "kv", or leave it out'
-            )
+        if key not in (*COMMON, *own):
+            homes = [name for name in names() if key in find_study(name).keys]
+            if len(homes) == 1:
+                told = f'belongs to study {homes[0]} and means nothing without it; give study = "{homes[0]}", or'
+                raise WrongValue(key, f"{told} leave it out")
+            allowed, name = ", ".join((*COMMON, *own)), sweep.study or "a"
+            raise WrongValue(key, f"means nothing in study {name}; leave it out; allowed: {allowed}")
 
 
 def _usual(field: attrs.Attribute[object]) -> object:

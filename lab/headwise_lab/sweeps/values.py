@@ -17,6 +17,8 @@ from headwise.registry import Registry, installed
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import names
 from headwise_lab.schema.wrong_values import WrongValue
+from headwise_lab.sweeps.study import find_study
+from headwise_lab.sweeps.study import names as studies
 
 T = TypeVar("T")
 Items = TypeVar("Items", bound=tuple[object, ...])
@@ -62,6 +64,12 @@ def known_recipe(name: str) -> str | None:
     if name == EVERY:
         return None
     return _unknown(name, "recipe", installed("recipe")) or _problem(lambda: named_recipe(name))
+
+
+def known_study(text: str) -> str | None:
+    """What is wrong with the text of a study, ``NAME[:option=value,...]``."""
+    problem = _problem(lambda: StrategyText.parse(text))
+    return problem or _unknown(StrategyText.parse(text).name, "study", studies()) or _problem(lambda: find_study(text))
 
 
 def known_strategy(hook: str) -> Callable[[str], str | None]:

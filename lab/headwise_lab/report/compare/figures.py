@@ -13,11 +13,12 @@ from headwise.reading import shortened
 from headwise_lab.report.compare.page import Against, label
 from headwise_lab.report.compare.pairs import Pair
 from headwise_lab.report.compare.sides import Side
-from headwise_lab.report.heads.comparison import slugs
 from headwise_lab.report.kept_tokens.choices import Choice
-from headwise_lab.report.kept_tokens.views import KeptView, Wanted, kept_view
+from headwise_lab.report.kept_tokens.views import Wanted, kept_view
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.page.facets import of_record
+from headwise_lab.report.page.kept import KeptView
+from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.trials import Asked, Trial
 from headwise_lab.store.record_types import VisualRecord
 

@@ -14,10 +14,10 @@ from headwise_lab.report.compare.pairs import side_by_side
 from headwise_lab.report.compare.sides import BY, Side
 from headwise_lab.report.failures import failures
 from headwise_lab.report.html_page import Page, render
-from headwise_lab.report.kept_tokens.views import KeptView
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid, grid_csv, markdown_text
+from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.store.atomic import make_folder, put

@@ -1,14 +1,14 @@
 """Trials laid out as seed tables: budget x heads down, strategies across, each cell held against all heads.
 
-A comparison holds model, benchmark, token pruning, settings and either the query strategy (study A: head scoring goes
-across) or the head scorer (study B: query strategies go across) fixed. Its baseline is ``sum`` over all heads at the
-same budget, in study B with ``last_token``: FastV as published. Its control is heads drawn at random, as many.
+A comparison holds model, benchmark, token pruning, settings and either the query strategy (head scoring goes across)
+or the head scorer (query strategies go across) fixed. Its baseline is ``sum`` over all heads at the same budget, with
+``last_token`` where query strategies go across: FastV as published. Its control is heads drawn at random, as many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,11 +16,12 @@ import attrs
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
 from headwise_lab.report.heads.verdict_of_cells import judge
 from headwise_lab.report.matching import Curve
+from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import Difference
 
-__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare", "slugs"]
+__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare"]
 
 
 @attrs.frozen(eq=False)
@@ -63,12 +64,15 @@ class Comparison:
         return [entry for entry in filled if round(entry[2].value, self.digits) == top]
 
 
-def compare(trials: Sequence[Trial]) -> list[Comparison]:
-    """All comparisons the trials allow, by benchmark; trials that select no heads are not part of any."""
+def compare(trials: Sequence[Trial], by_query: Collection[str] = ()) -> list[Comparison]:
+    """All comparisons the trials allow, by benchmark; trials that select no heads are not part of any.
+
+    ``by_query``: studies in which query strategies go across, at a fixed head scorer.
+    """
     questions = Questions.of(trials)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in filter(lambda trial: trial.selects_heads, trials):
-        axis = "query_selection" if trial.record.study == "b" else "head_scoring"
+        axis = "query_selection" if trial.record.study in by_query else "head_scoring"
         fixed = "" if axis == "query_selection" else trial.text("query_selection")
         key = (axis, trial.benchmark, trial.model, trial.text("token_pruning"), trial.setting, fixed)
         groups.setdefault((*key, questions.number(trial)), []).append(trial)
@@ -96,7 +100,7 @@ def _unpruned(trial: Trial, trials: Sequence[Trial], questions: Questions) -> Tr
 
 
 def _by_scorer(group: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
-    """Study B, one table per fixed scorer; the baseline and the control at ``last_token`` belong to each."""
+    """One table per fixed scorer; the baseline and the control at ``last_token`` belong to each."""
     shared = [
         trial
         for trial in group
@@ -118,18 +122,6 @@ def _titles(headings: Sequence[tuple[Any, ...]]) -> list[str]:
         extra += [part for index, part in parts if varies[index] and part]
         titles.append(", ".join([benchmark, *extra]))
     return titles
-
-
-def slugs(titles: Sequence[str]) -> list[str]:
-    """File names of the titles, each used once."""
-    taken: dict[str, int] = {}
-    found = []
-    for title in titles:
-        bare = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())
-        slug = "-".join(filter(None, bare.split("-")))[:80] or "table"
-        taken[slug] = taken.get(slug, 0) + 1
-        found.append(slug if taken[slug] == 1 else f"{slug}-{taken[slug]}")
-    return found
 
 
 def _comparison(

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.heads.comparison import Cell, Comparison, HeadRow, compare
+from headwise_lab.report.heads.comparison import Cell, Comparison, HeadRow
 from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.page.grid import number
-from headwise_lab.report.trials import Trial, load_trials, recall
-from headwise_lab.store.record_types import Record, VisualRecord
+from headwise_lab.report.trials import Trial, recall
 
 _STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 
 
-def terminal_table(records: Sequence[Record], folder: Path | None = None) -> Table:
-    """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall.
-
-    ``folder`` holds the outcomes that pairs need; without it differences are left out.
-    """
-    if folder is not None:
-        trials, _ = load_trials(folder, records)
-    else:
-        trials = [Trial(record) for record in records if isinstance(record, VisualRecord)]
+def heads_table(trials: Sequence[Trial], comparisons: Sequence[Comparison]) -> Table:
+    """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"):
         table.add_column(name, justify="left" if name in ("Strategy", "") else "right", no_wrap=True)
-    comparisons = compare(trials)
     for trial in (trial for trial in trials if not trial.selects_heads):
         rule = trial.name("token_pruning")
         label = f"{trial.benchmark}, " + ("unpruned" if rule == "none" else f"{rule} tokens, {trial.budget}")

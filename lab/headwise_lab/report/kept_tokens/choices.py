@@ -9,9 +9,6 @@ from pathlib import Path
 
 import attrs
 
-from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison
-from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
-from headwise_lab.report.page.facets import plain
 from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 from headwise_lab.store.records import read_outcomes
@@ -46,31 +43,6 @@ class Choice:
         if len(ranked) > room:
             ranked = [*ranked[: room - room // 2], *ranked[len(ranked) - room // 2 :]]
         return [*self.references, *ranked]
-
-
-def of_comparison(comparison: Comparison) -> list[Choice]:
-    """One choice per row that has anything to compare."""
-    found = []
-    for row in comparison.rows:
-        trials = {name: row.cells[name].trials[0] for name in comparison.columns if name in row.cells}
-        heads = "all heads" if row.heads == "all" else f"{row.head_label} heads"
-        references = tuple(name for name in (BASELINE, CONTROL) if name in trials)
-        if len(trials) > 1:
-            label = f"{row.budget} with {heads}"
-            found.append(Choice(plain(row.budget), plain(row.head_label), label, trials, references))
-    return found
-
-
-def of_methods(methods: Methods) -> list[Choice]:
-    """One choice per budget that has anything to compare."""
-    found = []
-    for budget in methods.budgets:
-        trials = {result.name: result.trial for result in methods.at(budget)}
-        references = [REFERENCE] if REFERENCE in trials else []
-        references += [name for name in CONTROLS if name in trials][:1]
-        if len(trials) > 1:
-            found.append(Choice(plain(budget), "", budget, trials, tuple(references)))
-    return found
 
 
 def main_choice(choices: Sequence[Choice]) -> Choice | None:

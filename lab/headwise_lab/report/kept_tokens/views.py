@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -23,7 +23,7 @@ from headwise_lab.report.kept_tokens.choices import (
 )
 from headwise_lab.report.kept_tokens.overlays import EXAMPLES, Example, overlay
 from headwise_lab.report.kept_tokens.squares import square
-from headwise_lab.report.page.canvas import Figure
+from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
@@ -32,22 +32,6 @@ QUESTIONS = 8
 
 TRIALS = 160
 """Trials of one table whose choices a page carries; settings that keep least come first."""
-
-
-@attrs.frozen(eq=False)
-class KeptView:
-    """The overlays of one table: the picture for paper, and the data of the page's own; ``note`` says what is shown."""
-
-    title: str
-    data: Mapping[str, object]
-    figure: Figure
-    note: str
-    benchmark: str
-
-    @property
-    def facets(self) -> list[tuple[str, str]]:
-        """What the view is filtered by."""
-        return [("benchmark", self.benchmark)]
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 
+import attrs
+
 from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting, per_cent, per_cent_error
 from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, KvRun, or_nan
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import where
-from headwise_lab.report.page.grid import MISSING, Grid, Mark, number
+from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.stats.differences import SAME, Difference
 from headwise_lab.store.record_types import Passage, Share
 
@@ -34,7 +36,8 @@ def main_table(judged: JudgedSetting, title: str, slug: str) -> Grid:
     """All runs but the permuted controls, in order of context."""
     shown = [one for one in judged.judgements if one.run.part != PERMUTED]
     caption = f"{CAPTION} {judged.stated(*JUDGED)}".rstrip()
-    return Grid.of(f"{title}: runs", slug, HEADER, [_row(one) for one in shown], caption)
+    grid = Grid.of(f"{title}: runs", slug, HEADER, [_row(one) for one in shown], caption)
+    return attrs.evolve(grid, long=tuple(map(flat, long_rows(judged))))
 
 
 def controls_table(judged: JudgedSetting, title: str, slug: str) -> Grid | None:

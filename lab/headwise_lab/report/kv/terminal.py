@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from rich.table import Table
 from rich.text import Text
 
-from headwise_lab.report.kv.judgement import JUDGED, JudgedRun
+from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting
 from headwise_lab.report.kv.runs import PERMUTED
-from headwise_lab.report.kv.section import KvSection, gather_kv
 from headwise_lab.report.kv.tables import verdict
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page.grid import MISSING, number
 from headwise_lab.stats.differences import BETTER, SAME, WORSE
-from headwise_lab.store.record_types import Record
 
 _STYLES = {BETTER: "green", WORSE: "red", SAME: "dim"}
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")
 
 
-def kv_tables(records: Sequence[Record], folder: Path) -> list[Table]:
-    """One table per model and text; the permuted controls, many and alike, are left to the report."""
-    return [_table(section) for section in gather_kv(folder, records).sections]
-
-
-def _table(section: KvSection) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=section.title, title_justify="left")
-    table.caption, table.caption_justify = section.judged.stated(*JUDGED), "left"
+def kv_table(title: str, judged: JudgedSetting) -> Table:
+    """The runs of one model on one text; the permuted controls, many and alike, are left to the report."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    table.caption, table.caption_justify = judged.stated(*JUDGED), "left"
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in ("Run", "") else "right", no_wrap=True)
-    for one in section.judged.judgements:
+    for one in judged.judgements:
         if one.run.part != PERMUTED:
             table.add_row(*_row(one))
     return table

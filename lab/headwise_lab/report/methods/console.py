@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.heads.verdicts import signed
-from headwise_lab.report.methods.methods import Methods, Result, compare_methods
+from headwise_lab.report.methods.methods import Methods, Result
 from headwise_lab.report.page.grid import number
-from headwise_lab.report.trials import load_trials
-from headwise_lab.store.record_types import Record
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
-def methods_table(records: Sequence[Record], folder: Path) -> Table:
+def methods_table(compared: Sequence[Methods]) -> Table:
     """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
-    trials, _ = load_trials(folder, records)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"):
         table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=True)
-    for methods in compare_methods(trials, records):
+    for methods in compared:
         if methods.unpruned is not None:
             score = f"{number(methods.unpruned.value)} ± {number(methods.unpruned.se)}"
             table.add_row(Text(f"{methods.benchmark}, unpruned", style="bold"), score, "", "", "")

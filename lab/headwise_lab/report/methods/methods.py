@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from headwise_lab.report.heads.comparison import slugs
 from headwise_lab.report.matching import Curve, same_budget
+from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Asked, Trial
 from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, paired
@@ -91,17 +91,16 @@ class Methods:
         return [self.results[name, budget] for budget in self.budgets if (name, budget) in self.results]
 
 
-def compare_methods(trials: Sequence[Trial], raw: Sequence[Record]) -> list[Methods]:
-    """One comparison per benchmark, model and set of questions; ``raw`` are all records, refused ones included."""
-    ours = [trial for trial in trials if trial.record.compares_methods]
-    refused = [Asked(record) for record in raw if record.compares_methods and record.refused]
-    questions = Questions.of([*ours, *refused])
+def compare_methods(trials: Sequence[Trial], records: Sequence[Record]) -> list[Methods]:
+    """One comparison per benchmark, model and set of questions; ``records`` are those of the trials and the refused."""
+    refused = [Asked(record) for record in records if record.refused and not record.reads_text]
+    questions = Questions.of([*trials, *refused])
 
     def key(trial: Asked) -> tuple[str, str, int]:
         return trial.benchmark, trial.model, questions.number(trial)
 
     groups: dict[tuple[str, str, int], list[Trial]] = {}
-    for trial in ours:
+    for trial in trials:
         groups.setdefault(key(trial), []).append(trial)
     titles = _titles(list(groups), [questions.label(members[0]) for members in groups.values()])
     return [

@@ -1,0 +1,136 @@
+"""What a report says on whole methods held against each other: one section per benchmark, and one over all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
+from headwise_lab.report.heads.tables import records as records_table
+from headwise_lab.report.heads.verdicts import PAIRED, signed
+from headwise_lab.report.kept_tokens.choices import Choice
+from headwise_lab.report.methods import tables
+from headwise_lab.report.methods.console import methods_table
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result, compare_methods
+from headwise_lab.report.page.facets import plain
+from headwise_lab.store.record_types import Record
+
+METHOD = (
+    f"Methods run as their recipes say, each held against {REFERENCE} at the same processed average and against the"
+    f" unpruned model. {PAIRED} Prefill is timed with the vision tower, in turns with the unpruned model on the"
+    f" same batches, because methods that prune before the language model do their work between the two. Scores are"
+    f" those of this model, so they need not rank methods as a larger model would."
+)
+"""How to read the comparison, in one paragraph."""
+
+LEGEND = f"≈ no difference to {REFERENCE}, ↑ better, ↓ worse (p adjusted over the table), - not run."
+
+
+class MethodsLayout:
+    """Methods down and budgets across, each held against the same reference."""
+
+    def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
+        """The chapter of the benchmark records among ``mine``."""
+        trials = found.trials_of(mine)
+        compared = compare_methods(trials, mine)
+        refusals = tables.refusals(compared)
+        return Chapter(
+            sections=[*_overview(compared), *(_section(methods, compared, found) for methods in compared)],
+            closing=[refusals] if refusals else [],
+            method=METHOD if compared else "",
+            results=[trial.record for trial in trials],
+            records=records_table(trials) if trials else None,
+            terminal=lambda: [methods_table(compared)] if compared else [],
+        )
+
+
+def _overview(compared: Sequence[Methods]) -> list[Section]:
+    main = tables.overview(compared)
+    if main is None:
+        return []
+    return [Section(title=main.title, slug=main.slug, main=main, draw=partial(_draw_overview, compared))]
+
+
+def _draw_overview(compared: Sequence[Methods], folder: Path) -> Drawn:
+    from headwise_lab.report.methods.figures import draw_overview, looks  # matplotlib takes a second to import
+
+    figure = draw_overview(compared, looks(compared), folder)
+    return Drawn([figure] if figure else [])
+
+
+def _section(methods: Methods, compared: Sequence[Methods], found: ReadFolder) -> Section:
+    others = (tables.differences(methods), tables.costs(methods), tables.kept_tokens(methods))
+    return Section(
+        title=methods.title,
+        slug=methods.slug,
+        main=tables.scores(methods),
+        legend=LEGEND,
+        details=[Detail(grid) for grid in others if grid is not None],
+        verdicts=sentences(methods),
+        records=[result.trial.record for result in methods.results.values()],
+        draw=partial(_draw, methods, compared, found.folder),
+    )
+
+
+def _draw(methods: Methods, compared: Sequence[Methods], source: Path, folder: Path) -> Drawn:
+    from headwise_lab.report.kept_tokens.views import Wanted, kept_view
+    from headwise_lab.report.methods.figures import draw, looks
+
+    figure = draw(methods, looks(compared), folder)
+    wanted = Wanted(
+        title=methods.title, slug=methods.slug, choices=choices(methods), source=source, unpruned=methods.unpruned
+    )
+    kept, warning = kept_view(wanted, folder)
+    return Drawn([figure] if figure else [], kept, warning)
+
+
+def choices(methods: Methods) -> list[Choice]:
+    """The kept tokens of one budget each, of budgets that have anything to compare."""
+    found = []
+    for budget in methods.budgets:
+        trials = {result.name: result.trial for result in methods.at(budget)}
+        references = [REFERENCE] if REFERENCE in trials else []
+        references += [name for name in CONTROLS if name in trials][:1]
+        if len(trials) > 1:
+            found.append(Choice(plain(budget), "", budget, trials, tuple(references)))
+    return found
+
+
+def sentences(methods: Methods) -> list[str]:
+    """What may be said of a benchmark, budget by budget."""
+    return [told for budget in methods.budgets for told in _at_budget(methods, budget)]
+
+
+def _at_budget(methods: Methods, budget: str) -> list[str]:
+    """What may be said of one budget: against the reference, against the unpruned model, against controls."""
+    where = f"{methods.title}, {budget}"
+    results = [result for result in methods.at(budget) if result.name != REFERENCE]
+    told = []
+    if results and any(name == REFERENCE for name, _ in methods.results):
+        told.append(f"{where}: {_against_reference(results)}.")
+    close = [result.name for result in methods.at(budget) if result.to_unpruned and not result.to_unpruned.clear]
+    if close:
+        told.append(f"{where}: cannot be told from the unpruned model: {', '.join(close)}.")
+    return told
+
+
+def _against_reference(results: Sequence[Result]) -> str:
+    """What is better and what is worse, the largest difference first, and how much is left open."""
+    better, worse = (_listed(results, verdict) for verdict in ("better", "worse"))
+    open_ones = sum(result.verdict == "same" for result in results)
+    alone = [result.name for result in results if not result.verdict]
+    told = [
+        f"better than {REFERENCE}: {better}; worse: {worse}; {open_ones} of {len(results)} cannot be told from it"
+    ] * (len(alone) < len(results))
+    told += [f"not compared, for want of {REFERENCE} at their budget: {', '.join(alone)}"] * bool(alone)
+    return "; ".join(told)
+
+
+def _listed(results: Sequence[Result], verdict: str) -> str:
+    found = [
+        (-abs(gap.value), f"{result.name} ({signed(gap, 1)})")
+        for result in results
+        if result.verdict == verdict and (gap := result.to_reference)
+    ]
+    return ", ".join(text for _, text in sorted(found)) or "none"

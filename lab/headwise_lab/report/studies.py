@@ -1,0 +1,113 @@
+"""Which study reports which record: what the entry points of the group ``headwise.study`` say of reports.
+
+A record names its study. Where that study is not installed, or the record names none (a run, a harness, a search),
+the first study that takes such records reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from headwise.blame import blamed, guarded
+from headwise.errors import ContractError, HeadwiseError, StrategyError
+from headwise.registry import configured, distribution, installed, only, owner_of
+from headwise.text import StrategyText
+from headwise_lab.report.chapter import Chapter, ReadFolder
+from headwise_lab.store.record_types import Record
+
+GROUP = "study"
+OURS = "headwise"
+"""The distribution whose studies records mean by a bare name, whatever else is installed."""
+
+
+class Layout(Protocol):
+    """How a report shows records; studies that share one layout share a chapter."""
+
+    def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
+        """The chapter of ``mine``, some of the records ``found``, refused and failed ones among them."""
+        ...
+
+
+@runtime_checkable
+class Reported(Protocol):
+    """The half of a study that reports need; the whole is ``headwise_lab.sweeps.study.Study``."""
+
+    @property
+    def layout(self) -> Layout:
+        """How its records are shown."""
+        ...
+
+    def takes(self, record: Record) -> bool:
+        """Whether it reports a record that names no installed study."""
+        ...
+
+
+def names() -> list[str]:
+    """The studies that are installed, sorted; nothing is imported."""
+    return list(installed(GROUP))
+
+
+def study_called(text: str) -> object:
+    """The installed study of a text ``NAME[:option=value,...]``; raises StrategyError for what is not known."""
+    parsed = StrategyText.parse(text)
+    entry = only(GROUP, parsed.name, installed(GROUP), parsed.owner)
+    return guarded(configured(GROUP, text, entry), f"study {parsed.name!r} ({owner_of(entry)})")
+
+
+def reported(text: str) -> Reported:
+    """How an installed study is reported; raises StrategyError where it does not say."""
+    found = study_called(text)
+    if not isinstance(found, Reported):
+        raise StrategyError(f"study {text!r} lacks layout or takes; see headwise_lab.report.studies.Reported")
+    return found
+
+
+def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
+    """The chapters of a folder, in the order of the studies' names; and a sentence for each that is left out.
+
+    A study of another package that cannot be loaded costs its layout alone: its records are shown as those that name
+    none. One whose chapter fails costs that chapter.
+    """
+    studies, left_out = _loaded()
+    layouts: dict[int, tuple[str, Layout, list[Record]]] = {}
+    for record in found.records:
+        name = _study_of(record, studies)
+        if name is not None:
+            layout = studies[name].layout
+            layouts.setdefault(id(layout), (name, layout, []))[2].append(record)
+    made = []
+    for name, layout, mine in sorted(layouts.values(), key=lambda shown: shown[0]):
+        try:
+            made.append(_chapter(name, layout, found, mine))
+        except ContractError as error:
+            left_out.append(f"{len(mine)} records are not shown: {error}")
+    return made, left_out
+
+
+def _chapter(name: str, layout: Layout, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
+    if _is_ours(name):
+        return layout.chapter(found, mine)
+    with blamed(f"the chapter of study {name!r}"):
+        return layout.chapter(found, mine)
+
+
+def _is_ours(name: str) -> bool:
+    return any(entry.dist and distribution(entry.dist)[0] == OURS for entry in installed(GROUP)[name])
+
+
+def _loaded() -> tuple[dict[str, Reported], list[str]]:
+    studies: dict[str, Reported] = {}
+    left_out = []
+    for name in names():
+        try:
+            studies[name] = reported(f"{OURS}/{name}" if _is_ours(name) else name)
+        except HeadwiseError as error:
+            left_out.append(f"Study {name!r} is left out, its records are shown as those of no study: {error}")
+    return studies, left_out
+
+
+def _study_of(record: Record, studies: Mapping[str, Reported]) -> str | None:
+    if record.study in studies:
+        return record.study
+    return next((name for name, study in studies.items() if study.takes(record)), None)
