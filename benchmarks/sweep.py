@@ -101,9 +101,9 @@ def _by_executor(plan: Plan, trials: Sequence[Trial], workers: int) -> dict[str,
 
     def hear(event: Event) -> bool:
         if isinstance(event, Ended):
-            if event.outcome.record is None:
-                raise RuntimeError(event.outcome.error or event.outcome.refused)
-            results[event.id] = event.outcome.record, event.outcome.outcomes
+            if event.result.record is None:
+                raise RuntimeError(event.result.error or event.result.refused)
+            results[event.id] = event.result.record, event.result.outcomes
         return False
 
     Local(workers).run(plan.work, trials, hear)

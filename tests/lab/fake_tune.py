@@ -24,7 +24,7 @@ class FakePoint:
         return f"{self.kind} {self.x:.6f}"
 
     @property
-    def told(self) -> dict[str, object]:
+    def as_data(self) -> dict[str, object]:
         return {"strategies": [self.kind], "tokens": self.x}
 
 

@@ -151,7 +151,7 @@ def test_the_table_lists_the_strongest_heads(run, tmp_path, capsys):
 def test_questions_of_the_evaluation_are_left_alone(run, tiny, tmp_path, capsys):
     """Another seed than that of ``run``; of a folder, those at the end."""
     assert run("--layers", "0", "--seed", "0") == 0
-    assert "warning: these are the questions `headwise run` asks" in capsys.readouterr().err
+    assert "warning: `headwise run` asks the same questions" in capsys.readouterr().err
     from headwise_lab.benchmarks import benchmark
     from headwise_lab.benchmarks.questions import questions_of
 

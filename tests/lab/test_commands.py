@@ -147,7 +147,7 @@ def test_every_command_refuses_a_folder_that_is_not_its_own(command, tiny_folder
     (tmp_path / "file").write_text("x")
     for name, content, told in (
         ("foreign", {"thesis.tex": "x"}, "is not an output folder of headwise"),
-        ("torn", {"headwise.json": '{"kind": '}, "half-written or not ours"),
+        ("torn", {"headwise.json": '{"kind": '}, "half-written, or headwise did not write it"),
         ("other", {"headwise.json": '{"schema": 1, "kind": "study z", "headwise": "0"}'}, "belongs to study z"),
     ):
         (tmp_path / name).mkdir()

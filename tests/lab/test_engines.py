@@ -22,7 +22,7 @@ from headwise import BudgetError, DataError, HeadwiseError, Recipe, StrategyErro
 from headwise_lab.benchmarks.prompting import picture
 from headwise_lab.engines import lmms_eval_manifest
 from headwise_lab.engines.arguments import Arguments, model_arguments, strategy_texts
-from headwise_lab.engines.asking import Asked, continuation, pictures_of, prompt
+from headwise_lab.engines.asking import HarnessRequest, continuation, pictures_of, prompt
 from headwise_lab.engines.generating import Stopping, Wish, answers, batched, dictated
 from headwise_lab.engines.reading import Reader
 from headwise_lab.models.load import load_language_model
@@ -309,7 +309,7 @@ def test_lm_eval_is_given_answers_in_the_order_it_asked(in_lm_eval, loaded, capl
     reader = Reader(loaded, Recipe.of(WINDOW))
     wanted = [reader.answers([loaded.tokenizer(one.args[0])["input_ids"]], Wish.of(given, 1))[0] for one in asked]
     assert wanted == found
-    assert "logprobs means nothing to headwise" in caplog.text
+    assert "headwise does not support the generation argument logprobs" in caplog.text
 
 
 def test_the_result_file_of_lm_eval_says_what_was_forgotten(in_lm_eval, loaded):
@@ -412,29 +412,32 @@ def test_the_answer_a_model_gives_is_its_likeliest_in_lmms_eval(in_lmms_eval, to
 
 
 def test_a_continuation_is_what_follows_the_prompt(tiny):
-    asked = Asked("Where is the green square ?")
+    asked = HarnessRequest("Where is the green square ?")
     tokenizer = tiny.processor.tokenizer
     for text in ("red", " red", "red circle"):
         wanted = tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         assert wanted == continuation(tiny, asked, text)
-    with pytest.raises(DataError, match="an answer without a token"):
+    with pytest.raises(DataError, match="an answer that is no token long"):
         continuation(tiny, asked, "  ")
 
 
 def test_pictures_stand_where_a_text_marks_them_and_else_ahead_of_it(tiny):
     two = (Image.new("RGB", (9, 9)),) * 2
-    assert prompt(tiny.processor, Asked("why", two)) == "USER: <image>\n<image>\nwhy ASSISTANT:"
+    assert prompt(tiny.processor, HarnessRequest("why", two)) == "USER: <image>\n<image>\nwhy ASSISTANT:"
     bare = type("Bare", (), {"chat_template": None})()
-    assert prompt(bare, Asked("this <image> or <image> ?", two)) == "USER: this <image>\n or <image>\n ? ASSISTANT:"
-    assert prompt(bare, Asked("why")) == "USER: why ASSISTANT:"
-    with pytest.raises(DataError, match="document 3 has 1 marks <image> in its text and 2 pictures"):
-        prompt(bare, Asked("<image> why", two, "document 3"))
+    assert (
+        prompt(bare, HarnessRequest("this <image> or <image> ?", two))
+        == "USER: this <image>\n or <image>\n ? ASSISTANT:"
+    )
+    assert prompt(bare, HarnessRequest("why")) == "USER: why ASSISTANT:"
+    with pytest.raises(DataError, match="document 3 has 1 marks <image> in its text, but 2 pictures"):
+        prompt(bare, HarnessRequest("<image> why", two, "document 3"))
 
 
 def test_videos_and_sounds_are_refused_in_one_sentence():
     assert pictures_of(None, "x") == ()
     assert pictures_of([Image.new("L", (3, 3))], "x")[0].mode == "RGB"
-    with pytest.raises(DataError, match="document 3 comes with a str; headwise looks at pictures only"):
+    with pytest.raises(DataError, match="document 3 has a str, but headwise supports only pictures"):
         pictures_of(["film.mp4"], "document 3")
 
 

@@ -122,7 +122,7 @@ def test_texts_that_cannot_be_read_are_one_sentence(folder, tmp_path):
         (tmp_path / "latin", None, "is not UTF-8 text: invalid start byte at byte 2"),
         (tmp_path / "empty", None, "text empty has 0 tokens and 2 are wanted"),
         (write_text(tmp_path, 1), 5000, f"text words.txt has {len(WORDS)} tokens and 5000 are wanted; give fewer"),
-        (write_text(tmp_path, 1), 1, "1 tokens leave nothing to foretell"),
+        (write_text(tmp_path, 1), 1, "1 tokens leave nothing to predict"),
     ]
     for source, count, told in cases:
         with pytest.raises(DataError) as caught:

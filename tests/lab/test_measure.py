@@ -386,4 +386,4 @@ def test_a_reader_sees_planned_and_counted_costs_and_a_question_mark_where_nothi
     assert f"{cost['flops_total'] / 1e9:.4g} G multiply-adds planned (gated) and" in told
     assert f"{cost['flops_counted'] / 1e9:.4g} G counted in the whole prefill" in told
     assert f"? tokens/s; KV cache after prefill {planned} planned, {stored} stored" in told
-    assert "memory      peak ? MiB (not told here), ? MiB of it for a batch" in told
+    assert "memory      peak ? MiB (not measured here), ? MiB of it for a batch" in told

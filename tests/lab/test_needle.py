@@ -29,7 +29,7 @@ from headwise_lab.report.kv.heat_map import draw
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_schema import record_of
-from headwise_lab.store.record_types import Grid
+from headwise_lab.store.record_types import PasskeyGrid
 from headwise_lab.store.working_copy import at_hand
 
 FIXED = len(TASK) + len(PASSKEY.format(key=10_000)) + len(QUESTION)  # one token a byte
@@ -166,7 +166,10 @@ def test_batches_hold_one_length_each_and_leave_nothing_out(loaded):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_batches_of_any_size_answer_alike(size, loaded, prompts):
-    recipe, grid = eviction_recipe("streaming:sinks=2,window=30"), Grid(lengths=[LENGTH], depths=3, filler="grass")
+    recipe, grid = (
+        eviction_recipe("streaming:sinks=2,window=30"),
+        PasskeyGrid(lengths=[LENGTH], depths=3, filler="grass"),
+    )
     heard: list[int] = []
     _, whole = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=3))
     _, parts = as_json(find_passkeys(loaded, recipe, prompts, grid, batch=size, progress=heard.append))
@@ -184,7 +187,7 @@ def test_the_record_adds_up(loaded, monkeypatch):
         "ask",
         lambda _, __, asked: [PasskeyAnswer(p, "x", p.name in lucky, -1.0 - p.depth) for p in asked],
     )
-    grid = Grid(lengths=[LENGTH, 300], depths=2, repeats=3, filler="grass")
+    grid = PasskeyGrid(lengths=[LENGTH, 300], depths=2, repeats=3, filler="grass")
     record, outcomes = as_json(find_passkeys(loaded, eviction_recipe("window:window=20"), made, grid))
     assert (record["n"], record["study"], record["metric"]["name"]) == (12, "needle", "passkeys found")
     assert record["metric"]["value"] == pytest.approx(4 / 12)
@@ -280,7 +283,7 @@ def test_the_table_says_plainly_that_a_model_cannot_do_it(folder, capsys):
     assert none.split()[:5] == ["none", "0", "0", "0.0", "±"]
     assert streaming.startswith("streaming:sinks=4,window=30")
     assert "With its full cache tiny finds no passkey: it cannot do this task" in told
-    assert "the question sees what its windows hold" in told
+    assert "the question sees only the entries in its windows" in told
 
 
 def test_without_the_full_cache_the_table_says_what_is_not_known(folder, capsys):

@@ -22,7 +22,7 @@ from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_types import Metric, Record
 from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps.display import Display
-from headwise_lab.sweeps.executor import Advanced, Ended, Outcome, Started
+from headwise_lab.sweeps.executor import Advanced, AttemptResult, Ended, Started
 from headwise_lab.sweeps.folder import locked, read_plan
 from headwise_lab.sweeps.plan import Plan, check_any_left, numbered, plan_of
 from headwise_lab.sweeps.running import Order, run
@@ -45,7 +45,7 @@ class Scripted:
             assert tell(Advanced(trial.id, QUESTIONS)) is False
             record, outcomes = result(trial)
             left = self.script.get(f"t{int(trial.id, 16)}")
-            outcome = left.pop(0) if left else Outcome(record=record, outcomes=outcomes)
+            outcome = left.pop(0) if left else AttemptResult(record=record, outcomes=outcomes)
             again = tell(Ended(trial.id, outcome))
             self.answers.append((trial.id, again))
             waiting += [trial] * again
@@ -64,7 +64,7 @@ def lines(out):
 
 
 def failed(*, again=True):
-    return Outcome(error="RuntimeError: no", again=again)
+    return AttemptResult(error="RuntimeError: no", again=again)
 
 
 def test_an_executor_is_told_to_run_a_trial_again_as_often_as_there_are_retries(tmp_path):

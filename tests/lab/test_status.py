@@ -10,7 +10,7 @@ from tests.lab.fake_sweep import FakeRunner, swept, trials, value
 from headwise import DataError
 from headwise.cli import main
 from headwise_lab.commands.status import duration
-from headwise_lab.sweeps.folder import Progress, is_locked, locked, read_progress, write_plan, write_progress
+from headwise_lab.sweeps.folder import SweepProgress, is_locked, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
 from headwise_lab.sweeps.trials import Trial
 
@@ -80,7 +80,7 @@ def test_a_running_sweep_tells_what_runs_and_how_long_it_takes(tmp_path):
 def test_the_time_left_follows_from_the_rate_so_far(tmp_path, capsys):
     swept(tmp_path, trials(2))
     write_plan(tmp_path / "out", "More", trials(12))
-    write_progress(tmp_path / "out", Progress(running=("0005",), questions=6, seconds=30.0))
+    write_progress(tmp_path / "out", SweepProgress(running=("0005",), questions=6, seconds=30.0))
     with locked(tmp_path / "out"):
         found = look(tmp_path / "out")
         main(["status", str(tmp_path / "out")])
@@ -105,12 +105,12 @@ def test_parts_run_at_once_but_never_the_same_one_and_none_beside_the_whole(tmp_
 
 
 def test_the_rates_of_parts_that_run_add_up_and_others_do_not_count(tmp_path):
-    write_progress(tmp_path, Progress(running=("old",), questions=900, seconds=1.0))
+    write_progress(tmp_path, SweepProgress(running=("old",), questions=900, seconds=1.0))
     for number in (1, 2, 3):
-        told = Progress(running=(f"t{number}",), questions=10 * number, seconds=5.0 * number)
+        told = SweepProgress(running=(f"t{number}",), questions=10 * number, seconds=5.0 * number)
         write_progress(tmp_path, told, (number, 3))
     with locked(tmp_path, (1, 3)):
-        assert read_progress(tmp_path) == Progress(running=("t1",), questions=10, seconds=5.0)
+        assert read_progress(tmp_path) == SweepProgress(running=("t1",), questions=10, seconds=5.0)
         with locked(tmp_path, (3, 3)):
             found = read_progress(tmp_path)
     assert (found.running, found.questions) == (("t1", "t3"), 40)
@@ -142,7 +142,7 @@ def test_a_half_written_store_is_read_as_far_as_it_goes_and_not_changed(tmp_path
 @pytest.mark.parametrize("content", ["", "[]", '{"title": "x"', '{"title": "x", "trials": [{"id": 3}]}'])
 def test_a_plan_that_is_not_whole_is_one_sentence(tmp_path, content):
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(DataError, match="half-written or not ours"):
+    with pytest.raises(DataError, match="half-written, or headwise did not write it"):
         look(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_without_a_sweep_is_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("told", ["", "[]", "{}", '{"running": 3, "questions": 1, "seconds": 2}'])
 def test_progress_that_cannot_be_read_is_no_progress(tmp_path, told):
     (tmp_path / "progress.json").write_text(told)
-    assert read_progress(tmp_path) == Progress()
+    assert read_progress(tmp_path) == SweepProgress()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
 @pytest.mark.parametrize("content", ['{"kind": 1, "ki', "[]"])
 def test_a_half_written_manifest_is_an_error(tmp_path, content):
     (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(DataError, match="half-written or not ours"):
+    with pytest.raises(DataError, match="half-written, or headwise did not write it"):
         Store.open(tmp_path, "demo")
 
 

@@ -15,7 +15,7 @@ from headwise.cli import main
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.working_copy import at_hand
-from headwise_lab.sweeps.folder import Progress, is_locked, locked, read_progress, write_plan, write_progress
+from headwise_lab.sweeps.folder import SweepProgress, is_locked, locked, read_progress, write_plan, write_progress
 from headwise_lab.sweeps.status import look
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra s3")
@@ -93,13 +93,13 @@ def test_status_tells_of_a_sweep_behind_a_url(url, capsys):
             add_json(
                 store, {"id": trial.id, "n": 3, "metric": {"name": "points", "value": 1.0, "se": None}}, outcomes(1)
             )
-        write_progress(folder, Progress(running=(listed[2].id,), questions=6, seconds=3.0), part=(1, 2))
-        write_progress(folder, Progress(running=(listed[3].id,), questions=3, seconds=3.0), part=(2, 2))
+        write_progress(folder, SweepProgress(running=(listed[2].id,), questions=6, seconds=3.0), part=(1, 2))
+        write_progress(folder, SweepProgress(running=(listed[3].id,), questions=3, seconds=3.0), part=(2, 2))
         assert is_locked(folder)
         assert read_progress(folder).rate == pytest.approx(6 / 3 + 3 / 3)
         assert [state for _, state in look(folder).trials] == ["done", "done", "running", "running"]
         for part in ((1, 2), (2, 2)):
-            write_progress(folder, Progress(questions=6, seconds=3.0), part=part)
+            write_progress(folder, SweepProgress(questions=6, seconds=3.0), part=part)
     assert not is_locked(folder)
     assert main(["status", url]) == 0
     assert "Fake: 4 trials, 2 done, 2 waiting; not running" in capsys.readouterr().out

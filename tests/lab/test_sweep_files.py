@@ -22,7 +22,7 @@ from headwise_lab.sweeps.planning import planned
 from headwise_lab.sweeps.reading import read, shipped, structured
 from headwise_lab.sweeps.schema import Budgets, Grid, SweepFile
 from headwise_lab.sweeps.studies import averages, common_averages, head_counts, pruning_recipes, recipes, study_a
-from headwise_lab.sweeps.trials import Reading, Terms, Trial, Work, plain, trial_from, work_from
+from headwise_lab.sweeps.trials import Terms, TextInput, Trial, Work, plain, trial_from, work_from
 
 MODEL = shape("demo-llava")
 ONE = 'recipes = ["dart"]\n'
@@ -297,7 +297,7 @@ def test_recipes_are_run_beside_the_reference_and_the_unpruned_model():
 
 def test_trials_and_work_travel_as_plain_data():
     trial = Trial(id="a", label="b", model="m", benchmark="x", strategies=("sum",), keep=4, refused="no")
-    reading = Reading(name="novel", digest="d", ids=(1, 2), profile={"labels": [[0]], "mass": None}, scale=0.5)
+    reading = TextInput(name="novel", digest="d", ids=(1, 2), profile={"labels": [[0]], "mass": None}, scale=0.5)
     work = Work(terms=Terms(limit=3, settings={"min_mass": 0.5, "positions": "keep"}, reading=reading), runner="a:b")
     assert trial_from(plain(trial)) == trial
     assert work_from(json.loads(json.dumps(plain(work)))) == work

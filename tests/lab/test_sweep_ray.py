@@ -51,7 +51,7 @@ def test_workers_are_one_per_gpu_or_machine_and_share_the_cores_of_a_cluster():
 def test_a_cluster_without_gpus_and_one_gpu_of_one_machine_are_refused_in_a_sentence():
     with pytest.raises(DataError, match="the Ray cluster has no GPU; give --device cpu"):
         share([{"CPU": 2}], 1, "cuda", None)
-    with pytest.raises(DataError, match="Ray deals GPUs out; give device cuda"):
+    with pytest.raises(DataError, match="but Ray assigns the GPUs; give device cuda"):
         share([{"CPU": 2, "GPU": 2}], 1, "cuda:1", None)
 
 

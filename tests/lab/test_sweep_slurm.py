@@ -16,10 +16,10 @@ from tests.lab.fake_sweep import plan, result, swept, trials, value
 from headwise import DataError, StrategyError
 from headwise_lab.store.records import read_lines
 from headwise_lab.sweeps import slurm, slurm_job
-from headwise_lab.sweeps.executor import Ended, Outcome, Started, executor
+from headwise_lab.sweeps.executor import AttemptResult, Ended, Started, executor
+from headwise_lab.sweeps.job_dir import JobDir, Pace, opened
 from headwise_lab.sweeps.slurm import Slurm
 from headwise_lab.sweeps.slurm_driver import Driver
-from headwise_lab.sweeps.spool import Pace, Spool, opened
 
 ROOT = Path(__file__).parents[2]
 QUICK = Pace(look=0.02, beat=0.1, silence=20.0)
@@ -58,8 +58,8 @@ def check_whole(folder, listed):
 
 
 def check_nothing_left(folder):
-    """No spool, and no process, though Slurm ends jobs in its own time."""
-    assert not (folder / "spool").exists()
+    """No job folder, and no process, though Slurm ends jobs in its own time."""
+    assert not (folder / "job_dir").exists()
     until = time.monotonic() + 300
     while any(map(alive, pids(folder))):
         assert time.monotonic() < until
@@ -68,7 +68,7 @@ def check_nothing_left(folder):
 
 def test_jobs_keep_what_they_have_over_failures_and_those_that_die_are_replaced(tmp_path):
     listed = trials(9, t1="dies", t2="raises", t3="refuses", t6="nan")
-    tally = swept(tmp_path, listed, executor=Slurm(workers=2, spool=tmp_path / "spool", cluster="local"))
+    tally = swept(tmp_path, listed, executor=Slurm(workers=2, job_dir=tmp_path / "job_dir", cluster="local"))
     assert (tally.ran, tally.failed) == (7, 2)
     errors = [(record["id"], record["attempt"], record["error"]) for record in told(tmp_path) if "error" in record]
     assert [row[:2] for row in sorted(errors)] == [("0001", 1), ("0002", 1), ("0003", 1), ("0006", 1), ("0006", 2)]
@@ -102,7 +102,7 @@ def test_a_slurm_job_that_is_killed_costs_one_attempt_and_another_is_submitted(t
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    text = f"slurm:partition=long,time=90,gres=gpu:1,account=us,mem=8,spool={tmp_path}/spool"
+    text = f"slurm:partition=long,time=90,gres=gpu:1,account=us,mem=8,job_dir={tmp_path}/job_dir"
     tally = swept(tmp_path, listed, executor=executor(text, 2))
     killer.join()
     assert (tally.ran, tally.failed) == (10, 0)
@@ -118,28 +118,28 @@ def test_a_slurm_job_that_is_killed_costs_one_attempt_and_another_is_submitted(t
     check_nothing_left(tmp_path)
 
 
-def test_ctrl_c_ends_all_jobs_and_clears_the_spool(tmp_path, cluster):
+def test_ctrl_c_ends_all_jobs_and_clears_the_job_folder(tmp_path, cluster):
     def tell(event):
         if isinstance(event, Ended):
             raise KeyboardInterrupt
         return False
 
     with pytest.raises(KeyboardInterrupt):
-        Slurm(workers=2, spool=tmp_path / "spool").run(plan(tmp_path, [], 20).work, trials(), tell)
+        Slurm(workers=2, job_dir=tmp_path / "job_dir").run(plan(tmp_path, [], 20).work, trials(), tell)
     check_nothing_left(tmp_path)
 
 
-def test_what_slurm_does_not_take_and_a_spool_that_cannot_be_are_one_sentence(tmp_path, cluster):
+def test_what_slurm_does_not_take_and_a_job_folder_that_cannot_be_are_one_sentence(tmp_path, cluster):
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: long' >&2\nexit 1\n")
     work = plan(tmp_path, []).work
-    with pytest.raises(DataError, match="Slurm does not take the jobs: sbatch: error: invalid partition: long"):
-        Slurm(spool=tmp_path / "spool").run(work, trials(1), lambda _: False)
+    with pytest.raises(DataError, match="Slurm does not accept the jobs: sbatch: error: invalid partition: long"):
+        Slurm(job_dir=tmp_path / "job_dir").run(work, trials(1), lambda _: False)
     check_nothing_left(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(
-        DataError, match=r"the spool .*file/spool cannot be used \(Not a directory\); give slurm:spool="
+        DataError, match=r"the job folder .*file/job_dir cannot be used \(Not a directory\); give slurm:job_dir="
     ):
-        Slurm(spool=tmp_path / "file" / "spool").run(work, trials(1), lambda _: False)
+        Slurm(job_dir=tmp_path / "file" / "job_dir").run(work, trials(1), lambda _: False)
 
 
 def test_options_become_what_submitit_calls_them(cluster):
@@ -175,20 +175,20 @@ def test_without_sbatch_or_submitit_there_is_one_sentence(monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def spool(tmp_path):
+def job_dir(tmp_path):
     listed = trials(40)
     groups = list(dict.fromkeys(trial.group for trial in listed))
-    with opened(tmp_path / "spool", plan(tmp_path, []).work, groups, QUICK) as found:
+    with opened(tmp_path / "job_dir", plan(tmp_path, []).work, groups, QUICK) as found:
         for number, trial in enumerate(listed):
             found.add(f"{groups.index(trial.group):05d}-{number:06d}", trial)
         yield found
 
 
-def test_of_many_jobs_only_one_can_claim_a_trial(spool):
-    groups, found = spool.content()[1], []
+def test_of_many_jobs_only_one_can_claim_a_trial(job_dir):
+    groups, found = job_dir.content()[1], []
 
     def job(name):
-        while claimed := spool.claim(name, None, groups):
+        while claimed := job_dir.claim(name, None, groups):
             found.append((name, *claimed))
 
     threads = [threading.Thread(target=job, args=(f"job{number}",)) for number in range(4)]
@@ -197,27 +197,27 @@ def test_of_many_jobs_only_one_can_claim_a_trial(spool):
     for thread in threads:
         thread.join()
     assert sorted(trial.id for _, _, trial in found) == [trial.id for trial in trials(40)]
-    assert sorted((job, name) for job, name, _ in found) == sorted(spool.claims())
+    assert sorted((job, name) for job, name, _ in found) == sorted(job_dir.claims())
 
 
-def test_a_job_that_slurm_starts_once_more_owns_up_and_goes_on(spool, monkeypatch):
+def test_a_job_that_slurm_starts_once_more_owns_up_and_goes_on(job_dir, monkeypatch):
     monkeypatch.setattr(slurm_job, "_live", lambda *_: None)
     monkeypatch.setattr(slurm_job.signal, "signal", lambda *_: None)
-    name, lost = spool.claim("job1", None, spool.content()[1])
-    settling = threading.Thread(target=_settle_all, args=(spool, found := {}), daemon=True)
+    name, lost = job_dir.claim("job1", None, job_dir.content()[1])
+    settling = threading.Thread(target=_settle_all, args=(job_dir, found := {}), daemon=True)
     settling.start()
-    slurm_job.serve(str(spool.folder), "job1")
-    assert spool.has_left("job1")
+    slurm_job.serve(str(job_dir.folder), "job1")
+    assert job_dir.has_left("job1")
     settling.join()
     assert found.pop(name).error == "WorkerDied: Slurm ended the job in the middle of the trial"
     assert {o.record["id"] for o in found.values()} == {trial.id for trial in trials(40)} - {lost.id}
 
 
-def _settle_all(spool, found):
-    while not spool.has_left("job1"):
-        for job, name, outcome in [*spool.outcomes()]:
+def _settle_all(job_dir, found):
+    while not job_dir.has_left("job1"):
+        for job, name, outcome in [*job_dir.outcomes()]:
             found[name] = outcome
-            spool.settle(job, name)
+            job_dir.settle(job, name)
         time.sleep(0.01)
 
 
@@ -244,17 +244,17 @@ class Site:
 
 
 def told_by(folder, listed, site, pace=QUICK, jobs=1, again=lambda _: False):
-    """What a driver tells of trials, and which jobs it ends at last; the story gets its spool as ``Site.spool``."""
+    """What a driver tells of trials, and which jobs it ends at last; ``Site.job_dir`` is the story's job folder."""
     heard = []
 
     def tell(event):
-        heard.append((type(event).__name__, event.id, getattr(getattr(event, "outcome", None), "error", None)))
+        heard.append((type(event).__name__, event.id, getattr(getattr(event, "result", None), "error", None)))
         return isinstance(event, Ended) and again(event)
 
     groups = list(dict.fromkeys(trial.group for trial in listed))
-    with opened(folder / "spool", plan(folder, []).work, groups, pace) as site.spool:
-        site.claim = lambda job: site.spool.claim(job, None, groups)
-        driver = Driver(site.spool, site, listed, tell, pace)
+    with opened(folder / "job_dir", plan(folder, []).work, groups, pace) as site.job_dir:
+        site.claim = lambda job: site.job_dir.claim(job, None, groups)
+        driver = Driver(site.job_dir, site, listed, tell, pace)
         try:
             driver.run(jobs)
         finally:
@@ -265,7 +265,7 @@ def told_by(folder, listed, site, pace=QUICK, jobs=1, again=lambda _: False):
 def test_a_job_that_ends_before_it_begins_costs_an_attempt_so_that_it_cannot_go_on_forever(tmp_path):
     (trial,) = trials(1)
     site = Site(lambda *jobs: jobs, lambda *jobs: jobs)
-    heard = told_by(tmp_path, [trial], site, again=lambda event: event.outcome.error == "WorkerDied: job1")
+    heard = told_by(tmp_path, [trial], site, again=lambda event: event.result.error == "WorkerDied: job1")
     died = [("Ended", trial.id, "WorkerDied: job1"), ("Ended", trial.id, "WorkerDied: job2")]
     assert heard == [("Started", trial.id, None), died[0], ("Started", trial.id, None), died[1]]
     assert site.submitted == ["job1", "job2"]
@@ -280,11 +280,11 @@ def test_an_outcome_that_comes_after_its_trial_was_given_up_is_dropped(tmp_path)
         return [job]
 
     def comes_late(job):
-        site.spool.finish("job1", site.first, Outcome(record=record, outcomes=outcomes))
-        site.spool.finish(job, site.claim(job)[0], Outcome(record=record, outcomes=outcomes))
+        site.job_dir.finish("job1", site.first, AttemptResult(record=record, outcomes=outcomes))
+        site.job_dir.finish(job, site.claim(job)[0], AttemptResult(record=record, outcomes=outcomes))
 
     site = Site(dies, comes_late, lambda *_: [])
-    heard = told_by(tmp_path, [trial], site, again=lambda event: event.outcome.error is not None)
+    heard = told_by(tmp_path, [trial], site, again=lambda event: event.result.error is not None)
     assert [row for row in heard if row[0] == "Ended"] == [
         ("Ended", trial.id, "WorkerDied: job1"),
         ("Ended", trial.id, None),
@@ -296,7 +296,7 @@ def test_a_job_without_signs_of_life_is_given_up_and_ended(tmp_path):
     (trial,) = trials(1)
 
     def falls_silent(job):
-        site.spool.beat(job)
+        site.job_dir.beat(job)
         site.claim(job)
 
     site = Site(falls_silent, *[lambda *_: time.sleep(0.05)] * 10)
@@ -305,13 +305,13 @@ def test_a_job_without_signs_of_life_is_given_up_and_ended(tmp_path):
     assert site.ended == ["job1"]
 
 
-def test_jobs_are_told_to_stop_by_a_sign_and_end_by_themselves(spool, monkeypatch):
+def test_jobs_are_told_to_stop_by_a_sign_and_end_by_themselves(job_dir, monkeypatch):
     ends = []
     monkeypatch.setattr(slurm_job.os, "_exit", ends.append)
-    spool.beat("driver", "stop")
-    slurm_job._live(spool, "job1", 0.01, 60.0)
-    spool.beat("driver")
-    slurm_job._live(spool, "job1", 0.01, 0.05)  # no new sign for that long
+    job_dir.beat("driver", "stop")
+    slurm_job._live(job_dir, "job1", 0.01, 60.0)
+    job_dir.beat("driver")
+    slurm_job._live(job_dir, "job1", 0.01, 0.05)  # no new sign for that long
     assert ends == [0, 0]
-    assert spool.sign("job1")
-    assert Spool(spool.folder).sign("job2") is None
+    assert job_dir.sign("job1")
+    assert JobDir(job_dir.folder).sign("job2") is None

@@ -33,14 +33,14 @@ from headwise_lab.sweeps.reading import structured_as
 from headwise_lab.trial.run import check
 from headwise_lab.tuning import measuring
 from headwise_lab.tuning.database import need_optuna, opened
+from headwise_lab.tuning.display import SearchDisplay
 from headwise_lab.tuning.fronts import beats, front, spread
 from headwise_lab.tuning.judging import units
-from headwise_lab.tuning.measuring import Bench, Judge, PointError
-from headwise_lab.tuning.progress import Progress
+from headwise_lab.tuning.measuring import Bench, PointError, PointEvaluator
 from headwise_lab.tuning.questions import Part, picture, split, unseen
-from headwise_lab.tuning.ranges import Choice, Range
+from headwise_lab.tuning.ranges import Range, StrategyChoice
 from headwise_lab.tuning.reading import read, shipped
-from headwise_lab.tuning.running import Wanted, tune
+from headwise_lab.tuning.running import SearchOptions, tune
 from headwise_lab.tuning.schema import SpaceFile
 from headwise_lab.tuning.searching import PATIENCE, SAMPLERS, Task, Value, search
 from headwise_lab.tuning.space import space_of
@@ -84,7 +84,7 @@ def test_a_range_the_wrong_way_round_is_refused():
 @QUICK
 @given(st.integers(1, 8), st.floats(0, 1))
 def test_a_choice_with_values_for_its_ranges_is_a_text_that_reads_back(heads, share):
-    choice = Choice.parse("h", "own/x:heads=1..8,form=l2,share=0.0..1,of=[a:b=1,c=2]")
+    choice = StrategyChoice.parse("h", "own/x:heads=1..8,form=l2,share=0.0..1,of=[a:b=1,c=2]")
     parsed = StrategyText.parse(choice.text({"heads": heads, "share": share}))
     assert (parsed.name, parsed.owner) == ("x", "own")
     assert {"heads": str(heads), "form": "l2", "share": f"{share:g}", "of": "a:b=1,c=2"} == parsed.options
@@ -152,7 +152,7 @@ def test_every_point_of_a_space_is_a_recipe_within_the_budgets_and_made_again_fr
         assert again.text == point.recipe.text
         assert point.plan.processed == check(again, MODEL).processed
         assert found.low - 1 <= point.plan.average <= found.high + 1
-        assert point.plan.processed == found.point(*point.told.values()).plan.processed
+        assert point.plan.processed == found.point(*point.as_data.values()).plan.processed
 
 
 @pytest.mark.parametrize("name", ["fastv_heads", "methods"])
@@ -262,7 +262,7 @@ def test_a_benchmark_of_files_is_split_and_one_without_enough_pictures_says_so(m
     assert (len(searched[0].questions), len(held[0].questions)) == (8, 6)
     assert (searched[0].seed, searched[0].again) == (3, True)
     assert (held[0].seed, held[0].again) == (3, False)
-    with pytest.raises(DataError, match="none is left to confirm what is found on 40 of them"):
+    with pytest.raises(DataError, match="the search uses 40 of them, and none is left for the confirmation"):
         split(["files"], data=folder, limit=40, held_out=6, seed=3)
 
 
@@ -459,7 +459,7 @@ def told(value, processed, flops, name="r"):
 
 @pytest.mark.parametrize(("cost", "spent"), [("processed", 24.0), ("flops", 3e9)])
 def test_a_point_is_worth_the_mean_share_of_the_unpruned_model_and_what_it_costs(cost, spent):
-    judge = Judge(None, cost, [told(50.0, 144, 9e9), told(20.0, 144, 9e9)])
+    judge = PointEvaluator(None, cost, [told(50.0, 144, 9e9), told(20.0, 144, 9e9)])
     records = [told(25.0, 24.0, 2e9, "a"), told(18.0, 24.0, 4e9, "b")]
     assert Value((50 + 90) / 2, spent, ("a", "b")) == judge.worth(records)
     if cost == "flops":
@@ -478,7 +478,7 @@ def searched(tmp_path_factory):
 
 def run(folder: Path, trials: int):
     with (folder / "log.txt").open("w") as log:
-        return tune(FILE, Wanted(out=folder / "o", trials=trials, confirm=2), Progress(Console(file=log)))
+        return tune(FILE, SearchOptions(out=folder / "o", trials=trials, confirm=2), SearchDisplay(Console(file=log)))
 
 
 def test_a_search_measures_confirms_and_reports(searched):

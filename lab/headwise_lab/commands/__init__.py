@@ -1,1 +1,1 @@
-"""What follows `headwise` in a terminal; each module imports torch only when its command runs."""
+"""The commands of `headwise`; each module imports torch only when its command runs."""

@@ -1,10 +1,8 @@
-"""``headwise calibrate``: a static weight for every attention head, for token pruning that asks for them."""
+"""``headwise calibrate``: a static weight for every attention head, for token-pruning strategies that use weights."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +11,8 @@ import typer
 from headwise.output import answer
 from headwise.printing import say
 from headwise.reading import given_path
-from headwise_lab.commands.options import Attention, Batch, Data, Device, Dtype, Model
+from headwise_lab.commands.options import AsJson, Attention, Batch, Data, Device, Dtype, Model
+from headwise_lab.commands.storing import writing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from headwise_lab.benchmarks.inputs import Inputs
 
 STRONGEST = 10
-"""Heads that are listed."""
+"""The number of heads that are listed."""
 
 
 def calibrate(
@@ -45,22 +44,26 @@ def calibrate(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the file holds.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure what every attention head is worth, by leaving it out.
+    """Measure how important every attention head is, by leaving it out.
 
-    The worth of a head is how much the negative log-likelihood of the right answers rises without it, not below 0,
-    times the share of its attention that the question pays the image; each layer's weights sum to 1. The file is for
-    token_pruning strategies that want one (calibrated:weights=FILE). Calibrate on other questions than you evaluate on:
-    synthetic ones get another seed, and of those on disk the last are taken, while other commands ask the first.
+    A head's weight is the rise of the negative log-likelihood of the right answers without it, at least 0, times the
+    share of its attention from the question to the image. The weights of a layer sum to 1. The file is for
+    token_pruning strategies with an option for it (calibrated:weights=FILE). Calibrate on other questions than you
+    evaluate on: synthetic questions get another seed here, and of questions on disk this command takes the last, while
+    other commands take the first.
     """
+    from headwise.errors import DataError
     from headwise_lab.benchmarks import benchmark as benchmark_called
     from headwise_lab.benchmarks.inputs import Inputs
     from headwise_lab.benchmarks.questions import pinned
     from headwise_lab.models.load import load_model
 
     asked = benchmark_called(benchmark)
-    with _writing(out):
+    if out.is_dir():
+        raise DataError(f"head weights are a file, and {out} is a folder; give another --out")
+    with writing("head weights", out):
         out.parent.mkdir(parents=True, exist_ok=True)
     loaded = load_model(model, dtype=dtype, device=device, attention=attention)
     chosen = _numbers(layers, loaded.geometry.layers)
@@ -71,7 +74,7 @@ def calibrate(
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
     command = shlex.join(["headwise", "calibrate", *words, *([] if mass else ["--no-mass"])])
     found = _with_progress(inputs, chosen, by_mass=mass, source={"seed": None if data else seed, "command": command})
-    with _writing(out):
+    with writing("head weights", out):
         found.save(out)
     if as_json:
         answer(out.read_text(encoding="utf-8").rstrip())
@@ -80,13 +83,13 @@ def calibrate(
 
 
 def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> list[Question]:
-    """Questions that no other command asks first."""
+    """Questions that other commands do not ask: of another seed, or the last ones of a folder."""
     from headwise.errors import DataError
     from headwise_lab.benchmarks.questions import questions_of
 
     if data is None:
         if seed == 0:
-            say("warning: these are the questions `headwise run` asks; evaluate with another --seed", err=True)
+            say("warning: `headwise run` asks the same questions; evaluate with another --seed", err=True)
         return questions_of(asked, limit=limit, seed=seed)
     every = questions_of(asked, data=data)
     rest = len(every) - limit
@@ -99,7 +102,7 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
 
 
 def _numbers(text: str | None, count: int) -> tuple[int, ...]:
-    """Layers, ascending and each once."""
+    """The layers in a text such as ``0,1,2``, ascending and each once; all where it is None."""
     from headwise.errors import DataError
 
     if text is None:
@@ -114,32 +117,16 @@ def _numbers(text: str | None, count: int) -> tuple[int, ...]:
 
 
 def _with_progress(inputs: Inputs, layers: tuple[int, ...], **more: Any) -> HeadWeights:
-    """Measure with a bar on the error stream."""
-    from rich.progress import Progress
-
+    """Measure with a progress bar on the error stream."""
     from headwise_lab.heads.calibration import calibrate as measure
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal.progress import counted
 
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
-        total = len(inputs) * len(layers) * inputs.loaded.geometry.heads
-        task = progress.add_task("leaving heads out", total=total)
-        return measure(inputs, layers, advance=lambda count: progress.advance(task, count), **more)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    from headwise.errors import DataError
-
-    if out.is_dir():
-        raise DataError(f"head weights are a file, and {out} is a folder; give another --out")
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"head weights {out} cannot be written ({error.strerror}); give another --out") from error
+    with counted("leaving heads out", len(inputs) * len(layers) * inputs.loaded.geometry.heads) as advance:
+        return measure(inputs, layers, advance=advance, **more)
 
 
 def _tell(found: HeadWeights, out: Path) -> None:
-    """The strongest heads, and where the file is."""
+    """Print the strongest heads, and the name of the file."""
     from headwise_lab.terminal import Terminal
 
     source = found.source
@@ -153,14 +140,13 @@ def _tell(found: HeadWeights, out: Path) -> None:
 
 
 def _table(found: HeadWeights) -> Table:
-    """The heads with the largest rise, layer by layer weights beside them."""
+    """The heads without which the loss rises most, with their weights in their layer."""
     import numpy as np
-    from rich.table import Table
+
+    from headwise_lab.terminal.tables import text_table
 
     rise, error, mass = (found.statistics[name] for name in ("rise", "error", "mass"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Layer", "Head", "Loss without it", "SE", "Attention to image", "Weight in layer"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = text_table(["Layer", "Head", "Loss without it", "SE", "Attention to image", "Weight in layer"], left=0)
     places = np.argwhere(~np.isnan(rise))
     order = np.argsort([-rise[tuple(place)] for place in places], kind="stable")
     for layer, head in (tuple(places[index]) for index in order[:STRONGEST]):

@@ -1,4 +1,4 @@
-"""``headwise classify-heads``: a class for every head of a language model, in a profile that other commands take."""
+"""``headwise classify-heads``: a class for every head of a language model, in a profile for other commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import typer
 from headwise.output import answer
 from headwise.printing import say
 from headwise.reading import given_path
-from headwise_lab.commands.options import Attention, Device, Dtype, LanguageModel, Text, TextTokens
+from headwise_lab.commands.options import AsJson, Attention, Device, Dtype, LanguageModel, Text, TextTokens
+from headwise_lab.commands.storing import writing
 
 if TYPE_CHECKING:
     from headwise.heads import HeadProfile
@@ -35,13 +36,13 @@ def classify_heads(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Classify the attention heads of a language model on one text.
 
-    Writes a profile, with label, confidence and statistics of every head, for kv_eviction strategies that want one
-    (--profile), and a picture of it. Where classes rest on attention to the text alone, both halves of the text are
-    also classified by themselves, and the classes they agree on are held against the confidence they state.
+    Writes a profile with the label, confidence and statistics of every head, for kv_eviction strategies that need one
+    (--profile), and a picture of it. If the classes depend on attention to the text only, the two halves of the text
+    are also classified separately, and how often they agree is compared with the stated confidence.
     """
     from headwise.registry import resolve
     from headwise_lab.heads.agreement import halves_agree
@@ -58,30 +59,20 @@ def classify_heads(
     with _bar() as progress:
         found = classify(loaded, read, chosen, seed=seed, progress=progress)
         agreement = halves_agree(loaded, read, chosen, found, progress=progress)
-    with _writing(out):
+    with writing("profile", out):
         found.profile.save(out)
         draw(found.profile, out.with_suffix(".png"))
     _tell(found.profile, agreement, out, as_json)
 
 
 def _check_file(out: Path) -> None:
-    """Raise DataError before anything is measured unless the profile can be written."""
+    """Raise DataError, before anything is measured, where the profile cannot be written."""
     from headwise.errors import DataError
 
     if out.suffix != ".json":
         raise DataError(f"a profile is a .json file and its picture a .png beside it, so --out cannot be {out}")
-    with _writing(out):
+    with writing("profile", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    from headwise.errors import DataError
-
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"profile {out} cannot be written ({error.strerror}); give another --out") from error
 
 
 def _warn_beyond(longest: int, tokens: int) -> None:
@@ -91,18 +82,18 @@ def _warn_beyond(longest: int, tokens: int) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on the error stream that follows one measurement after the other."""
-    from rich.progress import Progress
+    """One bar on the error stream for all measurements, one after the other."""
+    from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal.progress import Bar
 
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
+    with Bar(TaskProgressColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task("reading")
         yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _tell(profile: HeadProfile, agreement: Agreement | None, out: Path, as_json: bool) -> None:
-    """The summary as a table or as JSON, and where the files are."""
+    """Print the summary as a table or as JSON, and the names of the files."""
     from headwise_lab.heads.summary import agreement_line, record, summary_table
 
     picture = out.with_suffix(".png")
@@ -110,12 +101,11 @@ def _tell(profile: HeadProfile, agreement: Agreement | None, out: Path, as_json:
         files = {"profile": str(out), "picture": str(picture)}
         answer(json.dumps({**record(profile, agreement), **files}, indent=2, ensure_ascii=False))
         return
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal.console import wide_enough
 
     layers, heads = profile.labels.labels.shape
     table = summary_table(profile)
-    needed = Terminal(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
-    console = Terminal(width=max(Terminal().width, needed), soft_wrap=True)
+    console = wide_enough([table])
     console.print(f"{profile.model}, {layers} layers x {heads} heads, by {profile.strategy} on {profile.text}\n")
     console.print(table)
     if agreement is not None:

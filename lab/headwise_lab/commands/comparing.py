@@ -1,4 +1,4 @@
-"""How ``headwise report A B`` compares output folders: what it reads, prints and writes."""
+"""``headwise report A B``: compares output folders, prints the tables and writes files."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Comparing:
 
 
 def compare(folders: Sequence[str], options: Comparing) -> None:
-    """Compare output folders with the first; print the tables, and write what ``--out`` names."""
+    """Compare output folders with the first; print the tables, and write the files that ``--out`` names."""
     from headwise_lab.report.compare.files import compare_all, write
     from headwise_lab.report.compare.page import as_dict, heading, terminal
+    from headwise_lab.terminal.console import wide_enough
 
     if options.out is not None:
         _check(options.out, overwrite=options.overwrite)
@@ -44,19 +45,20 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
     for warning in compared.warnings:
         say(f"warning: {_as_called(warning, sides)}", err=True)
     if options.as_json:
-        told = [as_dict(part, pair) for part in compared.parts for pair in part.pairs]
-        answer(json.dumps(told, ensure_ascii=False))
+        pairs = [as_dict(part, pair) for part in compared.parts for pair in part.pairs]
+        answer(json.dumps(pairs, ensure_ascii=False))
         return
     for part in compared.parts:
         say("\n".join(heading(part, folders[0])))
-        _print(terminal(part))
+        table = terminal(part)
+        wide_enough([table]).print(table)
     if options.out is not None:
         shown = options.out / "report.html" if len(written) > 1 else options.out
         say(f"Wrote {shown}" + (f" and {len(written) - 1} more files beside it." if len(written) > 1 else "."))
 
 
 def _check(out: Path, *, overwrite: bool) -> None:
-    """Raise DataError where ``--out`` names nothing that can be written, or what is there already."""
+    """Raise DataError where ``--out`` cannot be written, or exists already and may not be replaced."""
     from headwise_lab.report.compare.files import ENDINGS
     from headwise_lab.store.atomic import free
 
@@ -73,7 +75,7 @@ def _check(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _side(text: str) -> Iterator[Side]:
-    """One side, with its outcomes at hand inside, also where it lies behind a URL."""
+    """One side of the comparison; inside, its outcomes are local files, also if it is behind a URL."""
     from headwise_lab.report.compare.sides import Side, named
     from headwise_lab.store.working_copy import at_hand
 
@@ -82,18 +84,10 @@ def _side(text: str) -> Iterator[Side]:
         yield Side.read(local, identity, text)
 
 
-def _as_called(told: str, sides: Sequence[Side]) -> str:
-    """What is told of a copy is told of the URL that it was made of."""
+def _as_called(message: str, sides: Sequence[Side]) -> str:
+    """The message with the names that the user gave: with a URL instead of its local copy."""
     from headwise_lab.report.compare.sides import named
 
     for side in sides:
-        told = told.replace(str(side.folder), str(named(side.called)[0]))
-    return told
-
-
-def _print(table: object) -> None:
-    """Print a table that a narrow terminal wraps rather than cuts off."""
-    from headwise_lab.terminal import Terminal
-
-    needed = Terminal(width=1000).measure(table).maximum  # type: ignore[arg-type]
-    Terminal(width=max(Terminal().width, needed), soft_wrap=True).print(table)
+        message = message.replace(str(side.folder), str(named(side.called)[0]))
+    return message

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 BENCHMARKS = ("shapes-gqa", "shapes-textvqa")
 KEEP = 16  # a ninth of demo-llava's 144 visual tokens
 LIMIT = 300
-BATCH = 25  # the fastest for so small a model; larger ones fall out of the cache
+BATCH = 25  # the fastest for so small a model; larger batches do not fit into the processor's cache
 TIMED_BATCHES = 1
-TEXT = "kjv"  # what language models read
+TEXT = "kjv"  # which language models read
 TOKENS = {"demo-pythia": 512, "smollm2": 600}
 CLASSIFY_ON = 512
 
@@ -31,11 +31,11 @@ def demo(
     keep: Annotated[int, typer.Option(min=1, help="Visual tokens left after the second layer.")] = KEEP,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions.")] = 0,
 ) -> None:
-    """Prune visual tokens and evict KV entries of the models that ship, and report what each strategy is worth.
+    """Prune visual tokens and evict KV entries of the models that ship, and report how good each strategy is.
 
-    Needs no GPU, no download and a few minutes. demo-llava is pruned with every head-scoring strategy; the unpruned
-    model, all heads (FastV), random heads and tokens dropped without looking stand beside them. demo-pythia, and
-    smollm2 where its wheel is installed, read a text with a full cache and with less of it.
+    Needs a few minutes, no GPU and no download. demo-llava is pruned with every head-scoring strategy, and compared
+    with the unpruned model, all heads (FastV), random heads, and tokens dropped without attention. demo-pythia, and
+    smollm2 if its wheel is installed, read a text with a full KV cache and with smaller ones.
     """
     from headwise_lab.commands.sweeping import carry_out
     from headwise_lab.terminal import Terminal
@@ -51,7 +51,7 @@ def demo(
 
 
 def _pruning(keep: int, limit: int, seed: int) -> Plan:
-    """demo-llava, pruned with every head-scoring strategy; so small that threads would wait for each other."""
+    """demo-llava, pruned with every head-scoring strategy. It runs on one thread, because it is so small."""
     import attrs
 
     from headwise_lab.sweeps.plan import check_any_left, plan_of
@@ -67,22 +67,22 @@ def _pruning(keep: int, limit: int, seed: int) -> Plan:
     found = (trial for name in BENCHMARKS for trial in trials_on(loaded, name, asked[name], (seed,), terms))
     plan = plan_of("Headwise demo", Work(terms=terms), found)
     check_any_left([plan])
-    told = (
+    message = (
         f"{len(plan.trials)} trials of {limit} questions: {loaded.name} keeps {keep} of"
         f" {loaded.geometry.visual_tokens} visual tokens after two layers."
     )
-    return attrs.evolve(plan, told=(told,))
+    return attrs.evolve(plan, told=(message,))
 
 
 def _language_models() -> list[str]:
-    """demo-pythia, and smollm2 where its wheel is here."""
+    """demo-pythia, and smollm2 if its wheel is installed."""
     from headwise_lab.models.smollm2 import installed
 
     return ["demo-pythia", *(["smollm2"] if installed() else [])]
 
 
 def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
-    """The KV study in miniature on one language model; one that cannot be loaded is left out, and that is said."""
+    """A small KV study on one language model; None, after a warning, where the model cannot be loaded."""
     import attrs
 
     from headwise.errors import ModelError
@@ -94,7 +94,7 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
     from headwise_lab.sweeps.trials import Terms
 
     given = KvOptions(text=TEXT, tokens=TOKENS[name], classify_on=CLASSIFY_ON)
-    terms = Terms(study="demo", one_thread=name == "demo-pythia")  # so small that threads wait for each other
+    terms = Terms(study="demo", one_thread=name == "demo-pythia")  # so small that several threads would be slower
     try:
         loaded = loaded_for_planning(name, terms)
     except ModelError as error:
@@ -103,8 +103,8 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
     cases = demo_real() if name == "smollm2" else demo_kv(given.scale_of(loaded))
     with one_thread() if terms.one_thread else nullcontext():
         plan = plan_reading(loaded, given, cases, terms, folder)
-    told = (
+    message = (
         f"{len(plan.trials)} runs over {given.tokens} tokens: {loaded.name} reads {TEXT} with a full KV cache and with"
-        " less."
+        " smaller ones."
     )
-    return attrs.evolve(plan, told=(told,))
+    return attrs.evolve(plan, told=(message,))

@@ -1,4 +1,4 @@
-"""``headwise import-results``: what lmms-eval and lm-eval found, as records of ours."""
+"""``headwise import-results``: adds results of lmms-eval and lm-eval to an output folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import typer
 
 from headwise.output import answer
 from headwise.printing import say
+from headwise_lab.commands.options import AsJson
 from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_types import Metric, VisualRecord
 
 if TYPE_CHECKING:
     from headwise_lab.store.output_folder import Store
 
-KIND = "import"  # of a folder that is made for results of harnesses
+KIND = "import"  # the kind of a new folder for results of harnesses
 
 Imported = tuple[VisualRecord, list[QuestionOutcome]]
 
@@ -36,12 +37,12 @@ def import_results(
         list[str] | None,
         typer.Option(help="Headline of tasks that have this metric; repeat for several. [default: their first mean]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the records.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Bring results of lmms-eval and lm-eval into a folder that `headwise report` shows.
+    """Add results of lmms-eval and lm-eval to a folder that `headwise report` shows.
 
-    Run the harness with --log_samples, so that runs can be compared document by document. What is in the folder already
-    is not added twice. Results of other models than headwise are taken too, as the full model.
+    Run the harness with --log_samples, so that runs can be compared document by document. A result that the folder has
+    already is not added again. Results of other models than headwise are also added, as unpruned models.
     """
     from headwise_lab.engines.importing import records_of
     from headwise_lab.engines.results import read_run, result_files
@@ -66,7 +67,7 @@ def import_results(
 
 
 def _at_hand(file: str, copies: ExitStack) -> Path:
-    """A file or folder; behind a URL a copy of it, with the samples that lie beside a file."""
+    """A local file or folder; for a URL a local copy, together with the samples beside a file."""
     from headwise_lab.store.locations import is_local, place
     from headwise_lab.store.working_copy import at_hand
 
@@ -77,14 +78,14 @@ def _at_hand(file: str, copies: ExitStack) -> Path:
 
 
 def _opened(out: Path) -> Store:
-    """The folder, whatever kind of run made it; a new one where it belongs to none, unless Store says what is wrong."""
+    """The store in a folder of any kind of run; a new store where the folder belongs to none."""
     from headwise_lab.store.output_folder import Store, kind_of
 
     return Store.open(out, kind_of(out) or KIND)
 
 
 def described(found: Sequence[Imported]) -> list[str]:
-    """One line per result: task, what ran, its score, and the paired difference to the first run of that task."""
+    """One line for each result: task, score, model, strategies, and the paired difference to the task's first run."""
     lines = []
     first: dict[tuple[str | None, ...], Imported] = {}
     for record, outcomes in found:
@@ -98,7 +99,7 @@ def described(found: Sequence[Imported]) -> list[str]:
 
 
 def _what(record: VisualRecord) -> str:
-    """The recipe's name or the strategies that are not the usual ones, and the budget."""
+    """The recipe's name, or else the strategies that are not default ones, and the budget."""
     from headwise.recipe import DEFAULTS
 
     budget = record.budget.given or ""
@@ -112,7 +113,7 @@ def _with_error(metric: Metric) -> str:
 
 
 def _difference(ours: Imported, theirs: Imported) -> str:
-    """In the scale of the headline, which is per cent where documents are worth 0..1."""
+    """The paired difference in the scale of the headline metric, which is per cent where scores are in 0..1."""
     from headwise_lab.stats.differences import paired
 
     found = paired(*({one.unit_or_id: one.score for one in outcomes} for _, outcomes in (ours, theirs)))

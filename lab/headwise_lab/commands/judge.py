@@ -1,4 +1,4 @@
-"""``headwise judge``: free answers before a judge."""
+"""``headwise judge``: scores free answers by a judge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from headwise.output import answer
 from headwise.reading import given_path
-from headwise_lab.commands.options import Data
+from headwise_lab.commands.options import AsJson, Data
 
 
 def judge(
@@ -22,12 +22,12 @@ def judge(
     data: Data = None,
     judge: Annotated[str, typer.Option(help="A judge of the group headwise.judge.")] = "string_match_proxy",
     out: Annotated[Path | None, typer.Option(callback=given_path, help="Also write all scores to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all scores.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score free answers by a judge.
 
-    The judge that ships is no judge but a string-match proxy: it compares like with like and nothing with published
-    figures. Packages that ask a language model add one by an entry point of the group headwise.judge.
+    The judge that ships only matches strings: its scores can be compared with each other, but not with published ones.
+    Other packages can add judges, such as a language model, by an entry point of the group headwise.judge.
     """
     from headwise_lab.benchmarks import benchmark
     from headwise_lab.benchmarks.judge import Judge, answers_in, judged, write_judged
@@ -41,7 +41,7 @@ def judge(
 
 
 def describe(verdict: dict[str, Any]) -> str:
-    """The figures as a person reads them."""
+    """The scores as lines of text."""
     who = f"{verdict['judge']} ({verdict['judge_owner']})"
     lines = [f"{who}: {verdict['total']:.2f} over {verdict['n']} of {verdict['of']} questions"]
     return "\n".join([*lines, *(f"  {skill} {score:.2f}" for skill, score in verdict["skills"].items())])

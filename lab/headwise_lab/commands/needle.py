@@ -10,7 +10,16 @@ import typer
 
 from headwise.output import answer
 from headwise.printing import say
-from headwise_lab.commands.options import Attention, Device, Dtype, Eviction, LanguageModel, Profile
+from headwise_lab.commands.options import (
+    AsJson,
+    Attention,
+    Device,
+    Dtype,
+    Eviction,
+    LanguageModel,
+    Profile,
+    StoreIn,
+)
 from headwise_lab.commands.storing import each, opened
 from headwise_lab.store.outcome_types import PasskeyOutcome
 from headwise_lab.store.record_types import NeedleRecord
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from headwise_lab.stats.differences import Difference
 
 LONGEST = 2**22
-"""Tokens of a prompt, beyond which making it takes minutes and no model reads it."""
+"""The most tokens of a prompt: making a longer one takes minutes, and no model reads it."""
 
 
 Lengths = Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")]
@@ -35,13 +44,6 @@ Filler = Annotated[
 ]
 PasskeySeed = Annotated[int, typer.Option(min=0, help="Seed of the passkeys.")]
 PromptBatch = Annotated[int, typer.Option(min=1, help="Prompts asked at once.")]
-Out = Annotated[
-    str | None,
-    typer.Option(
-        help="Also store records, answers and heat maps in this folder or URL; what is there is not run again."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the records.")]
 
 
 def needle(
@@ -58,15 +60,15 @@ def needle(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     attention: Attention = "sdpa",
-    out: Out = None,
+    out: StoreIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Hide a passkey in a long text and ask for it at the end.
 
-    A prompt counts as found where the five digits stand in the greedy answer. LOG-PROB is the mean log-probability of
-    the passkey's tokens had the model to say them, which also ranks strategies under which none is found. All
-    strategies get the same prompts; differences to the first are paired. The full cache (none) runs where no strategy
-    is named.
+    A passkey counts as found if its five digits are in the greedy answer. LOG-PROB is the mean log-probability of the
+    passkey's tokens when the model is forced to write them; it also ranks strategies under which no passkey is found.
+    All strategies get the same prompts; differences to the first strategy are paired. Without --strategy, the full
+    cache (none) runs.
     """
     from headwise.heads import HeadProfile
     from headwise_lab.kv.needle import find_passkeys, identity
@@ -74,10 +76,10 @@ def needle(
     from headwise_lab.kv.recipes import planned
     from headwise_lab.models.load import load_language_model
     from headwise_lab.store.locations import place
-    from headwise_lab.store.record_types import Grid
+    from headwise_lab.store.record_types import PasskeyGrid
 
     known, to = HeadProfile.load(profile) if profile else None, None if out is None else place(out)
-    grid = Grid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
+    grid = PasskeyGrid(lengths=_numbers(lengths), depths=depths, repeats=repeats, filler=filler, seed=seed)
     loaded = load_language_model(model, dtype=dtype, device=device, attention=attention)
     recipes = planned(strategy or ["none"], known, loaded.geometry)
     prompts = PasskeyPrompts(loaded.tokenizer, filler, seed).prompts(grid.lengths, depths, repeats)
@@ -97,8 +99,8 @@ def needle(
     records = [record for record, _ in measured]
     if as_json:
         changes = map(_plain, _changes(measured))
-        told = [{**record.to_json(), "to_first": change} for record, change in zip(records, changes, strict=True)]
-        answer(json.dumps(told, indent=2, ensure_ascii=False))
+        shown = [{**record.to_json(), "to_first": change} for record, change in zip(records, changes, strict=True)]
+        answer(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         _print(measured, loaded, recipes)
     if store is not None:
@@ -106,7 +108,7 @@ def needle(
 
 
 def _numbers(text: str) -> list[int]:
-    """Lengths, ascending and each once."""
+    """The lengths in a text such as ``512,1024``, ascending and each once."""
     from headwise.errors import DataError
     from headwise.numbers import whole
 
@@ -121,7 +123,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _changes(measured: list[tuple[NeedleRecord, list[PasskeyOutcome]]]) -> list[PromptChange | None]:
-    """Every strategy against the first, which has none."""
+    """Every strategy's difference to the first; None for the first itself."""
     from headwise_lab.report.kv.to_first import prompt_changes
 
     first, *others = (outcomes for _, outcomes in measured)
@@ -166,7 +168,7 @@ def _row(record: NeedleRecord, change: PromptChange | None) -> list[str]:
 def _notes(
     records: list[NeedleRecord], changes: list[Difference], loaded: LoadedLm, recipes: list[Recipe]
 ) -> list[str]:
-    """What a reader should know before believing a figure."""
+    """Notes that a reader needs to interpret the figures."""
     from headwise.eviction import WindowPlan
     from headwise.pipeline import Pipeline
     from headwise_lab.stats.rule import stated
@@ -182,8 +184,8 @@ def _notes(
         notes.append(f"{stated(changes, 'prompt')} * marks what is called a difference to the first strategy.")
     if any(not plan.keeps_everything for plan in windows):
         notes.append(
-            "Where positions alone decide, the question sees what its windows hold; from further back, a passkey can"
-            " reach it only through tokens in between."
+            "Where positions alone decide, the question sees only the entries in its windows; a passkey further back"
+            " can reach it only through tokens in between."
         )
     if not full:
         notes.append("Whether the model can do the task at all is not known: add --strategy none, the full cache.")

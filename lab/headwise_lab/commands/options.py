@@ -40,6 +40,11 @@ SinkShare = Annotated[
     float | None,
     typer.Option(help="Share of image attention above which a token is a sink. [default: as the recipe, else 1]"),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StoreIn = Annotated[
+    str | None,
+    typer.Option("--out", help="Also store the results in this folder or URL; what is there is not run again."),
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Attention = Annotated[str, typer.Option(help="sdpa or eager.")]

@@ -10,12 +10,14 @@ import typer
 from headwise.output import answer
 from headwise.printing import say
 from headwise_lab.commands.options import (
+    AsJson,
     Attention,
     Device,
     Dtype,
     Eviction,
     LanguageModel,
     Profile,
+    StoreIn,
     Text,
     TextTokens,
 )
@@ -31,17 +33,12 @@ if TYPE_CHECKING:
     from headwise_lab.report.kv.to_first import TextChange
     from headwise_lab.stats.differences import Difference
 
-UNEQUAL = 1.01  # contexts further apart than this are called unequal
+UNEQUAL = 1.01  # contexts that differ by a larger factor are called unequal
 
 
 Chunk = Annotated[
     int | None, typer.Option(min=1, help="Tokens read at once; changes memory and time, no figure. [default: 512]")
 ]
-Out = Annotated[
-    str | None,
-    typer.Option(help="Also store records and losses in this folder or URL; what is there is not run again."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the records.")]
 
 
 def ppl(
@@ -55,16 +52,16 @@ def ppl(
     device: Device = "cpu",
     attention: Attention = "sdpa",
     chunk: Chunk = None,
-    out: Out = None,
+    out: StoreIn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Perplexity and next-token accuracy of a text when the KV cache forgets.
+    """Perplexity and next-token accuracy of a text when entries of the KV cache are evicted.
 
-    Every token is foretold from what the strategy left of the tokens before it. CONTEXT is the effective context: the
-    entries that the last token sees, itself included, averaged over layers and KV heads (score-based strategies: over
-    the tokens since an eviction). VISIBLE is the same averaged over all tokens. KV CACHE is the memory of keys and
-    values held at the end. The full cache (none) runs where no strategy is named. The first strategy is what the others
-    are compared with, token by token.
+    Every token is predicted from the entries that the strategy has kept of the tokens before it. CONTEXT is the
+    effective context: the entries that the last token sees, itself included, averaged over layers and KV heads
+    (score-based strategies: over the tokens since an eviction). VISIBLE is the same, averaged over all tokens. KV CACHE
+    is the memory of keys and values at the end. Without --strategy, the full cache (none) runs. All strategies are
+    compared with the first one, token by token.
     """
     from headwise.heads import HeadProfile
     from headwise_lab.kv.measure import command_line, identity, measure_text
@@ -97,8 +94,8 @@ def ppl(
     first, *others = (outcomes for _, outcomes in measured)
     compared = [None, *text_changes(first, others)]
     if as_json:
-        told = [_with_pairs(record, found) for (record, _), found in zip(measured, compared, strict=True)]
-        answer(json.dumps(told, indent=2, ensure_ascii=False))
+        shown = [_with_pairs(record, found) for (record, _), found in zip(measured, compared, strict=True)]
+        answer(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         _print([record for record, _ in measured], compared)
     if store is not None:
@@ -110,12 +107,13 @@ def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:
     if trained is None or tokens <= trained:
         return []
     return [
-        f"{loaded.name} was trained on {trained} tokens at most; with all {tokens} in its cache it may well be lost"
+        f"{loaded.name} was trained on {trained} tokens at most; with all {tokens} in its cache its predictions may be"
+        " useless"
     ]
 
 
 def _with_pairs(record: TextRecord, found: TextChange | None) -> dict[str, object]:
-    """The record, with its paired differences to the first strategy."""
+    """The record with its paired differences to the first strategy."""
     if found is None:
         return {**record.to_json(), "to_first": None}
     value, se = found.ratio
@@ -168,7 +166,7 @@ def _row(record: TextRecord, found: TextChange | None) -> list[str]:
 
 
 def _notes(records: list[TextRecord], found: list[Difference]) -> list[str]:
-    """What a reader should know before believing a difference."""
+    """Notes that a reader needs to interpret the differences."""
     from headwise_lab.stats.rule import block_unit, stated
 
     if len(records) < 2:

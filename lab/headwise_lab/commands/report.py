@@ -1,4 +1,4 @@
-"""``headwise report``: tables and figures from the records alone, folders side by side, or a recount of a table."""
+"""``headwise report``: rebuilds a report from records, compares folders, or recounts a published table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from headwise.errors import DataError
 from headwise.output import answer
 from headwise.printing import say
 from headwise.reading import given_path
+from headwise_lab.commands.options import AsJson
 
 BY = "model,benchmark,strategies,settings,budget"
 
@@ -27,14 +28,15 @@ By = Annotated[
     str,
     typer.Option(
         metavar="NAME,...",
-        help="With several: what trials are matched by: model, benchmark, strategies, settings, budget, recipe,"
-        " dtype, a hook, ...",
+        help="With several: the fields by which trials are matched: model, benchmark, strategies, settings, budget,"
+        " recipe, dtype, a hook, ...",
     ),
 ]
 AllowDifferent = Annotated[
     bool,
     typer.Option(
-        "--allow-different", help="With several: compare trials of other questions or weights on what they share."
+        "--allow-different",
+        help="With several: also compare trials with different questions or weights, on the questions they share.",
     ),
 ]
 Out = Annotated[
@@ -61,7 +63,6 @@ Counts = Annotated[
     ),
 ]
 Title = Annotated[str | None, typer.Option("--title", help="Title of the report.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def report(
@@ -78,11 +79,11 @@ def report(
 ) -> None:
     """Rebuild the report of an output folder from its records, compare several folders, or recount a table.
 
-    One folder gets report.html, report.md, tables/ and figures/ beside its records. Of several, trials are matched by
-    what they were asked to do and compared question by question: difference to the first with its standard error, a
-    bootstrap interval, an exact or permutation test, and Holm's correction over the table;
-    `--by benchmark,budget` compares folders whose strategies differ. Tables to recount are either scores by token
-    budget and head count, or perplexity against effective context.
+    One folder: writes report.html, report.md, tables/ and figures/ beside its records. Several folders: matches trials
+    by what they were asked to do, and compares them question by question: difference to the first with its standard
+    error, a bootstrap interval, an exact or permutation test, and Holm's correction over the table. `--by
+    benchmark,budget` compares folders whose strategies differ. A table to recount has either scores by token budget and
+    head count, or perplexity by effective context.
     """
     given = folders or []
     if bool(given) == (table is not None):
@@ -116,7 +117,7 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
         return str(folder / path.relative_to(local).as_posix())
 
     if as_json:
-        told = {
+        written = {
             "markdown": named(paths.markdown),
             "html": named(paths.html),
             "tables": [named(path) for path in paths.tables],
@@ -124,7 +125,7 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
             "findings": list(paths.findings),
             "warnings": list(paths.warnings),
         }
-        answer(json.dumps(told, ensure_ascii=False))
+        answer(json.dumps(written, ensure_ascii=False))
         return
     for warning in paths.warnings:
         say(f"warning: {warning.replace(str(local), str(folder))}", err=True)
@@ -137,21 +138,23 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
 
 
 def _recount(table: Path, n: str | None, as_json: bool) -> None:
-    """Score tables (seed 000's layout), tables of perplexity against context (seed 004's), or both in one document."""
+    """Recount tables of scores (as LLaVA-FinePruner-Head's results), of perplexity by context (as those of the
+    head-aware cache study), or both in one document.
+    """
     from headwise_lab.report.published.context_page import context_lines
     from headwise_lab.report.published.context_recount import recount_contexts
     from headwise_lab.report.published.score_tables import has_score_tables, read_text
 
     tokens = int(n) if n and n.isascii() and n.isdigit() and int(n) > 0 else None
     contexts = recount_contexts(table, tokens)
-    told: dict[str, object] = {}
+    recounted: dict[str, object] = {}
     lines: list[str] = []
     if contexts is None or has_score_tables(read_text(table)):
-        told, lines = _score_recount(table, {} if tokens else _question_counts(n))
+        recounted, lines = _score_recount(table, {} if tokens else _question_counts(n))
     if contexts is not None:
-        told["contexts"] = contexts.as_dict()
+        recounted["contexts"] = contexts.as_dict()
         lines += [*([""] if lines else []), *context_lines(contexts)]
-    answer(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(lines))
+    answer(json.dumps(recounted, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _score_recount(table: Path, counts: dict[str, int]) -> tuple[dict[str, object], list[str]]:

@@ -1,4 +1,4 @@
-"""``headwise run``: one trial, one record."""
+"""``headwise run``: runs one trial and writes its record."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from headwise.output import answer
 from headwise.printing import say
 from headwise_lab.commands.options import (
     Aggregate,
+    AsJson,
     Attention,
     Batch,
     Data,
@@ -42,7 +43,6 @@ Benchmark = Annotated[str, typer.Option(help="Name of a benchmark, such as shape
 Strategy = Annotated[list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")]
 Recipe = Annotated[str | None, typer.Option(help="A named recipe to start from.")]
 Out = Annotated[str | None, typer.Option(help="Also store the record and its outcomes in this folder or URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the record.")]
 
 
 def run(
@@ -69,8 +69,7 @@ def run(
 ) -> None:
     """Run one model on one benchmark with one recipe.
 
-    A pruning method needs one budget, --tokens or --keep; the unpruned model, which runs where no strategy is named,
-    takes none.
+    A pruning method needs one budget, --tokens or --keep. Without a strategy, the unpruned model runs, without budget.
     """
     from headwise.recipe import Recipe
     from headwise_lab.benchmarks import benchmark as benchmark_called
@@ -91,7 +90,7 @@ def run(
     inputs.check()
     store = opened(folder, "run")
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
-    if unanswered(inputs.questions):  # a split whose answers only a server knows
+    if unanswered(inputs.questions):  # a split whose right answers are only on a server
         path = _with_progress(submit, setting, inputs, folder)
         say(f"submission written: {path}")
         return
@@ -107,7 +106,7 @@ def run(
 
 
 def _keep_answers(inputs: Inputs, outcomes: list[QuestionOutcome], folder: Path, identity: str) -> None:
-    """Beside the record, the answers that ``headwise judge`` reads, where the benchmark is one that is judged."""
+    """Write the answers for ``headwise judge`` beside the record, if the benchmark needs a judge."""
     from headwise_lab.trial.submission import keep
 
     if getattr(inputs.benchmark, "judged", False):
@@ -123,7 +122,7 @@ def _with_progress(
     inputs: Inputs,
     folder: Path | None,
 ) -> Found:
-    """Run with a bar; answers stay in ``folder``."""
+    """Run with a progress bar; answers of an unfinished run stay in ``folder``."""
     from headwise_lab.terminal.progress import counted
 
     with counted(inputs.benchmark.name, len(inputs)) as advance:
@@ -131,7 +130,7 @@ def _with_progress(
 
 
 def describe(record: VisualRecord) -> str:
-    """The record as a person reads it."""
+    """The record as lines of text."""
     metric, budget, heads, overlap = record.metric, record.budget, record.heads, record.overlap
     lines = [
         f"{record.model} on {record.benchmark}: {metric.name} {_with_error(metric.value, metric.se)}"
@@ -144,14 +143,14 @@ def describe(record: VisualRecord) -> str:
         lines.append(f"heads       {heads.mean:.2f} of {heads.of} decided, on average")
     lines += _cost(record.cost or Cost())
     if overlap is not None:
-        told = f"recall {overlap.recall:.3f}, precision {overlap.precision:.3f}, iou {overlap.iou:.3f}"
-        lines.append(f"kept tokens {told}, lift {overlap.lift:.3f} against the boxes of {overlap.n} questions")
+        figures = f"recall {overlap.recall:.3f}, precision {overlap.precision:.3f}, iou {overlap.iou:.3f}"
+        lines.append(f"kept tokens {figures}, lift {overlap.lift:.3f} against the boxes of {overlap.n} questions")
     lines += [f"  {name} {value:.2f}" for name, value in (record.metrics or {}).items()]
     return "\n".join(lines)
 
 
 def _cost(cost: Cost) -> list[str]:
-    """What a question took, planned beside counted, and the memory of a batch."""
+    """The cost of a question, planned and counted, and the memory of a batch."""
     return [
         f"prefill     {_shown(cost.prefill_ms)} ms per question in batches of {cost.batch},"
         f" {_percent(cost.prefill_share)} of the unpruned model's; selection {_shown(cost.selection_ms)} ms,"
@@ -164,7 +163,7 @@ def _cost(cost: Cost) -> list[str]:
         f" {_shown(cost.flops_counted_unpruned, 1e9)} G in the unpruned model's",
         f"decode      {_shown(cost.decode_tokens_per_s)} tokens/s; KV cache after prefill"
         f" {_shown(cost.kv_bytes, 2**20)} MiB planned, {_shown(cost.kv_bytes_stored, 2**20)} MiB stored",
-        f"memory      peak {_shown(cost.peak_bytes, 2**20)} MiB ({cost.peak_source or 'not told here'}),"
+        f"memory      peak {_shown(cost.peak_bytes, 2**20)} MiB ({cost.peak_source or 'not measured here'}),"
         f" {_shown(cost.peak_grown_bytes, 2**20)} MiB of it for a batch",
     ]
 

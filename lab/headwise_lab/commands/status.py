@@ -1,4 +1,4 @@
-"""``headwise status``: how far a sweep is."""
+"""``headwise status``: how many trials of a sweep are done."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from headwise.output import answer
 from headwise.printing import say
+from headwise_lab.commands.options import AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 def status(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Output folder or URL of `headwise sweep`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell how far a sweep is: done, running, failed, time left, best so far.
+    """Show the progress of a sweep: done, running, failed, time left, best so far.
 
-    Reads the plan and the records, while the sweep runs or after it ended in any way, and changes nothing.
+    Reads the plan and the records, while the sweep runs or after it ended, and changes nothing.
     """
     from headwise_lab.store.locations import place
     from headwise_lab.sweeps.status import look
@@ -52,7 +53,7 @@ def sentence(found: Status) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as far as they matter."""
+    """A duration in its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -61,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def table(found: Status) -> Table:
-    """A row per model and benchmark."""
+    """A table with a row for each model and benchmark."""
     from rich.table import Table
     from rich.text import Text
 
@@ -74,7 +75,7 @@ def table(found: Status) -> Table:
 
 
 def best_text(found: Status, model: str, benchmark: str) -> str:
-    """The best trial that prunes, and its figure."""
+    """The best trial that prunes, with its headline metric."""
     from headwise_lab.sweeps.tally import headline
 
     best = found.best(model, benchmark)
@@ -85,20 +86,20 @@ def details(found: Status) -> list[str]:
     """The best so far, what runs now, and why trials failed or cannot be run."""
     from headwise_lab.sweeps.status import FAILED, REFUSED, RUNNING
 
-    told = [f"best so far: {best_text(found, *group)}" for group in found.groups() if found.best(*group)]
+    lines = [f"best so far: {best_text(found, *group)}" for group in found.groups() if found.best(*group)]
     for trial, state in found.trials:
         record = found.records.get(trial.id)
         if state == RUNNING:
-            told.append(f"running: {trial.label}")
+            lines.append(f"running: {trial.label}")
         elif state == FAILED and record is not None:
-            told.append(f"failed (attempt {record.attempt or 1}): {trial.label}: {record.error}")
+            lines.append(f"failed (attempt {record.attempt or 1}): {trial.label}: {record.error}")
         elif state == REFUSED:
-            told.append(f"not run: {trial.label}: {trial.refused or (record and record.refused)}")
-    return told
+            lines.append(f"not run: {trial.label}: {trial.refused or (record and record.refused)}")
+    return lines
 
 
 def as_dict(found: Status) -> dict[str, object]:
-    """For programs."""
+    """The status as JSON."""
     from headwise_lab.sweeps.status import STATES, figure
 
     best = {}

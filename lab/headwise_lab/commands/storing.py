@@ -1,8 +1,9 @@
-"""What commands that measure and may keep their records share: a folder to keep them in, and each measured once."""
+"""Used by commands that measure recipes and may store the records: opening the folder, and measuring each only once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from headwise.printing import say
@@ -19,8 +20,19 @@ R = TypeVar("R", bound="Record")
 Row = TypeVar("Row", bound="Outcome")
 
 
+@contextmanager
+def writing(what: str, out: Path) -> Iterator[None]:
+    """Turns an OSError inside into a DataError: ``what`` cannot be written to the file ``out``."""
+    from headwise.errors import DataError
+
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what} {out} cannot be written ({error.strerror}); give another --out") from error
+
+
 def opened(folder: Path | None, kind: str) -> Store | None:
-    """The store of a folder, its warnings printed; None without a folder. Raises DataError as ``Store.open`` does."""
+    """The store in a folder, with its warnings printed; None without a folder. Raises what ``Store.open`` raises."""
     from headwise_lab.store.output_folder import Store
 
     if folder is None:
@@ -40,9 +52,9 @@ def each(
     *,
     kinds: tuple[type[R], type[Row]],
 ) -> list[tuple[R, list[Row]]]:
-    """Record and outcomes of every recipe: from the store, or measured and stored, with a bar up to ``total``.
+    """Record and outcomes of every recipe: read from the store, or measured with a bar up to ``total`` and stored.
 
-    ``kinds``: the classes of both.
+    ``kinds``: the classes of records and outcomes.
     """
     from headwise_lab.kv.measure import strategy_text
     from headwise_lab.terminal.progress import progress_bars

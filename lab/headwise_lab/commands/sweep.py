@@ -1,4 +1,4 @@
-"""``headwise sweep``: all trials of a sweep file, by several workers, going on where it stopped."""
+"""``headwise sweep``: runs all trials of a sweep file with several workers, and continues where it stopped."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Executor = Annotated[
     str,
     typer.Option(
         metavar="NAME[:option=value,...]",
-        help="What runs the trials: local (processes of this machine), ray (address=, cpus=), slurm (partition=,"
-        " time=MINUTES, gpus=, cpus=, mem=GB, gres=, account=, qos=, constraint=, spool=FOLDER), or another that is"
+        help="How the trials are run: local (processes of this machine), ray (address=, cpus=), slurm (partition=,"
+        " time=MINUTES, gpus=, cpus=, mem=GB, gres=, account=, qos=, constraint=, job_dir=FOLDER), or another that is"
         " installed.",
     ),
 ]
@@ -64,11 +64,11 @@ def sweep(
     dtype: DtypeOf = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Run all trials of a sweep file; what is done already, or stands there twice, is not run again.
+    """Run all trials of a sweep file. A trial that is done already, or occurs twice, is not run again.
 
-    Every trial is planned before the first one runs. Interrupt it in any way and run the same line again: only what is
-    missing runs. What fails is recorded and tried again. `headwise status DIR` tells how far it is. Ends with the
-    report.
+    All trials are planned before the first one runs. After any interruption, run the same line again: only missing
+    trials run. A trial that fails is recorded and tried again. `headwise status DIR` shows the progress. At the end,
+    the report is written.
     """
     from headwise.errors import DataError
     from headwise_lab.commands.sweeping import carry_out, overridden, plans_of, tell

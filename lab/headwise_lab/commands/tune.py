@@ -1,4 +1,4 @@
-"""``headwise tune``: a search for strategies, counts and budgets, confirmed on questions it has not seen."""
+"""``headwise tune``: a search for strategies, counts and budgets, confirmed on held-out questions."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def tune(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
 ) -> None:
-    """Search a space of strategies and budgets for accuracy against what is computed, then confirm what was found.
+    """Search strategies and budgets for high accuracy at low cost, then confirm the best points.
 
-    The front of the search is measured again on questions that it has not seen, beside FastV and random tokens at the
-    same processed averages. Interrupt it in any way and run the same line again: it goes on, and ends at --trials.
+    The front of the search is measured again on held-out questions, beside FastV and random tokens at the same
+    processed averages. After any interruption, run the same line again: the search continues until --trials have ended.
     """
     from headwise_lab.commands.sweeping import overridden
     from headwise_lab.terminal import Terminal
-    from headwise_lab.tuning.progress import Progress
+    from headwise_lab.tuning.display import SearchDisplay
     from headwise_lab.tuning.reading import read
-    from headwise_lab.tuning.running import Wanted
+    from headwise_lab.tuning.running import SearchOptions
     from headwise_lab.tuning.running import tune as run
 
     given = {"model": model, "benchmarks": benchmark, "data": data, "limit": limit, "held_out": held_out}
@@ -57,7 +57,7 @@ def tune(
     _check(sampler, cost)
     file = overridden(read(space), {key: value for key, value in given.items() if value is not None})
     console, folder = Terminal(stderr=True), _folder(out)
-    wanted = Wanted(
+    wanted = SearchOptions(
         out=folder,
         trials=trials,
         sampler=sampler,
@@ -66,7 +66,7 @@ def tune(
         command=_command(space, file, {"trials": trials, "confirm": confirm, "sampler": sampler, "cost": cost}),
     )
     try:
-        outcome = run(file, wanted, Progress(console))
+        outcome = run(file, wanted, SearchDisplay(console))
     except KeyboardInterrupt:
         console.print(f"Stopped; finished trials are in {out}, run the same line again to go on.")
         raise
@@ -74,13 +74,13 @@ def tune(
 
 
 def _folder(out: str) -> Path:
-    """The output folder; raises DataError for one behind a URL, where the search's database could not be locked."""
+    """The output folder; raises DataError for a URL, where the search's database could not be locked."""
     from headwise.errors import DataError
     from headwise_lab.store.locations import is_local, place
 
     folder = place(out)
     if not is_local(folder):
-        raise DataError(f"--out {out} is no folder of this machine, which the database of a search needs; give one")
+        raise DataError(f"--out {out} is not on this machine, where the database of a search has to be; give a folder")
     return folder
 
 
@@ -95,26 +95,25 @@ def _check(sampler: str, cost: str) -> None:
 
 
 def _command(space: str, file: SpaceFile, chosen: dict[str, object]) -> str:
-    """The command line of the search, everything that the file may say otherwise spelled out, but for --out."""
+    """The command line of the search without --out; it repeats the file's values, which may change later."""
     import shlex
 
-    told = {"model": file.model, "limit": file.limit, "held-out": file.held_out, "seed": file.seed, "data": file.data}
-    options = [*(("benchmark", name) for name in file.benchmarks), *told.items(), *chosen.items()]
+    values = {"model": file.model, "limit": file.limit, "held-out": file.held_out, "seed": file.seed, "data": file.data}
+    options = [*(("benchmark", name) for name in file.benchmarks), *values.items(), *chosen.items()]
     words = [word for key, value in options if value is not None for word in (f"--{key}", str(value))]
     return shlex.join(["headwise", "tune", space, *words])
 
 
 def _show(outcome: SearchOutcome, out: Path) -> None:
     from headwise.errors import HeadwiseError
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal.console import wide_enough
     from headwise_lab.tuning.page import terminal
 
     if not outcome.found:
         reason = next((reason for _, _, reason in outcome.failures), "there was no trial")
         raise HeadwiseError(f"no point of the space could be measured; the first reason: {reason}")
     table = terminal(outcome)
-    width = max(Terminal().width, Terminal(width=1000).measure(table).maximum)
-    output = Terminal(width=width, soft_wrap=True)
+    output = wide_enough([table])
     output.print(table)
     output.print()
     for sentence in outcome.sentences():

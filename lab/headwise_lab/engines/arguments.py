@@ -1,7 +1,7 @@
-"""The model arguments of a harness, ``pretrained=...,strategy=...``, as a model to load and a recipe to attach.
+"""Reads the model arguments of a harness, ``pretrained=...,strategy=...``: which model to load and its recipe.
 
-Both harnesses cut ``--model_args`` at commas, except inside brackets. So texts with commas of their own stand in
-brackets, and several texts are joined by ``+`` or blanks: ``strategy=fastv:layer=2+sparsity+fixed:heads=4``,
+Both harnesses split ``--model_args`` at commas, except inside brackets. So users put a text with commas in brackets,
+and join several texts by ``+`` or blanks: ``strategy=fastv:layer=2+sparsity+fixed:heads=4``,
 ``strategy=[streaming:sinks=4,window=60]``.
 """
 
@@ -26,7 +26,7 @@ BRACKETS = (
 
 
 def strategy_texts(given: object) -> tuple[str, ...]:
-    """The strategy texts of one argument: a list of texts, or one text with ``+``, blanks and brackets.
+    """The strategy texts of one argument, which is a list of texts, or one text with ``+``, blanks and brackets.
 
     >>> strategy_texts("fastv:layer=2+[streaming:sinks=4,window=60]")
     ('fastv:layer=2', 'streaming:sinks=4,window=60')
@@ -42,7 +42,7 @@ def strategy_texts(given: object) -> tuple[str, ...]:
 
 
 def model_arguments(given: object) -> dict[str, object]:
-    """``--model_args`` as a result file has it, a text or an object; raises DataError for what is neither.
+    """``--model_args`` of a result file, a text or an object, as a dictionary; raises DataError for other text.
 
     >>> model_arguments("pretrained=demo-llava,strategy=[streaming:sinks=4,window=60]")
     {'pretrained': 'demo-llava', 'strategy': '[streaming:sinks=4,window=60]'}
@@ -57,18 +57,18 @@ def model_arguments(given: object) -> dict[str, object]:
 
 
 def _unquoted(text: str) -> str:
-    """Without the quotes around it, which lmms-eval leaves in place."""
+    """The text without quotes around it, which lmms-eval does not remove."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _between_texts(mark: str, following: str) -> bool:
-    """A blank or a plus, unless it is that of a number such as 1e+5."""
+    """Whether ``mark`` separates texts: a blank, or a plus that is not part of a number such as 1e+5."""
     return mark.isspace() or (mark == "+" and not following.isdigit())
 
 
 def _cut(text: str, separates: Callable[[str, str], bool]) -> list[str]:
-    """What stands between separators outside brackets."""
+    """The non-empty parts of a text between separators; separators inside brackets do not count."""
     parts, depth = [""], 0
     for place, mark in enumerate(text):
         depth += (mark == "[") - (mark == "]")
@@ -88,7 +88,7 @@ def _real(given: str | float | None) -> float | None:
         return None if given is None else float(given)
     except (TypeError, ValueError) as error:
         raise HeadwiseError(
-            f"model argument {shown(given)} is no number, as tokens, min_mass and sink_share are"
+            f"model argument {shown(given)} is no number; tokens, min_mass and sink_share have to be numbers"
         ) from error
 
 
@@ -96,11 +96,13 @@ def _whole(given: str | int | None) -> int | None:
     try:
         return None if given is None else int(given)
     except (TypeError, ValueError) as error:
-        raise HeadwiseError(f"model argument {shown(given)} is no whole number, as keep and max_length are") from error
+        raise HeadwiseError(
+            f"model argument {shown(given)} is no whole number; keep and max_length have to be whole numbers"
+        ) from error
 
 
 def _rows(given: str | int | None) -> int:
-    """Rows of a batch; harnesses hand them over as text, or as None where nothing was said."""
+    """The rows of a batch; harnesses pass a text, or None where the user gave no number."""
     try:
         rows = 1 if given is None else int(given)
     except (TypeError, ValueError):
@@ -118,11 +120,11 @@ def _device(given: object) -> str:
 
 @attrs.frozen(kw_only=True)
 class Arguments:
-    """What ``--model_args`` may say, with what is taken where it does not.
+    """The arguments in ``--model_args`` and their defaults.
 
-    ``pretrained``: a name of ours, a local model folder, or a hub id. ``strategy``, ``recipe``, ``tokens``, ``keep``,
-    ``positions``, ``aggregate``, ``min_mass``, ``sink_share``, ``profile``: the recipe, as `headwise run` and `ppl`
-    take it. ``max_length``: tokens a language model is given at most, usually its own maximum.
+    ``pretrained``: a model that ships, a local model folder, or a hub id. ``strategy``, ``recipe``, ``tokens``,
+    ``keep``, ``positions``, ``aggregate``, ``min_mass``, ``sink_share``, ``profile``: the recipe, as in `headwise run`
+    and `ppl`. ``max_length``: the most tokens that a language model is given, by default its own maximum.
     """
 
     pretrained: str
@@ -143,16 +145,16 @@ class Arguments:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Arguments:
-        """From a harness's keyword arguments; raises HeadwiseError naming the one that is unknown or missing."""
-        told = {key: value for key, value in given.items() if key != "max_batch_size"}  # of auto alone
+        """From a harness's keyword arguments; raises HeadwiseError, which names an unknown or missing argument."""
+        asked = {key: value for key, value in given.items() if key != "max_batch_size"}  # only for batch_size=auto
         known = attrs.fields_dict(cls)
-        for key, value in told.items():
+        for key, value in asked.items():
             if key not in known:
                 wrong = shortened(f"{key}={value}")
                 raise HeadwiseError(f"unknown model argument {wrong}{did_you_mean(key, known)}; {BRACKETS}")
-        if not told.get("pretrained"):
+        if not asked.get("pretrained"):
             raise HeadwiseError("no model is named; write --model_args pretrained=MODEL,strategy=...")
-        return cls(**told)
+        return cls(**asked)
 
     def make_recipe(self) -> Recipe:
         """The recipe; raises what :meth:`headwise.Recipe.of` raises."""
@@ -162,7 +164,7 @@ class Arguments:
 
 
 def alone() -> None:
-    """Raise HeadwiseError where a launcher started several processes: each would do all of the work."""
+    """Raise HeadwiseError where a launcher has started several processes, because each would do all the work."""
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise HeadwiseError(
             f"headwise runs in one process of a harness, and a launcher started {os.environ['WORLD_SIZE']}; start the"

@@ -1,6 +1,6 @@
-"""``generate`` as harnesses ask for it: until some text comes, sampled if need be, or dictated to be scored.
+"""Generation for harnesses: with stop texts and optional sampling, or with forced tokens, to score them.
 
-Everything goes through the model's own ``generate``, so whatever recipe is attached has its effect as ever.
+All of it calls the model's own ``generate``, so that an attached recipe works as usual.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("temperature", "top_p", "top_k")
-_SLACK = 8  # tokens that may show no text, such as the bytes of one character
+_SLACK = 8  # tokens that may have no text of their own, such as the bytes of one character
 
 
 @attrs.frozen(kw_only=True)
 class Wish:
-    """How to answer: tokens at most, texts to stop at, and what is not greedy about it.
+    """How to answer a request: at most ``most`` tokens, up to one of the texts ``stops``; ``sampling`` empty: greedily.
 
-    ``ignored``: names of generation arguments that mean nothing to us.
+    ``ignored``: names of generation arguments that headwise does not support.
     """
 
     most: int
@@ -44,17 +44,17 @@ class Wish:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], most: int) -> Wish:
-        """From the generation arguments of a task; ``most`` tokens where it names no number."""
-        lengths = list(_told(given, _LENGTHS).values())
+        """From the generation arguments of a task; ``most`` is the number of tokens where the task names none."""
+        lengths = list(_present(given, _LENGTHS).values())
         until = given.get("until") or ()
-        warmth = given.get("temperature")
-        samples = given.get("do_sample", bool(warmth)) and warmth != 0
+        temperature = given.get("temperature")
+        samples = given.get("do_sample", bool(temperature)) and temperature != 0
         known = {*_LENGTHS, *_SAMPLING, "until", "do_sample", "num_beams"}
         return cls(
             most=int(lengths[0] if lengths else most),
             stops=tuple(text for text in ([until] if isinstance(until, str) else until) if text),
             beams=int(given.get("num_beams") or 1),
-            sampling={"temperature": 1.0, **_told(given, _SAMPLING)} if samples else {},
+            sampling={"temperature": 1.0, **_present(given, _SAMPLING)} if samples else {},
             ignored=tuple(sorted(set(given) - known)),
         )
 
@@ -66,19 +66,19 @@ class Wish:
 
 
 def wishes_of(requests: Sequence[Instance], most: int) -> list[Wish]:
-    """The wish of every request of a harness; generation arguments that mean nothing to us are warned of."""
+    """The wish of every request of a harness; logs a warning for each argument that headwise does not support."""
     wishes = [Wish.of(request.args[1], most) for request in requests]
     for name in sorted({name for wish in wishes for name in wish.ignored}):
-        log.warning("generation argument %s means nothing to headwise and is left out", name)
+        log.warning("headwise does not support the generation argument %s and ignores it", name)
     return wishes
 
 
-def _told(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _present(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: given[name] for name in names if given.get(name) is not None}
 
 
 def batched(wishes: Sequence[Wish], size: int, lengths: Sequence[int] | None = None) -> list[list[int]]:
-    """Rows that are answered together: at most ``size`` with the same wish, the longest prompts first where known."""
+    """Batches of row numbers: at most ``size`` rows with the same wish, the longest prompts first where known."""
     alike: dict[str, list[int]] = {}
     for row, wish in enumerate(wishes):
         alike.setdefault(repr(wish), []).append(row)
@@ -89,14 +89,14 @@ def batched(wishes: Sequence[Wish], size: int, lengths: Sequence[int] | None = N
 
 
 class Stopping(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row once its new text has one of the stops in it."""
+    """Ends a row once its new text contains one of the stop texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], start: int) -> None:
         self._tokenizer, self._stops, self._start = tokenizer, stops, start
         self._tail = max(map(len, stops)) + _SLACK
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        """Bool (b,), for ids (b, n) so far."""
+        """Whether each row has to end, bool (b,), for the ids (b, n) so far."""
         new = input_ids[:, max(self._start, input_ids.shape[1] - self._tail) :]
         texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
         found = [any(stop in text for stop in self._stops) for text in texts]
@@ -104,10 +104,10 @@ class Stopping(StoppingCriteria):  # type: ignore[misc]
 
 
 class Dictation(LogitsProcessor):  # type: ignore[misc]
-    """Makes ``generate`` write given tokens, and notes what it thought of each.
+    """Forces ``generate`` to write given tokens, and stores the loss of each.
 
-    ``ids`` int64 (b, n), rows shorter than n filled up with anything. ``nll`` float64 (b, n): nats. ``right`` bool
-    (b, n): whether the token was the most probable one.
+    ``ids`` int64 (b, n): the tokens; shorter rows are padded with any token. ``nll`` float64 (b, n): losses in nats.
+    ``right`` bool (b, n): whether the token was the most probable one.
     """
 
     def __init__(self, ids: Tensor, start: int) -> None:
@@ -116,7 +116,7 @@ class Dictation(LogitsProcessor):  # type: ignore[misc]
         self.right = torch.zeros(ids.shape, dtype=torch.bool)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (b, vocabulary) that leave nothing but the next given token."""
+        """Scores (b, vocabulary) that allow only the next given token."""
         step = input_ids.shape[1] - self._start
         wanted = self._ids[:, step : step + 1].to(scores.device)
         self.nll[:, step] = -torch.log_softmax(scores.float(), dim=-1).gather(1, wanted)[:, 0].double().cpu()
@@ -126,7 +126,7 @@ class Dictation(LogitsProcessor):  # type: ignore[misc]
 
 @torch.inference_mode()
 def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors: BatchFeature, wish: Wish) -> list[str]:
-    """New text of every row of left-padded prompts, up to the first stop."""
+    """The new text of every row of left-padded prompts, up to the first stop text."""
     start, samples = tensors["input_ids"].shape[1], bool(wish.sampling)
     chosen = greedy(model, tokenizer, wish.most, num_beams=wish.beams, do_sample=samples, **wish.sampling)
     stopping = [Stopping(tokenizer, wish.stops, start)] if wish.stops else None
@@ -138,10 +138,10 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors:
 def dictated(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tensors: BatchFeature, rows: Sequence[Sequence[int]]
 ) -> list[tuple[Tensor, bool]]:
-    """Nats of each given token (n,) after left-padded prompts, and whether greedy answers would be those tokens.
+    """For every row the losses in nats of the given tokens (n,), and whether a greedy answer would be these tokens.
 
-    Prompts are read first and then one token after the other, as answers are: what a recipe keeps is chosen before the
-    answer is seen, and a cache forgets while it goes on.
+    The left-padded prompts are read at once, and then one token after the other, as in generation. So a recipe chooses
+    what to keep before it sees the answer, and a cache evicts while the answer is read.
     """
     most = max(map(len, rows))
     ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (most - len(row))] for row in rows])
@@ -155,7 +155,7 @@ def dictated(
 
 @contextmanager
 def _nothing_of_its_own(model: PreTrainedModel) -> Iterator[None]:
-    """Without the model's own penalties, and without an end that a dictated token might be."""
+    """Inside, the model has no penalties and no end-of-text token, because a forced token may be that token."""
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield

@@ -1,9 +1,8 @@
-"""Results of lmms-eval and lm-eval as records that ``headwise report`` reads, one per task.
+"""Turns results of lmms-eval and lm-eval into records for ``headwise report``, one for each task.
 
-The harness's own figures are kept as they are under ``metrics``. The headline is one of them; where it is the mean of
-what single documents are worth, the documents become outcomes, and two runs can be compared document by document. A
-mean of scores in 0..1 is given in per cent, as those of our own benchmarks are. Every other figure, such as F1, comes
-without outcomes.
+``metrics`` holds the harness's own figures unchanged. The headline metric is one of them. If it is the mean of the
+documents' scores, each document becomes an outcome, so that two runs can be compared document by document; and if the
+scores are in 0..1, it is given in per cent, as in our own benchmarks. Any other metric, such as F1, has no outcomes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from headwise.errors import DataError, HeadwiseError
 from headwise.reading import shortened
 from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
-from headwise_lab.engines.results import VERSIONS, Figure, Run, Worth, figures_of, filter_of, worth_of
+from headwise_lab.engines.results import VERSIONS, HarnessMetric, HarnessRun, Worth, figures_of, filter_of, worth_of
 from headwise_lab.models.load import NAMES
 from headwise_lab.schema.json_object import Json
 from headwise_lab.store.outcome_types import QuestionOutcome
@@ -32,35 +31,35 @@ LONGEST = 1000  # letters of a sentence
 
 
 def records_of(
-    run: Run, wanted: Sequence[str] = ()
+    run: HarnessRun, wanted: Sequence[str] = ()
 ) -> tuple[list[tuple[VisualRecord, list[QuestionOutcome]]], list[str]]:
-    """A record with its outcomes for every task of a run, and sentences about tasks that have no figure.
+    """A record with its outcomes for every task of a run, and sentences about tasks that are left out.
 
-    ``wanted``: metrics that shall be the headline of tasks that have them, the first one first.
+    ``wanted``: names of metrics; a task's headline is the first of them that it has.
     """
     try:
         who = _who(run)
     except HeadwiseError as error:
         raise DataError(f"{run.path}: {shortened(str(error), LONGEST)}") from error
     found, notes = [], []
-    for task in run.told["configs"]:
-        figures = figures_of(run.told["results"].get(task) or {})
+    for task in run.content["configs"]:
+        figures = figures_of(run.content["results"].get(task) or {})
         if not figures:
             notes.append(f"{run.path}: task {task} has no figure, as where a server scores the answers; it is left out")
             continue
-        told, outcomes = _record(run, task, figures, who, wanted)
+        data, outcomes = _record(run, task, figures, who, wanted)
         try:
-            record = judged(told, f"{run.path}, task {task}")
+            record = judged(data, f"{run.path}, task {task}")
         except DataError as error:
             notes.append(f"{error}; it is left out")
             continue
-        assert isinstance(record, VisualRecord)  # whatever it is that ran, it did a task of a harness
+        assert isinstance(record, VisualRecord)  # because it has a benchmark, the task
         found.append((record, outcomes))
     return found, notes
 
 
 def _record(
-    run: Run, task: str, figures: Sequence[Figure], who: Json, wanted: Sequence[str]
+    run: HarnessRun, task: str, figures: Sequence[HarnessMetric], who: Json, wanted: Sequence[str]
 ) -> tuple[dict[str, object], list[QuestionOutcome]]:
     lines = run.lines(task)
     worths = {figure: worth_of(lines, figure) for figure in figures}
@@ -82,13 +81,15 @@ def _record(
         "attention": None,
         "source": {"harness": run.harness, "file": run.path.name, "task": task},
         "command": command(run, task),
-        "created": _date(run.told.get("date")),
+        "created": _date(run.content.get("date")),
     }
     return record, [_outcome(line, score) for line, score in zip(own, worth.scores, strict=bool(worth.scores))]
 
 
-def _headline(figures: Sequence[Figure], wanted: Sequence[str], worths: Mapping[Figure, Worth | None]) -> Figure:
-    """The first metric that is wanted, else the first that documents can be paired by, else the first."""
+def _headline(
+    figures: Sequence[HarnessMetric], wanted: Sequence[str], worths: Mapping[HarnessMetric, Worth | None]
+) -> HarnessMetric:
+    """The first wanted metric that is there, else the first with a score for each document, else the first."""
     for name in wanted:
         for figure in figures:
             if name in (figure.name, figure.label):
@@ -112,7 +113,7 @@ def _outcome(line: Json, score: float) -> QuestionOutcome:
 
 
 def _asked(line: Json) -> str:
-    """The text of a request, where the two harnesses keep it."""
+    """The text of a request; each of the two harnesses stores it in its own place."""
     if "input" in line:
         return str(line["input"])
     arguments = line.get("arguments")
@@ -121,30 +122,31 @@ def _asked(line: Json) -> str:
 
 
 def _digest(lines: Sequence[Json]) -> str:
-    """16 hexadecimal digits over all that was asked, the same for every run of the same documents."""
-    told = [[line.get("doc_id"), line.get("doc_hash"), str(line.get("target")), _asked(line)] for line in lines]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits of a hash over all requests, which is equal for all runs on the same documents."""
+    asked = [[line.get("doc_id"), line.get("doc_hash"), str(line.get("target")), _asked(line)] for line in lines]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _count(run: Run, task: str, lines: Sequence[Json]) -> int:
-    counts = run.told.get("n-samples")
-    told = counts.get(task) if isinstance(counts, Mapping) else None
-    count = told.get("effective") if isinstance(told, Mapping) else None
+def _count(run: HarnessRun, task: str, lines: Sequence[Json]) -> int:
+    """The number of documents, as the file says or as many as there are samples."""
+    counts = run.content.get("n-samples")
+    of_task = counts.get(task) if isinstance(counts, Mapping) else None
+    count = of_task.get("effective") if isinstance(of_task, Mapping) else None
     return count if isinstance(count, int) and count > 0 else len(lines)
 
 
-def _date(told: object) -> str:
-    """Seconds since 1970 (lm-eval) as a date; lmms-eval's date as it is."""
-    if not is_number(told):
-        return str(told or "")
+def _date(given: object) -> str:
+    """lm-eval's seconds since 1970 as a date; lmms-eval's date unchanged."""
+    if not is_number(given):
+        return str(given or "")
     try:
-        return datetime.fromtimestamp(told, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError):  # no year that there is
+        return datetime.fromtimestamp(given, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # too large or too small for a date
         return ""
 
 
-def command(run: Run, task: str) -> str:
-    """The command line of one task of the run, as far as the file tells."""
+def command(run: HarnessRun, task: str) -> str:
+    """The command line that runs one task of the run again, as far as it follows from the file."""
     config = run.config
     given = config.get("model_args") or ""
     text = ",".join(f"{key}={value}" for key, value in given.items()) if isinstance(given, Mapping) else given
@@ -157,11 +159,12 @@ def command(run: Run, task: str) -> str:
     return shlex.join([*program, *words])
 
 
-def _who(run: Run) -> dict[str, object]:
-    """The part of a record that says which model ran and what it threw away."""
+def _who(run: HarnessRun) -> dict[str, object]:
+    """The part of a record that says which model ran, and what was pruned or evicted."""
     given = model_arguments(run.config.get("model_args"))
     source = str(given.get("pretrained") or given.get("model") or run.config.get("model"))
-    told: dict[str, object] = {
+    versions = {run.harness: str(run.content.get(VERSIONS[run.harness]))}
+    stock: dict[str, object] = {
         "study": None,
         "model": source if source in NAMES else Path(source).name,
         "weights": None,
@@ -171,24 +174,20 @@ def _who(run: Run) -> dict[str, object]:
         "budget": {"given": "everything"},
         "heads": {"of": None, "mean": None, "sd": None},
         "cost": {"batch": run.config.get("batch_size")},
-        "versions": {run.harness: str(run.told.get(VERSIONS[run.harness]))},
+        "versions": versions,
         "hardware": {"device": run.config.get("device")},
     }
     if run.config.get("model") != NAME:
-        return told
-    return told | (
-        _language_model(run, {run.harness: str(run.told.get(VERSIONS[run.harness]))})
-        if run.harness == "lm-eval"
-        else _vision_model(run, given)
-    )
+        return stock
+    return stock | (_language_model(run, versions) if run.harness == "lm-eval" else _vision_model(run, given))
 
 
-def _language_model(run: Run, versions_of_harness: Json) -> dict[str, object]:
-    """What our model wrote into lm-eval's file; what the cache forgets takes the place of a token budget."""
+def _language_model(run: HarnessRun, versions_of_harness: Json) -> dict[str, object]:
+    """What our model wrote into lm-eval's file; the record's budget is the cache's strategy instead of tokens."""
     info = dict(run.config.get(NAME) or {})
     strategies = info.pop("strategies", None) or {}
     if not isinstance(strategies, dict):
-        raise DataError(f"the strategies that headwise wrote are an object, not {strategies!r}")
+        raise DataError(f"the strategies have to be a JSON object of names and texts, not {strategies!r}")
     strategies = {"kv_eviction": "none", **strategies}
     info["attention_implementation"] = info.pop("attention", None)
     versions = info.get("versions")
@@ -196,14 +195,14 @@ def _language_model(run: Run, versions_of_harness: Json) -> dict[str, object]:
     return {**info, "strategies": strategies, "budget": {"given": f"cache {strategies['kv_eviction']}"}}
 
 
-def _vision_model(run: Run, given: Json) -> dict[str, object]:
-    """The recipe from the model arguments, and what our model told lmms-eval of it beside its speed.
+def _vision_model(run: HarnessRun, given: Json) -> dict[str, object]:
+    """The recipe from the model arguments, and the figures that our model wrote beside lmms-eval's speed.
 
-    Runs of named recipes are laid out as a comparison of methods, all others by budget and heads.
+    Reports show runs of named recipes as a comparison of methods, and all others by budget and heads.
     """
     asked = Arguments.of(given)
     recipe = asked.make_recipe()
-    figures = run.told.get("throughput") or {}
+    figures = run.content.get("throughput") or {}
     seen: dict[str, object] = {
         key: figures.get(f"avg_headwise_{key}") for key in ("processed", "kept", "visual", "heads", "heads_of")
     }

@@ -1,7 +1,7 @@
-"""A language model with KV eviction attached, as lm-eval (0.4) asks for models: ``--model headwise``.
+"""A language model with KV eviction for lm-eval (0.4): ``--model headwise``.
 
-lm-eval has no plugins for models, so importing this module registers the name; ``headwise-lm-eval`` is lm-eval's own
-command line after that import. Python code imports this module and calls ``lm_eval.simple_evaluate(model="headwise")``.
+lm-eval has no plugins for models, so importing this module registers the name. ``headwise-lm-eval`` imports it and runs
+lm-eval's own command line. Python code imports it and calls ``lm_eval.simple_evaluate(model="headwise")``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 
-NEW_TOKENS = 256  # where a task names no number; what lm-eval's own models take
-LONGEST = 2048  # tokens, where a model does not say how many it takes; as lm-eval's own models have it
+NEW_TOKENS = 256  # where a task gives no number; as in lm-eval's own models
+LONGEST = 2048  # tokens of a prompt where the model's configuration has no maximum; as in lm-eval's own models
 
 
 @register_model(NAME)
@@ -57,17 +57,17 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context is read after: the beginning-of-text token, or the end of another."""
+        """The token before a text without context: the beginning-of-text token, or else the end-of-text token."""
         begin = self.tokenizer.bos_token_id
         return self.eot_token_id if begin is None else int(begin)
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells request caches of different tokenizers apart."""
+        """A name for the tokenizer; lm-eval keeps one request cache for each name."""
         return self._reader.loaded.source.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Token ids as the tokenizer has it; no second beginning where the text, or a chat template, brings one."""
+        """Token ids of a text; no second beginning-of-text token where the text already begins with one."""
         if add_special_tokens is None:
             begin = self.tokenizer.bos_token
             add_special_tokens = not (begin and string.startswith(begin))
@@ -75,19 +75,19 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         return ids
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A chat as the model's template writes it."""
-        told: str = self.tokenizer.apply_chat_template(
+        """A chat as text, by the model's template."""
+        text: str = self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
-        return told
+        return text
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
-        """Log-probabilities of continuations, the longest first, so that memory runs out at once or never."""
+        """Log-probabilities of continuations; the longest are read first, so that memory runs out early or never."""
         pairs = [self._fitting(context, rest) for _, context, rest in requests]
         order = sorted(range(len(pairs)), key=lambda row: -sum(map(len, pairs[row])))
         found: dict[int, tuple[float, bool]] = {}
@@ -102,14 +102,14 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         return [found[row] for row in range(len(pairs))]
 
     def _fitting(self, context: list[int], rest: list[int]) -> Pair:
-        """The last tokens that the model takes; at least one of them is context."""
+        """Context and continuation, cut at the beginning to the model's maximum; at least one token is context."""
         kept = rest[-self.max_length :]
         return context[-max(1, self.max_length + 1 - len(kept)) :], kept
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probabilities of whole texts, read in windows of the model's length, each with an empty cache.
+        """Log-probabilities of whole texts, read in windows of ``max_length`` tokens, each with an empty cache.
 
-        ``max_length`` beyond the model's own makes one window of what a strategy can stream.
+        With a ``max_length`` above the model's own maximum, a streaming strategy reads a text in one long window.
         """
         found = []
         for request in tqdm(requests, desc="headwise", disable=disable_tqdm):
@@ -126,7 +126,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         return found
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations, greedy unless a task asks for sampling, each up to the first of its stop texts."""
+        """Continuations up to the first stop text; greedy, unless a task asks for sampling."""
         wishes = wishes_of(requests, NEW_TOKENS)
         prompts = [
             self.tok_encode(request.args[0])[-max(1, self.max_length - wish.most) :]
@@ -143,7 +143,7 @@ class HeadwiseLM(TemplateLM):  # type: ignore[misc]
         return [found[row] for row in range(len(prompts))]
 
     def get_model_info(self) -> dict[str, object]:
-        """What lm-eval writes into its result file beside its own: everything a record of ours says of a model."""
+        """What lm-eval adds to its result file: all that our records say of a model."""
         loaded, recipe = self._reader.loaded, self._reader.recipe
-        told = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}
-        return {NAME: {**told, "versions": versions(), "hardware": hardware(loaded.device).to_json()}}
+        about = {**description(loaded, recipe), "recipe": recipe.name, "settings": recipe.settings}
+        return {NAME: {**about, "versions": versions(), "hardware": hardware(loaded.device).to_json()}}

@@ -1,7 +1,7 @@
-"""A vision-language model with a recipe attached, as lmms-eval (0.7) asks for models: ``--model headwise``.
+"""A vision-language model with a recipe attached, for lmms-eval (0.7): ``--model headwise``.
 
-lmms-eval finds it by the entry point ``lmms_eval.models``. ``generate_until`` and ``loglikelihood`` are served; tasks
-of several rounds are refused in one sentence.
+lmms-eval finds it by the entry point ``lmms_eval.models``. It supports ``generate_until`` and ``loglikelihood``, and
+refuses tasks of several rounds in one sentence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headwise.attachment import attach
 from headwise.errors import HeadwiseError
 from headwise.registry import built, installed, only
 from headwise_lab.engines.arguments import Arguments, alone
-from headwise_lab.engines.asking import Asked, continuation, encode, pictures_of
+from headwise_lab.engines.asking import HarnessRequest, continuation, encode, pictures_of
 from headwise_lab.engines.generating import answers, batched, dictated, wishes_of
 from headwise_lab.models.load import load_model
 from headwise_lab.trial.run import check
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
 
 
-NEW_TOKENS = 1024  # where a task names no number; what lmms-eval's own models take
+NEW_TOKENS = 1024  # where a task gives no number; as in lmms-eval's own models
 
 
 class HeadwiseModel(lmms):  # type: ignore[misc]
@@ -51,26 +51,26 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return torch.device(self.loaded.device)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """Answers, greedy unless a task asks for sampling, each up to the first of its stop texts."""
+        """Answers up to the first stop text; greedy, unless a task asks for sampling."""
         wishes = wishes_of(requests, NEW_TOKENS)
         found: dict[int, str] = {}
         with self._attached(found) as advance:
             for rows in batched(wishes, self.batch_size):
                 tensors = encode(self.loaded, [self._asked(requests[row]) for row in rows])
-                told = answers(self.loaded.model, self.loaded.processor.tokenizer, tensors, wishes[rows[0]])
-                found.update(zip(rows, (text.strip() for text in told), strict=True))
+                texts = answers(self.loaded.model, self.loaded.processor.tokenizer, tensors, wishes[rows[0]])
+                found.update(zip(rows, (text.strip() for text in texts), strict=True))
                 advance(len(rows), len(requests))
         return [found[row] for row in range(len(requests))]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Mean nats per token of each continuation, and whether it is the greedy answer.
+        """The mean loss in nats per token of each continuation, and whether it is the greedy answer.
 
-        Despite the name, lmms-eval's models give losses, and it takes the lowest for the best. Each pair comes as a
-        ``GenerationResult``, for everything else is turned into text on its way to the task (lmms-eval 0.7.3).
+        Despite the method's name, lmms-eval's models return losses, and lmms-eval takes the lowest for the best. Each
+        pair is in a ``GenerationResult``, because lmms-eval 0.7.3 turns everything else into text.
         """
         found: list[GenerationResult] = []
         with self._attached({}) as advance:
@@ -86,16 +86,16 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
-        """Refused: every round would need the answers of the one before."""
+        """Raises HeadwiseError: each round would need the answers of the round before."""
         raise HeadwiseError(
             f"task {requests[0].args[4]} asks in several rounds, which --model headwise does not answer; leave it out"
         )
 
-    def _asked(self, request: Instance) -> Asked:
-        """The request, with the pictures that its task takes out of the document."""
+    def _asked(self, request: Instance) -> HarnessRequest:
+        """The request, with the pictures that its task reads from the document."""
         text, _, visuals, doc_id, task, split = request.args
         source = f"document {doc_id} of task {task}"
-        return Asked(text, pictures_of(visuals(self.task_dict[task][split][doc_id]), source), source)
+        return HarnessRequest(text, pictures_of(visuals(self.task_dict[task][split][doc_id]), source), source)
 
     def _target(self, request: Instance) -> str:
         _, target, _, doc_id, task, split = request.args
@@ -103,9 +103,10 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
 
     @contextmanager
     def _attached(self, found: dict[int, str]) -> Iterator[Callable[[int, int], None]]:
-        """The recipe on the model; afterwards lmms-eval's result file is told what became of the budget.
+        """Attach the recipe; at the end, write speed and budget into lmms-eval's result file.
 
-        ``found``: the answers, row by row. What is given hears how many more rows of how many are done.
+        ``found``: row -> answer, from which the speed is computed. The block gets a function, which it calls with the
+        number of rows that were answered since the last call, and the number of all rows.
         """
         heads: list[int] = []
         started = time.perf_counter()
@@ -123,7 +124,7 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
         log_metrics(seconds, tokens, tokens / seconds, additional_metrics=self._facts(heads))
 
     def _facts(self, heads: Sequence[int]) -> dict[str, float]:
-        """What a report of ours shows beside a score, under names that are ours."""
+        """The figures that our report shows beside a score, under names that begin with ``headwise_``."""
         facts = {"processed": self.plan.average, "kept": self.plan.kept, "visual": self.plan.geometry.visual_tokens}
         facts["heads_of"] = self.loaded.geometry.heads
         facts |= {"heads": fmean(heads)} if heads else {}

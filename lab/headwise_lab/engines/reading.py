@@ -1,8 +1,8 @@
-"""What a language model makes of texts and continuations while its cache forgets as a recipe says.
+"""Scores texts and continuations by a language model whose cache evicts entries by a recipe.
 
-A whole text is read as ``headwise ppl`` reads it. A continuation is scored as if the model were writing it: the context
-is read at once, as a prompt is, and then one token after the other. Under a window plan it makes no difference how many
-tokens come at once, so there a batch of rows is read in one go.
+A whole text is read as by ``headwise ppl``. A continuation is scored as if the model were generating it: the context is
+read at once, like a prompt, and then one token after the other. Under a window plan, the result does not depend on how
+many tokens are read at once, so there all tokens of a batch of rows are read together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 
 class Reader:
-    """A language model under one recipe; raises what planning raises as soon as it is made."""
+    """A language model under one recipe. Making it raises what planning raises."""
 
     def __init__(self, loaded: LoadedLm, recipe: Recipe) -> None:
         self.loaded, self.recipe = loaded, recipe
@@ -40,15 +40,15 @@ class Reader:
         self.plan = self._pipeline.eviction(loaded.geometry)
 
     def text(self, ids: Sequence[int], scored: int) -> float:
-        """Nats of the last ``scored`` tokens of a text, each given all before it."""
-        told = torch.tensor(ids, dtype=torch.int64)
-        return float(read_plan(self.loaded.model, self._pipeline, self.plan, told).nll[-scored:].sum())
+        """The summed loss in nats of the last ``scored`` tokens of a text, each predicted from those before it."""
+        tokens = torch.tensor(ids, dtype=torch.int64)
+        return float(read_plan(self.loaded.model, self._pipeline, self.plan, tokens).nll[-scored:].sum())
 
     def continuations(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """Of every pair, the nats of the continuation, and whether greedy answers would be it."""
+        """For every pair the summed loss of the continuation in nats, and whether it is the greedy answer."""
         if isinstance(self.plan, WindowPlan):
             found = dict(enumerate(self._at_once(pairs)))
-        else:  # a lone token is read as a step, not as a prompt, unless it is padded to the length of one
+        else:  # a context of one token is read as a decoding step; padded beside longer ones, it would be a prompt
             lone = [row for row, (context, _) in enumerate(pairs) if len(context) == 1]
             found = {}
             for rows in (lone, sorted(set(range(len(pairs))) - set(lone))):
@@ -56,7 +56,7 @@ class Reader:
         return [(float(nll.sum()), right) for nll, right in (found[row] for row in range(len(pairs)))]
 
     def answers(self, prompts: Sequence[Sequence[int]], wish: Wish) -> list[str]:
-        """What the model goes on to write after token ids."""
+        """The texts that the model generates after prompts of token ids."""
         with attach(self.loaded.model, self.recipe):
             return answers(self.loaded.model, self.loaded.tokenizer, self._padded(prompts), wish)
 
@@ -68,14 +68,14 @@ class Reader:
             return dictated(self.loaded.model, self.loaded.tokenizer, self._padded(contexts), rows)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Token ids with padding on the left, and the mask that says so."""
+        """Token ids with padding on the left, and their attention mask."""
         most, pad = max(map(len, rows)), self.loaded.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (most - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (most - len(row)) + [1] * len(row) for row in rows])
         return {"input_ids": ids.to(self.loaded.device), "attention_mask": mask.to(self.loaded.device)}
 
     def _at_once(self, pairs: Sequence[Pair]) -> list[tuple[Tensor, bool]]:
-        """Rows begin together and are filled up behind their end, where nothing that counts can see it."""
+        """Read rows padded on the right: no scored token attends to the padding, which comes after all of them."""
         rows = [[*context, *rest] for context, rest in pairs]
         most, pad = max(map(len, rows)), self.loaded.tokenizer.pad_token_id
         ids = torch.tensor([row + [pad] * (most - len(row)) for row in rows], device=self.loaded.device)
@@ -85,7 +85,7 @@ class Reader:
 
     @torch.inference_mode()
     def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Nats float64 and hits bool of tokens 1..n-1 of rows (b, n), both (b, n - 1)."""
+        """For tokens 1..n-1 of rows (b, n): losses in nats, float64, and right predictions, bool, both (b, n - 1)."""
         model: PreTrainedModel = self.loaded.model
         cache = adapter_for(model).cache(self._pipeline, self.plan)
         nll: list[Tensor] = []

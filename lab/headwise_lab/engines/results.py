@@ -1,4 +1,4 @@
-"""Result files of lmms-eval and lm-eval, and what each of their figures is made of, document by document."""
+"""Reads result files of lmms-eval and lm-eval, and the scores of single documents behind their metrics."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.records import is_number, read_lines
 
 VERSIONS = {"lmms-eval": "lmms_eval_version", "lm-eval": "lm_eval_version"}
-"""Harness -> the key of its result files that no other has."""
+"""Harness -> a key that only its result files have."""
 
-_SAME = 1e-6  # as a share: means that differ by less are the same
-LARGEST, DEEPEST = 2**28, 50  # bytes; lists and objects within each other
-_PLAIN = ("", "none")  # filters of answers that do nothing
+_SAME = 1e-6  # means with a smaller relative difference count as equal
+LARGEST, DEEPEST = 2**28, 50  # bytes; levels of nested lists and objects
+_PLAIN = ("", "none")  # filters that leave answers unchanged
 
 
 @attrs.frozen(eq=False)
-class Run:
-    """One result file: the harness that wrote it, and all it holds."""
+class HarnessRun:
+    """One result file: the harness that wrote it, and its content."""
 
     path: Path
     harness: str
-    told: Mapping[str, Any]
+    content: Mapping[str, Any]
     digest: str
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Model, model arguments and circumstances."""
-        found: Mapping[str, Any] = self.told["config"]
+        """The model, its arguments and other options of the run."""
+        found: Mapping[str, Any] = self.content["config"]
         return found
 
     @property
     def stamp(self) -> str:
-        """What the file shares with those of its samples."""
+        """The part of the file's name that its sample files share."""
         stem = self.path.stem
         return stem.removesuffix("_results") if self.harness == "lmms-eval" else stem.rpartition("_")[2]
 
     def samples(self, task: str) -> Path:
-        """The file with what every document was worth, which is there only after ``--log_samples``."""
+        """The file with the score of every document, which exists only after ``--log_samples``."""
         names = {
             "lmms-eval": f"{self.stamp}_samples_{task}.jsonl",
             "lm-eval": f"samples_{task}_{self.stamp}.jsonl",
@@ -54,14 +54,14 @@ class Run:
         return self.path.with_name(names[self.harness])
 
     def lines(self, task: str) -> list[Mapping[str, Any]]:
-        """The samples of a task, none where they were not logged; raises DataError with file and line of faults."""
+        """The samples of a task, empty where they were not logged; raises DataError, which names file and line."""
         path = self.samples(task)
         return [line for _, line in read_lines(path)[0]] if path.is_file() else []
 
 
 @attrs.frozen
-class Figure:
-    """One metric of a task: its name, the filter its answers went through, its value, its error where it is given."""
+class HarnessMetric:
+    """One metric of a task: its name, the filter that was applied to answers, its value, and its error if given."""
 
     name: str
     filter: str
@@ -70,13 +70,13 @@ class Figure:
 
     @property
     def label(self) -> str:
-        """The name, and the filter where it does something."""
+        """The name, and the filter if it changes answers."""
         return self.name if self.filter in _PLAIN else f"{self.name}/{self.filter}"
 
 
 @attrs.frozen
 class Worth:
-    """A headline figure with its error, and the documents whose mean it is; no document where it is no mean."""
+    """A headline metric with its error, and the document scores whose mean it is; none where it is no mean."""
 
     scores: tuple[float, ...]
     value: float
@@ -84,8 +84,8 @@ class Worth:
 
 
 @attrs.frozen
-class _Config:
-    """The model, and the circumstances that records tell."""
+class _RunConfig:
+    """The fields of a run's configuration that go into records."""
 
     model: str | None = None
     model_args: dict[str, object] | str | None = None
@@ -98,17 +98,17 @@ class _Config:
 
 
 @attrs.frozen
-class _ResultFile:
-    """What is read of a result file beside the names of metrics."""
+class _ResultFileSchema:
+    """The fields of a result file that are read."""
 
-    config: _Config
+    config: _RunConfig
     configs: dict[str, object]
     results: dict[str, dict[str, object] | None]
     throughput: dict[str, object] | None = None
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """The result files among files and folders, searched to the bottom; raises DataError where there is none."""
+    """The given files, and all result files below given folders; raises DataError for a folder without any."""
     found: list[Path] = []
     for path in paths:
         inside = [*path.rglob("*_results.json"), *path.rglob("results_*.json")] if path.is_dir() else [path]
@@ -118,8 +118,8 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_run(path: Path) -> Run:
-    """A result file; raises DataError where it cannot be read or no harness we know wrote it."""
+def read_run(path: Path) -> HarnessRun:
+    """Read a result file; raises DataError where it cannot be read, or neither harness wrote it."""
     try:
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
@@ -127,30 +127,30 @@ def read_run(path: Path) -> Run:
         raise DataError(f"{path} cannot be read ({error.strerror}); give result files or their folder") from error
     if len(content) > LARGEST:
         raise DataError(f"{path} is no result file: it has more than {LARGEST} bytes")
-    told = json_within(content, str(path), deepest=DEEPEST)
-    harness = next((name for name, key in VERSIONS.items() if isinstance(told, dict) and key in told), None)
-    if harness is None or not all(isinstance(told.get(key), dict) for key in ("results", "configs", "config")):
+    data = json_within(content, str(path), deepest=DEEPEST)
+    harness = next((name for name, key in VERSIONS.items() if isinstance(data, dict) and key in data), None)
+    if harness is None or not all(isinstance(data.get(key), dict) for key in ("results", "configs", "config")):
         raise DataError(f"{path} is no result file of {' or '.join(VERSIONS)}; give what they write to --output_path")
-    found = what_is_wrong(told, _ResultFile)
+    found = what_is_wrong(data, _ResultFileSchema)
     if found:
         raise DataError(f"{path} is no result file as {harness} writes it: {found[0]}: {found[1]}")
-    return Run(path, harness, told, hashlib.sha256(content).hexdigest()[:16])
+    return HarnessRun(path, harness, data, hashlib.sha256(content).hexdigest()[:16])
 
 
-def figures_of(result: Mapping[str, Any]) -> list[Figure]:
-    """Every metric that has a value, ``NAME,FILTER`` in the file, in the order of the file."""
+def figures_of(result: Mapping[str, Any]) -> list[HarnessMetric]:
+    """Every metric with a value, in the order of the file, where its key is ``NAME,FILTER``."""
     found = []
     for key, value in result.items():
         name, comma, rule = key.partition(",")
         if comma and is_number(value) and "_stderr" not in name:
             errors: list[Any] = [result.get(f"{name}_stderr{kind},{rule}") for kind in ("", "_clt")]
             se = next((float(error) for error in errors if is_number(error)), None)
-            found.append(Figure(name, rule, float(value), se))
+            found.append(HarnessMetric(name, rule, float(value), se))
     return found
 
 
-def worth_of(lines: Sequence[Mapping[str, Any]], figure: Figure) -> Worth | None:
-    """What every document is worth; None where one has no figure of its own, or the metric is no mean of them."""
+def worth_of(lines: Sequence[Mapping[str, Any]], figure: HarnessMetric) -> Worth | None:
+    """The scores of all documents; None where a document has no score, or the metric is not the mean of the scores."""
     found = [line.get(figure.name) for line in lines if filter_of(line) in (None, figure.filter)]
     scores: list[Any] = [score.get("score") if isinstance(score, Mapping) else score for score in found]
     if scores and all(isinstance(score, bool) or is_number(score) for score in scores):
@@ -160,8 +160,8 @@ def worth_of(lines: Sequence[Mapping[str, Any]], figure: Figure) -> Worth | None
     return None
 
 
-def _mean(scores: Sequence[float], figure: Figure) -> Worth | None:
-    """A plain mean, in per cent where that is a mean in 0..1; a harness may have it in per cent already."""
+def _mean(scores: Sequence[float], figure: HarnessMetric) -> Worth | None:
+    """A plain mean, in per cent if all scores are in 0..1; the harness may have given it in per cent already."""
     mean, error = mean_and_error(scores)
     if not (_same(mean, figure.value) or _same(100 * mean, figure.value)):
         return None
@@ -169,11 +169,12 @@ def _mean(scores: Sequence[float], figure: Figure) -> Worth | None:
     return Worth(tuple(scores), scale * mean, None if math.isnan(error) else scale * error)
 
 
-def _per_weight(pairs: Sequence[Sequence[float]], figure: Figure) -> Worth | None:
-    """Bits per byte or the like, from the log-likelihood and the length of every document.
+def _per_weight(pairs: Sequence[Sequence[float]], figure: HarnessMetric) -> Worth | None:
+    """Bits per byte or a similar ratio, from the log-likelihood and the length of every document.
 
-    A document's share of the figure is its bits over the mean length. The error is that of a ratio of two sums: what
-    counts is by how much a document has more bits than its length lets expect.
+    A document's score is its number of bits divided by the mean length, so that the mean of the scores is the metric.
+    The error is that of a ratio of two sums, from the difference between each document's bits and the bits that its
+    length predicts.
     """
     lengths = [length for _, length in pairs]
     middle = math.fsum(lengths) / len(pairs)
@@ -190,6 +191,6 @@ def _same(ours: float, theirs: float) -> bool:
 
 
 def filter_of(line: Mapping[str, Any]) -> str | None:
-    """The filter that a sample of lm-eval went through; samples of lmms-eval do not say."""
+    """The filter of a sample; None for samples of lmms-eval, which do not name it."""
     found: str | None = line.get("filter")
     return found

@@ -1,4 +1,4 @@
-"""Records and outcomes of an output folder as two flat tables for other programs."""
+"""Exports the records and outcomes of an output folder as two flat tables for other programs."""
 
 from headwise_lab.exporting.tables import Table, read_tables
 from headwise_lab.exporting.writers import FORMATS, export, targets

@@ -1,9 +1,9 @@
-"""The columns of an export: which ones, in which order, of which kind, and how a value becomes a cell.
+"""The columns of an export: their order, their kinds, and how a value becomes a cell.
 
-The order is stable. First the columns below, all of them, in every export, empty where no record has them; then what
-else the records of this folder hold, by name: official figures (``metrics.accuracy/color``), ``notes``, ``timing``.
-Nested objects are flattened by dotted names. Lists stay one cell, as JSON text. New columns of later versions are
-added at the end of a table below; none is renamed or moved without a line in the changelog.
+The order is stable. Every export begins with all columns below, which are empty where no record has a value. The other
+fields of the folder's records follow, sorted by name: official metrics (``metrics.accuracy/color``), ``notes``,
+``timing``. Nested objects become columns with dotted names; a list becomes one cell with JSON text. Later versions add
+columns at the end of the tables below; a column is only renamed or moved with a line in the changelog.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 TEXT, INTEGER, REAL, BOOLEAN = "text", "integer", "real", "boolean"
 
 
-def _columns(told: Mapping[str, str]) -> dict[str, str]:
-    """Column -> kind, from lines of names by kind that keep their order."""
-    return {name: line.split()[0] for line, names in told.items() for name in names.split()}
+def _columns(lines: Mapping[str, str]) -> dict[str, str]:
+    """Column -> kind, in order, from ``KIND SUBJECT`` -> names of columns."""
+    return {name: line.split()[0] for line, names in lines.items() for name in names.split()}
 
 
 TRIALS = _columns({
@@ -54,7 +54,7 @@ TRIALS = _columns({
     "text counted": "cost.peak_source",
     "real counted": "cost.selection_ms cost.selection_share",
 })  # fmt: skip
-"""Trials: one row per record, of records with one id the last. Per-question outcomes refer to ``id``."""
+"""Trials: one row for each id, from its last record. Per-question outcomes refer to ``id``."""
 
 OUTCOMES = _columns({
     "text whose": "trial id unit kind",
@@ -63,11 +63,11 @@ OUTCOMES = _columns({
     "text tokens and heads": "boxes kept heads",
     "boolean of texts": "right",
 })  # fmt: skip
-"""Outcomes: one row per question (per token of a text that was read); ``trial`` is the ``id`` of a trial."""
+"""Outcomes: one row for each question, or for each token of a text; ``trial`` is the ``id`` of a trial."""
 
 
 def flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested objects as dotted names; what is null or an empty object is left out."""
+    """The fields of nested objects under dotted names; nulls and empty objects are left out."""
     found: dict[str, object] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):
@@ -78,7 +78,7 @@ def flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def kind_of(value: object) -> str | None:
-    """The kind of column a value asks for; None for a number that is none."""
+    """The kind of column for a value; None for a number that is not finite."""
     if isinstance(value, bool):
         return BOOLEAN
     if isinstance(value, int):
@@ -89,7 +89,7 @@ def kind_of(value: object) -> str | None:
 
 
 def common(kinds: Iterable[str | None]) -> str:
-    """The kind that holds values of all these kinds."""
+    """The kind of column that can hold values of all these kinds."""
     found = set(kinds) - {None}
     if found <= {INTEGER, REAL}:
         return INTEGER if found == {INTEGER} else REAL
@@ -103,7 +103,7 @@ def fit(value: object, kind: str) -> object:
         return None
     if kind == TEXT:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return text.encode("utf-8", "backslashreplace").decode()  # JSON may spell half a character
+        return text.encode("utf-8", "backslashreplace").decode()  # JSON may hold lone surrogates
     if kind == INTEGER and asked == REAL and isinstance(value, int | float):
         return int(value) if value == value // 1 and kind_of(int(value)) == INTEGER else None
     if kind == REAL and isinstance(value, int | float) and asked in (INTEGER, REAL):

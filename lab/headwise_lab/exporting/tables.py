@@ -1,4 +1,4 @@
-"""The two tables of an output folder, ``trials`` and ``outcomes``, read trial by trial: any number of outcomes fits."""
+"""The tables ``trials`` and ``outcomes`` of an output folder; outcomes are read trial by trial to save memory."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ Row = dict[str, object]
 
 @attrs.frozen(eq=False)
 class Table:
-    """A table: column -> kind in order, and its rows a batch at a time, each with exactly these columns."""
+    """A table: its columns (name -> kind, in order), and a function that reads its rows in batches."""
 
     name: str
     columns: Mapping[str, str]
     read: Callable[[], Iterator[list[Row]]]
 
     def batches(self) -> Iterator[list[Row]]:
-        """Rows as cells: values that do not fit their column are None."""
+        """Batches of rows with exactly these columns; a value that does not fit its column is None."""
         for rows in self.read():
             yield [{name: _cell(row.get(name), kind) for name, kind in self.columns.items()} for row in rows]
 
 
 def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
-    """Trials and outcomes of an output folder, and warnings about everything that could not be taken along.
+    """The tables of trials and outcomes, and warnings about everything that was left out.
 
-    Raises DataError where the folder holds no whole record.
+    Raises DataError where the folder has no whole record.
     """
     records, warnings = whole_records(folder)
-    trials = _Columns(TRIALS)
+    trials = _FoundColumns(TRIALS)
     rows = [flat(record.to_json()) for record in records.values()]
     for row in rows:
         warnings += trials.seen([row], f"record {row['id']}")
-    outcomes = _Columns(OUTCOMES)
+    outcomes = _FoundColumns(OUTCOMES)
     for identity, record in records.items():
-        answered, told = whole_outcomes(folder, identity)
-        warnings += told + outcomes.seen([flat(outcome) for outcome in answered], f"the outcomes of record {identity}")
-        if not answered and not told and record.has_result:
+        answered, faults = whole_outcomes(folder, identity)
+        warnings += faults
+        warnings += outcomes.seen([flat(outcome) for outcome in answered], f"the outcomes of record {identity}")
+        if not answered and not faults and record.has_result:
             warnings.append(f"Record {identity} has no outcomes.")
     return [
         Table("trials", trials.kinds(), lambda: iter([rows])),
@@ -61,15 +62,15 @@ def _cell(value: object, kind: str) -> object:
     return None if value is None else fit(value, kind)
 
 
-class _Columns:
-    """The columns found so far: the documented ones, and of the others the kinds of their values."""
+class _FoundColumns:
+    """The columns found so far: the documented ones, and for each other one the kinds of its values."""
 
     def __init__(self, documented: Mapping[str, str]) -> None:
         self.documented = documented
         self.others: dict[str, set[str | None]] = {}
 
     def seen(self, rows: list[Row], where: str) -> list[str]:
-        """Take note of rows; a warning for every column with values that do not fit."""
+        """Add the columns of ``rows``; returns a warning for every column with values that do not fit."""
         misfits: Counter[str] = Counter()
         for row in rows:
             for name, value in row.items():
@@ -84,5 +85,5 @@ class _Columns:
         ]
 
     def kinds(self) -> dict[str, str]:
-        """Column -> kind: the documented ones as they stand, then the others by name."""
+        """Column -> kind: the documented ones in their order, then the others sorted by name."""
         return {**self.documented, **{name: common(self.others[name]) for name in sorted(self.others)}}

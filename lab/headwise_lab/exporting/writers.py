@@ -1,4 +1,4 @@
-"""Tables as files: two of CSV or Parquet, or one DuckDB database. DuckDB comes with the extra ``export``."""
+"""Writes tables: two CSV or Parquet files, or one DuckDB database. DuckDB is in the extra ``export``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SQL = {TEXT: "VARCHAR", INTEGER: "BIGINT", REAL: "DOUBLE", BOOLEAN: "BOOLEAN"}
 
 
 def targets(out: Path, to: str) -> list[Path]:
-    """The files an export to ``out`` makes: the database, or ``NAME-trials`` and ``NAME-outcomes`` of a format.
+    """The files that an export to ``out`` writes: the database, or ``NAME-trials`` and ``NAME-outcomes``.
 
     Raises DataError for an unknown format, or one whose packages are not installed.
     """
@@ -41,7 +41,7 @@ def targets(out: Path, to: str) -> list[Path]:
 
 
 def export(tables: Sequence[Table], paths: Sequence[Path], to: str) -> None:
-    """Write tables to the files that ``targets`` named; all of them or none.
+    """Write tables to the files that ``targets`` named: all of them, or none.
 
     Raises DataError in one sentence where a file cannot be written.
     """
@@ -50,7 +50,7 @@ def export(tables: Sequence[Table], paths: Sequence[Path], to: str) -> None:
 
 
 def _csv(tables: Sequence[Table], places: Sequence[Path]) -> None:
-    """UTF-8 with a header; nothing is an empty cell, truth is ``true`` or ``false``, numbers read back as they were.
+    """UTF-8 with a header; None is an empty cell, booleans are ``true`` and ``false``, numbers read back unchanged.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
@@ -76,7 +76,7 @@ def _parquet(tables: Sequence[Table], places: Sequence[Path]) -> None:
 
 
 def _duckdb(tables: Sequence[Table], places: Sequence[Path]) -> None:
-    """One database with the two tables; a name that differs from another by its letter case alone gets a number."""
+    """One database with both tables; a column whose name differs from another only in case gets a number."""
     duckdb = import_module("duckdb")
     try:
         with duckdb.connect(str(places[0])) as database:
@@ -88,8 +88,8 @@ def _duckdb(tables: Sequence[Table], places: Sequence[Path]) -> None:
 
 def _insert(database: Any, table: Table) -> None:
     names = [name.replace('"', '""') for name in _apart(list(table.columns))]
-    told = ", ".join(f'"{name}" {_SQL[kind]}' for name, kind in zip(names, table.columns.values(), strict=True))
-    database.execute(f"CREATE TABLE {table.name} ({told})")
+    columns = ", ".join(f'"{name}" {_SQL[kind]}' for name, kind in zip(names, table.columns.values(), strict=True))
+    database.execute(f"CREATE TABLE {table.name} ({columns})")
     for rows in table.batches():
         database.register("batch", _arrow(table, rows))
         database.execute(f"INSERT INTO {table.name} SELECT * FROM batch")
@@ -97,7 +97,7 @@ def _insert(database: Any, table: Table) -> None:
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """Names that differ in more than letter case, as SQL wants them."""
+    """Names made different in more than case, as SQL requires; a number is added where needed."""
     taken: set[str] = set()
     found = []
     for name in names:
@@ -121,4 +121,4 @@ def _arrow(table: Table, rows: Sequence[Mapping[str, object]]) -> Any:
 
 
 FORMATS = {"csv": _csv, "parquet": _parquet, "duckdb": _duckdb}
-"""Format -> how its files are written."""
+"""Format -> the function that writes its files."""

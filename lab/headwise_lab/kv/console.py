@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from headwise_lab.stats.differences import Difference
-from headwise_lab.terminal import Terminal
+from headwise_lab.terminal.console import wide_enough
 
 CLEAR = "*"
 
 
 def show(table: Table, notes: Sequence[str]) -> None:
     """Print a table at its full width, and sentences below it."""
-    needed = Terminal(width=1000).measure(table).maximum  # a narrower terminal wraps lines, and no figure is lost
-    output = Terminal(width=max(Terminal().width, needed), soft_wrap=True)
+    output = wide_enough([table])
     output.print(table)
     for note in notes:
         output.print(f"\n{note}")

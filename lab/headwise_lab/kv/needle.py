@@ -27,7 +27,15 @@ from headwise_lab.models.generation import greedy
 from headwise_lab.models.load import LoadedLm
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.outcome_types import PasskeyOutcome
-from headwise_lab.store.record_types import NEEDLE, Grid, Loss, Metric, NeedleRecord, PasskeysAtDepth, PasskeysOfLength
+from headwise_lab.store.record_types import (
+    NEEDLE,
+    Loss,
+    Metric,
+    NeedleRecord,
+    PasskeyGrid,
+    PasskeyScoreAtDepth,
+    PasskeyScoreOfLength,
+)
 
 NEW_TOKENS = 12  # room for the passkey and for a few words before it
 
@@ -46,7 +54,7 @@ def find_passkeys(
     loaded: LoadedLm,
     recipe: Recipe,
     prompts: Sequence[Prompt],
-    grid: Grid,
+    grid: PasskeyGrid,
     *,
     batch: int = 4,
     profile: Path | None = None,
@@ -168,15 +176,15 @@ def summary(answers: Sequence[PasskeyAnswer]) -> Figures:
     }
 
 
-def _of_length(answers: Sequence[PasskeyAnswer], recipe: Recipe, loaded: LoadedLm) -> PasskeysOfLength:
+def _of_length(answers: Sequence[PasskeyAnswer], recipe: Recipe, loaded: LoadedLm) -> PasskeyScoreOfLength:
     """Figures of one length: over all its prompts, and by depth."""
     length = answers[0].prompt.length
-    return PasskeysOfLength(
+    return PasskeyScoreOfLength(
         length=length,
         **summary(answers),
         context=Pipeline(recipe).eviction(loaded.geometry).context(length),
         depths=[
-            PasskeysAtDepth(depth=group[0].prompt.depth, **summary(group))
+            PasskeyScoreAtDepth(depth=group[0].prompt.depth, **summary(group))
             for group in _grouped(answers, lambda one: one.prompt.depth)
         ],
     )
@@ -200,7 +208,7 @@ def _outcome(answer: PasskeyAnswer) -> PasskeyOutcome:
     )
 
 
-def command_line(loaded: LoadedLm, recipe: Recipe, grid: Grid, batch: int, profile: Path | None) -> str:
+def command_line(loaded: LoadedLm, recipe: Recipe, grid: PasskeyGrid, batch: int, profile: Path | None) -> str:
     """The ``headwise needle`` command that makes only this record."""
     words = ["needle", "--model", loaded.source, "--strategy", strategy_text(recipe)]
     if recipe.profile is not None and reads_profile(recipe):

@@ -21,7 +21,7 @@ from headwise_lab.models.load import LoadedLm, load_language_model
 from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
-from headwise_lab.sweeps.trials import FULL, Reading, Terms, Trial, Work
+from headwise_lab.sweeps.trials import FULL, Terms, TextInput, Trial, Work
 from headwise_lab.sweeps.values import EVERY
 from headwise_lab.texts.tokens import Text
 
@@ -94,7 +94,7 @@ def plan_reading(
 ) -> Plan:
     """Cases on one model and text, with the head profile that is given or measured on what is not scored."""
     text, profile, path = prepare(loaded, given, folder)
-    reading = Reading(
+    reading = TextInput(
         name=text.name,
         digest=text.digest,
         ids=tuple(text.ids.tolist()),

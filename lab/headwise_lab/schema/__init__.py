@@ -1,1 +1,1 @@
-"""Values in files held against attrs classes."""
+"""Checks the values in files against attrs classes, and makes instances of them."""

@@ -1,4 +1,4 @@
-"""Objects in JSON as attrs classes that lose nothing: what a class has no field for is kept, and written again."""
+"""JSON objects as attrs classes. Keys for which a class has no field are kept, and written again."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import ClassVar
 import attrs
 
 Json = Mapping[str, object]
-"""A JSON object as it is read."""
+"""A JSON object as json.loads returns it."""
 
 LENIENT = {"lenient": True}
-"""Metadata of a field of a strict class: a value that does not fit it is as good as none, and kept all the same."""
+"""Metadata of a field of a strict class: a value of a wrong type counts as missing, and is kept in ``as_read``."""
 
 
 @attrs.frozen(kw_only=True)
 class JsonObject:
-    """What objects in JSON share: ``as_read`` is the object that this one was made from, empty where code made it.
+    """The base class of JSON objects. ``as_read``: the JSON that this object was read from; empty if code made it.
 
-    A ``lenient`` class takes its default for a value that does not fit a field; others are refused with such a value.
-    ``nulls`` are fields that code writes as null where nothing is known; other fields are left out then.
+    ``lenient``: in such a class, a field with a value of a wrong type gets its default; in others this is an error.
+    ``nulls``: the fields that are written as null where they are None; other fields are left out then.
     """
 
     lenient: ClassVar[bool] = False
@@ -28,9 +28,9 @@ class JsonObject:
     as_read: dict[str, object] = attrs.field(factory=dict, repr=False, eq=False)
 
     def to_json(self) -> dict[str, object]:
-        """The object, its keys in the order they were read in, and then in that of the fields.
+        """The object as JSON: first the keys that were read, in their order, then the other fields.
 
-        A field that has its default says nothing new: there, what was read stays.
+        Where a field has its default, the value that was read stays.
         """
         made = not self.as_read
         own: dict[str, object] = {}
@@ -42,18 +42,18 @@ class JsonObject:
 
 
 def own_fields(kind: type[JsonObject]) -> list[attrs.Attribute[object]]:
-    """The fields of a class that stand in the JSON."""
+    """The fields of a class that are written as JSON."""
     return [field for field in attrs.fields(attrs.resolve_types(kind)) if field.name != "as_read"]
 
 
 def default_of(field: attrs.Attribute[object]) -> object:
-    """What a field is where nothing is said; ``attrs.NOTHING`` where it has to be."""
+    """The default of a field; ``attrs.NOTHING`` where the field is required."""
     factory = getattr(field.default, "factory", None)
     return field.default if factory is None else factory()
 
 
 def _plain(value: object) -> object:
-    """A value of a field as JSON has it."""
+    """A field's value as JSON."""
     if isinstance(value, JsonObject):
         return value.to_json()
     if isinstance(value, list | tuple):

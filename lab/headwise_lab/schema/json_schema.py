@@ -1,6 +1,6 @@
-"""JSON from outside as attrs classes: what is not as they say is named, and nothing is taken for another.
+"""Makes attrs classes of JSON from outside. A wrong value is named in the error, and no value is converted.
 
-Fields that a class does not name may hold anything; objects of a :class:`JsonObject` keep them.
+Keys that a class does not name may have any value; a :class:`JsonObject` keeps them.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from headwise_lab.schema.json_object import LENIENT, JsonObject, default_of, own
 from headwise_lab.schema.wrong_values import WrongValue, first_problem, keys_of
 
 LARGEST = 1e100
-"""Numbers beyond are no figures: sums and squares of them have no value."""
+"""Larger numbers are refused, because their sums and squares overflow."""
 
 T = TypeVar("T")
 Hook = Callable[[object, object], object]
-"""Makes a value of the type in the second place out of JSON, or raises WrongValue."""
+"""Called with JSON and a type: returns a value of this type, or raises WrongValue."""
 
 
-def structured(told: Mapping[str, object], kind: type[T]) -> T:
-    """The object as an instance of a class; raises WrongValue that names the first field that is not as it says."""
+def structured(data: Mapping[str, object], kind: type[T]) -> T:
+    """A JSON object as an instance of a class; raises WrongValue, which names the first wrong field."""
     try:
-        return _CONVERTER.structure(told, kind)
+        return _CONVERTER.structure(data, kind)
     except (BaseValidationError, WrongValue) as error:
         raise WrongValue(*first_problem(error)) from error
 
 
-def what_is_wrong(told: Mapping[str, object], kind: type, *, whole: bool = True) -> tuple[str, str] | None:
-    """Dotted path and problem of the first field that is not as a class says; None where all are.
+def what_is_wrong(data: Mapping[str, object], kind: type, *, whole: bool = True) -> tuple[str, str] | None:
+    """Dotted path and problem of the first field that does not fit the class; None where all fit.
 
-    Unless ``whole``, fields may be missing.
+    With ``whole=False``, fields may be missing.
     """
     try:
         if whole:
-            structured({key: told[key] for key in keys_of(kind) if key in told}, kind)
+            structured({key: data[key] for key in keys_of(kind) if key in data}, kind)
         else:
             for field in attrs.fields(attrs.resolve_types(kind)):
-                if field.name in told and not field.metadata.get("lenient"):
-                    _field(told[field.name], field)
+                if field.name in data and not field.metadata.get("lenient"):
+                    _field(data[field.name], field)
     except WrongValue as error:
         return error.path, error.problem
     return None
@@ -62,7 +62,7 @@ def _field(value: object, field: attrs.Attribute[object]) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether ``value`` is a finite number and not a truth value."""
+    """Whether ``value`` is a number, not a boolean, and not beyond LARGEST."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
@@ -78,7 +78,7 @@ def _strict(kind: type, accepted: tuple[type, ...], wanted: str) -> Hook:
 
 
 def _either(kind: object) -> Hook:
-    """For ``str | None``, ``int | str | None`` and the like: the first kind that fits."""
+    """A hook for unions such as ``int | str | None``: the first type that fits."""
     kinds = [one for one in get_args(kind) if one is not type(None)]
 
     def structure(value: object, _: object) -> object:
@@ -99,7 +99,7 @@ def _is(*origins: object) -> Callable[[object], bool]:
 
 
 def _object(kind: object) -> Hook:
-    """For ``dict[str, item]``."""
+    """A hook for ``dict[str, item]``."""
     item = get_args(kind)[1]
 
     def structure(value: object, _: object) -> object:
@@ -113,7 +113,7 @@ def _object(kind: object) -> Hook:
 
 
 def _list(kind: object) -> Hook:
-    """For ``list[item]``."""
+    """A hook for ``list[item]``."""
     (item,) = get_args(kind)
 
     def structure(value: object, _: object) -> object:
@@ -144,7 +144,7 @@ def _is_lenient(kind: type[JsonObject], field: attrs.Attribute[object]) -> bool:
 
 
 def _lenient(field: attrs.Attribute[object]) -> Hook:
-    """The value where it is of the field's type, else the field's default."""
+    """A hook that returns the value if it has the field's type, else the field's default."""
 
     def structure(value: object, _: object) -> object:
         try:

@@ -1,4 +1,4 @@
-"""What is wrong with a value in a file that cattrs makes attrs classes of: where it stands, and what is wanted."""
+"""Wrong values in files: finds in cattrs' errors which value is wrong, and what is allowed there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, Iter
 from headwise.hints import did_you_mean
 
 
-class WrongValue(ValueError):  # noqa: N818 - a value in a file; the reader of the file makes an error of it
-    """A value that a file cannot have: its dotted path within the table it stands in, and what is wanted."""
+class WrongValue(ValueError):  # noqa: N818 - the code that reads the file turns it into an error that names the file
+    """A value that a file cannot have: its dotted path within its table, and the problem."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -26,7 +26,7 @@ def keys_of(kind: Any) -> list[str]:
 
 
 def first_problem(error: BaseException) -> tuple[str, str]:
-    """Dotted path and problem of the first thing that is wrong."""
+    """Dotted path and problem of the first wrong value in an error."""
     if isinstance(error, BaseValidationError):
         inner = error.exceptions[0]
         path, problem = first_problem(inner)
@@ -44,7 +44,7 @@ def _unknown_key(key: str, known: Iterable[str]) -> tuple[str, str]:
 
 
 def _step(error: BaseException) -> str:
-    """The key or the number of the item that cattrs was reading."""
+    """The key, or the index of the item, that cattrs was reading."""
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
             return note.name

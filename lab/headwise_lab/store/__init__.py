@@ -1,1 +1,1 @@
-"""Output folders: records, outcomes, locks, and where they lie; headwise's cache folder."""
+"""Output folders: their records, outcomes, locks and locations; and headwise's cache folder."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files so that a reader finds all of a file or nothing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 from headwise.errors import DataError
 
 _OURS = re.compile(r"\.headwise-[0-9a-f]{32}\.part")
-"""Names of files that are only being written: such as nobody else gives, because what is left of them is removed."""
+"""Names of unfinished files. No other program uses such names, because headwise removes old files that have them."""
 
 ABANDONED = 3600.0
-"""Seconds after which nobody is still writing a hidden file; the clocks of two machines may differ by minutes."""
+"""Seconds after which an unfinished file counts as left behind; the clocks of two machines may differ by minutes."""
 
 
 def put(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file under another name, then move it into place; raises OSError and leaves nothing where that fails.
+    """Write a file under another name, then move it into place. Raises OSError where that fails, and leaves no file.
 
-    ``durable``: it is on disk when this returns, also if the machine stops.
+    ``durable``: when this returns, the file survives a crash of the machine.
     """
     name = path.parent / f".headwise-{secrets.token_hex(16)}.part"
     handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -42,33 +42,33 @@ def put(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make one of the folders that results are written to; raises DataError where a link leads out of it."""
+    """Make a folder for results, unless it exists; raises DataError where it is a symbolic link."""
     refuse_link(folder)
     folder.mkdir(exist_ok=True)
 
 
 def refuse_link(path: Path) -> None:
-    """Raise DataError where a file or folder that is to be written to is a link: nobody has named what it leads to."""
+    """Raise DataError where a path to write to is a symbolic link: the user did not name the place it leads to."""
     if path.is_symlink():
         raise DataError(f"{path} is a link to {path.readlink()}, which --out does not name; remove it, or give another")
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what a ``put`` that was killed left in a folder long ago; what may still be written stays."""
+    """Remove unfinished files of a killed ``put``; those younger than ABANDONED stay, because they may be in use."""
     for path in filter(is_part, folder.iterdir()):
-        with suppress(OSError):  # moved into place meanwhile, or somebody else's
+        with suppress(OSError):  # it was moved into place meanwhile, or belongs to another user
             found = path.lstat()
             if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > ABANDONED:
                 path.unlink()
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is named as those are that a ``put`` has not finished."""
+    """Whether a file has the name of one that ``put`` has not finished."""
     return _OURS.fullmatch(path.name) is not None
 
 
 def free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise DataError where one of the files is there already and may not be written over, or is a folder."""
+    """Raise DataError where one of the paths is a folder, or is a file and ``overwrite`` is false."""
     for path in paths:
         if path.is_dir():
             raise DataError(f"{path} is a folder; give --out the name of a file")
@@ -78,7 +78,7 @@ def free(paths: Sequence[Path], *, overwrite: bool) -> None:
 
 @contextmanager
 def whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Hidden places to write files of one folder to; they move to ``paths`` at the end, and vanish if anything fails.
+    """Temporary paths for files of one folder. At the end the files move to ``paths``; after an error they are removed.
 
     Raises DataError in one sentence where the folder cannot be written to, or the disk is full.
     """

@@ -1,4 +1,4 @@
-"""Where headwise keeps what it prepared or downloaded."""
+"""The folder where headwise keeps what it has prepared or downloaded."""
 
 from __future__ import annotations
 

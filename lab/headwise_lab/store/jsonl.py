@@ -1,6 +1,6 @@
-"""Lines of JSON that many processes add to one file, each line whole or not there at all.
+"""Appending lines of JSON to a file that several processes share; a reader finds all of a line or nothing.
 
-Whoever holds the file's lock may repair its end: if the last line has no newline, its writer died.
+The process that holds the file's lock may repair the file's end: a last line without newline means its writer died.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def append(path: Path, line: bytes) -> None:
-    """Add one line, which ends with a newline, and have it on disk before returning; the caller holds the lock.
+    """Append one line, which ends with a newline; it is on disk when this returns. The caller holds the lock.
 
-    Raises OSError, as of a full disk, and leaves the file as it was: also where part of the line was written already.
+    Where that fails (a full disk), raises OSError and cuts off what was already written of the line.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -23,7 +23,7 @@ def append(path: Path, line: bytes) -> None:
             _write(handle, line)
             os.fsync(handle)
         except BaseException as error:
-            # whoever is interrupted with Ctrl-C once all is written keeps it
+            # After Ctrl-C the line stays if all of it was written.
             if isinstance(error, OSError) or os.fstat(handle).st_size < end + len(line):
                 os.ftruncate(handle, end)
             raise
@@ -32,7 +32,7 @@ def append(path: Path, line: bytes) -> None:
 
 
 def mend(path: Path) -> bool:
-    """Make a file end with a whole line again; whether a torn one was dropped. The caller holds the lock."""
+    """Repair the end of a file; returns whether a torn last line was dropped. The caller holds the lock."""
     if not path.exists():
         return False
     handle = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -43,7 +43,7 @@ def mend(path: Path) -> bool:
 
 
 def _mended(handle: int) -> bool:
-    """Drop a last line that is torn, and end one that only lacks its newline; whether one was dropped."""
+    """Drop a torn last line, or add the newline that a whole one lacks; returns whether a line was dropped."""
     end = os.lseek(handle, 0, os.SEEK_END)
     if not end or _read(handle, end - 1, end) == b"\n":
         return False
@@ -70,6 +70,6 @@ def _read(handle: int, begin: int, end: int) -> bytes:
 
 
 def _write(handle: int, content: bytes) -> None:
-    """Write all of it: by one call, unless the system takes a part only, as where the disk is about to be full."""
+    """Write all of ``content``; one call is enough unless the system writes only a part, as on a nearly full disk."""
     while content:
         content = content[os.write(handle, content) :]

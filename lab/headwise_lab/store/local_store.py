@@ -1,7 +1,8 @@
-"""An output folder of this machine: records appended to one file, one file per trial's outcomes.
+"""An output folder of this machine: records are appended to one file, and each trial's outcomes are a file.
 
-Any number of processes may write at once, also on several machines that share the filesystem: who appends, or repairs
-the end of ``results.jsonl``, holds the lock of a file of the store's own. Filesystems without locks have one writer.
+Any number of processes may write at the same time, also on several machines that share the filesystem: each holds the
+lock of a separate file while it appends to ``results.jsonl`` or repairs its end. On a filesystem without locks, only
+one process may write.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ LOCK = f".{MANIFEST}.append"
 _WRITTEN = (MANIFEST, RECORDS, OUTCOMES, ANSWERS)
 
 
-class Files:
-    """The records and outcomes of a local folder. Methods that write raise OSError where they cannot."""
+class LocalStore:
+    """The records and outcomes of a local folder. Methods that write raise OSError where that fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def claim(self, text: bytes) -> tuple[str, ...]:
-        """Make the folder ours, or check that it is, and repair it; warnings about what was repaired."""
+        """Create the output folder, or check that it is one of headwise, and repair it; returns warnings of repairs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.check(text)
         with held(self._folder / LOCK):
             warnings = self._manifest(text)
             (self._folder / OUTCOMES).mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder / OUTCOMES):  # finds out now that nothing can be written
+            with tempfile.TemporaryFile(dir=self._folder / OUTCOMES):  # raises now, before any trial is run
                 pass
             for folder in (self._folder, self._folder / OUTCOMES):
                 remove_abandoned(folder)
@@ -45,12 +46,12 @@ class Files:
         return tuple(warnings)
 
     def check(self, text: bytes) -> None:
-        """Raise DataError where the folder is not ours, or leads elsewhere; changes nothing. A missing one may be."""
+        """Raise DataError where the folder exists and is not ours, or a link leads out of it; changes nothing."""
         if not self._folder.exists():
             return
         path, names = self._folder / MANIFEST, [one.name for one in self._folder.iterdir()]
         for name in names:
-            if name in _WRITTEN or name.startswith(f".{MANIFEST}."):  # such are locks
+            if name in _WRITTEN or name.startswith(f".{MANIFEST}."):  # the latter are locks
                 refuse_link(self._folder / name)
         refuse_foreign(self._folder, names, path.exists)
         if path.exists() and not half_written(found := path.read_bytes(), text):
@@ -66,14 +67,14 @@ class Files:
         return [] if found is None else [mended(self._folder)]
 
     def records(self) -> tuple[list[dict[str, object]], tuple[str, ...]]:
-        """All records in their order, and a warning where the last line is torn; DataError where another one is."""
+        """All records in order, and a warning where the last line is torn; raises DataError where another line is."""
         path = self._folder / RECORDS
-        with held(self._folder / LOCK, alone=False):  # so that no line is seen that is only being written
+        with held(self._folder / LOCK, alone=False):  # waits for a line that is being written
             lines, warnings = read_lines(path) if path.exists() else ([], [])
         return [record for _, record in lines], tuple(warnings)
 
     def add(self, line: bytes) -> None:
-        """Append a record, and have it on disk before returning."""
+        """Append a record; it is on disk when this returns."""
         with held(self._folder / LOCK):
             append(self._folder / RECORDS, line)
 
@@ -86,7 +87,7 @@ class Files:
         return read_outcomes(self._folder, identity, kind)
 
     def count(self, identity: str) -> int | None:
-        """How many outcomes of a trial there are; None where they are missing or torn."""
+        """The number of a trial's outcomes; None where they are missing or torn."""
         path = outcomes_path(self._folder, identity)
         try:
             return count(path, str(path))

@@ -1,6 +1,6 @@
-"""Where output folders lie: on this machine, or behind any URL that fsspec knows, such as an object store.
+"""Locations of output folders: on this machine, or behind any URL that fsspec knows, such as an object store.
 
-Programs that only read take a copy of what lies behind a URL (``working_copy.at_hand``) and then work on local files.
+Programs that only read copy what is behind a URL (``working_copy.at_hand``) and then work on local files.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 OBJECTS = "records"
-"""Folder behind a URL with one object per record, where a local folder has ``results.jsonl``."""
+"""The folder behind a URL with one object for each record; a local folder has ``results.jsonl`` instead."""
 
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos"})
-"""Schemes of stores whose folders are nothing but common beginnings of names; making one could make a bucket."""
+"""Schemes of stores without real folders, only common prefixes of names; making a folder there could make a bucket."""
 
 
 def place(given: str | Path) -> Path:
@@ -45,7 +45,7 @@ def place(given: str | Path) -> Path:
 
 
 def is_local(folder: Path) -> bool:
-    """Whether a folder lies in a filesystem of this machine, with locks and appending."""
+    """Whether a folder is in a filesystem of this machine, which can lock files and append to them."""
     return isinstance(folder, Path)
 
 
@@ -57,7 +57,7 @@ def _local(url: str) -> Path:
 
 
 def _installed(scheme: str, url: str) -> None:
-    """Raise DataError where nothing here can reach URLs of a scheme; reaches for no network."""
+    """Raise DataError where no installed package can read URLs of a scheme; uses no network."""
     from fsspec import available_protocols, get_filesystem_class
 
     if scheme not in available_protocols():
@@ -71,7 +71,7 @@ def _installed(scheme: str, url: str) -> None:
 
 @contextmanager
 def reached(folder: Path, doing: str) -> Iterator[None]:
-    """Whatever goes wrong inside, with the network or with rights, is a DataError of one sentence.
+    """Turns any exception inside, such as of the network or of access rights, into a DataError of one sentence.
 
     ``doing``: "read", "written to", ...
     """
@@ -80,17 +80,17 @@ def reached(folder: Path, doing: str) -> Iterator[None]:
     except HeadwiseError:
         raise
     except Exception as error:  # every filesystem has its own errors
-        hint = "check that it is there, that you may, and that the network is up; what is stored there stays"
+        hint = "check that it exists, that you have access, and that the network is up; what is stored there stays"
         raise DataError(f"{folder} cannot be {doing} ({_first_line(error)}); {hint}") from error
 
 
 def _first_line(error: Exception) -> str:
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(told).strip().partition("\n")[0].rstrip(".")
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(message).strip().partition("\n")[0].rstrip(".")
 
 
 class _Remote(Protocol):
-    """The parts of a ``UPath`` that a path of this machine has not."""
+    """The attributes of a ``UPath`` that a local ``Path`` does not have."""
 
     fs: AbstractFileSystem
     path: str
@@ -98,22 +98,22 @@ class _Remote(Protocol):
 
 
 def filesystem(folder: Path) -> tuple[AbstractFileSystem, str]:
-    """The fsspec filesystem of a URL and the folder's name in it, without the ``/`` at its end."""
+    """The fsspec filesystem of a URL, and the folder's name in it without a ``/`` at the end."""
     remote = cast(_Remote, folder)
     return remote.fs, remote.path.rstrip("/")
 
 
 def files_in(folder: Path, under: str = "") -> dict[str, int]:
-    """Name relative to the folder -> bytes, of all files below ``under`` of a URL; none where it is not there."""
+    """Name relative to the folder -> size in bytes, for all files below ``under``; empty where that does not exist."""
     with reached(folder, "read"):
         fs, root = filesystem(folder)
         fs.invalidate_cache()  # other machines write here too
         found = fs.find(f"{root}/{under}".rstrip("/"), detail=True)
-        return {name[len(root) + 1 :]: int(told.get("size") or 0) for name, told in sorted(found.items())}
+        return {name[len(root) + 1 :]: int(file.get("size") or 0) for name, file in sorted(found.items())}
 
 
 def load(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Contents of files of a URL, asked for all at once; a file that is not there is left out."""
+    """Contents of files behind a URL, requested together; a file that does not exist is left out."""
     if not names:
         return {}
     with reached(folder, "read"):
@@ -127,7 +127,7 @@ def load(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def send(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files of a URL whole, each by one request where the store has such."""
+    """Write files behind a URL, each whole: by one request where the store supports that."""
     with reached(folder, "written to"):
         fs, root = filesystem(folder)
         if cast(_Remote, folder).protocol not in BUCKETS:

@@ -1,10 +1,11 @@
-"""Advisory locks that the system lets go however a process ends, also between machines where the filesystem has them.
+"""Advisory file locks; the operating system releases them however a process ends.
 
-A system or a filesystem without such locks gives them to everybody.
+They also work between machines where the filesystem supports it. Where the system or the filesystem has no locks, every
+process gets the lock.
 
-Not filelock: what is locked here is the very file that is appended to, and readers share its lock in folders that they
-may only read. filelock's shared lock is a database beside the file, which a reader would have to write, and without
-the system's locks it takes a file for the lock, which outlives a killed process.
+Why not the package filelock: readers here share a lock in folders that they may only read. filelock's shared lock is a
+database beside the file, which a reader would have to write. And where the system has no locks, filelock uses the
+existence of a file, which remains after a process was killed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 
 def take(handle: int, *, alone: bool, wait: bool = False) -> bool:
-    """Take the lock of an open file, for oneself ``alone`` or shared; False if others hold it, unless this waits."""
+    """Lock an open file, exclusively (``alone``) or shared; returns whether that succeeded. ``wait``: until it does."""
     try:
         import fcntl
     except ImportError:
@@ -32,9 +33,10 @@ def take(handle: int, *, alone: bool, wait: bool = False) -> bool:
 
 @contextmanager
 def held(path: Path, *, alone: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, which is made where it is missing; waits for those who hold it. Raises OSError.
+    """Hold the lock of a file; waits until other processes have released it.
 
-    Not ``alone``: many may, to read; this changes nothing, and where the file is missing, nobody can be waited for.
+    ``alone``: an exclusive lock; a missing file is created, and OSError is raised where that fails. Otherwise a shared
+    lock, for readers; a missing file is neither created nor locked.
     """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT if alone else os.O_RDONLY, 0o666)

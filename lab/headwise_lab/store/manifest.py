@@ -1,4 +1,4 @@
-"""``headwise.json``: whose output folder it is. Folders of others are left alone."""
+"""``headwise.json`` marks an output folder of headwise. Headwise writes into no other folder that has files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ SCHEMA = 1
 
 
 def manifest(kind: str) -> bytes:
-    """What a folder for results of one kind holds as its manifest."""
-    told = {"schema": SCHEMA, "kind": kind, "headwise": version("headwise")}
-    return (json.dumps(told, indent=1) + "\n").encode()
+    """The content of the manifest in a folder for results of one kind."""
+    content = {"schema": SCHEMA, "kind": kind, "headwise": version("headwise")}
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def half_written(found: bytes, wanted: bytes) -> bool:
-    """Whether a manifest is the beginning of the wanted one, as after copying was cut short."""
+    """Whether a manifest is only the beginning of the wanted one, as after an interrupted copy."""
     return len(found) < len(wanted.rstrip()) and wanted.startswith(found)
 
 
 def mended(folder: Path) -> str:
-    """That a manifest was written again."""
+    """The warning that a manifest was written again."""
     return f"{folder}/{MANIFEST} was half-written and has been written again"
 
 
 def refuse_foreign(folder: Path, names: Iterable[str], is_ours: Callable[[], bool]) -> None:
-    """Raise DataError where a folder without manifest holds anything but what a kill during its creation leaves.
+    """Raise DataError where a folder without manifest has other files than those left when its creation was killed.
 
-    ``is_ours`` looks for the manifest: after ``names`` were listed, as another process may make it at the same time.
+    ``is_ours`` looks for the manifest. It is called after ``names`` were listed, because another process may write the
+    manifest at the same time.
     """
     foreign = sorted(name for name in names if not (name.startswith(f".{MANIFEST}.") or is_part(Path(name))))
     if foreign and not is_ours():
@@ -44,15 +45,15 @@ def refuse_foreign(folder: Path, names: Iterable[str], is_ours: Callable[[], boo
 
 
 def compare(folder: Path, found: bytes, wanted: bytes) -> None:
-    """Raise DataError where a manifest is not whole, or of another kind of run or another version of headwise."""
-    told, asked = _read(found, f"{folder}/{MANIFEST}"), json.loads(wanted)
-    if {**asked, **told} != asked:
-        held, here = (f"{one.get('kind')} of headwise {one.get('headwise')}" for one in (told, asked))
-        raise DataError(f"{folder} belongs to {held}, not to {here}; give --out a folder of its own")
+    """Raise DataError where a manifest is not whole, or belongs to another kind of run or version of headwise."""
+    present, asked = _read(found, f"{folder}/{MANIFEST}"), json.loads(wanted)
+    if {**asked, **present} != asked:
+        theirs, ours = (f"{one.get('kind')} of headwise {one.get('headwise')}" for one in (present, asked))
+        raise DataError(f"{folder} belongs to {theirs}, not to {ours}; give --out a folder of its own")
 
 
 def kind_in(found: bytes) -> str | None:
-    """The kind that a manifest tells; None where it tells none."""
+    """The kind in a manifest; None where there is none."""
     try:
         return str(json.loads(found)["kind"])
     except (ValueError, LookupError, TypeError):
@@ -61,9 +62,12 @@ def kind_in(found: bytes) -> str | None:
 
 def _read(found: bytes, where: str) -> Mapping[str, object]:
     try:
-        told = json.loads(found)
+        content = json.loads(found)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise DataError(f"{where} is half-written or not ours; give --out a new or empty folder, or delete this one")
-    return told
+        content = None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{where} is half-written, or headwise did not write it; give --out a new or empty folder, or delete this"
+            " one"
+        )
+    return content

@@ -1,8 +1,8 @@
-"""An output folder behind a URL: one object per record, one per trial's outcomes, each written by one request.
+"""An output folder behind a URL: an object for each record and each trial's outcomes, each written by one request.
 
-Nothing is ever appended or locked there, so any number of machines may write at once. The names of record objects begin
-with the time (UTC), so that they sort: of records with one id the last counts. A writer whose clock is behind names its
-records after the latest that it has seen, so that a later attempt sorts later all the same.
+Nothing is appended or locked there, so any number of machines may write at the same time. The name of a record object
+begins with the time (UTC), so that names sort by time: of records with the same id the last counts. A writer whose
+clock is slow gives its record a time just after the latest that it has read, so that a later attempt sorts later.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from headwise_lab.store.outcomes import ENDING, count
 from headwise_lab.store.records import OUTCOMES, Row, outcomes_in
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
-_TAIL = 1 << 16  # bytes; the end of a file of outcomes, which says how many there are, is much shorter
+_TAIL = 1 << 16  # bytes; more than the footer of a Parquet file, which holds the number of rows
 
 
-class Objects:
-    """The records and outcomes behind a URL; record objects that were read once are not read again."""
+class ObjectStore:
+    """The records and outcomes behind a URL; a record object is read only once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,29 +34,29 @@ class Objects:
         self._counts: dict[str, int] | None = None
 
     def check(self, text: bytes) -> None:
-        """Nothing is made behind a URL before ``claim`` has looked."""
+        """Does nothing: ``claim`` checks what is behind the URL before it writes."""
 
     def claim(self, text: bytes) -> tuple[str, ...]:
-        """Write the manifest into an empty folder, or check the one that is there; warnings about what was repaired."""
+        """Write the manifest into an empty folder, or check the one there; returns warnings of what was repaired."""
         top = {name.partition("/")[0] for name in files_in(self._folder)}
         found = self._manifest()
         refuse_foreign(self._folder, top, lambda: found is not None)
         if found is None or half_written(found, text):
             send(self._folder, {MANIFEST: text})
-        compare(self._folder, self._manifest() or b"", text)  # another may have been quicker
+        compare(self._folder, self._manifest() or b"", text)  # another process may have written its own meanwhile
         return (mended(self._folder),) if found is not None and half_written(found, text) else ()
 
     def _manifest(self) -> bytes | None:
         return load(self._folder, [MANIFEST]).get(MANIFEST)
 
     def records(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """All records in their order, and warnings about those that are not whole, which are left out."""
+        """All records in order, and warnings about those that are not whole, which are left out."""
         self._counts = None
         lines, warnings = self.lines()
         return [json.loads(line) for line in lines], warnings
 
     def lines(self) -> tuple[list[bytes], tuple[str, ...]]:
-        """As ``records``, but every record as a line of JSON."""
+        """The same as ``records`` returns, but each record as a line of JSON."""
         names = [name for name in files_in(self._folder, OBJECTS) if name.endswith(".json")]
         self._read |= load(self._folder, [name for name in names if name not in self._read])
         self._latest = max([self._latest, *map(_time, names)])
@@ -85,25 +85,25 @@ class Objects:
         return outcomes_in(load(self._folder, [name]).get(name, b""), f"{self._folder}/{name}", kind)
 
     def count(self, identity: str) -> int | None:
-        """How many outcomes of a trial there are; None where they are missing or torn."""
+        """The number of a trial's outcomes; None where they are missing or torn."""
         if self._counts is None:
             self._counts = self._count_all()
         return self._counts.get(identity)
 
     def _count_all(self) -> dict[str, int]:
-        """Identity -> number of outcomes, of all that are whole."""
+        """Identity -> number of outcomes, for all trials whose file is whole."""
         sizes = files_in(self._folder, OUTCOMES)
         found = {}
         for name, tail in self._tails(sizes).items():
             try:
                 identity = name.removeprefix(f"{OUTCOMES}/").removesuffix(ENDING)
                 found[identity] = _count(tail, sizes[name], f"{self._folder}/{name}")
-            except DataError:  # torn: it counts as not there
+            except DataError:  # a torn file counts as missing
                 continue
         return found
 
     def _tails(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """The last bytes of files, asked for all at once; in place of those that cannot be read, why."""
+        """Name -> the last bytes of each file, requested together; an exception for a file that cannot be read."""
         if not sizes:
             return {}
         with reached(self._folder, "read"):
@@ -118,7 +118,7 @@ def _outcomes_of(identity: str) -> str:
 
 
 def _time(name: str) -> datetime:
-    """When an object was named; long ago where its name says no time."""
+    """The time in an object's name; the earliest possible time where it has none."""
     try:
         return datetime.strptime(name.rpartition("/")[2].partition("-")[0], _STAMP).replace(tzinfo=UTC)
     except ValueError:
@@ -133,7 +133,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _count(tail: bytes | Exception, size: int, where: str) -> int:
-    """The count from a file's last bytes; those before them are only there to keep the places of the others."""
+    """The number of rows from a file's last bytes; zeros stand for the bytes before them, so that offsets fit."""
     if isinstance(tail, Exception):
         raise DataError(f"{where} cannot be read") from tail
     return count(bytes(size - len(tail)) + tail, where)

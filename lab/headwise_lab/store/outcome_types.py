@@ -1,4 +1,4 @@
-"""What an outcome says: one attrs class for each kind of row that is stored beside a record."""
+"""Outcomes: one attrs class for each kind of row that is stored beside a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwise_lab.schema.json_object import JsonObject
 
 @attrs.frozen(kw_only=True)
 class Outcome(JsonObject):
-    """What every outcome says: of which question, token or passkey it is, and what it is worth."""
+    """What every outcome has: the id of its question, token or passkey, and a score."""
 
     lenient: ClassVar[bool] = True
 
@@ -21,37 +21,37 @@ class Outcome(JsonObject):
 
 @attrs.frozen(kw_only=True)
 class QuestionOutcome(Outcome):
-    """One question of a benchmark: what was asked, what the model said, and what it kept of the picture."""
+    """One question of a benchmark: the question, the model's answer, and the visual tokens that were kept."""
 
     nulls: ClassVar[frozenset[str]] = frozenset({"recall"})
 
     unit: str | None = None
-    """The unit it is averaged and paired in, where that is not the question alone."""
+    """The group of questions that is averaged and paired as one, where that is not the question alone."""
     kind: str | None = None
     image: str | None = None
     """The file of the picture."""
     question: str | None = None
     answers: list[str] = attrs.field(factory=list)
-    """What counts as right."""
+    """Answers that count as right."""
     prediction: str | None = None
     boxes: list[list[float]] = attrs.field(factory=list)
-    """What the question is about: x0, y0, x1, y1 in pixels of the picture."""
+    """Boxes around what the question is about: x0, y0, x1, y1 in pixels of the picture."""
     kept: list[int] = attrs.field(factory=list)
-    """Places of the visual tokens that are left."""
+    """Indices of the visual tokens that were kept."""
     heads: list[int] = attrs.field(factory=list)
-    """The heads that chose them."""
+    """The heads whose attention chose them."""
     recall: float | None = None
-    """Share of the tokens in boxes that is kept."""
+    """Share of the tokens inside the boxes that was kept."""
 
     @property
     def unit_or_id(self) -> str:
-        """The unit, which is the question itself where none is named."""
+        """The unit, or the question's id where no unit is named."""
         return self.unit or self.id
 
 
 @attrs.frozen(kw_only=True)
 class TokenOutcome(Outcome):
-    """One token of a text: its place, and as score its loss in nats."""
+    """One token of a text: the id is its position, the score its loss in nats."""
 
     right: bool | None = None
     """Whether the model's first choice was this token."""
@@ -59,14 +59,14 @@ class TokenOutcome(Outcome):
 
 @attrs.frozen(kw_only=True)
 class PasskeyOutcome(TokenOutcome):
-    """One passkey: its score is 1 where it was found."""
+    """One passkey: the score is 1 where it was found, else 0."""
 
     logprob: float | None = None
     """Mean log-probability of the passkey's tokens."""
     length: int | None = None
-    """Tokens of the text it is hidden in."""
+    """Tokens of the text in which it is hidden."""
     depth: float | None = None
-    """Where: 0 is the beginning."""
+    """Its place in the text: 0 is the beginning, 1 the end."""
     key: str | None = None
     answer: str | None = None
-    """What the model said."""
+    """The model's answer."""

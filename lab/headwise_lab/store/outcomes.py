@@ -1,8 +1,8 @@
-"""Per-question outcomes as Parquet: one file per trial, that gives back exactly what was put in.
+"""Per-question outcomes as Parquet, one file for each trial; reading returns exactly what was written.
 
-A field whose values are all of one kind becomes a column of that kind, lists included, so that other programs can read
-the file. Whatever a column cannot hold exactly, such as whole numbers among fractions or nested objects, becomes JSON
-text; a mark on the column says so, and says whether an empty cell is a null or a field that is not there.
+A field whose values all have one type becomes a column of that type (lists too), so that other programs can read the
+file. Values that no column type holds exactly, such as whole numbers among fractions or nested objects, become JSON
+text. The column's metadata says so, and says whether an empty cell is a null or a missing field.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LARGEST = 2**63
 
 
 def encode(outcomes: Sequence[Mapping[str, object]]) -> bytes:
-    """The content of a file for a trial's outcomes, which are what JSON can hold; at least one with at least one field.
+    """The content of the file for a trial's outcomes: at least one, each a JSON object with at least one field.
 
-    Raises ValueError for numbers that are not finite, and TypeError for what is no JSON.
+    Raises ValueError for numbers that are not finite, and TypeError for values that JSON does not have.
     """
     import pyarrow
     from pyarrow import parquet
@@ -59,7 +59,7 @@ def decode(content: bytes, where: str) -> list[dict[str, object]]:
 
 
 def count(content: bytes | Path, where: str) -> int:
-    """How many outcomes a file holds, by its end alone; raises DataError where that is not whole."""
+    """The number of outcomes in a file, read from its end alone; raises DataError where that is not whole."""
     with _whole(where):
         return int(_file(content if isinstance(content, Path) else BytesIO(content)).metadata.num_rows)
 
@@ -83,7 +83,7 @@ def _whole(where: str) -> Iterator[None]:
 
 
 def _check_cells(column: pyarrow.ChunkedArray) -> None:
-    """Raise ValueError for what :func:`encode` never writes: bytes, dates, NaN, which are no JSON."""
+    """Raise ValueError for cells that :func:`encode` never writes, such as bytes, dates and NaN."""
     import pyarrow
     from pyarrow import compute
 
@@ -100,13 +100,13 @@ def _refused(constant: str) -> float:
 
 
 def _column(name: str, rows: Sequence[Mapping[str, object]]) -> tuple[pyarrow.Field, pyarrow.Array]:
-    """A field of all rows. Empty cells are nulls; in marked columns they are fields that are not there."""
+    """The column of one field. An empty cell is a null, or in a column with a mark, a missing field."""
     import pyarrow
 
-    held = [row[name] for row in rows if name in row]
-    everywhere = len(held) == len(rows)
-    kind = _kind([value for value in held if value is not None])
-    if kind is not None and (everywhere or None not in held):
+    present = [row[name] for row in rows if name in row]
+    everywhere = len(present) == len(rows)
+    kind = _kind([value for value in present if value is not None])
+    if kind is not None and (everywhere or None not in present):
         marks = {} if everywhere else {_MARK: _ABSENT}
         cells = [row.get(name) for row in rows]
     else:
@@ -116,7 +116,7 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> tuple[pyarrow.Fi
 
 
 def _kind(values: Sequence[Any]) -> pyarrow.DataType | None:
-    """The type of column that holds values exactly, none of which is null; None where there is no such type."""
+    """The column type that holds these values (none is null) exactly; None where there is no such type."""
     import pyarrow
 
     found = {type(value) for value in values}
@@ -127,8 +127,8 @@ def _kind(values: Sequence[Any]) -> pyarrow.DataType | None:
     (kind,) = found
     if kind is list:
         inside = [item for value in values for item in value]
-        held = None if None in inside else _kind(inside)
-        return None if held is None else pyarrow.list_(held)
+        item_kind = None if None in inside else _kind(inside)
+        return None if item_kind is None else pyarrow.list_(item_kind)
     if kind is int and not all(-_LARGEST <= value < _LARGEST for value in values):
         return None
     if kind is str and not all(map(_is_text, values)):
@@ -137,7 +137,7 @@ def _kind(values: Sequence[Any]) -> pyarrow.DataType | None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it has no half letters, which JSON can spell and UTF-8 cannot."""
+    """Whether UTF-8 can encode a text; it cannot encode lone surrogates, which JSON can contain."""
     try:
         value.encode()
     except UnicodeEncodeError:

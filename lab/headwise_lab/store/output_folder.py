@@ -1,8 +1,9 @@
-"""The output folder of a run, a study or the demo, written so that a kill loses one trial at most.
+"""The output folder of a run, a study or the demo. If its process is killed, at most one finished trial is lost.
 
-Outcomes go first, as a whole file; then the record, as one appended line. A trial counts as done when both are there.
-Behind a URL a record is an object of its own (see ``objects``); there are no locks there, so two writers may run the
-same trial, which gives two records with one id and the same outcomes. In both, the last record of an id counts.
+The outcomes are written first, as a whole file, then the record, as one appended line. A trial counts as done when both
+are there. Behind a URL every record is an object of its own (see ``object_store``). There are no locks there, so two
+writers may run the same trial, which gives two records with the same id and the same outcomes. Of several records with
+the same id the last counts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from headwise_lab.store.locations import is_local, load
 from headwise_lab.store.manifest import MANIFEST, kind_in, manifest
 from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.outcomes import encode
-from headwise_lab.store.record_schema import as_far_as_it_goes, judge_written
+from headwise_lab.store.record_schema import as_far_as_it_goes, judge_written, last_of_each
 from headwise_lab.store.record_types import Record
 from headwise_lab.store.records import Row
 from headwise_lab.store.unfinished import forget
@@ -34,8 +35,8 @@ R = TypeVar("R", bound=Record)
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 
-class _Kept(Protocol):
-    """How records and outcomes are kept: ``files`` on this machine, ``objects`` behind a URL."""
+class _Backend(Protocol):
+    """Reads and writes records and outcomes: a ``LocalStore`` on this machine, an ``ObjectStore`` behind a URL."""
 
     def check(self, text: bytes) -> None: ...
     def claim(self, text: bytes) -> tuple[str, ...]: ...
@@ -48,14 +49,14 @@ class _Kept(Protocol):
 
 @attrs.frozen(eq=False)
 class Store:
-    """An output folder that is ours to add to.
+    """An output folder of headwise, to which records can be added.
 
-    ``records`` are by id the last ones of the folder when it was opened or refreshed, and those added since. One thread
-    at a time may use a store; any number of processes may have the folder open.
+    ``records``: id -> the last record with it, as the folder was when it was opened or refreshed, and those added here
+    since. Only one thread may use a store; any number of processes may have the folder open.
     """
 
     folder: Path
-    _kept: _Kept
+    _backend: _Backend
     records: dict[str, Record] = attrs.field(factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -63,65 +64,64 @@ class Store:
     def open(cls, folder: Path, kind: str) -> Store:
         """Open or create an output folder for results of one ``kind``; ``warnings`` say what was repaired.
 
-        Raises DataError in one sentence for a folder that cannot be written, that holds something else, or that
+        Raises DataError in one sentence for a folder that cannot be written to, that holds other files, or that
         another kind of run or another version of headwise wrote.
         """
-        kept = _kept(folder)
-        with _told(folder):
-            repaired = kept.claim(manifest(kind))
-            records, warnings = kept.records()
-        store = cls(folder, kept, _last(records))
+        backend = _backend_of(folder)
+        with _write_errors(folder):
+            repaired = backend.claim(manifest(kind))
+            records, warnings = backend.records()
+        store = cls(folder, backend, _last(records))
         return attrs.evolve(store, warnings=(*repaired, *warnings, *store._incomplete()))
 
     @staticmethod
     def check(folder: Path, kind: str) -> None:
-        """Raise DataError where a local folder is not one to write results of this ``kind`` to; changes nothing."""
-        kept = _kept(folder)
-        with _told(folder):
-            kept.check(manifest(kind))
+        """Raise DataError where results of this ``kind`` cannot be written to a local folder; changes nothing."""
+        with _write_errors(folder):
+            _backend_of(folder).check(manifest(kind))
 
     @classmethod
     def look(cls, folder: Path) -> Store:
-        """The records of a folder as it is, without changing anything in it; none where it is not there."""
-        kept = _kept(folder)
-        records, warnings = kept.records()
-        return cls(folder, kept, _last(records), warnings)
+        """Read the records of a folder without changing it; none where it does not exist."""
+        backend = _backend_of(folder)
+        records, warnings = backend.records()
+        return cls(folder, backend, _last(records), warnings)
 
     def refresh(self) -> None:
-        """Take note of what others have added since."""
-        records, _ = self._kept.records()
+        """Read again, with the records that other processes have added since."""
+        records, _ = self._backend.records()
         self.records.clear()
         self.records.update(_last(records))
 
     def done(self, identity: str) -> bool:
-        """Whether a trial's record is here and all its outcomes; a trial that failed has none."""
+        """Whether a trial's record has a result, and all its outcomes are stored."""
         record = self.records.get(identity)
         if record is None or not record.has_result or record.n is None:
             return False
-        return self._kept.count(identity) == record.n
+        return self._backend.count(identity) == record.n
 
     def finished(self, identity: str, kind: type[R]) -> R | None:
-        """A trial's record where it is done and of this kind."""
+        """A trial's record, where the trial is done and the record is of this class; else None."""
         record = self.records.get(identity)
         return record if isinstance(record, kind) and self.done(identity) else None
 
     def add(self, record: Record, outcomes: Sequence[Outcome] = ()) -> None:
-        """Write an attempt of a trial; a reader sees all of it or nothing.
+        """Write an attempt at a trial; a reader finds all of it or nothing.
 
         When this returns it is on disk, or stored behind the URL. Raises DataError in one sentence where it cannot be
-        written, as on a full disk; what was there before stays as it was.
+        written, as on a full disk; earlier records and outcomes stay unchanged.
         """
-        told = record.to_json()
-        judge_written(told)
+        content_of_record = record.to_json()
+        judge_written(content_of_record)
         try:
-            line = (json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n").encode()
+            line = (json.dumps(content_of_record, ensure_ascii=False, allow_nan=False) + "\n").encode()
             content = encode([outcome.to_json() for outcome in outcomes]) if outcomes else None
-        except ValueError as error:  # NaN is no JSON, and no reader could compare it with anything
+        except ValueError as error:  # NaN is not JSON, and cannot be compared with anything
             raise DataError(f"record {record.id} holds a figure that is no finite number: {error}") from error
-        with _told(self.folder):
+        with _write_errors(self.folder):
             if content is not None:
-                self._kept.put_outcomes(record.id, content)
-            self._kept.add(line)
+                self._backend.put_outcomes(record.id, content)
+            self._backend.add(line)
         if record.has_result:
             forget(self.folder, record.id)
         self.records.pop(record.id, None)
@@ -129,10 +129,10 @@ class Store:
 
     def outcomes(self, identity: str, kind: type[Row]) -> list[Row]:
         """A trial's outcomes; raises DataError where they are missing or malformed."""
-        return self._kept.outcomes(identity, kind)
+        return self._backend.outcomes(identity, kind)
 
     def _incomplete(self) -> list[str]:
-        """A warning where outcomes of finished trials are missing or torn, so that they will be run again."""
+        """A warning where outcomes of finished trials are missing or torn; these trials will be run again."""
         lost = [
             name
             for name, record in self.records.items()
@@ -144,7 +144,7 @@ class Store:
 
 
 def kind_of(folder: Path) -> str | None:
-    """The kind of run that a folder belongs to; None where it belongs to none."""
+    """The kind of run that wrote a folder; None where it has no manifest of headwise."""
     if not is_local(folder):
         return kind_in(load(folder, [MANIFEST]).get(MANIFEST, b""))
     try:
@@ -153,30 +153,24 @@ def kind_of(folder: Path) -> str | None:
         return None
 
 
-def _kept(folder: Path) -> _Kept:
+def _backend_of(folder: Path) -> _Backend:
     if is_local(folder):
-        from headwise_lab.store.local_store import Files
+        from headwise_lab.store.local_store import LocalStore
 
-        return Files(folder)
-    from headwise_lab.store.object_store import Objects
+        return LocalStore(folder)
+    from headwise_lab.store.object_store import ObjectStore
 
-    return Objects(folder)
+    return ObjectStore(folder)
 
 
 def _last(lines: Sequence[Json]) -> dict[str, Record]:
-    """Records by id, the last of each; a line whose id could name no file is nobody's."""
-    found: dict[str, Record] = {}
-    for told in lines:
-        record = as_far_as_it_goes(told)
-        if record is not None:
-            found.pop(record.id, None)
-            found[record.id] = record
-    return found
+    """Id -> the last record with it; lines whose id could not name a file are left out."""
+    return last_of_each(record for line in lines if (record := as_far_as_it_goes(line)) is not None)
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """An OSError inside is a DataError of one sentence."""
+def _write_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError inside into a DataError of one sentence."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Preparing a benchmark folder: all of it or nothing, and never over something else."""
+"""Preparing a benchmark folder: completely or not at all, and never over other files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Stamp = Mapping[str, object]  # benchmark, version, count, seed
 
 
 def prepared(folder: Path, stamp: Stamp, build: Callable[[Path], None]) -> None:
-    """Have ``build`` fill ``folder`` unless it bears this stamp already.
+    """Call ``build`` to fill ``folder``, unless the folder has this stamp already.
 
-    It is built in a hidden sibling and renamed, so nobody sees half of it. Raises DataError where the folder holds
-    something else or cannot be written.
+    The folder is built under a hidden name and renamed, so that nobody sees half of it. Raises DataError where
+    ``folder`` holds other files or cannot be written to.
     """
     folder = folder.resolve()
     if _is_done(folder, stamp):
@@ -39,7 +39,7 @@ def prepared(folder: Path, stamp: Stamp, build: Callable[[Path], None]) -> None:
 
 
 def forget_stale(folder: Path, workplace: Path, age: float) -> None:
-    """Delete what killed builds of ``folder`` left more than ``age`` seconds ago; ``workplace`` is the living one."""
+    """Delete hidden folders that killed builds left more than ``age`` seconds ago, but not ``workplace``, in use."""
     for path in folder.parent.glob(f".{folder.name}.*"):
         if path != workplace and time.time() - path.stat().st_mtime > age:
             shutil.rmtree(path, ignore_errors=True)
@@ -49,24 +49,24 @@ def _move(workplace: Path, folder: Path, stamp: Stamp) -> None:
     try:
         workplace.rename(folder)  # replaces an empty folder and no other
     except OSError:
-        if not _is_done(folder, stamp):  # else another process was faster, with the same content
+        if not _is_done(folder, stamp):  # otherwise another process has built the same content meanwhile
             raise
 
 
 def _is_done(folder: Path, stamp: Stamp) -> bool:
-    """Whether the folder bears the stamp; raises DataError where it holds anything else."""
+    """Whether the folder has the stamp; raises DataError where it holds other files."""
     try:
-        held = sorted(item.name for item in folder.iterdir())
+        names = sorted(item.name for item in folder.iterdir())
     except FileNotFoundError:
         return False
     except OSError as error:
         raise DataError(f"{stamp['benchmark']} cannot be written to {folder}: {error.strerror}") from error
-    if not held:
+    if not names:
         return False
-    found = _stamp(folder / STAMP) if STAMP in held else None
+    found = _stamp(folder / STAMP) if STAMP in names else None
     if found == dict(stamp):
         return True
-    holds = json.dumps(found) if found else held[0]
+    holds = json.dumps(found) if found else names[0]
     raise DataError(
         f"{folder} holds {holds}, wanted {json.dumps(dict(stamp))}; choose another folder or delete this one"
     )

@@ -1,12 +1,13 @@
-"""Records made of JSON, and judged where they are written, imported and read.
+"""Makes records of JSON, and checks them where they are written, imported and read.
 
-Of what a trial found, reports need the fields that have no default in their class; fields that are not named there may
-hold anything. Records of trials that failed or could not be run say so instead.
+A record with a result needs the fields that have no default in its class; fields that the class does not name may hold
+anything. Records of trials that failed or could not be run have ``error`` or ``refused`` instead of a result.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TypeGuard
 
 from headwise.errors import DataError
@@ -17,72 +18,81 @@ from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.store.record_types import NEEDLE, NeedleRecord, Record, Result, TextRecord, VisualRecord
 
 SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,199}")
-"""Ids become names of files."""
+"""An id is part of a file's name."""
 
 _TEXTS = ("error", "refused", "model", "benchmark", "command", "study")
-"""Fields of attempts without a result that are shown, and so have to be texts."""
+"""Fields that reports show of records without a result; they have to be texts."""
 
 
-def judged(told: Json, where: str) -> Record:
-    """The record in a JSON object, a Result where there is one.
+def judged(data: Json, where: str) -> Record:
+    """The record in a JSON object; a Result, unless the trial failed or could not be run.
 
-    Raises DataError, which says ``where``, the record, the field and what is wanted, unless a report could use it.
+    Raises DataError where a report cannot use it; the message names ``where``, the record, the field and the problem.
     """
-    identity = _identity(told, f"{where}: ")
-    if told.get("study") == NEEDLE:
+    identity = _identity(data, f"{where}: ")
+    if data.get("study") == NEEDLE:
         raise DataError(
             f"{where} is a record of `headwise needle`, which shows its own table and heat maps; give the output folder"
             " of run, ppl, ablate or demo"
         )
-    _judge_told(told, where)
+    _check_shown(data, where)
     try:
-        return structured(told, _kind(told))
+        return structured(data, _kind(data))
     except WrongValue as error:
         raise DataError(f"{where}: record {identity} has no usable {error.path!r}: {error.problem}") from error
 
 
-def judge_written(told: Json) -> None:
-    """Raise DataError where a record of ours has a field that readers could not use; it may lack some."""
-    identity = _identity(told, "")
-    _judge_told(told, "the record")
-    kind = _kind(told)
-    found = None if kind in (NeedleRecord, Record) else what_is_wrong(told, kind, whole=False)
+def judge_written(data: Json) -> None:
+    """Raise DataError where a record to be written has a field that readers could not use; fields may be missing."""
+    identity = _identity(data, "")
+    _check_shown(data, "the record")
+    kind = _kind(data)
+    found = None if kind in (NeedleRecord, Record) else what_is_wrong(data, kind, whole=False)
     if found:
         raise DataError(f"record {identity} cannot be written, for its {found[0]!r} could not be read: {found[1]}")
 
 
-def record_of(told: Json) -> Record:
-    """The record in a JSON object of ours; raises DataError where it has no id that could name a file."""
-    _identity(told, "")
-    found = as_far_as_it_goes(told)
+def record_of(data: Json) -> Record:
+    """The record in a JSON object of ours; raises DataError where its id could not name a file."""
+    _identity(data, "")
+    found = as_far_as_it_goes(data)
     assert found is not None
     return found
 
 
-def as_far_as_it_goes(told: Json) -> Record | None:
-    """The record in a JSON object whatever is wrong with it; of one that is damaged, what a Record holds.
+def as_far_as_it_goes(data: Json) -> Record | None:
+    """The record in a JSON object; where a field is wrong, a plain Record with the fields that can be used.
 
-    None where it has no id that could name a file.
+    None where its id could not name a file.
     """
-    if not _is_safe(told.get("id")):
+    if not _is_safe(data.get("id")):
         return None
     try:
-        return structured(told, _kind(told))
+        return structured(data, _kind(data))
     except WrongValue:
-        return structured(told, Record)
+        return structured(data, Record)
 
 
-def _kind(told: Json) -> type[Record]:
+def last_of_each(records: Iterable[Record]) -> dict[str, Record]:
+    """Id -> the last record with it, in the order of these last records."""
+    found: dict[str, Record] = {}
+    for record in records:
+        found.pop(record.id, None)
+        found[record.id] = record
+    return found
+
+
+def _kind(data: Json) -> type[Record]:
     """The class of a record."""
-    if told.get("error") or told.get("refused"):
+    if data.get("error") or data.get("refused"):
         return Record
-    if told.get("study") == NEEDLE:
+    if data.get("study") == NEEDLE:
         return NeedleRecord
-    return TextRecord if "benchmark" not in told and "text" in told else VisualRecord
+    return TextRecord if "benchmark" not in data and "text" in data else VisualRecord
 
 
-def _identity(told: Json, where: str) -> str:
-    identity = told.get("id")
+def _identity(data: Json, where: str) -> str:
+    identity = data.get("id")
     if not _is_safe(identity):
         raise DataError(f"{where}a record needs an id of letters and digits, not {shown(identity)}")
     return identity
@@ -92,16 +102,16 @@ def _is_safe(identity: object) -> TypeGuard[str]:
     return isinstance(identity, str) and SAFE_ID.fullmatch(identity) is not None
 
 
-def _judge_told(told: Json, where: str) -> None:
-    """What records of trials without a result are read for."""
+def _check_shown(data: Json, where: str) -> None:
+    """Raise DataError for a wrong value among the fields that are shown of records without a result."""
     for key in _TEXTS:
-        if not isinstance(told.get(key), str | None):
-            raise DataError(f"{where}: {key} of record {told['id']} is no text: {shown(told[key])}")
-    attempt = told.get("attempt", 1)
+        if not isinstance(data.get(key), str | None):
+            raise DataError(f"{where}: {key} of record {data['id']} is no text: {shown(data[key])}")
+    attempt = data.get("attempt", 1)
     if not isinstance(attempt, int) or isinstance(attempt, bool):
-        raise DataError(f"{where}: attempt of record {told['id']} is no whole number: {shown(attempt)}")
-    if not issubclass(_kind(told), Result) and not _are_texts(told.get("strategies") or {}):
-        raise DataError(f"{where}: strategies of record {told['id']} are not texts: {shown(told['strategies'])}")
+        raise DataError(f"{where}: attempt of record {data['id']} is no whole number: {shown(attempt)}")
+    if not issubclass(_kind(data), Result) and not _are_texts(data.get("strategies") or {}):
+        raise DataError(f"{where}: strategies of record {data['id']} are not texts: {shown(data['strategies'])}")
 
 
 def _are_texts(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""What a record says: one attrs class for each kind of record, and one for each part of it.
+"""Records: one attrs class for each kind of record, and one for each part of it.
 
-A record is JSON, one per attempt at a trial. These classes are its schema: docs/records.md is made from them. Fields
-that a newer version or another program has added are kept, and stand in ``as_read``.
+A record is a JSON object, one for each attempt at a trial. These classes are its schema; docs/records.md is made from
+them. Fields that a newer version or another program has added are kept in ``as_read``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ N = TypeVar("N", int, float)
 R = TypeVar("R", bound="Record")
 
 NEEDLE = "needle"
-"""The study of passkey records."""
+"""The study whose records are of passkeys."""
 
 
 def _strategies(_: object, attribute: attrs.Attribute[dict[str, str]], texts: Mapping[str, str]) -> None:
@@ -41,7 +41,7 @@ def _above(least: N, *, itself: bool = False) -> Callable[[object, attrs.Attribu
 
 @attrs.frozen(kw_only=True)
 class Metric(JsonObject):
-    """The headline figure of a trial, in the scale of its benchmark."""
+    """The headline metric of a trial, in the scale of its benchmark."""
 
     nulls: ClassVar[frozenset[str]] = frozenset({"se"})
 
@@ -53,36 +53,36 @@ class Metric(JsonObject):
 
 @attrs.frozen(kw_only=True)
 class Budget(JsonObject):
-    """Visual tokens."""
+    """A budget of visual tokens: what was asked for, and what followed from it."""
 
     given: str | None = None
     """What was asked for: ``tokens=48``, ``keep=16`` or ``everything``."""
     processed: float | None = None
-    """Tokens that a decoder layer processes, averaged over layers."""
+    """Visual tokens that a decoder layer processes, averaged over layers."""
     kept: float | None = None
-    """Tokens left behind the last layer."""
+    """Visual tokens left after the last layer."""
     visual: float | None = None
-    """Tokens of the picture before any was dropped."""
+    """Visual tokens before any was dropped."""
     reported: float | None = None
-    """Average by the method's own way of counting, where that differs from ``processed``."""
+    """The average as the method itself counts it, where that differs from ``processed``."""
 
 
 @attrs.frozen(kw_only=True)
 class Heads(JsonObject):
-    """Attention heads that chose tokens; empty where no plan asked for heads."""
+    """The attention heads that chose tokens; empty where the plan used no heads."""
 
     nulls: ClassVar[frozenset[str]] = frozenset({"of", "mean", "sd"})
 
     of: float | None = None
-    """Heads that a layer has."""
+    """Heads of a layer."""
     mean: float | None = None
-    """Heads that had a say, averaged over questions."""
+    """Heads that chose tokens, averaged over questions."""
     sd: float | None = None
-    """Standard deviation over questions."""
+    """Their standard deviation over questions."""
 
 
 @attrs.frozen(kw_only=True)
-class Stage(JsonObject):
+class PruningStage(JsonObject):
     """One place where visual tokens are dropped."""
 
     lenient: ClassVar[bool] = True
@@ -90,14 +90,14 @@ class Stage(JsonObject):
     layer: float | None = None
     """The decoder layer before which they are dropped; 0 is before the language model."""
     keep: float | None = None
-    """Tokens left."""
+    """Visual tokens left after it."""
     merged: float | None = None
-    """How many of them are merged out of dropped tokens."""
+    """How many of these are merged from dropped tokens."""
 
 
 @attrs.frozen(kw_only=True)
 class Cost(JsonObject):
-    """What a question took, planned and measured; a figure that could not be measured is null."""
+    """The cost of a question, planned and measured; a figure that could not be measured is null."""
 
     lenient: ClassVar[bool] = True
     nulls: ClassVar[frozenset[str]] = frozenset({
@@ -115,31 +115,31 @@ class Cost(JsonObject):
     kv_bytes: float | None = None
     """Planned bytes of the cache after the prefill."""
     prefill_ms: float | None = None
-    """Prefill of a question, vision tower included, in milliseconds."""
+    """Time of the prefill of a question, vision tower included, in milliseconds."""
     prefill_unpruned_ms: float | None = None
-    """The same of the unpruned model."""
+    """The same for the unpruned model."""
     prefill_share: float | None = None
-    """The first over the second, measured in turns."""
+    """``prefill_ms`` / ``prefill_unpruned_ms``, both measured in turns."""
     selection_ms: float | None = None
-    """What choosing tokens takes of it, in milliseconds."""
+    """The part of ``prefill_ms`` that choosing tokens takes."""
     selection_share: float | None = None
-    """That as a share of the prefill."""
+    """``selection_ms`` / ``prefill_ms``."""
     decode_tokens_per_s: float | None = None
     """Tokens per second while decoding."""
     flops_counted: float | None = None
-    """Multiply-adds of a whole prefill, counted."""
+    """Counted multiply-adds of the whole prefill."""
     flops_counted_unpruned: float | None = None
-    """The same of the unpruned model."""
+    """The same for the unpruned model."""
     flops_counted_layers: float | None = None
-    """Those of the decoder layers."""
+    """The part of ``flops_counted`` in the decoder layers."""
     flops_counted_selection: float | None = None
-    """Those of choosing tokens."""
+    """The part of ``flops_counted`` that chooses tokens."""
     kv_bytes_stored: float | None = None
-    """Bytes of the cache after the prefill, counted."""
+    """Counted bytes of the cache after the prefill."""
     peak_bytes: float | None = None
-    """Peak memory of a batch's prefill."""
+    """Peak memory during the prefill of a batch."""
     peak_grown_bytes: float | None = None
-    """What of it was not held before."""
+    """By how much that exceeds the memory in use before."""
     peak_source: str | None = None
     """Where the peak was read: ``process memory`` or the allocator of a GPU."""
     batch: int | str | None = None
@@ -148,7 +148,7 @@ class Cost(JsonObject):
 
 @attrs.frozen(kw_only=True)
 class WatchedCost(Cost):
-    """The same of a trial whose prefill was watched: what could not be counted then is null, too."""
+    """The same for a trial whose prefill was measured: counted figures that could not be had are null, too."""
 
     nulls: ClassVar[frozenset[str]] = Cost.nulls | {
         "flops_counted", "flops_counted_unpruned", "flops_counted_layers", "flops_counted_selection",
@@ -158,7 +158,7 @@ class WatchedCost(Cost):
 
 @attrs.frozen(kw_only=True)
 class Overlap(JsonObject):
-    """Kept tokens against the tokens of the boxes that questions are about, averaged over questions."""
+    """Kept tokens compared with the tokens inside the boxes that questions are about, averaged over questions."""
 
     lenient: ClassVar[bool] = True
 
@@ -167,7 +167,7 @@ class Overlap(JsonObject):
     iou: float | None = None
     """Intersection over union."""
     lift: float | None = None
-    """Recall over that of random keeping."""
+    """Recall divided by the recall of keeping as many tokens at random."""
     n: float | None = None
     """Questions with boxes."""
 
@@ -180,9 +180,9 @@ class Attention(JsonObject):
     nulls: ClassVar[frozenset[str]] = frozenset({"concentration", "entropy"})
 
     concentration: float | None = None
-    """Share of the image attention that the kept tokens drew."""
+    """The kept tokens' share of the attention to the image."""
     entropy: float | None = None
-    """How even the token scores were."""
+    """Entropy of the token scores: how even they were."""
 
 
 @attrs.frozen(kw_only=True)
@@ -234,7 +234,7 @@ class Share(JsonObject):
 
 
 @attrs.frozen(kw_only=True)
-class Source(JsonObject):
+class ImportSource(JsonObject):
     """The result file of a harness that a record was imported from."""
 
     lenient: ClassVar[bool] = True
@@ -246,18 +246,18 @@ class Source(JsonObject):
 
 @attrs.frozen(kw_only=True)
 class Record(JsonObject):
-    """What every record may say. One of this class alone is an attempt without a result, or one that is damaged."""
+    """What every record may have. An object of this class itself is an attempt without a result, or is damaged."""
 
     lenient: ClassVar[bool] = True
 
     id: str
-    """Names the trial: a hash over everything that can change its result. Letters and digits, as files are named so."""
+    """Names the trial: a hash over everything that can change its result. It is part of file names."""
     schema: int | None = attrs.field(default=None, metadata=LENIENT)
-    """The version of what is written here."""
+    """The version of the record's format."""
     error: str | None = None
-    """Why the attempt failed: the last line of the error. It is run again."""
+    """Why the attempt failed: the last line of the error. The trial is run again."""
     refused: str | None = None
-    """Why the trial cannot be run as it was asked for."""
+    """Why the trial cannot be run."""
     attempt: int | None = None
     """The number of this attempt, from 1."""
     study: str | None = None
@@ -265,30 +265,30 @@ class Record(JsonObject):
     group: str | None = None
     """The group within the study."""
     name: str | None = None
-    """What the study calls the run."""
+    """The name of the run within the study."""
     model: str | None = None
     weights: str | None = None
     """The beginning of a hash over the model's weights."""
     dtype: str | None = None
     attention_implementation: str | None = attrs.field(default=None, metadata=LENIENT)
-    """What computes attention, of a model that sees pictures: ``sdpa`` or ``eager``."""
+    """How a vision-language model computes attention: ``sdpa`` or ``eager``."""
     strategies: dict[str, str] = attrs.field(factory=dict)
     """Hook -> canonical strategy text."""
     recipe: str | None = None
     profile: str | None = None
-    """A hash over the head profile that a strategy read."""
+    """A hash over the head profile that a strategy used."""
     settings: dict[str, object] | None = None
     """The recipe's settings: ``positions``, ``aggregate``, ``min_mass``, ``sink_share``."""
     benchmark: str | None = attrs.field(default=None, metadata=LENIENT)
     questions: str | None = None
     """A hash over the questions that were asked."""
     part: str | None = attrs.field(default=None, metadata=LENIENT)
-    """Of a search: ``search`` or ``held-out``, the part of the questions."""
+    """In a search, the part of the questions: ``search`` or ``held-out``."""
     text: Passage | None = attrs.field(default=None, metadata=LENIENT)
-    """Of a language model: the text it read."""
+    """The text that a language model read."""
     seed: int | None = None
     limit: float | None = None
-    """Questions asked at most."""
+    """The largest number of questions that was allowed."""
     budget: Budget | None = attrs.field(default=None, metadata=LENIENT)
     n: int | None = None
     """Questions that were answered, or tokens that were scored: so many outcomes are stored beside the record."""
@@ -296,34 +296,34 @@ class Record(JsonObject):
     versions: dict[str, str | None] | None = None
     """Package -> version."""
     hardware: Hardware | None = None
-    source: Source | None = attrs.field(default=None, metadata=LENIENT)
+    source: ImportSource | None = attrs.field(default=None, metadata=LENIENT)
     """Where an imported record comes from."""
     command: str | None = None
     """The command line that runs this trial alone."""
     created: str | None = None
     """When, as ISO 8601."""
     seconds: float | None = attrs.field(default=None, metadata=LENIENT)
-    """How long it took."""
+    """The duration of the trial."""
 
     @property
     def has_result(self) -> bool:
-        """Whether a trial was run to its end; else it failed (``error``) or could not be run (``refused``)."""
+        """Whether the trial was run to its end; otherwise it failed (``error``) or could not be run (``refused``)."""
         return not (self.error or self.refused)
 
     @property
     def reads_text(self) -> bool:
-        """Whether a language model reads a text; all others answer the questions of a benchmark."""
+        """Whether a language model read a text; otherwise a model answered the questions of a benchmark."""
         return self.benchmark is None and self.text is not None
 
     def finished(self, kind: type[R], **found: object) -> R:
-        """The record of the trial that this is the head of, with what was ``found`` beside what was known before."""
+        """A record of class ``kind`` with the fields of this one, which were known before the trial, and ``found``."""
         known: dict[str, Any] = {field.name: getattr(self, field.name) for field in own_fields(Record)}
         return kind(**known | found)
 
 
 @attrs.frozen(kw_only=True)
 class Result(Record):
-    """What the record of a trial with a result says, whatever was run."""
+    """What every record with a result has."""
 
     lenient: ClassVar[bool] = False
 
@@ -333,7 +333,7 @@ class Result(Record):
     n: int = attrs.field(validator=_above(0, itself=True))
     """Questions that were answered, or tokens that were scored: so many outcomes are stored beside the record."""
     units: int | None = None
-    """Units that questions are paired and averaged by; MME's are pairs of questions."""
+    """Units into which questions are grouped to be averaged and paired; those of MME are pairs of questions."""
 
 
 @attrs.frozen(kw_only=True)
@@ -347,25 +347,25 @@ class VisualRecord(Result):
     benchmark: str
     budget: Budget
     heads: Heads
-    stages: list[Stage] | None = attrs.field(default=None, metadata=LENIENT)
+    stages: list[PruningStage] | None = attrs.field(default=None, metadata=LENIENT)
     """Where visual tokens are dropped."""
     cost: Cost | None = None
     overlap: Overlap | None = None
     attention: Attention | None = None
     metrics: dict[str, object] | None = None
-    """The benchmark's own figures by name."""
+    """The benchmark's own metrics by name."""
     notes: dict[str, object] | None = None
-    """What strategies noted, averaged or counted."""
+    """Values that strategies have noted, averaged or counted."""
     timing: dict[str, object] | None = None
-    """Hook -> milliseconds in all."""
+    """Hook -> milliseconds in total."""
     pictures: str | None = attrs.field(default="cropped", metadata=LENIENT)
-    """How pictures become the square that tokens lie on: ``cropped`` or ``padded``; null where tokens have no place."""
+    """How a picture becomes the square of tokens: ``cropped`` or ``padded``; null where tokens have no place in it."""
     diversity: float | None = None
     """1 - the mean pairwise cosine of the kept tokens."""
     unmeasured: dict[str, str] | None = attrs.field(default=None, metadata=LENIENT)
     """Figure -> why it could not be measured."""
     seeds: int | None = attrs.field(default=None, metadata=LENIENT)
-    """Of several records as one: their seeds."""
+    """The number of seeds, where several records were averaged."""
 
 
 @attrs.frozen(kw_only=True)
@@ -380,26 +380,26 @@ class TextRecord(Result):
     context: float = attrs.field(validator=_above(0.0))
     """Entries that the last token sees, averaged over layers and KV heads."""
     accuracy: Share | None = None
-    """Next tokens foretold."""
+    """The share of next tokens that were predicted."""
     visible: float | None = None
     """Entries that a token sees, averaged over all scored tokens."""
     attention: str | None = None
-    """What computes attention: ``sdpa`` or ``eager``."""
+    """How attention is computed: ``sdpa`` or ``eager``."""
     kv_bytes: float | None = attrs.field(default=None, metadata=LENIENT)
     """Bytes of the cache at the end of the text."""
     kv_bytes_planned: float | None = attrs.field(default=None, metadata=LENIENT)
-    """The same by the plan's arithmetic."""
+    """The same as the plan computes it."""
     peak_bytes: float | None = attrs.field(default=None, metadata=LENIENT)
-    """The most bytes that the cache had."""
+    """The largest size of the cache in bytes."""
     scale: float | None = attrs.field(default=None, metadata=LENIENT)
-    """What the windows of the study were multiplied by."""
+    """The factor by which the study's windows were multiplied."""
     trained_context: float | None = attrs.field(default=None, metadata=LENIENT)
-    """Tokens that the model was trained on."""
+    """The context length on which the model was trained, in tokens."""
 
 
 @attrs.frozen(kw_only=True)
-class Grid(JsonObject):
-    """What was asked for passkeys: lengths in tokens, depths, repeats, the filler between, the seed of all keys."""
+class PasskeyGrid(JsonObject):
+    """Which passkeys were asked for: lengths in tokens, number of depths, repeats, the filler text, the keys' seed."""
 
     lenient: ClassVar[bool] = True
 
@@ -411,8 +411,8 @@ class Grid(JsonObject):
 
 
 @attrs.frozen(kw_only=True)
-class Passkeys(JsonObject):
-    """Passkeys asked for, the share that was found, and the mean log-probability of their tokens."""
+class PasskeyScore(JsonObject):
+    """The number of passkeys, the share that was found, and the mean log-probability of their tokens."""
 
     n: int
     metric: Metric
@@ -420,32 +420,32 @@ class Passkeys(JsonObject):
 
 
 @attrs.frozen(kw_only=True)
-class PasskeysAtDepth(Passkeys):
-    """Those at one depth of one length."""
+class PasskeyScoreAtDepth(PasskeyScore):
+    """The passkeys at one depth of one length."""
 
     depth: float
-    """From 0, at the beginning, to 1."""
+    """From 0, the beginning of the text, to 1, its end."""
 
 
 @attrs.frozen(kw_only=True)
-class PasskeysOfLength(Passkeys):
-    """Those of one length."""
+class PasskeyScoreOfLength(PasskeyScore):
+    """The passkeys of one length."""
 
     length: int
     """Tokens."""
     context: float
     """Entries that the last token sees, averaged over layers and KV heads."""
-    depths: list[PasskeysAtDepth]
+    depths: list[PasskeyScoreAtDepth]
 
 
 @attrs.frozen(kw_only=True)
 class NeedleRecord(Result):
-    """A language model that was asked for passkeys under KV eviction; ``headwise needle`` alone shows it."""
+    """A language model that was asked for passkeys under KV eviction; only ``headwise needle`` shows it."""
 
     nulls: ClassVar[frozenset[str]] = frozenset({"group", "name", "profile"})
 
-    grid: Grid
+    grid: PasskeyGrid
     logprob: Loss
-    lengths: list[PasskeysOfLength]
+    lengths: list[PasskeyScoreOfLength]
     attention: str | None = None
-    """What computes attention: ``sdpa`` or ``eager``."""
+    """How attention is computed: ``sdpa`` or ``eager``."""

@@ -1,7 +1,7 @@
-"""Reading what a run left behind: ``results.jsonl`` (a record per line, one per attempt) and ``outcomes/<id>.parquet``.
+"""Reads the results of a run: ``results.jsonl`` (one line for each attempt) and ``outcomes/<id>.parquet``.
 
-A run that was killed leaves at most a torn last line; it is dropped and said so. Anything else that does not fit is an
-error that names the file and the line.
+A run that was killed leaves at most a torn last line, which is dropped with a warning. Every other damage is an error
+that names the file and the line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headwise_lab.schema.json_schema import is_number, structured
 from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.store.outcome_types import Outcome, QuestionOutcome
 from headwise_lab.store.outcomes import ENDING, count, decode
-from headwise_lab.store.record_schema import judged
+from headwise_lab.store.record_schema import judged, last_of_each
 from headwise_lab.store.record_types import Record
 
 __all__ = [
@@ -30,37 +30,34 @@ Row = TypeVar("Row", bound=Outcome)
 
 RECORDS = "results.jsonl"
 OUTCOMES = "outcomes"
-LONGEST_LINE, DEEPEST = 2**24, 50  # bytes; lists and objects within each other
+LONGEST_LINE, DEEPEST = 2**24, 50  # bytes; levels of nested lists and objects
 TORN = "The last line of {} is torn and was dropped; the run may be unfinished."
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Records of an output folder and warnings about it; of records with the same id the last one counts.
+    """The records of an output folder, and warnings; of records with the same id the last one counts.
 
-    A record that is malformed is left out, and a warning names it. Raises DataError where ``results.jsonl`` is missing
-    or holds no record that can be used.
+    A malformed record is left out, and a warning names it. Raises DataError where ``results.jsonl`` is missing or has
+    no usable record.
     """
     path = Path(folder) / RECORDS
     numbered, warnings = whole_lines(path)
-    records: dict[str, Record] = {}
-    for number, told in numbered:
+    records: list[Record] = []
+    for number, data in numbered:
         try:
-            record = _in_letters(judged(told, f"{path}:{number}"))
+            records.append(_in_letters(judged(data, f"{path}:{number}")))
         except DataError as error:
             warnings.append(f"{error}; it was left out.")
-            continue
-        records.pop(record.id, None)
-        records[record.id] = record
     if not records:
         why = f" ({warnings[0].rstrip('.')})" if warnings else ""
         raise DataError(
             f"{path} holds no whole record{why}; run `headwise run`, `ablate` or `demo` with --out {folder}"
         )
-    return list(records.values()), warnings
+    return list(last_of_each(records).values()), warnings
 
 
 def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, object]]], list[str]]:
-    """(line number, object) of the lines of a JSONL file that are whole, and warnings about the others.
+    """(line number, object) for every whole line of a JSONL file, and warnings about the other lines.
 
     Raises DataError where it cannot be read.
     """
@@ -75,9 +72,9 @@ def whole_lines(path: Path) -> tuple[list[tuple[int, dict[str, object]]], list[s
 
 
 def _parsed(path: Path) -> Iterator[tuple[int, dict[str, object] | DataError, bool]]:
-    """Of every line that is not blank its number, its object or what is wrong, and whether it may be half-written.
+    """For every line that is not blank: its number, its object or the error, and whether it may be half-written.
 
-    Only a line without its newline can be: the last.
+    Only the last line can be half-written: it has no newline then.
     """
     pieces = _lines(path)
     for number, piece in enumerate(pieces, 1):
@@ -96,9 +93,9 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _object(piece: bytes, path: Path, number: int) -> dict[str, object]:
-    """The JSON object in a line; raises DataError where it is none."""
+    """The JSON object in a line; raises DataError where there is none."""
     if len(piece) > LONGEST_LINE:
-        raise DataError(f"{path}:{number} is longer than a record: {len(piece)} bytes")
+        raise DataError(f"{path}:{number} has {len(piece)} bytes, more than a record can have")
     parsed = json_within(piece, f"{path}:{number}", deepest=DEEPEST, torn=True)
     if not isinstance(parsed, dict):
         raise DataError(f"{path}:{number} is not a JSON object")
@@ -106,12 +103,12 @@ def _object(piece: bytes, path: Path, number: int) -> dict[str, object]:
 
 
 def attempts_in(folder: Path) -> dict[str, int]:
-    """Record -> lines it has in ``results.jsonl``, one per attempt; nothing where that cannot be read."""
+    """Id of a record -> its lines in ``results.jsonl``, one for each attempt; empty where that cannot be read."""
     try:
         lines, _ = read_lines(folder / RECORDS)
     except DataError:
         return {}
-    return dict(Counter(str(told.get("id")) for _, told in lines))
+    return dict(Counter(str(data.get("id")) for _, data in lines))
 
 
 def outcomes_path(folder: Path, identity: str) -> Path:
@@ -120,7 +117,7 @@ def outcomes_path(folder: Path, identity: str) -> Path:
 
 
 def has_outcomes(folder: Path, identity: str) -> bool:
-    """Whether the outcomes of a record are there and their file is whole."""
+    """Whether the file with a record's outcomes exists and is whole."""
     path = outcomes_path(Path(folder), identity)
     try:
         return count(path, str(path)) > 0
@@ -133,7 +130,7 @@ def read_outcomes(folder: Path, identity: str) -> list[QuestionOutcome]: ...
 @overload
 def read_outcomes(folder: Path, identity: str, kind: type[Row]) -> list[Row]: ...
 def read_outcomes(folder: Path, identity: str, kind: type[Outcome] = QuestionOutcome) -> Sequence[Outcome]:
-    """Outcomes of the record ``identity``, a question's each; raises DataError where they are missing or malformed."""
+    """The outcomes of the record ``identity``, as rows of class ``kind``; raises DataError if missing or malformed."""
     path = outcomes_path(Path(folder), identity)
     try:
         content = path.read_bytes()
@@ -143,11 +140,11 @@ def read_outcomes(folder: Path, identity: str, kind: type[Outcome] = QuestionOut
 
 
 def outcomes_in(content: bytes, where: str, kind: type[Row]) -> list[Row]:
-    """Outcomes in the content of a file; raises DataError, which says ``where``, if it is malformed."""
+    """The outcomes in a file's content; raises DataError, which names ``where``, if it is malformed."""
     found = []
-    for number, told in enumerate(decode(content, where), 1):
+    for number, data in enumerate(decode(content, where), 1):
         try:
-            found.append(structured(told, kind))
+            found.append(structured(data, kind))
         except WrongValue as error:
             raise DataError(f"{where}:{number}: an outcome needs a text 'id' and a finite number 'score'") from error
     return found
@@ -169,7 +166,7 @@ def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, object]]], list[st
 
 
 def _in_letters(record: Record) -> Record:
-    """A record whose texts hold nothing that a terminal, a page or a picture obeys or cannot show."""
+    """The record without characters in its texts that a terminal, a page or a picture would obey or cannot show."""
     letters = {printable(key): _of_letters(item) for key, item in record.as_read.items()}
     return record if letters == record.as_read else structured(letters, type(record))
 

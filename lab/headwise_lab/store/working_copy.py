@@ -1,4 +1,4 @@
-"""A copy of an output folder behind a URL to work on, which goes back where it was changed."""
+"""A local copy of an output folder behind a URL; files that were changed in it are sent back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path, PurePosixPath
 
 from headwise.errors import DataError, HeadwiseError
 from headwise_lab.store.locations import OBJECTS, files_in, filesystem, is_local, reached, send
-from headwise_lab.store.object_store import Objects
+from headwise_lab.store.object_store import ObjectStore
 from headwise_lab.store.records import RECORDS
 
 
 @contextmanager
 def at_hand(folder: Path, *, writes: bool = False) -> Iterator[Path]:
-    """An output folder as local files: itself, or a temporary copy of what lies behind a URL, in the local layout.
+    """An output folder as local files: the folder itself, or a temporary copy of what is behind a URL.
 
-    ``writes``: files that are new or changed inside go back to the URL at the end, unless something was raised; records
-    do not, which only a ``Store`` adds. Raises DataError where the URL cannot be read, holds nothing, or cannot be
-    written to; messages of HeadwiseErrors raised inside name the URL instead of the copy.
+    The copy has the layout of a local folder. ``writes``: at the end, unless an exception was raised, new and changed
+    files are sent to the URL; but not records, which only a ``Store`` adds. Raises DataError where the URL cannot be
+    read, has no files, or cannot be written to. The message of a HeadwiseError raised inside names the URL instead of
+    the copy.
     """
     if is_local(folder):
         yield folder
@@ -35,13 +36,14 @@ def at_hand(folder: Path, *, writes: bool = False) -> Iterator[Path]:
             _put_back(folder, local, before)
 
 
-Seen = dict[str, tuple[int, int]]
+FileStates = dict[str, tuple[int, int]]
+"""Relative name -> (size, time of change)."""
 
 
-def _fetch(folder: Path, local: Path) -> Seen:
-    """Copy a URL's files, its record objects as ``results.jsonl``; returns what the copy holds."""
+def _fetch(folder: Path, local: Path) -> FileStates:
+    """Copy the files behind a URL, with all record objects in one ``results.jsonl``; returns the copy's state."""
     names = [name for name in files_in(folder) if PurePosixPath(name).parts[0] != OBJECTS]
-    lines, _ = Objects(folder).lines()
+    lines, _ = ObjectStore(folder).lines()
     if not names and not lines:
         raise DataError(f"{folder} holds nothing; give the output folder of a run")
     for parent in {(local / name).parent for name in names} | {local}:
@@ -51,20 +53,16 @@ def _fetch(folder: Path, local: Path) -> Seen:
         fs.get([f"{root}/{name}" for name in names], [str(local / name) for name in names])
     if lines:
         (local / RECORDS).write_bytes(b"".join(lines))
-    return _seen(local)
+    return _states(local)
 
 
-def _put_back(folder: Path, local: Path, before: Seen) -> None:
-    names = [name for name, stamp in _seen(local).items() if before.get(name) != stamp and name != RECORDS]
+def _put_back(folder: Path, local: Path, before: FileStates) -> None:
+    names = [name for name, state in _states(local).items() if before.get(name) != state and name != RECORDS]
     send(folder, {name: (local / name).read_bytes() for name in names})
 
 
-def _seen(local: Path) -> Seen:
-    """Relative name -> (size, time of change) of all files of a folder."""
+def _states(local: Path) -> FileStates:
+    """The states of all files of a folder."""
     files = [path for path in local.rglob("*") if path.is_file()]
-    return {path.relative_to(local).as_posix(): _stamp(path) for path in files}
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    stats = {path.relative_to(local).as_posix(): path.stat() for path in files}
+    return {name: (found.st_size, found.st_mtime_ns) for name, found in stats.items()}

@@ -1,6 +1,6 @@
-"""Sweeps: many trials from one file, run by several workers, and going on after any kind of end.
+"""Sweeps: many trials from one file, run by several workers. A sweep that was stopped in any way can be continued.
 
 ``schema`` and ``reading`` turn a TOML file into a :class:`SweepFile`; ``cases`` and ``planning`` (``kv.planning`` for
-texts) make a ``plan`` of it; ``running`` has an executor (``executor``, ``local``) run what the store lacks; ``status``
-tells how far it is.
+texts) make a ``plan`` of it; ``running`` gives an executor (``executor``, ``local``) the trials that the store lacks;
+``status`` reports how many trials are done.
 """

@@ -1,4 +1,4 @@
-"""From a sweep file and a model's counts to cases: budgets, head counts, and the product of what a grid lists."""
+"""Makes cases of a sweep file for one model: its budgets, its head counts, and all combinations of a grid's lists."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ALL, BASELINE, CONTROL, LAST = "all", "sum", "random", "last_token"
 
 
 def cases(sweep: SweepFile, benchmark: str, geometry: Geometry) -> list[Case]:
-    """What is asked of one model on one benchmark; the unpruned model, baselines and controls come first.
+    """The cases of one model on one benchmark; the unpruned model, baselines and controls come first.
 
-    Two ways to write the same trial may both be among them.
+    Two cases may be the same trial in different words; ``plan_of`` keeps the first of them.
     """
     found = [Case(benchmark, (), recipe=UNPRUNED)] if sweep.unpruned else []
     budgets, _ = budgets_for(sweep, geometry)
@@ -40,23 +40,23 @@ def cases(sweep: SweepFile, benchmark: str, geometry: Geometry) -> list[Case]:
 
 
 def budgets_for(sweep: SweepFile, geometry: Geometry) -> tuple[list[Budget], tuple[str, ...]]:
-    """Budgets for one model, and what there is to say about those that the file leaves to headwise."""
+    """Budgets for one model, and sentences about those that headwise chose because the file gives none."""
     given = sweep.budgets
     shares = tuple(share * geometry.visual_tokens for share in given.shares)
-    tokens, told = (*given.tokens, *shares), tuple[str, ...]()
+    tokens, messages = (*given.tokens, *shares), tuple[str, ...]()
     if not (tokens or given.keep):
-        tokens, told = usual_averages(sweep, geometry)
-    return [*(Budget(tokens=average) for average in tokens), *(Budget(keep=count) for count in given.keep)], told
+        tokens, messages = usual_averages(sweep, geometry)
+    return [*(Budget(tokens=average) for average in tokens), *(Budget(keep=count) for count in given.keep)], messages
 
 
 def usual_averages(sweep: SweepFile, geometry: Geometry) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Those of seed 002 that the model, and every recipe that is compared, can meet."""
+    """The averages of the LLaVA-FinePruner-Head ablation that the model and all compared recipes can meet."""
     pruning = [name for name in recipes_of(sweep) if name != UNPRUNED]
     return common_averages(geometry, pruning) if pruning else averages(geometry)
 
 
 def recipes_of(sweep: SweepFile) -> list[str]:
-    """Recipes compared at every budget, the reference first; the unpruned model has no budget."""
+    """Recipes that are run at every budget, the reference first; not the unpruned model, which has no budget."""
     if not sweep.recipes:
         return []
     listed = [name for given in sweep.recipes for name in (pruning_recipes() if given == EVERY else [given])]
@@ -65,7 +65,7 @@ def recipes_of(sweep: SweepFile) -> list[str]:
 
 
 def grid_texts(sweep: SweepFile, heads: int) -> Iterator[tuple[str, ...]]:
-    """Strategy texts of all grids for a model of ``heads`` heads: references of all grids, then what they compare."""
+    """Strategy texts of all grids for a model with ``heads`` heads: first all references, then all combinations."""
     for grid in sweep.grids:
         yield from _references(sweep, grid, heads)
     for grid in sweep.grids:
@@ -78,7 +78,7 @@ def _references(sweep: SweepFile, grid: Grid, heads: int) -> Iterator[tuple[str,
             yield _texts(pruning, BASELINE, ALL, LAST)
         if sweep.control:
             for count in counts(grid, heads):
-                if count != ALL:  # random heads, all of them, are the baseline
+                if count != ALL:  # choosing all heads at random is the baseline
                     yield _texts(pruning, CONTROL, count, LAST)
 
 
@@ -91,7 +91,7 @@ def _product(grid: Grid, heads: int) -> Iterator[tuple[str, ...]]:
 
 
 def counts(grid: Grid, heads: int, scorer: str = BASELINE) -> list[str]:
-    """Head-count strategies for a scorer: those listed, and the numbers; three quarters, half, a quarter if neither."""
+    """Head-count strategies for a scorer: those listed and the numbers; without any, 3/4, 1/2 and 1/4 of the heads."""
     listed = _spread("head_count", grid.head_count)
     shares = [max(1, round(share * heads)) for share in grid.head_shares]
     numbers: Sequence[int] = (*grid.heads, *shares)
@@ -103,7 +103,7 @@ def counts(grid: Grid, heads: int, scorer: str = BASELINE) -> list[str]:
 
 
 def _spread(hook: str, texts: Sequence[str]) -> list[str]:
-    """The texts without their hook, and all that is installed in place of ``*``."""
+    """The texts without ``hook=``; ``*`` is replaced by all installed strategies of the hook."""
     spread: dict[str, None] = {}
     for text in texts:
         spread |= dict.fromkeys(installed(hook) if text == EVERY else [text.removeprefix(f"{hook}=")])

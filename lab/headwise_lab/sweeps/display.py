@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs."""
+"""What the terminal shows while a sweep runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 4  # running trials that are named
 
 
 class Display(Watched):
-    """A bar over all questions, counts of trials, what is running, and the best so far; a line for each that ended."""
+    """A bar over all questions, with counts, running trials and the best so far; prints a line for each ended trial."""
 
     def __init__(self, console: Console, trials: Iterable[Trial]) -> None:
         listed = list(trials)
@@ -33,10 +33,10 @@ class Display(Watched):
         self._found = 0
 
     def found(self, trial: Trial, record: Record) -> None:
-        """A trial need not be run."""
+        """A trial is in the store already and is not run."""
         self._done += 1
         self._found += trial.questions
-        # What was there takes no time; counted as progress, it would make what is left look quick.
+        # Found trials take no time: if they counted as progress, the time left would be estimated too short.
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) - trial.questions)
         self._praise(trial, record)
         self._refresh()
@@ -47,7 +47,7 @@ class Display(Watched):
         self._refresh()
 
     def advance(self, trial: Trial, questions: int) -> None:
-        """So many more questions of a trial are answered."""
+        """``questions`` more questions of a trial are answered."""
         self._running[trial.id] = trial, self._running[trial.id][1] + questions
         self._bar.advance(self._task, questions)
 
@@ -60,7 +60,7 @@ class Display(Watched):
         self._refresh()
 
     def fail(self, trial: Trial, reason: str, *, again: bool) -> None:
-        """A trial has failed, for good or not."""
+        """A trial has failed; ``again``: it will be tried once more."""
         self._leave(trial, completed=not again)
         self._failed += not again
         self.say(f"failed{', will be tried again' if again else ''}: {trial.label}: {reason}")
@@ -83,20 +83,20 @@ class Display(Watched):
             self._best[key] = value, f"{trial.label}: {headline(record)}"
 
     def _refresh(self) -> None:
-        told = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
-        told += [f"{self._failed} failed"] if self._failed else []
-        told += [f"{self._refused} not run"] if self._refused else []
-        self._bar.update(self._task, description=", ".join(told))
+        parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._refused} not run"] if self._refused else []
+        self._bar.update(self._task, description=", ".join(parts))
 
     def _below(self) -> list[RenderableType]:
         running = [trial.label for trial, _ in list(self._running.values())]
-        told = [f"  running {label}" for label in running[:SHOWN]]
-        told += [f"  and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
-        told += [f"  best so far {label}" for _, label in self._best.values()]
-        return [Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in told]
+        lines = [f"  running {label}" for label in running[:SHOWN]]
+        lines += [f"  and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
+        lines += [f"  best so far {label}" for _, label in self._best.values()]
+        return [Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in lines]
 
 
 def _unit(trials: Iterable[Trial]) -> str:
-    """What trials are counted in: questions, or tokens of a text."""
+    """The unit of trials' sizes: questions, or tokens of a text, or both."""
     found = {"tokens" if trial.reads_text else "questions" for trial in trials}
     return " and ".join(sorted(found)) or "questions"

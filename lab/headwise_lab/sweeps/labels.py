@@ -7,7 +7,7 @@ from headwise.recipe import Recipe
 
 
 def label(benchmark: str, recipe: Recipe, plan: PruningPlan | None) -> str:
-    """Benchmark, budget, and the recipe, or the strategies that have a say; ``plan`` None: the recipe has none."""
+    """Benchmark, budget, and the recipe's name or the strategies that are used. ``plan``: None if there is none."""
     if plan is None or (recipe.name and plan.stages):
         return f"{benchmark}, {recipe.budget.text}, {recipe.name or recipe.text}"
     if not plan.stages:

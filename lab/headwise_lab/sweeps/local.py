@@ -1,4 +1,4 @@
-"""The executor ``local``: worker processes on this machine, one per GPU, or sharing the cores of the CPU."""
+"""The executor ``local``: worker processes on this machine, one for each GPU, or several that share the CPU's cores."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from multiprocessing.process import BaseProcess
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.sweeps.desk import Desk, Group
-from headwise_lab.sweeps.executor import LateRunner, Outcome, Tell, attempt
+from headwise_lab.sweeps.executor import AttemptResult, LateRunner, Tell, attempt
+from headwise_lab.sweeps.scheduler import Group, Scheduler
 from headwise_lab.sweeps.trials import Trial, Work, plain
 from headwise_lab.sweeps.worker import serve
 
 PATIENCE = 5.0
-"""Seconds for a process to end by itself."""
+"""Seconds that a process gets to end by itself."""
 
 Place = Mapping[str, str]
-"""Environment variables that tell a worker what part of the machine is its own."""
+"""Environment variables that give a worker its part of the machine: a GPU, or a number of cores."""
 
 
 @attrs.frozen
 class Local:
-    """A pool of spawned processes; a worker that dies costs one attempt of the trial it was running.
+    """A pool of spawned processes; when a worker dies, the trial it was running has used up one attempt.
 
-    ``workers`` 0 runs trials in this process; None means one per GPU, or a single one without GPUs.
+    ``workers=0`` runs trials in this process; None means one worker for each GPU, or a single one without GPUs.
     """
 
     workers: int | None = None
 
     def run(self, work: Work, trials: Sequence[Trial], tell: Tell) -> None:
-        """Run trials, those of a model and benchmark together where there is a choice."""
+        """Run trials; a worker prefers trials with the model and benchmark that it has loaded."""
         if self.workers is not None and self.workers < 0:
             raise DataError(f"{self.workers} workers cannot run anything; give 1 or more, or 0 to use no other process")
-        desk = Desk(trials, tell)
+        scheduler = Scheduler(trials, tell)
         if self.workers == 0:
-            _here(work, desk)
+            _here(work, scheduler)
             return
-        pool = Pool(work, desk)
+        pool = Pool(work, scheduler)
         try:
             pool.run(places(self.workers, work.terms.device)[: len(trials)])
         finally:
             pool.close()
 
 
-def _here(work: Work, desk: Desk) -> None:
+def _here(work: Work, scheduler: Scheduler) -> None:
     runner, group = LateRunner(work), None
-    while trial := desk.start(runner, group):
-        group = desk.end(runner, attempt(runner, trial, partial(desk.advance, runner)))
+    while trial := scheduler.start(runner, group):
+        group = scheduler.end(runner, attempt(runner, trial, partial(scheduler.advance, runner)))
 
 
 def places(workers: int | None, device: str, environment: Mapping[str, str] = os.environ) -> list[Place]:
-    """A place per worker: GPUs in turns for ``cuda``, which is the whole machine's, else a share of the cores."""
+    """A place for each worker: a share of the cores, and for device ``cuda``, which means all GPUs, one GPU in turn."""
     gpus = _gpus(environment) if device == "cuda" else []
     count = workers or len(gpus) or 1
     share = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores() // count))}
@@ -82,22 +82,22 @@ def _gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 @attrs.define(eq=False)
-class _Worker:
+class _ProcessWorker:
     process: BaseProcess
     pipe: Connection
     place: Place
 
 
 class Pool:
-    """Workers that run, each with one trial."""
+    """Worker processes, each of which runs one trial at a time."""
 
-    def __init__(self, work: Work, desk: Desk) -> None:
-        self._work, self._desk = json.dumps(plain(work)), desk
-        self._workers: list[_Worker] = []
+    def __init__(self, work: Work, scheduler: Scheduler) -> None:
+        self._work, self._scheduler = json.dumps(plain(work)), scheduler
+        self._workers: list[_ProcessWorker] = []
         self._ended: list[BaseProcess] = []
 
     def run(self, given: Sequence[Place]) -> None:
-        """Keep a worker busy at every place until no trial waits and none runs."""
+        """Run one worker in every place until no trial waits and none runs."""
         for place in given:
             self._hire(place)
         while self._workers:
@@ -120,7 +120,7 @@ class Pool:
         self._ended.clear()
 
     def _hire(self, place: Place) -> None:
-        if not self._desk.waiting:
+        if not self._scheduler.waiting:
             return
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
@@ -128,38 +128,38 @@ class Pool:
         with deaf_to_ctrl_c():
             process.start()
         theirs.close()
-        worker = _Worker(process, mine, place)
+        worker = _ProcessWorker(process, mine, place)
         self._workers.append(worker)
         self._give(worker, None)
 
-    def _give(self, worker: _Worker, group: Group | None) -> None:
-        """The next trial for a worker that has the inputs of ``group``, or the end of its work."""
-        trial = self._desk.start(worker, group)
+    def _give(self, worker: _ProcessWorker, group: Group | None) -> None:
+        """Send a worker whose last trial was of ``group`` its next trial; end the worker where none waits."""
+        trial = self._scheduler.start(worker, group)
         if trial is None:
             self._dismiss(worker)
             return
-        with suppress(OSError):  # one that has died between two trials; the end of its pipe is heard next
+        with suppress(OSError):  # the worker has died between two trials; the closed pipe is noticed next
             worker.pipe.send_bytes(json.dumps(plain(trial)).encode())
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: _ProcessWorker) -> None:
         try:
-            told = json.loads(worker.pipe.recv_bytes())
+            message = json.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError, ValueError):
             self._bury(worker)
             return
-        if "advanced" in told:
-            self._desk.advance(worker, told["advanced"])
+        if "advanced" in message:
+            self._scheduler.advance(worker, message["advanced"])
         else:
-            self._give(worker, self._desk.end(worker, Outcome(**told["ended"])))
+            self._give(worker, self._scheduler.end(worker, AttemptResult(**message["ended"])))
 
-    def _bury(self, worker: _Worker) -> None:
-        """A worker has died: its trial has failed, and another takes its place."""
+    def _bury(self, worker: _ProcessWorker) -> None:
+        """A worker has died: its trial has failed, and another worker is started in its place."""
         self._dismiss(worker)
         worker.process.join(PATIENCE)
-        self._desk.end(worker, Outcome(error=_cause(worker.process.exitcode)))
+        self._scheduler.end(worker, AttemptResult(error=_cause(worker.process.exitcode)))
         self._hire(worker.place)
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _dismiss(self, worker: _ProcessWorker) -> None:
         self._workers.remove(worker)
         worker.pipe.close()
         self._ended.append(worker.process)
@@ -175,7 +175,7 @@ def _cause(status: int | None) -> str:
 
 @contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
-    """Inside, Ctrl-C does nothing, so that a process that is just starting does not complain about it."""
+    """Inside, Ctrl-C is ignored; a process that is started inside ignores it from its beginning."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The locks of an output folder: one sweep at a time, or several that each run a part of its trials."""
+"""The locks of an output folder: one sweep at a time, or several sweeps that each run a part of the trials."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from headwise_lab.store.manifest import MANIFEST
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part
 
-LOCK = f".{MANIFEST}.lock"  # a name that the store takes for its own, so that it may be there before the store is
+LOCK = f".{MANIFEST}.lock"  # the store accepts files with this beginning in a folder that it has not opened yet
 PATIENCE = 1.0
-"""Seconds to wait for a lock that somebody who only looks may hold."""
+"""Seconds to wait for a lock: ``headwise status`` holds it for a moment."""
 
 
 @contextmanager
 def locked(folder: Path, part: Part | None = None) -> Iterator[None]:
-    """Hold the lock of an output folder, which the system lets go however the process ends.
+    """Hold the lock of an output folder; the operating system releases it however the process ends.
 
-    Sweeps of different parts may hold it at once; one of the whole, or of the same part, is alone. Behind a URL there
-    is no lock, and it is up to the user that no two run the same part; if they do, trials are run twice and count once.
-    Raises DataError where another sweep is running in it, or it cannot be written to.
+    Sweeps of different parts may hold it at the same time; a sweep of all trials excludes every other, and so does one
+    of the same part. Behind a URL there are no locks: if users run the same part twice, its trials are run twice and
+    counted once. Raises DataError where another sweep is running in the folder, or it cannot be written to.
     """
     if not is_local(folder):
         yield
@@ -70,12 +70,12 @@ def lock_of(part_name: str) -> str:
 
 
 def name_of(part: Part | None) -> str:
-    """A part as a piece of file names; nothing for all trials."""
+    """A part as it stands in file names; an empty text for all trials."""
     return "" if part is None else f"{part[0]}-of-{part[1]}"
 
 
 def is_held(path: Path) -> bool:
-    """Whether a lock file is held; changes nothing."""
+    """Whether a process holds a lock file; creates no file."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

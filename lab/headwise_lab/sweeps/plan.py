@@ -1,4 +1,4 @@
-"""A plan: trials that one kind of worker runs, in order, and what their records say beforehand."""
+"""A plan: the trials that one kind of worker runs, in order, and the part of their records that is known before."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.trials import Trial, Work
 
 Head = Callable[[], Record]
-"""Gives the part of a trial's record that is known before it is run."""
+"""Returns the part of a trial's record that is known before it is run."""
 
 Part = tuple[int, int]
-"""(i, n): of several sweeps in one folder, this one runs the trials whose number is i modulo n."""
+"""(i, n): one of n sweeps in the same folder; it runs the trials whose number is i modulo n."""
 
 
 @attrs.frozen(eq=False)
 class Plan:
-    """Trials in the order they run, the work that runs them, and ``told``: what there is to say about them.
+    """Trials in the order they run, the work that runs them, and ``told``: sentences about them for the user.
 
-    ``heads`` gives the part of a trial's record that is known before it is run, by its identity.
+    ``heads``: id of a trial -> a function that returns the part of its record that is known before it is run.
     """
 
     title: str
@@ -31,12 +31,12 @@ class Plan:
     told: tuple[str, ...] = ()
 
     def head(self, trial: Trial) -> Record:
-        """What a record says about a trial that gave no result."""
+        """The record of a trial without a result."""
         return self.heads[trial.id]()
 
 
 def plan_of(title: str, work: Work, found: Iterable[tuple[Trial, Head]], told: Sequence[str] = ()) -> Plan:
-    """The plan of trials with their heads; of two ways to write the same trial the first."""
+    """The plan of trials with their heads; of several trials with the same id it takes the first."""
     trials: dict[str, Trial] = {}
     heads: dict[str, Head] = {}
     for trial, head in found:
@@ -46,7 +46,7 @@ def plan_of(title: str, work: Work, found: Iterable[tuple[Trial, Head]], told: S
 
 
 def check_any_left(plans: Sequence[Plan]) -> None:
-    """Raise BudgetError with the reason why nothing can be pruned, DataError where there is no trial at all."""
+    """Raise BudgetError with the first reason where no trial that prunes can be run, DataError without any trial."""
     trials = numbered(plans)
     reasons = [trial.refused for trial in trials if trial.refused]
     if reasons and not any(trial.prunes and trial.refused is None for trial in trials):
@@ -56,7 +56,7 @@ def check_any_left(plans: Sequence[Plan]) -> None:
 
 
 def numbered(plans: Sequence[Plan], part: Part | None = None) -> list[Trial]:
-    """The trials of all plans, each once, counted from 1; those of one part of them where ``part`` is given."""
+    """The trials of all plans, each once; with ``part``, only those whose number, counted from 1, belongs to it."""
     listed = list({trial.id: trial for plan in plans for trial in plan.trials}.values())
     if part is None:
         return listed

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster for the time of a sweep, without its messages in the user's terminal."""
+"""Connecting to a Ray cluster while a sweep runs, without Ray's own messages in the user's terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from typing import TextIO, cast
 from headwise.errors import DataError
 
 ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-"""The first is what Ray will do anyway and warns about; the second keeps a cluster of our own from calling home."""
+"""The first sets what will be Ray's default, about which it warns; the second switches off usage statistics."""
 
 
 @contextmanager
 def joined(address: str | None) -> Iterator[ModuleType]:
-    """The module ``ray``, connected: as it is already, to ``address``, to a cluster that runs, or to one of our own.
+    """The module ``ray``, connected to a cluster.
 
-    Raises DataError where there is a cluster and it cannot be joined. A connection made here ends here.
+    It keeps a connection that exists already. Otherwise it connects to ``address``, to a running cluster, or to a new
+    one, and disconnects at the end. Raises DataError where there is a cluster and it cannot be joined.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -37,7 +38,7 @@ def joined(address: str | None) -> Iterator[ModuleType]:
             _join(ray, address)
             yield ray
         finally:
-            with redirect_stdout(io.StringIO()):  # what Ray held back it prints now
+            with redirect_stdout(io.StringIO()):  # Ray prints the messages that it has held back
                 ray.shutdown()
 
 
@@ -53,7 +54,7 @@ def _join(ray: ModuleType, address: str | None) -> None:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in place, which would end the sweep without a word."""
+    """Restore our SIGTERM handler afterwards: Ray installs its own, which would end the sweep without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -65,13 +66,13 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 class _WithoutRay:
-    """Standard output without what Ray's threads print: deaths of actors, which the sweep tells in its own words."""
+    """Standard output without what Ray's threads print: the deaths of actors, which the sweep reports itself."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Pass on what anybody else writes."""
+        """Write the text, unless a thread of Ray's writes it."""
         return len(text) if threading.current_thread().name.startswith("ray_") else self._stream.write(text)
 
     def __getattr__(self, name: str) -> object:

@@ -1,10 +1,11 @@
-"""A sweep file from TOML: what does not fit is one sentence with the file, the key, and what is allowed there."""
+"""Reads sweep files (TOML). A wrong value is a DataError: one sentence with the file, the key and what is allowed."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -30,12 +31,29 @@ Structure = Callable[[object, object], object]
 
 def shipped() -> list[str]:
     """Names of the sweep files that ship with headwise."""
-    return sorted(item.name.removesuffix(".toml") for item in FILES.iterdir() if item.name.endswith(".toml"))
+    return names_in(FILES)
+
+
+def names_in(folder: Traversable) -> list[str]:
+    """Names of the TOML files in a folder of the package, without their ending."""
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def file_named(given: str, folder: Traversable, what: str) -> Path:
+    """The file ``given``, or else the file in ``folder`` with this name; raises DataError where neither exists."""
+    path = local_path(given)
+    if path.is_file():
+        return path
+    names = names_in(folder)
+    if given in names:
+        return Path(str(folder / f"{given}.toml"))
+    hint = did_you_mean(given, names) or ";"
+    raise DataError(f"there is no {what} {given}{hint} those that ship are {', '.join(names)}")
 
 
 def read(given: str) -> SweepFile:
     """The sweep of a TOML file, or of one that ships, by its name; raises DataError in one sentence."""
-    path = _found(given)
+    path = file_named(given, FILES, "sweep file")
     sweep = structured(toml(path), str(path))
     data = None if sweep.data is None else beside(path, sweep.data)
     return attrs.evolve(sweep, data=data, text=None if sweep.text is None else _text_beside(path, sweep.text))
@@ -47,19 +65,19 @@ def toml(path: Path) -> dict[str, object]:
         return tomllib.loads(text_of(path, largest=LARGEST))
     except RecursionError as error:
         raise DataError(f"{path} is TOML that is nested too deep") from error
-    except ValueError as error:  # also of whole numbers without end
+    except ValueError as error:  # tomllib also raises a plain ValueError, for an integer with too many digits
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not TOML: {shortened(str(error), LONGEST)}") from error
 
 
 def beside(path: Path, folder: str) -> str:
-    """A folder that a file names, relative to the file; datasets of the hub and URLs stay as they are."""
+    """A folder that a file names, taken relative to the file; hub datasets and URLs stay unchanged."""
     return questions.beside(path.parent, folder)
 
 
 def _text_beside(path: Path, given: TextTable) -> TextTable:
-    """The files that a table [text] names, relative to the sweep file; raises DataError where one is not there."""
+    """A table [text] with its file names taken relative to the sweep file; raises DataError for a missing file."""
     name, profile = given.name, given.profile
     if name not in TEXTS:
         name = beside(path, name)
@@ -79,33 +97,23 @@ def _text_beside(path: Path, given: TextTable) -> TextTable:
     return attrs.evolve(given, name=name, profile=profile)
 
 
-def structured(told: dict[str, object], where: str) -> SweepFile:
-    """The sweep that a TOML table tells; raises DataError naming ``where`` it stands, the key and what is allowed."""
-    sweep = structured_as(SweepFile, told, where)
+def structured(table: dict[str, object], where: str) -> SweepFile:
+    """The sweep in a TOML table; raises DataError, which names ``where`` it stands, the key and what is allowed."""
+    sweep = structured_as(SweepFile, table, where)
     try:
-        check_places(sweep, told)
+        check_places(sweep, table)
     except WrongValue as error:
         raise DataError(f"{where}: {error}") from error
     return sweep
 
 
-def structured_as(kind: type[T], told: dict[str, object], where: str) -> T:
-    """What a TOML table tells, as an attrs class whose validators raise WrongValue; DataError as for a sweep."""
+def structured_as(kind: type[T], table: dict[str, object], where: str) -> T:
+    """A TOML table as an attrs class whose validators raise WrongValue; raises DataError as ``structured`` does."""
     try:
-        return _converter().structure(told, kind)
+        return _converter().structure(table, kind)
     except (BaseValidationError, WrongValue) as error:
         path, problem = first_problem(error)
         raise DataError(f"{where}: {f'{shortened(path)}: ' if path else ''}{shortened(problem, LONGEST)}") from error
-
-
-def _found(given: str) -> Path:
-    path = local_path(given)
-    if path.is_file():
-        return path
-    if given in shipped():
-        return Path(str(FILES / f"{given}.toml"))
-    hint = did_you_mean(given, shipped()) or ";"
-    raise DataError(f"there is no sweep file {given}{hint} those that ship are {', '.join(shipped())}")
 
 
 _PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
@@ -117,7 +125,7 @@ _PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 def _converter() -> Converter:
-    """Strict: no text is taken for a number or a list, and a key that is not known is an error."""
+    """A strict converter: it never makes a number or a list of a text, and refuses unknown keys."""
     converter = Converter(forbid_extra_keys=True)
     for kind, (accepted, wanted) in _PLAIN.items():
         converter.register_structure_hook(kind, _plain(kind, accepted, wanted))
@@ -140,7 +148,7 @@ def _plain(kind: type, accepted: tuple[type, ...], wanted: str) -> Structure:
 
 
 def _listed(converter: Converter) -> Callable[[type], Structure]:
-    """For ``tuple[item, ...]``: a list, and nothing that merely can be gone through."""
+    """A hook for ``tuple[item, ...]``, which takes a list and no other iterable, such as a text."""
 
     def factory(kind: type) -> Structure:
         item: Any = get_args(kind)[0]

@@ -1,4 +1,4 @@
-"""What a worker runs trials with: a model and inputs that stay from one trial to the next."""
+"""Runs the trials of a worker, and keeps model and inputs from one trial to the next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ L = TypeVar("L", Loaded, LoadedLm)
 
 
 class ModelRunner:
-    """Runs trials on one model at a time, and on the inputs of one benchmark at a time."""
+    """Runs trials; it holds one model at a time, and the inputs of one benchmark at a time."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -40,20 +40,20 @@ class ModelRunner:
 
     def _inputs_of(self, trial: Trial) -> Inputs:
         if self._inputs is None or self._inputs[0] != trial.group:
-            self._inputs = None  # two benchmarks' tensors need not fit at once
+            self._inputs = None  # freed first: the tensors of two benchmarks may not fit into memory
             inputs = inputs_for(self._loaded(trial.model), trial.benchmark, trial.seed, self._terms)
             self._inputs = trial.group, inputs
         return self._inputs[1]
 
     def _loaded(self, model: str) -> Loaded:
         if self._model is None or self._model[0] != model:
-            self._model = None  # two models need not fit at once
+            self._model = None  # freed first: two models may not fit into memory
             self._model = model, loaded_again(load_model, model, self._terms)
         return self._model[1]
 
 
 def loaded_again(load: Callable[..., L], model: str, terms: Terms) -> L:
-    """A model that was loaded for the plan, so no trial refuses it where it cannot be had; the machine does."""
+    """The model of a planned trial. Planning has loaded it before, so a ModelError now is a failure, not a refusal."""
     try:
         return load(model, dtype=terms.dtype, device=terms.device, attention=terms.attention)
     except ModelError as error:
@@ -61,5 +61,5 @@ def loaded_again(load: Callable[..., L], model: str, terms: Terms) -> L:
 
 
 def threads(terms: Terms) -> AbstractContextManager[None]:
-    """As many as there are, or one."""
+    """A context in which torch uses one thread, or as many as it likes."""
     return one_thread() if terms.one_thread else nullcontext()

@@ -1,7 +1,7 @@
 """The executor ``slurm``: jobs of a Slurm cluster, each of which keeps its model (``headwise[slurm]``, submitit).
 
-Submit from a machine that has sbatch; this process stays, writes the store, and submits jobs for those that end early.
-Models, data, this installation and the spool must be found at the same paths on every machine.
+Start it on a machine that has sbatch. This process runs until the end: it writes the store, and submits new jobs for
+those that ended early. Models, data, this installation and the job folder must be at the same paths on every machine.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.sweeps.executor import Tell, at_least_one, needs
+from headwise_lab.sweeps.job_dir import Pace, opened
 from headwise_lab.sweeps.slurm_driver import Driver
 from headwise_lab.sweeps.slurm_site import Site
-from headwise_lab.sweeps.spool import Pace, opened
 from headwise_lab.sweeps.trials import Trial, Work
 
 FOLDER = ".headwise-slurm"
 PACES = {"slurm": Pace(), "local": Pace(look=0.1, beat=1.0, silence=30.0)}
-"""A cluster's shared disk is asked less often than this machine's own."""
+"""The shared disk of a cluster is read less often than a disk of this machine."""
 
 _ONE_OR_MORE = attrs.validators.optional(attrs.validators.ge(1))
 
@@ -33,15 +33,16 @@ def _known_cluster(_slurm: object, _: attrs.Attribute[str], cluster: str) -> Non
 
 @attrs.frozen(kw_only=True)
 class Slurm:
-    """A job array; a job that ends with a trial costs one attempt of it, and another is submitted while trials wait.
+    """A job array. A job that dies uses up one attempt of its trial; another is submitted while trials wait.
 
-    ``workers``: jobs at a time, None means one. ``spool``: a folder on a disk that all machines share, by default
-    ``.headwise-slurm`` in the current one. ``cluster`` ``local`` runs the jobs on this machine, without Slurm.
-    The others go to sbatch for each job: ``time`` in minutes, ``mem`` in GB, ``gpus`` (1 by default on device cuda).
+    ``workers``: jobs at the same time; None means one. ``job_dir``: a folder on a disk that all machines share, by
+    default ``.headwise-slurm`` in the current folder. ``cluster=local`` runs the jobs on this machine, without Slurm.
+    The other options are passed to sbatch for each job: ``time`` in minutes, ``mem`` in GB, ``gpus`` (by default 1 on
+    device cuda).
     """
 
     workers: int | None = attrs.field(default=None, validator=at_least_one)
-    spool: Path = attrs.field(default=Path(FOLDER), converter=Path)
+    job_dir: Path = attrs.field(default=Path(FOLDER), converter=Path)
     cluster: str = attrs.field(default="slurm", validator=_known_cluster)
     time: int = attrs.field(default=240, converter=int, validator=attrs.validators.ge(1))
     partition: str | None = None
@@ -59,26 +60,26 @@ class Slurm:
             raise DataError("there is no sbatch here; start the sweep on a machine that submits to Slurm")
 
     def run(self, work: Work, trials: Sequence[Trial], tell: Tell) -> None:
-        """Run trials, those of a model and benchmark together where there is a choice."""
+        """Run trials; a job prefers trials with the model and benchmark that it has loaded."""
         groups = list(dict.fromkeys(trial.group for trial in trials))
         try:
-            with opened(self.spool, work, groups, pace := PACES[self.cluster]) as spool:
-                site = Site(self.cluster, spool.folder, self.parameters(work.terms.device))
-                driver = Driver(spool, site, trials, tell, pace)
+            with opened(self.job_dir, work, groups, pace := PACES[self.cluster]) as job_dir:
+                site = Site(self.cluster, job_dir.folder, self.parameters(work.terms.device))
+                driver = Driver(job_dir, site, trials, tell, pace)
                 try:
                     driver.run(self.workers or 1)
                 finally:
                     driver.close()
         except OSError as error:
             raise DataError(
-                f"the spool {self.spool} cannot be used ({error.strerror or error}); give slurm:spool=FOLDER on a disk"
-                " that all machines share"
+                f"the job folder {self.job_dir} cannot be used ({error.strerror or error}); give slurm:job_dir=FOLDER"
+                " on a disk that all machines share"
             ) from error
 
     def parameters(self, device: str) -> Mapping[str, object]:
-        """What submitit calls the options."""
+        """The options under submitit's names."""
         gpus = self.gpus or (1 if device.startswith("cuda") and self.gres is None else None)
-        told = {
+        options = {
             "name": "headwise",
             "timeout_min": self.time,
             "gpus_per_node": gpus,
@@ -90,4 +91,4 @@ class Slurm:
             "slurm_constraint": self.constraint,
             "slurm_gres": self.gres,
         }
-        return {name: value for name, value in told.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}

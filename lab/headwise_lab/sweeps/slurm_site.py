@@ -1,4 +1,4 @@
-"""Submitting jobs through submitit, and what becomes of them."""
+"""Submitting jobs through submitit, and asking how they ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from submitit import Job
 
 CHECK = 15.0
-"""Seconds between two questions to Slurm, which answers for all jobs at once."""
+"""Seconds between two requests to Slurm; one request covers all jobs."""
 
 
 class Site:
-    """Where jobs run: a Slurm cluster, or processes of this machine."""
+    """Where jobs run: on a Slurm cluster, or as processes of this machine."""
 
     def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, object]) -> None:
         import submitit
@@ -30,17 +30,17 @@ class Site:
         self._executor.update_parameters(**parameters)
 
     def submit(self, names: Sequence[str]) -> list[Job[None]]:
-        """A job for each name, as an array where there are several; raises DataError where Slurm does not take them."""
+        """A job for each name, as an array where there are several; raises DataError where Slurm rejects them."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            with deaf_to_ctrl_c():  # jobs on this machine end when they are told to, not with the terminal
+            with deaf_to_ctrl_c():  # jobs on this machine end by a sign from the driver, not by Ctrl-C
                 return list(self._executor.map_array(serve, [str(self._folder)] * len(names), names))
         except (FailedJobError, FailedSubmissionError) as error:
-            raise DataError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from error
+            raise DataError(f"Slurm does not accept the jobs: {' '.join(str(error).split())}") from error
 
     def over(self, jobs: Mapping[str, Job[None]]) -> list[str]:
-        """The names of jobs that have ended, so far as that is known."""
+        """The names of the jobs that are known to have ended; asks Slurm at most every CHECK seconds."""
         force = time.monotonic() - self._asked > CHECK
         if force and jobs:
             self._asked = time.monotonic()
@@ -56,7 +56,7 @@ class Site:
         return f"WorkerDied: job {job.job_id} ended as {job.state}{said}"
 
     def end(self, jobs: Sequence[Job[None]], patience: float) -> None:
-        """End jobs that have been told to stop; those of this machine are waited for, Slurm sees to its own."""
+        """End jobs that have been asked to stop: wait for those of this machine, and cancel those of Slurm."""
         if self.here:
             until = time.monotonic() + patience
             while time.monotonic() < until and not all(job.done() for job in jobs):

@@ -1,7 +1,7 @@
-"""Which trials make study A of seed 002 and the demo, as data, and the budgets and head counts of all visual studies.
+"""The trials of study A of the LLaVA-FinePruner-Head ablation and of the demo; budgets and head counts of all studies.
 
-Every study has the references without which its figures say nothing: the unpruned model, ``sum`` over all heads
-(FastV as published), and a control that draws as many heads at random. Sweep files say what the others compare.
+Every study has three references, without which its figures mean nothing: the unpruned model, ``sum`` over all heads
+(FastV as published), and a control that chooses as many heads at random. The other studies are sweep files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headwise.recipe import Recipe
 from headwise.registry import installed
 
 LAYER = 2
-"""Visual tokens leave before this decoder layer: FastV's K in every table of the seeds."""
+"""Visual tokens are dropped before this decoder layer: FastV's K throughout the LLaVA-FinePruner-Head ablation."""
 
 PRUNING = f"token_pruning=fastv:layer={LAYER}"
 SHARES = (1 / 3, 2 / 9, 1 / 9)
@@ -33,12 +33,12 @@ _CONTROL = "head_scoring=random"
 _LAST = "query_selection=last_token"
 
 OWN_COUNT = ("adaptive",)
-"""Scorers that decide how many heads they keep."""
+"""Scorers that decide themselves how many heads they keep."""
 
 
 @attrs.frozen
 class Case:
-    """One trial of a study: a benchmark, strategy texts, a budget, and the named recipe the texts go on top of."""
+    """One trial of a study: a benchmark, strategy texts, a budget, and the named recipe that the texts change."""
 
     benchmark: str
     strategies: tuple[str, ...]
@@ -49,7 +49,7 @@ class Case:
 def recipes(cases: Sequence[Case], **settings: Any) -> list[Recipe]:
     """The recipe of every case, with settings that hold for the whole study.
 
-    Cases with the same strategies share them, because finding what is installed takes a while.
+    Cases with the same strategies share one, because looking up installed strategies takes a while.
     """
     wanted = dict.fromkeys((case.recipe, case.strategies) for case in cases)
     built = {(name, texts): Recipe.of(*texts, name=name, **settings) for name, texts in wanted}
@@ -69,20 +69,21 @@ def half(heads: int) -> int:
 def averages(geometry: Geometry, layer: int = LAYER) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """Processed averages for study A, and a sentence for each that this model cannot meet.
 
-    A ninth of the tokens on average is out of reach where the layers in front of the stage alone process more. What
-    keeps one token in 36 stands in for it, rounded down to a whole average: 27 for 144 tokens and 12 layers.
+    The layers before ``layer`` process all visual tokens. Where they alone exceed an average, it cannot be met, and is
+    replaced by the average that results from keeping one token in 36, rounded down to a whole number: 27 for 144 tokens
+    and 12 layers.
     """
     smallest = _average(geometry, layer, 1)
     least = max(math.floor(_average(geometry, layer, max(1, geometry.visual_tokens // 36))), math.ceil(smallest))
     wanted = [round(share * geometry.visual_tokens) for share in SHARES]
-    told = tuple(
+    messages = tuple(
         f"an average of {average} tokens is out of reach of {geometry.name} when pruning before layer {layer}"
         f" (the smallest is {smallest:.4g}); {least} is taken instead"
         for average in wanted
         if average < smallest
     )
     met = [float(average if average >= smallest else least) for average in wanted]
-    return tuple(sorted(set(met), reverse=True)), told
+    return tuple(sorted(set(met), reverse=True)), messages
 
 
 def _average(geometry: Geometry, layer: int, keep: int) -> float:
@@ -92,7 +93,7 @@ def _average(geometry: Geometry, layer: int, keep: int) -> float:
 def study_a(
     *, benchmarks: Sequence[str], budgets: Sequence[Budget], heads: Sequence[int], scorers: Sequence[str] | None = None
 ) -> list[Case]:
-    """Head-scoring strategies x head counts x budgets x benchmarks, asked by the last token."""
+    """Head-scoring strategies x head counts x budgets x benchmarks; the query is the last token."""
     scorers = _unique(scorers or list(installed("head_scoring")))
     return [
         Case(benchmark, *case)
@@ -104,7 +105,7 @@ def study_a(
 def _head_cases(
     budget: Budget, heads: Sequence[int], scorers: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], Budget]]:
-    """Baseline and controls first, so that a study cut short can still be read."""
+    """Baseline and controls come first, so that the results of an interrupted study can be interpreted."""
     yield (PRUNING, _BASELINE, _ALL, _LAST), budget
     counts = [f"head_count=fixed:heads={count}" for count in heads]
     for count in counts:
@@ -117,11 +118,11 @@ def _head_cases(
 
 
 UNPRUNED, REFERENCE = "vanilla", "fastv"
-"""Recipes that every comparison of methods has: the unpruned model, and what differences are taken to."""
+"""Recipes in every comparison of methods: the unpruned model, and the one that all others are compared with."""
 
 
 def pruning_recipes() -> list[str]:
-    """Installed recipes that prune visual tokens and do nothing else."""
+    """Installed recipes that prune visual tokens and evict no KV entries."""
     built = {name: Recipe.of(name=name) for name in installed("recipe")}
     return [
         name
@@ -131,47 +132,48 @@ def pruning_recipes() -> list[str]:
 
 
 def common_averages(geometry: Geometry, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Processed averages for a comparison of recipes that all of them meet, and a sentence where that changes them.
+    """Processed averages that all compared recipes can meet, and a sentence where these differ from study A's.
 
-    Those of study A; one out of reach of some is replaced by the least that all can meet, and where fewer than three
-    are left, half of the visual tokens goes with them.
+    An average of study A that some recipe cannot meet is replaced by the smallest one that all can meet. Where fewer
+    than three averages remain, half of the visual tokens is added.
     """
-    floors = {name: _floor(name, geometry) for name in names}
+    floors = {name: smallest_average(Recipe.of(name=name), geometry) for name in names}
     least = max(floors.values())
     wanted, _ = averages(geometry)
     met = {max(average, float(least)) for average in wanted}
     met |= {float(geometry.visual_tokens // 2)} if len(met) < len(SHARES) else set()
     missed = [average for average in wanted if average < least]
-    told = (_missed(missed, floors, least),) if missed else ()
-    return tuple(sorted(met, reverse=True)), told
+    messages = (_missed(missed, floors, least),) if missed else ()
+    return tuple(sorted(met, reverse=True)), messages
 
 
 def _missed(missed: Sequence[float], floors: Mapping[str, int], least: int) -> str:
-    """That some averages are out of reach, of whom, and what is taken instead."""
-    told = " or ".join(f"{average:g}" for average in missed)
+    """A sentence: which averages are out of reach, of which recipes, and what is taken instead."""
+    out_of_reach = " or ".join(f"{average:g}" for average in missed)
     who = ", ".join(name for name, floor in floors.items() if floor > missed[0])
     return (
-        f"an average of {told} tokens is out of reach of {who}; {least} is the least that all can meet"
+        f"an average of {out_of_reach} tokens is out of reach of {who}; {least} is the least that all can meet"
         f" (give --tokens {missed[0]:g} to compare the others there)"
     )
 
 
-def _floor(name: str, geometry: Geometry) -> int:
-    """The smallest whole processed average that a recipe can meet, all visual tokens at most."""
-    recipe = Recipe.of(name=name)
+def can_meet(recipe: Recipe, geometry: Geometry, average: float) -> bool:
+    """Whether a recipe can have this processed average."""
+    try:
+        Pipeline(attrs.evolve(recipe, budget=Budget(tokens=average))).plan(geometry)
+    except BudgetError:
+        return False
+    return True
 
-    def met(average: int) -> bool:
-        try:
-            Pipeline(attrs.evolve(recipe, budget=Budget(tokens=average))).plan(geometry)
-        except BudgetError:
-            return False
-        return True
 
-    return bisect.bisect_left(range(1, geometry.visual_tokens), True, key=met) + 1
+def smallest_average(recipe: Recipe, geometry: Geometry) -> int:
+    """The smallest whole processed average that a recipe can meet; at most all visual tokens."""
+    whole = range(1, geometry.visual_tokens)
+    return bisect.bisect_left(whole, True, key=lambda average: can_meet(recipe, geometry, average)) + 1
 
 
 def demo(*, benchmarks: Sequence[str], keep: int, heads: int, scorers: Sequence[str] | None = None) -> list[Case]:
-    """Every head-scoring strategy at one budget and head count, and two ways to drop tokens that ask no head."""
+    """Every head-scoring strategy at one budget and head count, and two ways to drop tokens without attention."""
     budget = Budget(keep=keep)
     cases: list[Case] = []
     for benchmark in benchmarks:

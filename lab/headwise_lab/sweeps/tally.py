@@ -1,4 +1,4 @@
-"""What became of trials, in numbers and in one line. Imports nothing heavy, so that watching a sweep stays quick."""
+"""How many trials ended how, and a record in one line. Imports nothing heavy, so that `headwise status` is quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headwise_lab.store.record_types import Record, TextRecord
 
 @attrs.define
 class Tally:
-    """How many trials were run, were there already, failed, and could not be run."""
+    """How many trials were run, were found in the store, failed, and could not be run."""
 
     ran: int = 0
     found: int = 0
@@ -18,7 +18,7 @@ class Tally:
 
 
 def headline(record: Record) -> str:
-    """The figure of a record with its standard error, and of a text that was read how many entries were visible."""
+    """A record's headline metric with its standard error; for a text also the effective context in entries."""
     metric = record.metric
     if metric is None:
         return "no figure"

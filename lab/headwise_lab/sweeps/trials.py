@@ -1,4 +1,4 @@
-"""Trials as plain data, so that they can be written into a plan and sent to other processes and machines."""
+"""Trials as plain data, which can be written into a plan and sent to other processes and machines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FULL = "full"
 
 @attrs.frozen(kw_only=True)
 class Trial:
-    """One trial of a sweep. ``refused`` says why it cannot be run; ``questions`` are how many it asks.
+    """One trial of a sweep. ``refused``: why it cannot be run; ``questions``: how many questions it asks.
 
-    Of a text that a language model reads, ``benchmark`` names it, ``questions`` are its tokens, and ``case`` and
-    ``case_group`` say which run of the KV study this is.
+    Where a language model reads a text, ``benchmark`` is the text's name, ``questions`` is its number of tokens, and
+    ``case`` and ``case_group`` say which run of the KV study this is.
     """
 
     id: str
@@ -36,28 +36,28 @@ class Trial:
 
     @property
     def group(self) -> tuple[str, str, int]:
-        """Trials with the same model, benchmark and seed share what the model sees."""
+        """Model, benchmark and seed: trials of one group share the model and its inputs."""
         return self.model, self.benchmark, self.seed
 
     @property
     def reads_text(self) -> bool:
-        """Whether a language model reads a text, and no questions are asked."""
+        """Whether a language model reads a text instead of answering questions."""
         return self.case is not None
 
     @property
     def prunes(self) -> bool:
-        """Whether it leaves anything out: it has a budget of visual tokens, or not the full cache."""
+        """Whether it has a budget of visual tokens, or of a text that is read, less than the full cache."""
         if self.reads_text:
             return self.case_group != FULL
         return self.tokens is not None or self.keep is not None
 
 
 @attrs.frozen(kw_only=True)
-class Reading:
-    """What a text trial needs beside its strategy, whole, so that a worker reads no file of the planning machine.
+class TextInput:
+    """What a text trial needs beside its strategy. A worker needs no file of the machine that made the plan.
 
-    ``name``, ``digest``, ``ids`` and ``source`` are those of ``kv.texts.Text``; ``profile`` is a head profile made
-    plain, ``profile_path`` where it can be read; ``scale``: how large windows are beside those of seed 004.
+    ``name``, ``digest``, ``ids`` and ``source`` are those of ``texts.tokens.Text``. ``profile`` is the content of a
+    head profile, ``profile_path`` its file. ``scale``: window sizes as a multiple of the head-aware cache study's.
     """
 
     name: str
@@ -71,9 +71,10 @@ class Reading:
 
 @attrs.frozen(kw_only=True)
 class Terms:
-    """What holds for all trials of a plan. ``one_thread``: compute on one; ``reading``: where a text is read.
+    """What holds for all trials of a plan. ``one_thread``: torch uses one; ``reading``: the text, where one is read.
 
-    ``out``: the sweep's folder, where answers of unfinished trials stay, if a worker sees it; else they are asked anew.
+    ``out``: the sweep's folder, where workers keep the answers of unfinished trials. A worker that does not see this
+    folder asks all questions again.
     """
 
     limit: int | None = None
@@ -87,13 +88,13 @@ class Terms:
     study: str | None = None
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     one_thread: bool = False
-    reading: Reading | None = None
+    reading: TextInput | None = None
     out: str | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Work:
-    """What a worker has to know before its first trial: the terms, and its runner as ``module:attribute``."""
+    """What a worker needs before its first trial: the terms, and the class of its runner as ``module:attribute``."""
 
     terms: Terms = attrs.field(factory=Terms)
     runner: str = "headwise_lab.sweeps.runner:ModelRunner"
@@ -103,16 +104,16 @@ _JSON = make_converter()
 
 
 def plain(value: Trial | Work) -> dict[str, object]:
-    """As objects, lists, texts and numbers."""
-    told: dict[str, object] = _JSON.unstructure(value)
-    return told
+    """A trial or a work as JSON data."""
+    data: dict[str, object] = _JSON.unstructure(value)
+    return data
 
 
-def trial_from(told: Mapping[str, object]) -> Trial:
-    """The trial that was made plain."""
-    return _JSON.structure(told, Trial)
+def trial_from(data: Mapping[str, object]) -> Trial:
+    """The trial that ``plain`` made data of."""
+    return _JSON.structure(data, Trial)
 
 
-def work_from(told: Mapping[str, object]) -> Work:
-    """The work that was made plain."""
-    return _JSON.structure(told, Work)
+def work_from(data: Mapping[str, object]) -> Work:
+    """The work that ``plain`` made data of."""
+    return _JSON.structure(data, Work)

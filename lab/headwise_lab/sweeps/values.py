@@ -1,6 +1,6 @@
-"""What is wrong with a value in a file: validators of attrs classes, and the checks that they are made of.
+"""Validators for attrs classes whose values come from a file, and the checks that these validators use.
 
-A check takes a value and returns what is wrong with it, None where nothing is.
+A check takes a value and returns a sentence about what is wrong with it, or None where the value is allowed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Items = TypeVar("Items", bound=tuple[object, ...])
 Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 
 EVERY = "*"
-"""In a list of names: all that are installed."""
+"""In a list of names, this stands for all that are installed."""
 
 
 def one_of(allowed: Iterable[str]) -> Validator:
@@ -41,7 +41,7 @@ def one_of(allowed: Iterable[str]) -> Validator:
 
 
 def each(check: Callable[[T], str | None]) -> Validator:
-    """A validator: no item of the list has a problem, and none stands there twice."""
+    """A validator: every item of the list passes ``check``, and none is given twice."""
 
     def check_all(_: object, attribute: attrs.Attribute[object], values: Iterable[T]) -> None:
         seen: list[T] = []
@@ -55,12 +55,12 @@ def each(check: Callable[[T], str | None]) -> Validator:
 
 
 def known_benchmark(name: str) -> str | None:
-    """What is wrong with the name of a benchmark."""
+    """A check of a benchmark's name."""
     return _unknown(name.rpartition("/")[2], "benchmark", names())
 
 
 def known_recipe(name: str) -> str | None:
-    """What is wrong with the name of a recipe."""
+    """A check of a recipe's name."""
     if name == EVERY:
         return None
     return _unknown(name, "recipe", installed("recipe")) or _problem(lambda: named_recipe(name))
@@ -73,7 +73,7 @@ def known_study(text: str) -> str | None:
 
 
 def known_strategy(hook: str) -> Callable[[str], str | None]:
-    """What is wrong with a strategy text of ``hook``, options included."""
+    """A check of a strategy text of ``hook``, its options included."""
 
     def check(text: str) -> str | None:
         if text == EVERY:
@@ -89,7 +89,7 @@ def known_strategy(hook: str) -> Callable[[str], str | None]:
 
 
 def _unknown(name: str, kind: str, known: Iterable[str]) -> str | None:
-    """That there is no such thing, what may be meant, and what there is."""
+    """A sentence that names the unknown ``name``, a similar known one and all known ones; None where it is known."""
     listed = list(known)
     if name in listed:
         return None
@@ -105,32 +105,32 @@ def _problem(work: Callable[[], object]) -> str | None:
 
 
 def within(least: float, most: float) -> Callable[[float], str | None]:
-    """What is wrong with a number outside ``least`` to ``most``."""
+    """A check: a number from ``least`` to ``most``."""
     return lambda value: None if least <= value <= most else f"{value:g} is not allowed; allowed: {least:g} to {most:g}"
 
 
 def at_least(least: int) -> Callable[[float], str | None]:
-    """What is wrong with a number below ``least``."""
+    """A check: a number that is at least ``least``."""
     return lambda value: None if value >= least else f"{value:g} is too small; allowed: {least} and above"
 
 
 def positive(value: float) -> str | None:
-    """What is wrong with a number that is not above 0."""
+    """A check: a number above 0."""
     return None if value > 0 else f"{value:g} is no budget; allowed: numbers above 0"
 
 
 def share(value: float) -> str | None:
-    """What is wrong with a number that is no share above 0."""
+    """A check: a number above 0, up to 1."""
     return None if 0 < value <= 1 else f"{value:g} is no share; allowed: numbers above 0, up to 1"
 
 
 def in_unit(value: float) -> str | None:
-    """What is wrong with a number outside 0 to 1."""
+    """A check: a number from 0 to 1."""
     return None if 0 <= value <= 1 else f"{value:g} is no share; allowed: 0 to 1"
 
 
 def single(check: Callable[[T], str | None]) -> Validator:
-    """A validator: the value is None or has no problem."""
+    """A validator: the value is None or passes ``check``."""
 
     def check_one(_: object, attribute: attrs.Attribute[object], value: T | None) -> None:
         problem = None if value is None else check(value)
@@ -141,6 +141,6 @@ def single(check: Callable[[T], str | None]) -> Validator:
 
 
 def not_empty(_: object, attribute: attrs.Attribute[Items], values: Items) -> None:
-    """A validator: the list has an item."""
+    """A validator: the list has at least one item."""
     if not values:
         raise WrongValue(attribute.name, "the list is empty; give at least one")

@@ -1,4 +1,4 @@
-"""A worker process: gets trials as lines of JSON, runs them one after the other, and never outlives its parent."""
+"""A worker process: it receives trials as JSON, runs them one after the other, and ends when its parent ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from headwise_lab.sweeps.trials import trial_from, work_from
 
 
 def serve(pipe: Connection, work: str, environment: Mapping[str, str]) -> None:
-    """Run what comes in until the pipe is closed. ``environment`` is set before anything imports torch."""
+    """Run the trials that come through the pipe until it is closed. ``environment`` is set before torch is imported."""
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runner = LateRunner(work_from(json.loads(work)))
 
@@ -29,14 +29,14 @@ def serve(pipe: Connection, work: str, environment: Mapping[str, str]) -> None:
     while True:
         try:
             trial = trial_from(json.loads(pipe.recv_bytes()))
-        except (EOFError, OSError):  # nothing more to do
+        except (EOFError, OSError):  # the parent has closed the pipe
             return
         outcome = attempt(runner, trial, advance)
         pipe.send_bytes(json.dumps({"ended": attrs.asdict(outcome, recurse=False)}).encode())
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed could not say so; a trial that runs for hours need not be the last to know."""
+    """End this process as soon as its parent has ended: a parent that was killed cannot stop its workers."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

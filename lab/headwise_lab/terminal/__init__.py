@@ -1,4 +1,4 @@
-"""What headwise shows in a terminal."""
+"""Consoles and progress bars of headwise."""
 
 from headwise_lab.terminal.console import Terminal
 

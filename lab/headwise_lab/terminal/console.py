@@ -1,4 +1,4 @@
-"""The terminal as rich writes to it, with bars and colours of headwise's own and none of anybody else's."""
+"""A rich console that shows texts from outside as they are: they can neither colour nor control the terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from headwise.printing import printable
 
 
 class Terminal(Console):
-    """A console for which text is text: no markup in it, and no escape sequence. Options are those of ``Console``."""
+    """A console that obeys neither markup nor escape sequences in texts. Options are those of ``Console``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Segments of what is shown; those that are rich's own control codes stay."""
+        """The segments to show, made printable; rich's own control codes stay."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def wide_enough(tables: Iterable[RenderableType]) -> Terminal:
+    """A console as wide as the widest table: a narrower terminal wraps its lines, and no figure is cut off."""
+    needed = max((Terminal(width=1000).measure(table).maximum for table in tables), default=0)
+    return Terminal(width=max(Terminal().width, needed), soft_wrap=True)

@@ -1,10 +1,9 @@
-"""Bars on the error stream, which leaves the output to results; what is done disappears."""
+"""Progress bars on the error stream, which disappear at the end; the output stream has only results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
@@ -26,7 +25,7 @@ SHORT = 20  # width of a bar with much beside it
 
 
 class Bar(Progress):
-    """A bar with its name before it and columns behind it, whose names are text; lines may stand below it."""
+    """Bars with a plain-text name before them and ``columns`` after them; ``below`` returns lines to show below."""
 
     def __init__(self, *columns: ProgressColumn, console: Console | None = None, width: int | None = 40) -> None:
         self.below: Callable[[], list[RenderableType]] = list
@@ -45,7 +44,7 @@ class Bar(Progress):
 
 
 class Watched:
-    """What shows one bar while it is entered, and prints lines above it."""
+    """Shows a bar inside its ``with`` block, and prints lines above it."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -54,9 +53,7 @@ class Watched:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def say(self, sentence: str) -> None:
@@ -66,7 +63,7 @@ class Watched:
 
 @contextmanager
 def counted(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """One bar: call with what has been done since the last call. Without a total it only shows that work goes on."""
+    """One bar; call the result with the amount done since the last call. Without a total, the bar only moves."""
     with Bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task(name, total=total)
         yield lambda more: bar.advance(task, more)
@@ -74,7 +71,7 @@ def counted(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Several bars: call with a name and a total for a new one, and that with what has been done in all."""
+    """Several bars: call the result with a name and a total for a new bar; call that with the amount done in all."""
     with Bar(TaskProgressColumn(), TimeRemainingColumn()) as bars:
 
         def bar(name: str, total: int) -> Callable[[int], None]:

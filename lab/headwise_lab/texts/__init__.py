@@ -1,4 +1,4 @@
-"""English texts that ship inside the package, none of which demo-pythia was trained on.
+"""English texts that ship with the package; demo-pythia was trained on none of them.
 
 * ``kjv``: six books of the King James Bible (1611): Ruth, Esther, Ecclesiastes, Jonah, Philippians, James; a verse a
   line, an empty line between chapters, two between books; 102 kB. Printed by the Debian packages ``bible-kjv`` and

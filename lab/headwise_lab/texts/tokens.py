@@ -1,4 +1,4 @@
-"""The text a language model reads: a file of the user's or one that ships with headwise, as token ids."""
+"""Token ids of the text that a language model reads: a file of the user, or a text that ships with headwise."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-LARGEST = 2**30  # bytes: a text is made tokens as a whole
-FEWEST = 2  # tokens: one to read, one to foretell
+LARGEST = 2**30  # bytes; the whole text is tokenized at once
+FEWEST = 2  # tokens: one to read, one to predict
 
 
 @attrs.frozen(eq=False)
 class Text:
-    """A text as one tokenizer reads it.
+    """A text in the tokens of one tokenizer.
 
-    ``ids`` int64 (n,): its first n tokens, one that marks the beginning included. ``digest``: the first 16 hexadecimal
-    digits of a SHA-256 over the whole text in UTF-8. ``source`` is what the user gave, ``name`` stands in records.
+    ``ids`` int64 (n,): its first n tokens, including a beginning-of-text token where there is one. ``digest``: the
+    first 16 hexadecimal digits of a SHA-256 over the whole text in UTF-8. ``source``: what the user gave; ``name``: the
+    name in records.
     """
 
     name: str
@@ -37,18 +38,19 @@ class Text:
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, source: str | Path, count: int | None = None) -> Text:
-    """The first ``count`` tokens (all where None) of a UTF-8 file or a shipped text.
+    """The first ``count`` tokens of a UTF-8 file or a shipped text; all where ``count`` is None.
 
-    They begin with the tokenizer's beginning-of-text token where that is how it encodes a text (Llama and demo-pythia
-    do, Pythia and SmolLM2 do not). Raises DataError for a file that is missing, not UTF-8, or too short.
+    They begin with the beginning-of-text token where the tokenizer adds one to every text (those of Llama and
+    demo-pythia do, those of Pythia and SmolLM2 do not). Raises DataError for a file that is missing, not UTF-8, or too
+    short.
     """
     name, content = content_of(source)
     encoded = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     begin = beginning(tokenizer)
-    ids = encoded if begin and encoded[:1] == begin else [*begin, *encoded]  # some texts bring it along
+    ids = encoded if begin and encoded[:1] == begin else [*begin, *encoded]  # some texts contain it already
     wanted = FEWEST if count is None else count
     if wanted < FEWEST:
-        raise DataError(f"{count} tokens leave nothing to foretell; give at least {FEWEST}")
+        raise DataError(f"{count} tokens leave nothing to predict; give at least {FEWEST}")
     if len(ids) < wanted:
         raise DataError(f"text {name} has {len(ids)} tokens and {wanted} are wanted; give fewer or a longer text")
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -56,7 +58,7 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, source: str | Path, count: int
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that the tokenizer puts before every text, or nothing."""
+    """The beginning-of-text token, as a list, where the tokenizer adds it to every text; else an empty list."""
     empty = tokenizer("", add_special_tokens=True)["input_ids"]
     return [tokenizer.bos_token_id] if empty[:1] == [tokenizer.bos_token_id] else []
 

@@ -21,7 +21,7 @@ from headwise_lab.models.checkpoints import first_line
 from headwise_lab.schema.json_schema import structured
 from headwise_lab.store.merging import joined
 from headwise_lab.store.outcome_types import QuestionOutcome
-from headwise_lab.store.record_types import Cost, Overlap, Stage, VisualRecord, WatchedCost
+from headwise_lab.store.record_types import Cost, Overlap, PruningStage, VisualRecord, WatchedCost
 from headwise_lab.trial.answering import answered
 from headwise_lab.trial.answers import Answer, Answers
 from headwise_lab.trial.record import (
@@ -77,7 +77,9 @@ def run_trial(
     record = head_of_record(setting, inputs).finished(
         VisualRecord,
         budget=budget(setting.recipe, attached.plan),
-        stages=[Stage(layer=stage.layer, keep=stage.keep, merged=stage.merged) for stage in attached.plan.stages],
+        stages=[
+            PruningStage(layer=stage.layer, keep=stage.keep, merged=stage.merged) for stage in attached.plan.stages
+        ],
         heads=heads(answers, loaded.geometry.heads),
         n=len(inputs),
         units=units,

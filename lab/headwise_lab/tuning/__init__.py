@@ -1,1 +1,1 @@
-"""Searching for good settings: strategies, counts and budgets, for accuracy against what is computed."""
+"""Searches for strategies, head counts and budgets that give a high accuracy for little computation."""

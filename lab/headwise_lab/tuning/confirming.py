@@ -1,4 +1,4 @@
-"""What the search found, measured on questions that it has not seen, beside FastV and chance at equal averages."""
+"""Measures the search's best points on new questions, beside FastV and random tokens at the same average."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ import attrs
 from headwise.budget import Budget
 from headwise.errors import BudgetError, DataError, HeadwiseError
 from headwise_lab.tuning.fronts import front, spread
-from headwise_lab.tuning.measuring import Judge, PointError
-from headwise_lab.tuning.searching import POINT, Value
-from headwise_lab.tuning.space import Point, Space, settled
+from headwise_lab.tuning.measuring import PointError, PointEvaluator
+from headwise_lab.tuning.searching import POINT, RECORDS, Value
+from headwise_lab.tuning.space import SearchPoint, Space, settled
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LAYERS = {"fastv": (2, 1), "random": (2, 1, 0)}
-"""Where the references prune: as FastV was published, or in front of that where it cannot meet an average."""
+"""The layers before which the references prune: FastV's published one, then earlier ones for smaller averages."""
 
 _REST = {"fastv": ("query_selection=last_token", "head_scoring=sum", "head_count=all"), "random": ()}
 
 
 @attrs.frozen(eq=False)
 class Found:
-    """A point that the search measured, the first of those that are alike; ``number`` is its trial's."""
+    """A point that the search measured; ``number`` is that of the first trial that measured it."""
 
     number: int
-    point: Point
+    point: SearchPoint
     value: Value
 
 
 @attrs.frozen(eq=False)
 class Again:
-    """A point on the held-out questions: its value, or why it has none."""
+    """A point measured on the held-out questions: its value, or the reason why there is none."""
 
-    point: Point
+    point: SearchPoint
     value: Value | None = None
     reason: str = ""
 
 
 @attrs.frozen(eq=False)
 class Confirmed:
-    """A point of the front, measured again, beside FastV and random tokens at its average; None: out of their reach."""
+    """A point of the front, measured again, and FastV and random tokens at its average (None: they cannot meet it)."""
 
     found: Found
     again: Again
@@ -52,41 +52,41 @@ class Confirmed:
 
     @property
     def is_reference(self) -> bool:
-        """Whether the point is that FastV itself, so that there is nothing to compare."""
+        """Whether the point is the same trial as its FastV reference, so that there is nothing to compare."""
         ours, theirs = self.again.value, None if self.fastv is None else self.fastv.value
         return ours is not None and theirs is not None and ours.records == theirs.records
 
 
 def measured(trials: Sequence[FrozenTrial], space: Space) -> list[Found]:
-    """Every different point that the search measured, in the order of its trials."""
+    """The different points that the search measured, in the order of its trials."""
     found: dict[Any, Found] = {}
     for trial in trials:
-        told = trial.user_attrs.get(POINT)
-        if trial.values is None or told is None:
+        stored = trial.user_attrs.get(POINT)
+        if trial.values is None or stored is None:
             continue
-        value = Value(trial.values[0], trial.values[1], tuple(trial.user_attrs.get("records", ())))
-        key = (tuple(told["strategies"]), told["tokens"])
+        value = Value(trial.values[0], trial.values[1], tuple(trial.user_attrs.get(RECORDS, ())))
+        key = (tuple(stored["strategies"]), stored["tokens"])
         if key not in found:
             found[key] = Found(trial.number, space.point(*key), value)
     return list(found.values())
 
 
 def best(found: Sequence[Found], count: int | None = None) -> list[Found]:
-    """The front of what the search found, cheapest first: all of it, or ``count`` spread along the cost."""
+    """The front of the found points, cheapest first: all of them, or ``count`` of them, spread along the cost."""
     kept = [found[number] for number in front([(one.value.accuracy, one.value.cost) for one in found])]
     return kept if count is None else [kept[number] for number in spread([one.value.cost for one in kept], count)]
 
 
-def confirm(chosen: Iterable[Found], judge: Judge, space: Space) -> Iterable[Confirmed]:
-    """Measure points of the front again, each beside FastV and random tokens at its processed average."""
+def confirm(chosen: Iterable[Found], judge: PointEvaluator, space: Space) -> Iterable[Confirmed]:
+    """Measure the chosen points again, and for each FastV and random tokens at its processed average."""
     for found in chosen:
         again = _again(found.point, judge)
         average = found.point.plan.average
         yield Confirmed(found, again, *(_reference(space, average, judge, name) for name in ("fastv", "random")))
 
 
-def _reference(space: Space, average: float, judge: Judge, name: str) -> Again | None:
-    """All heads, or random tokens, at an average; None where the layers in front of the first one process more."""
+def _reference(space: Space, average: float, judge: PointEvaluator, name: str) -> Again | None:
+    """FastV or random tokens at an average; None where no layer in LAYERS allows so small an average."""
     for layer in LAYERS[name]:
         texts = (f"token_pruning={name}:layer={layer}", *_REST[name])
         try:
@@ -97,10 +97,10 @@ def _reference(space: Space, average: float, judge: Judge, name: str) -> Again |
     return None
 
 
-def _again(point: Point, judge: Judge) -> Again:
+def _again(point: SearchPoint, judge: PointEvaluator) -> Again:
     try:
         return Again(point, judge.worth(judge.bench.measure(point.recipe, retry=True)))
-    except DataError:  # would befall every other point, too
+    except DataError:  # every other point would raise it, too
         raise
     except (PointError, HeadwiseError) as error:
         return Again(point, reason=str(error))

@@ -1,5 +1,6 @@
-"""The memory of a search: a study of optuna in an SQLite file, for what that says is written stays, however a process
-ends, and half-written trials are rolled back when it is next opened.
+"""The database of a search: a study of optuna in an SQLite file.
+
+Committed trials survive a crash, and half-written ones are rolled back when the file is next opened.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def need_optuna() -> None:
         import optuna
     except ImportError as error:
         raise DataError('headwise tune searches with optuna; install it: pip install "headwise[tune]"') from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it says of every trial what we say ourselves
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # otherwise it prints every trial, as our display does
 
 
 @attrs.frozen(eq=False)
@@ -44,11 +45,11 @@ class Memory:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials as they stand, in the order of their numbers."""
+        """All trials in their present state, in the order of their numbers."""
         return self.study.get_trials(deepcopy=False)
 
     def taken_up(self, left: FrozenTrial) -> Trial:
-        """A trial that was running when a process died; parameters that it has are not asked for again."""
+        """A trial that was running when its process died, to be continued with the parameters that it has already."""
         from optuna import Trial
 
         study = self.storage.get_study_id_from_name(NAME)
@@ -57,9 +58,9 @@ class Memory:
 
 @contextmanager
 def opened(folder: Path, search: Mapping[str, object]) -> Iterator[Memory]:
-    """The study of a folder; ``search`` is everything that may not change from one run of it to the next.
+    """The study in a folder. ``search``: everything that has to be the same in all runs of one search.
 
-    Raises DataError in one sentence where the folder holds another search, or a file that is no database of one.
+    Raises DataError in one sentence where the folder holds another search, or its file is not the database of one.
     """
     storage = _storage(folder)
     try:
@@ -72,12 +73,12 @@ def opened(folder: Path, search: Mapping[str, object]) -> Iterator[Memory]:
 def _storage(folder: Path) -> RDBStorage:
     from optuna.storages import RDBStorage
 
-    def connect() -> sqlite3.Connection:  # by path, for a "?" or a "%" in it would mean something in a URL
+    def connect() -> sqlite3.Connection:  # by path, because "?" and "%" have a meaning in a URL
         return sqlite3.connect(folder / DATABASE, check_same_thread=False)
 
     try:
         return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
-    except Exception as error:  # SQLAlchemy, Alembic and optuna each have their own
+    except Exception as error:  # SQLAlchemy, Alembic and optuna each have their own exceptions
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
         raise DataError(f"{folder / DATABASE} cannot be opened ({reason}); give --out a new folder") from error
 
@@ -87,13 +88,13 @@ def _study(storage: RDBStorage, search: Mapping[str, object], folder: Path) -> S
 
     study = optuna.create_study(study_name=NAME, storage=storage, load_if_exists=True, directions=GOALS)
     asked: dict[str, object] = json.loads(json.dumps(dict(search)))
-    held = study.user_attrs.get(SEARCH)
-    if held is None:  # new, or killed before this was written
+    stored = study.user_attrs.get(SEARCH)
+    if stored is None:  # new, or killed before this was written
         study.set_user_attr(SEARCH, asked)
-    elif held != asked:
-        key = next(key for key in {**held, **asked} if held.get(key) != asked.get(key))
+    elif stored != asked:
+        key = next(key for key in {**stored, **asked} if stored.get(key) != asked.get(key))
         raise DataError(
-            f"{folder} holds another search, whose {key} is {_short(held.get(key))} and not {_short(asked.get(key))};"
+            f"{folder} holds another search, whose {key} is {_short(stored.get(key))} and not {_short(asked.get(key))};"
             " give --out a folder of its own, or the same line as before"
         )
     return study

@@ -1,20 +1,20 @@
-"""Fronts: points that nothing beats, and some of them spread along their cost."""
+"""Pareto fronts: the points that no other point beats, and a choice of them spread along the cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 Pair = tuple[float, float]
-"""Accuracy, which is to be large, and cost, which is to be small."""
+"""(accuracy, cost): the first should be large, the second small."""
 
 
 def beats(one: Pair, other: Pair) -> bool:
-    """Whether ``one`` is at least as accurate and at most as dear, and better in one of the two."""
+    """Whether ``one`` is at least as accurate, costs at most as much, and is better in one of the two."""
     return one[0] >= other[0] and one[1] <= other[1] and one != other
 
 
 def front(points: Sequence[Pair]) -> list[int]:
-    """Numbers of the points that no other beats, in ascending order of cost; of equal points the first."""
+    """Indices of the points that no other point beats, in ascending order of cost; of equal points the first."""
     order = sorted(range(len(points)), key=lambda number: (points[number][1], -points[number][0], number))
     kept: list[int] = []
     for number in order:
@@ -24,9 +24,9 @@ def front(points: Sequence[Pair]) -> list[int]:
 
 
 def spread(costs: Sequence[float], count: int) -> list[int]:
-    """Numbers of ``count`` of the costs, spread by ratio: the dearest, the cheapest, then always the farthest from all.
+    """Indices of ``count`` costs, spread by ratio, in ascending order of cost.
 
-    In ascending order of cost.
+    The largest and the smallest cost are chosen first, then each time the cost that is farthest from all chosen ones.
     """
     order = sorted(range(len(costs)), key=lambda number: costs[number])
     if len(order) <= count:

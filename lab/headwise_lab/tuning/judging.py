@@ -1,4 +1,6 @@
-"""What the confirmation says: optimism of the search, points that stay on the front, and differences that are one."""
+"""What follows from the confirmation: how optimistic the search was, which points stay on the front, and which differ
+from FastV.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,16 @@ from headwise_lab.stats.rule import corrected
 from headwise_lab.store.record_types import Record, VisualRecord
 from headwise_lab.tuning.confirming import Again, Confirmed
 from headwise_lab.tuning.fronts import beats
-from headwise_lab.tuning.measuring import Judge
+from headwise_lab.tuning.measuring import PointEvaluator
 from headwise_lab.tuning.searching import Value
 
 Units = Mapping[tuple[str, str], float]
-"""Score of every (benchmark, unit), so weighted that their mean is the accuracy of a point."""
+"""(benchmark, unit) -> score, weighted so that the mean of all scores is the accuracy of a point."""
 
 
 @attrs.frozen
 class Accuracy:
-    """In per cent of the unpruned model's on the same questions, with standard error and ends of the interval."""
+    """An accuracy in per cent of the unpruned model's on the same questions, with standard error and interval."""
 
     value: float
     se: float
@@ -33,15 +35,15 @@ class Accuracy:
 
 @attrs.frozen(eq=False)
 class JudgedPoint:
-    """A point of the front: what the search saw, what the held-out questions say, and what that is worth.
+    """A point of the front: its accuracy in the search and on the held-out questions, and its difference to FastV.
 
-    ``held`` and all that follows is None where it could not be measured. The differences to FastV of all points
-    are corrected together. ``beaten_by``: what is as cheap and more accurate on the held-out questions.
+    ``held_out`` and the fields after it are None where they could not be measured. The differences of all points to
+    FastV are corrected together. ``beaten_by``: a point or reference that beats this one on the held-out questions.
     """
 
     confirmed: Confirmed
     search: Accuracy
-    held: Accuracy | None = None
+    held_out: Accuracy | None = None
     fastv: Accuracy | None = None
     random: Accuracy | None = None
     to_fastv: Difference | None = None
@@ -49,8 +51,8 @@ class JudgedPoint:
 
     @property
     def optimism(self) -> float | None:
-        """How much higher the search's figure was."""
-        return None if self.held is None else self.search.value - self.held.value
+        """How much higher the accuracy was in the search."""
+        return None if self.held_out is None else self.search.value - self.held_out.value
 
     @property
     def verdict(self) -> str:
@@ -58,8 +60,10 @@ class JudgedPoint:
         return self.to_fastv.verdict if self.to_fastv else ""
 
 
-def judge(confirmed: Sequence[Confirmed], searched: Judge, held: Judge, folder: Path) -> list[JudgedPoint]:
-    """Judge all points of a front together, for they are one family of comparisons."""
+def judge(
+    confirmed: Sequence[Confirmed], searched: PointEvaluator, held: PointEvaluator, folder: Path
+) -> list[JudgedPoint]:
+    """Judge all points of a front together, because they are one family of comparisons."""
     judged = [_one(point, searched, held, folder) for point in confirmed]
     adjusted = corrected([one.to_fastv for one in judged])
     judged = [attrs.evolve(one, to_fastv=found) for one, found in zip(judged, adjusted, strict=True)]
@@ -67,13 +71,13 @@ def judge(confirmed: Sequence[Confirmed], searched: Judge, held: Judge, folder: 
 
 
 def optimism(judged: Sequence[JudgedPoint]) -> float | None:
-    """How much higher the search's figures were on average; None where nothing was confirmed."""
+    """How much higher accuracies were in the search, on average; None where nothing was confirmed."""
     found = [one.optimism for one in judged if one.optimism is not None]
     return statistics.fmean(found) if found else None
 
 
-def units(value: Value, bench: Judge, folder: Path) -> Units:
-    """Units of a point's records."""
+def units(value: Value, bench: PointEvaluator, folder: Path) -> Units:
+    """The units of a point's records."""
     found: dict[tuple[str, str], float] = {}
     for name, full in zip(value.records, bench.unpruned, strict=True):
         own = _scores(bench.bench.store.records[name], folder)
@@ -83,21 +87,21 @@ def units(value: Value, bench: Judge, folder: Path) -> Units:
 
 
 def accuracy(scores: Units) -> Accuracy:
-    """Mean of units, its error and its interval."""
+    """The mean of the units, its error and its interval."""
     found = paired(scores, dict.fromkeys(scores, 0.0))
     assert found is not None  # there is at least one unit
     return Accuracy(found.value, found.se, found.low, found.high)
 
 
 def _scores(record: Record, folder: Path) -> Mapping[str, float]:
-    """Unit -> score in the benchmark's scale."""
+    """Unit -> score of a record, in the benchmark's scale."""
     assert isinstance(record, VisualRecord)
     trial = Trial(record)
     load_units(trial, folder, benchmark_of(record.benchmark))
     return trial.units or {}
 
 
-def _one(point: Confirmed, searched: Judge, held: Judge, folder: Path) -> JudgedPoint:
+def _one(point: Confirmed, searched: PointEvaluator, held: PointEvaluator, folder: Path) -> JudgedPoint:
     judged = JudgedPoint(point, accuracy(units(point.found.value, searched, folder)))
     if point.again.value is None:
         return judged
@@ -105,20 +109,20 @@ def _one(point: Confirmed, searched: Judge, held: Judge, folder: Path) -> Judged
     fastv, random = (_units_of(reference, held, folder) for reference in (point.fastv, point.random))
     return attrs.evolve(
         judged,
-        held=accuracy(ours),
+        held_out=accuracy(ours),
         fastv=accuracy(fastv) if fastv else None,
         random=accuracy(random) if random else None,
         to_fastv=paired(ours, fastv) if fastv and not point.is_reference else None,
     )
 
 
-def _units_of(reference: Again | None, held: Judge, folder: Path) -> Units | None:
-    """Units of a reference that was measured."""
+def _units_of(reference: Again | None, held: PointEvaluator, folder: Path) -> Units | None:
+    """The units of a reference; None where it was not measured."""
     return None if reference is None or reference.value is None else units(reference.value, held, folder)
 
 
 def _beaten_by(one: JudgedPoint, judged: Sequence[JudgedPoint]) -> str | None:
-    """What beats a point on the held-out questions: another point of the front, or a reference."""
+    """The first that beats a point on the held-out questions: another point of the front, or a reference."""
     ours = one.confirmed.again.value
     if ours is None:
         return None

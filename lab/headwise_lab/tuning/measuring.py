@@ -1,4 +1,4 @@
-"""Points measured on the questions of some benchmarks: ordinary trials of the store, none of them run twice."""
+"""Measures points on the questions of some benchmarks: they are ordinary trials of the store, and none is run twice."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.models.load import Loaded
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_types import Record, VisualRecord
+from headwise_lab.sweeps.executor import last_line
 from headwise_lab.trial.record import Setting, head_of_record, identity
 from headwise_lab.trial.run import run_trial
 from headwise_lab.tuning.questions import Part
 from headwise_lab.tuning.searching import Value
-from headwise_lab.tuning.space import Point
+from headwise_lab.tuning.space import SearchPoint
 
 R = TypeVar("R", bound=Record)
 
 STUDY = "tune"
 COSTS = ("processed", "flops")
-"""What a point may cost: visual tokens processed per layer, on average, or counted multiply-adds of a prefill."""
+"""The two kinds of cost: visual tokens processed per layer, on average, or counted multiply-adds of a prefill."""
 
 
 class PointError(RuntimeError):
-    """A point failed on a benchmark before, or now; the store has the record."""
+    """A point has failed on a benchmark, now or in an earlier run; the store has the record."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Bench:
-    """Where points are measured: a model, one part of every benchmark's questions, and the store that remembers.
+    """Where points are measured: a model, one part of every benchmark's questions, and the store for the records.
 
-    ``command``: the command line of the search, for records of questions that no other command asks.
+    ``command``: the command line of the search; it stands in records of questions that no other command asks.
     """
 
     loaded: Loaded
@@ -59,10 +60,10 @@ class Bench:
         return cls(loaded=loaded, parts=parts, inputs=inputs, **rest)
 
     def measure(self, recipe: Recipe, *, retry: bool = False) -> list[VisualRecord]:
-        """The records of a recipe on all benchmarks; those that the store has are not made again.
+        """The records of a recipe on all benchmarks; what the store has is not run again.
 
-        Raises PointError, BudgetError, ModelError, or DataError, which would befall every recipe. ``retry``: what
-        failed before is tried again.
+        Raises PointError, BudgetError or ModelError, or a DataError that every other recipe would raise, too.
+        ``retry``: also run what failed before.
         """
         return [self._one(recipe, part, inputs, retry) for part, inputs in zip(self.parts, self.inputs, strict=True)]
 
@@ -92,12 +93,12 @@ class Bench:
             record, outcomes = run_trial(setting, inputs, self.store.folder, self.advance)
         except DataError:
             raise
-        except (BudgetError, ModelError) as error:  # the model lacks what the method looks at
+        except (BudgetError, ModelError) as error:  # the model lacks something that the method reads
             head = self._labelled(head_of_record(setting, inputs), part, attempt)
             self.store.add(attrs.evolve(head, refused=str(error)))
             raise
-        except Exception as error:  # whatever a third party's strategy raises is the failure of this point alone
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        except Exception as error:  # whatever a strategy raises is the failure of this point alone
+            reason = last_line(error)
             head = self._labelled(head_of_record(setting, inputs), part, attempt)
             self.store.add(attrs.evolve(head, error=reason))
             raise PointError(reason) from error
@@ -106,23 +107,23 @@ class Bench:
         return record
 
     def _labelled(self, record: R, part: Part, attempt: int) -> R:
-        """The record with its part among the settings, so that reports never pool or pair the two parts."""
+        """The record with its part of the questions in its settings, so that reports never pool or pair both parts."""
         command = record.command if part.again or not self.command else self.command
         settings = {**(record.settings or {}), "questions": self.part}
         return attrs.evolve(record, settings=settings, command=command, part=self.part, attempt=attempt)
 
 
 @attrs.frozen(eq=False)
-class Judge:
-    """What points are worth on a bench, beside the unpruned model on the same questions."""
+class PointEvaluator:
+    """The values of points on a bench, relative to the unpruned model on the same questions."""
 
     bench: Bench
     cost: str
     unpruned: Sequence[VisualRecord]
 
     @classmethod
-    def of(cls, bench: Bench, cost: str) -> Judge:
-        """Measure the unpruned model; raises DataError where it scores nothing, for then no share of it is defined."""
+    def of(cls, bench: Bench, cost: str) -> PointEvaluator:
+        """Measure the unpruned model; raises DataError where its score is 0, because no share of 0 is defined."""
         records = bench.measure(Recipe.of(), retry=True)
         for record in records:
             if not record.metric.value > 0:
@@ -135,12 +136,12 @@ class Judge:
                 flops(record)
         return cls(bench, cost, records)
 
-    def value(self, point: Point) -> Value:
-        """Accuracy in per cent of the unpruned model's, the mean over benchmarks, and what the point costs."""
+    def value(self, point: SearchPoint) -> Value:
+        """The accuracy in per cent of the unpruned model's, averaged over benchmarks, and the cost of a point."""
         return self.worth(self.bench.measure(point.recipe))
 
     def worth(self, records: Sequence[VisualRecord]) -> Value:
-        """The value of a point by its records."""
+        """The value of a point with these records."""
         pairs = zip(records, self.unpruned, strict=True)
         accuracy = statistics.fmean(100 * record.metric.value / full.metric.value for record, full in pairs)
         spent = [flops(record) if self.cost == "flops" else record.budget.processed or 0.0 for record in records]

@@ -14,6 +14,7 @@ from headwise_lab.report.page.facts import probability
 from headwise_lab.report.page.grid import Grid, Mark, fenced, markdown, markdown_line, markdown_text
 from headwise_lab.stats.differences import Difference
 from headwise_lab.stats.rule import stated
+from headwise_lab.terminal.tables import text_table
 from headwise_lab.tuning.confirming import Confirmed
 from headwise_lab.tuning.judging import Accuracy, JudgedPoint
 from headwise_lab.tuning.outcome import METHOD, SearchOutcome
@@ -23,7 +24,7 @@ _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
 def confirmed_grid(outcome: SearchOutcome) -> Grid:
-    """The front as the held-out questions see it."""
+    """The front as measured on the held-out questions."""
     header = ["Point", "Trial", "Cost", "Search", "Held out", "Optimism", "FastV", "To FastV", "Holm p", "Random"]
     rows = [[*_named(outcome, one.confirmed), *_held(one)] for one in outcome.judged]
     rule = stated(one.to_fastv for one in outcome.judged)
@@ -32,7 +33,7 @@ def confirmed_grid(outcome: SearchOutcome) -> Grid:
 
 
 def found_grid(outcome: SearchOutcome) -> Grid:
-    """The front that the search saw."""
+    """The front as measured on the questions of the search."""
     rows = [
         [one.point.label, str(one.number), f"{outcome.shown(one.value.cost):.4g}", f"{one.value.accuracy:.1f}"]
         for one in outcome.front
@@ -48,7 +49,7 @@ def failures_grid(outcome: SearchOutcome) -> Grid | None:
 
 
 def grids(outcome: SearchOutcome) -> list[Grid]:
-    """All tables, the most telling first."""
+    """All tables, the most important one first."""
     found = [confirmed_grid(outcome)] if outcome.judged else []
     found.append(found_grid(outcome))
     failures = failures_grid(outcome)
@@ -69,7 +70,7 @@ def markdown_page(outcome: SearchOutcome, picture: Picture) -> str:
 
 
 def html_page(outcome: SearchOutcome, picture: Picture) -> str:
-    """The whole page, which needs nothing beside itself; everything from records is escaped."""
+    """The whole page in one file; everything from records is escaped."""
     shown = base64.b64encode(picture.path.read_bytes()).decode("ascii")
     return (
         templates(TEMPLATES)
@@ -79,14 +80,10 @@ def html_page(outcome: SearchOutcome, picture: Picture) -> str:
 
 
 def terminal(outcome: SearchOutcome) -> Table:
-    """What a terminal shows: the front, confirmed where it was."""
+    """The table for a terminal: the confirmed front, or the search's where nothing was confirmed."""
     grid = confirmed_grid(outcome) if outcome.judged else found_grid(outcome)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(grid.header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in grid.rows:
-        table.add_row(*(Text(mark.text, style=_STYLES.get(mark.verdict, "")) for mark in row))
-    return table
+    rows = [[Text(mark.text, style=_STYLES.get(mark.verdict, "")) for mark in row] for row in grid.rows]
+    return text_table(grid.header, rows)
 
 
 def _named(outcome: SearchOutcome, confirmed: Confirmed) -> list[str | Mark]:
@@ -95,14 +92,18 @@ def _named(outcome: SearchOutcome, confirmed: Confirmed) -> list[str | Mark]:
 
 
 def _held(one: JudgedPoint) -> list[str | Mark]:
-    """What was found on the held-out questions, or why nothing was."""
+    """The cells about the held-out questions, or the reason why there are no figures."""
     search = _with_error(one.search)
-    if one.held is None:
+    if one.held_out is None:
         return [search, Mark("-", hint=one.confirmed.again.reason), *["-"] * 5, one.confirmed.again.reason]
     sign = {"no difference": "same"}.get(one.verdict, one.verdict)
     return [
         search,
-        Mark(_with_error(one.held), bold=one.beaten_by is None, hint=f"{one.held.low:.1f} to {one.held.high:.1f}"),
+        Mark(
+            _with_error(one.held_out),
+            bold=one.beaten_by is None,
+            hint=f"{one.held_out.low:.1f} to {one.held_out.high:.1f}",
+        ),
         f"{one.optimism:+.1f}",
         "itself" if one.confirmed.is_reference else _with_error(one.fastv),
         Mark(_difference(one.to_fastv), verdict=sign),

@@ -1,4 +1,4 @@
-"""The figure of a search: every point by cost and accuracy, the front, and what the held-out questions say of it."""
+"""The figure of a search: every point by cost and accuracy, the front, and the front on the held-out questions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOUND, _HELD = "#9ac3e0", "#0b69a3"
 
 
 def draw(outcome: SearchOutcome, folder: Path) -> Figure:
-    """``front.png``, with the same as SVG and PDF beside it."""
+    """Draw ``front.png``, and the same figure as SVG and PDF beside it."""
     path = folder / "front.png"
     with matplotlib.rc_context(STYLE):
         canvas = new_canvas(8.2, 4.8)
@@ -40,8 +40,8 @@ def draw(outcome: SearchOutcome, folder: Path) -> Figure:
         canvas.legend(loc="outside right upper", fontsize=8)
         save_all(canvas, path)
     names = ", ".join(record.benchmark for record in outcome.searched.unpruned)
-    told = "pale: on the questions of the search; dark: held out, with 95% intervals" if outcome.judged else "front"
-    return Figure(path, f"{outcome.title} on {names}: accuracy against cost ({told}).", "front")
+    key = "pale: on the questions of the search; dark: held out, with 95% intervals" if outcome.judged else "front"
+    return Figure(path, f"{outcome.title} on {names}: accuracy against cost ({key}).", "front")
 
 
 def _search(panel: Axes, outcome: SearchOutcome) -> None:
@@ -54,14 +54,14 @@ def _search(panel: Axes, outcome: SearchOutcome) -> None:
 
 
 def _held_out(panel: Axes, outcome: SearchOutcome) -> None:
-    """The front measured again, each point tied to what the search saw, and the references."""
+    """The front on the held-out questions, a line from each point to its place in the search, and the references."""
     ours: list[tuple[float, Accuracy]] = []
     for one in outcome.judged:
-        if one.held is not None and one.confirmed.again.value is not None:
+        if one.held_out is not None and one.confirmed.again.value is not None:
             cost = outcome.shown(one.confirmed.again.value.cost)
-            ours.append((cost, one.held))
+            ours.append((cost, one.held_out))
             before = outcome.shown(one.confirmed.found.value.cost)
-            panel.plot([before, cost], [one.search.value, one.held.value], color=_FOUND, linewidth=0.8, zorder=1)
+            panel.plot([before, cost], [one.search.value, one.held_out.value], color=_FOUND, linewidth=0.8, zorder=1)
     _with_bars(panel, ours, 1.0, label="front, held out", color=_HELD, marker="o", zorder=4)
     fastv = [(one.confirmed.fastv, one.fastv) for one in outcome.judged]
     chance = [(one.confirmed.random, one.random) for one in outcome.judged]
@@ -82,7 +82,7 @@ def _placed(
 
 
 def _with_bars(panel: Axes, points: Sequence[tuple[float, Accuracy]], aside: float, **look: Any) -> None:
-    """Figures with their intervals, moved ``aside`` by a factor, so that none hides another."""
+    """Draw accuracies with their intervals; costs are multiplied by ``aside``, so that no point hides another."""
     if points:
         low = [0.0 if math.isnan(figure.low) else figure.value - figure.low for _, figure in points]
         high = [0.0 if math.isnan(figure.high) else figure.high - figure.value for _, figure in points]
@@ -93,6 +93,6 @@ def _with_bars(panel: Axes, points: Sequence[tuple[float, Accuracy]], aside: flo
 
 
 def _ticks(costs: Sequence[float]) -> list[float]:
-    """Five places, evenly by ratio, from the smallest cost to the largest, to two digits."""
+    """Five ticks at equal ratios, from the smallest cost to the largest, rounded to two digits."""
     low, high = min(costs), max(costs)
     return sorted({float(f"{low * (high / low) ** (step / 4):.2g}") for step in range(5)})

@@ -1,8 +1,8 @@
-"""Questions to search on, and others to confirm on, which share no picture with them.
+"""Splits questions into those for the search and held-out ones for the confirmation, without a common picture.
 
-A benchmark that prepares its own questions prepares the second part from another seed. Of one that is read from files
-the search takes the first questions, and what is held out comes from the rest: questions whose picture (by content, not
-by name) and whose unit the search has not seen.
+A benchmark that generates its questions generates the held-out ones from another seed. If it reads questions from
+files, the search gets the first ones. The held-out ones are chosen from the rest: those whose picture (compared by
+content, not by name) and whose unit do not occur in the search.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SEARCH, HELD_OUT = "search", "held-out"
 
 @attrs.frozen
 class Part:
-    """Questions of one benchmark, and the seed and limit that stand in their records.
+    """Questions of one benchmark, and the seed and limit in their records.
 
-    ``again``: whether `headwise run` with that seed and limit asks the same questions.
+    ``again``: whether `headwise run` with this seed and limit asks the same questions.
     """
 
     benchmark: Benchmark
@@ -37,9 +37,9 @@ class Part:
 def split(
     names: Sequence[str], *, data: str | Path | None, limit: int, held_out: int, seed: int
 ) -> tuple[list[Part], list[Part]]:
-    """For every benchmark the questions to search on, and those held out; none of the latter where that is 0.
+    """For every benchmark the questions of the search, and the held-out ones; none of these where ``held_out`` is 0.
 
-    Raises DataError in one sentence where nothing can be held out.
+    Raises DataError in one sentence where no questions are left to hold out.
     """
     found = [benchmark(name) for name in names]
     searched = [Part(one, tuple(questions_of(one, data=data, limit=limit, seed=seed)), seed, limit) for one in found]
@@ -62,7 +62,7 @@ def _held_out(part: Part, data: str | Path | None, count: int, seen: set[bytes])
     seed = part.seed if fixed else part.seed + 1
     units = {question.unit for question in part.questions} if fixed else set()
     limit = 2 * (part.limit + count) if fixed else count
-    while True:  # most benchmarks are much larger than what is asked of them
+    while True:  # reads more and more: most benchmarks have many more questions than a search needs
         every = questions_of(part.benchmark, data=data, limit=limit, seed=seed)
         questions = unseen(every, units, seen, count)
         if not fixed or len(questions) >= count or len(every) < limit // 2:
@@ -70,16 +70,16 @@ def _held_out(part: Part, data: str | Path | None, count: int, seen: set[bytes])
         limit *= 4
     if not questions:
         raise DataError(
-            f"{part.benchmark.name} has {len(every)} questions, and none is left to confirm what is found on"
-            f" {len(part.questions)} of them; give a smaller --limit, or --confirm 0"
+            f"{part.benchmark.name} has {len(every)} questions; the search uses {len(part.questions)} of them, and none"
+            " is left for the confirmation; give a smaller --limit, or --confirm 0"
         )
     return Part(part.benchmark, questions, seed, count, again=not fixed)
 
 
 def unseen(every: Sequence[Question], units: set[str], pictures: set[bytes], count: int) -> tuple[Question, ...]:
-    """The first units of questions, all of each, that touch no unit and no picture of the search: about ``count``.
+    """The first whole units of questions that share no unit and no picture with the search, about ``count`` questions.
 
-    A unit that would go beyond ``count`` is left out, unless it is the first.
+    A unit that would exceed ``count`` is left out, unless it is the first.
     """
     together: dict[str, list[Question]] = {}
     for question in every:

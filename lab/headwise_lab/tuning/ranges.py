@@ -14,7 +14,7 @@ from headwise.text import StrategyText, show
 
 _NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
-_BETWEEN = 0.381966  # of a range; of no range with whole ends a whole number
+_BETWEEN = 0.381966  # a point inside a range, as a share of its length; irrational, so that it is no whole number
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
@@ -28,9 +28,9 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range | None:
-        """``1..8``, or with decimals in either end ``0.5..1``; None for what is no range.
+        """The range in a text such as ``1..8``, or ``0.5..1`` with decimals; None where the text is no range.
 
-        Raises StrategyError where the ends are the wrong way round.
+        Raises StrategyError where the larger number comes first.
         """
         found = _RANGE.fullmatch(text)
         if found is None:
@@ -42,13 +42,13 @@ class Range:
         return cls(float(low), float(high), whole)
 
     def show(self, value: float) -> str:
-        """A number of the range as an option's value; of a fraction six digits, as in canonical texts."""
+        """A number of the range as text for an option; fractions have six digits, as in canonical texts."""
         return str(round(value)) if self.whole else f"{value:g}"
 
 
 @attrs.frozen
-class Choice:
-    """A strategy that may be chosen, with ranges among its options; ``label`` is how the user wrote it."""
+class StrategyChoice:
+    """A strategy that the search may choose; its options may be ranges. ``label``: the text as the user wrote it."""
 
     hook: str
     label: str
@@ -56,8 +56,8 @@ class Choice:
     options: Mapping[str, str | Range]
 
     @classmethod
-    def parse(cls, hook: str, text: str) -> Choice:
-        """Read a strategy text in which option values may be ranges; raises StrategyError for what does not fit."""
+    def parse(cls, hook: str, text: str) -> StrategyChoice:
+        """Read a strategy text whose option values may be ranges; raises StrategyError where it is malformed."""
         bare = text.removeprefix(f"{hook}=")
         parsed = StrategyText.parse(bare)
         name = f"{parsed.owner}/{parsed.name}" if parsed.owner else parsed.name
@@ -70,16 +70,15 @@ class Choice:
         return {option: value for option, value in self.options.items() if isinstance(value, Range)}
 
     def text(self, values: Mapping[str, float]) -> str:
-        """The strategy text with a value in place of every range."""
-        told = {option: self._value(option, value, values) for option, value in self.options.items()}
-        listed = ",".join(f"{option}={value}" for option, value in told.items())
+        """The strategy text with ``values`` in place of its ranges."""
+        listed = ",".join(f"{option}={self._value(option, value, values)}" for option, value in self.options.items())
         return f"{self.name}:{listed}" if listed else self.name
 
     def _value(self, option: str, value: str | Range, values: Mapping[str, float]) -> Any:
         return value.show(values[option]) if isinstance(value, Range) else show(value)
 
     def samples(self) -> list[str]:
-        """The texts with every range at its low end, at its high end, and somewhere between."""
+        """Three texts: with every range at its low end, at its high end, and at a point between them."""
         return [
             self.text({option: found.low + part * (found.high - found.low) for option, found in self.ranges.items()})
             for part in (0, 1, _BETWEEN)

@@ -1,4 +1,4 @@
-"""A search from beginning to end: model, questions, points, confirmation, and what is written about them."""
+"""A search from beginning to end: loads model and questions, searches, confirms, and writes the report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from headwise_lab.store.output_folder import Store
 from headwise_lab.sweeps.folder import locked
 from headwise_lab.tuning.confirming import Confirmed, Found, best, confirm, measured
 from headwise_lab.tuning.database import Memory, need_optuna, opened
+from headwise_lab.tuning.display import SearchDisplay
 from headwise_lab.tuning.judging import judge
-from headwise_lab.tuning.measuring import Bench, Judge
+from headwise_lab.tuning.measuring import Bench, PointEvaluator
 from headwise_lab.tuning.outcome import SearchOutcome
-from headwise_lab.tuning.progress import Progress
 from headwise_lab.tuning.questions import HELD_OUT, SEARCH, split
 from headwise_lab.tuning.schema import SpaceFile
 from headwise_lab.tuning.searching import Task, search
-from headwise_lab.tuning.space import Point, Space, space_of
+from headwise_lab.tuning.space import SearchPoint, Space, space_of
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -34,8 +34,8 @@ REPORTS = ("tune.md", "tune.html")
 
 
 @attrs.frozen(kw_only=True)
-class Wanted:
-    """What the command line asks for, beside the space: ``confirm`` points of the front are measured again."""
+class SearchOptions:
+    """The command line's options, beside the space. ``confirm``: how many points of the front are measured again."""
 
     out: Path
     trials: int = 60
@@ -45,10 +45,10 @@ class Wanted:
     command: str = ""
 
 
-def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> SearchOutcome:
-    """Search, confirm and report; goes on where an earlier run of the same search stopped.
+def tune(file: SpaceFile, wanted: SearchOptions, progress: SearchDisplay) -> SearchOutcome:
+    """Search, confirm and report; continues where an earlier run of the same search stopped.
 
-    Raises HeadwiseError in one sentence for what stands in the way. Whatever ends it, finished trials stay.
+    Raises HeadwiseError in one sentence where that is impossible. Finished trials stay however it ends.
     """
     need_optuna()
     loaded = load_model(file.model, dtype=file.dtype, device=file.device, attention=file.attention)
@@ -60,7 +60,7 @@ def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> SearchOutcome:
             progress.say(f"warning: {warning}")
         searched, held = _benches(file, wanted, loaded, store, progress.advance)
         with opened(wanted.out, identity(file, wanted, space, loaded, searched.inputs)) as memory, progress:
-            outcome = _searched(file, wanted, Judge.of(searched, wanted.cost), (space, memory, progress))
+            outcome = _searched(file, wanted, PointEvaluator.of(searched, wanted.cost), (space, memory, progress))
             chosen = best(outcome.found, wanted.confirm) if wanted.confirm else []
             if chosen:
                 outcome = _confirmed(outcome, chosen, held, space, progress)
@@ -69,23 +69,23 @@ def tune(file: SpaceFile, wanted: Wanted, progress: Progress) -> SearchOutcome:
 
 
 def _benches(
-    file: SpaceFile, wanted: Wanted, loaded: Loaded, store: Store, advance: Callable[[int], None]
+    file: SpaceFile, wanted: SearchOptions, loaded: Loaded, store: Store, advance: Callable[[int], None]
 ) -> list[Bench]:
-    """Where points are searched, and where they are confirmed."""
+    """The bench for the search, and the bench for the confirmation."""
     count = (file.held_out or file.limit) if wanted.confirm else 0
     parts = split(file.benchmarks or synthetic(), data=file.data, limit=file.limit, held_out=count, seed=file.seed)
     shared: dict[str, object] = {"store": store, "data": file.data, "command": wanted.command, "advance": advance}
     searched, held = parts
     return [
         Bench.of(loaded, searched, file.batch, part=SEARCH, timed_batches=int(wanted.cost == "flops"), **shared),
-        Bench.of(loaded, held, file.batch, part=HELD_OUT, timed_batches=1, **shared),  # what is left is timed, too
+        Bench.of(loaded, held, file.batch, part=HELD_OUT, timed_batches=1, **shared),  # confirmed points are timed
     ]
 
 
 def identity(
-    file: SpaceFile, wanted: Wanted, space: Space, loaded: Loaded, inputs: Sequence[Inputs]
+    file: SpaceFile, wanted: SearchOptions, space: Space, loaded: Loaded, inputs: Sequence[Inputs]
 ) -> dict[str, object]:
-    """Everything that may not change while a search goes on; more trials, and other ways to confirm, may."""
+    """Everything that has to stay the same in all runs of a search; trials and confirmation may change."""
     return {
         "model": loaded.name,
         "limit": file.limit,
@@ -100,12 +100,14 @@ def identity(
     }
 
 
-def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space, Memory, Progress]) -> SearchOutcome:
-    """The search, from where it stopped to the last trial that is asked for."""
+def _searched(
+    file: SpaceFile, wanted: SearchOptions, judge: PointEvaluator, tools: tuple[Space, Memory, SearchDisplay]
+) -> SearchOutcome:
+    """Search, from where an earlier run stopped, until ``trials`` trials have ended."""
     space, memory, progress = tools
     progress.begin("search", wanted.trials, sum(trial.state.is_finished() for trial in memory.trials))
 
-    def propose(trial: Trial) -> Point:
+    def propose(trial: Trial) -> SearchPoint:
         point = space.propose(trial)
         progress.start(point.label)
         return point
@@ -122,10 +124,10 @@ def _searched(file: SpaceFile, wanted: Wanted, judge: Judge, tools: tuple[Space,
 
 
 def _confirmed(
-    outcome: SearchOutcome, chosen: Sequence[Found], bench: Bench, space: Space, progress: Progress
+    outcome: SearchOutcome, chosen: Sequence[Found], bench: Bench, space: Space, progress: SearchDisplay
 ) -> SearchOutcome:
     progress.begin("confirmation", len(chosen), 0)
-    held = Judge.of(bench, outcome.cost)
+    held = PointEvaluator.of(bench, outcome.cost)
     confirmed: list[Confirmed] = []
     for point in confirm(chosen, held, space):
         confirmed.append(point)
@@ -135,7 +137,7 @@ def _confirmed(
 
 
 def _write(outcome: SearchOutcome, folder: Path) -> None:
-    """``tune.md``, ``tune.html``, tables/ and figures/; each whole or not at all."""
+    """Write ``tune.md``, ``tune.html``, tables/ and figures/; each file whole or not at all."""
     from headwise_lab.tuning.page import grids, html_page, markdown_page
     from headwise_lab.tuning.picture import draw
 

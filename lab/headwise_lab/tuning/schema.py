@@ -1,4 +1,4 @@
-"""What a file with a search space can say; every value is judged before anything runs, as in sweep files."""
+"""The keys of a file with a search space; all values are checked before anything runs, as in sweep files."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from headwise_lab.sweeps.values import (
     one_of,
     single,
 )
-from headwise_lab.tuning.ranges import Choice
+from headwise_lab.tuning.ranges import StrategyChoice
 
 LIMIT = 200
-"""Questions of each benchmark that a search asks, unless told otherwise."""
+"""Questions of each benchmark that a search asks by default."""
 
 
 def _known_choice(hook: str) -> Callable[[str], str | None]:
-    """What is wrong with a strategy text that may have ranges: the strategy must take values of each."""
+    """A check of a strategy text that may have ranges: the strategy has to accept values from all of them."""
 
     def check(text: str) -> str | None:
         if text == EVERY:
             return None
         try:
-            samples = Choice.parse(hook, text).samples()
+            samples = StrategyChoice.parse(hook, text).samples()
         except HeadwiseError as error:
             return str(error)
         return next(filter(None, map(known_strategy(hook), samples)), None)
@@ -48,7 +48,7 @@ def _listed(hook: str, *default: str) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Choices:
-    """Strategies of four hooks; option values may be ranges, and ``"*"`` stands for all that need no option."""
+    """Strategies of four hooks; option values may be ranges. ``"*"`` stands for all that need no option."""
 
     token_pruning: tuple[str, ...] = _listed("token_pruning", "fastv:layer=2")
     query_selection: tuple[str, ...] = _listed("query_selection", "last_token")
@@ -57,7 +57,7 @@ class Choices:
 
 
 def _span(highest: float | None) -> Any:
-    """A validator: nothing, or two numbers above 0, the smaller one first."""
+    """A validator: an empty list, or two numbers above 0 and up to ``highest``, the smaller one first."""
 
     def check(_: object, attribute: attrs.Attribute[object], ends: tuple[float, ...]) -> None:
         if not ends:
@@ -74,9 +74,9 @@ def _span(highest: float | None) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Spending:
-    """The smallest and the largest processed average: ``tokens`` per layer, or ``shares`` of the model's visual tokens.
+    """The smallest and the largest processed average: as ``tokens``, or as ``shares`` of the model's visual tokens.
 
-    Between them the search chooses evenly by ratio. With neither, from a ninth to a half of the visual tokens.
+    The search chooses between them, evenly by ratio. By default, they are a ninth and a half of the visual tokens.
     """
 
     tokens: tuple[float, ...] = attrs.field(default=(), validator=_span(None))
@@ -87,7 +87,7 @@ class Spending:
             raise WrongValue("shares", "tokens are given as well; leave one of the two out")
 
     def span(self, visual: int) -> tuple[float, float]:
-        """Smallest and largest average for a model of so many visual tokens."""
+        """The smallest and the largest average for a model with ``visual`` visual tokens."""
         if self.tokens:
             return self.tokens[0], self.tokens[1]
         low, high = self.shares or (1 / 9, 1 / 2)
@@ -96,11 +96,11 @@ class Spending:
 
 @attrs.frozen(kw_only=True)
 class SpaceFile:
-    """A search space and what it is searched on.
+    """A search space, and the model and questions to search on.
 
-    ``benchmarks``: all synthetic ones where none is named. ``limit``: questions of each that the search asks, and
-    ``held_out`` those that confirm what it found, as many where it is left out. ``settings`` hold for all points.
-    ``data`` is as in ``headwise run``, relative to the file.
+    ``benchmarks``: by default all synthetic ones. ``limit``: questions of each benchmark in the search; ``held_out``:
+    questions of each in the confirmation, by default as many. ``settings``: for all points. ``data``: as in ``headwise
+    run``, relative to the file.
     """
 
     title: str | None = None

@@ -1,9 +1,9 @@
-"""The search itself: optuna asks for points one by one, and any end can be gone on from.
+"""The search: optuna proposes points one after the other. An interrupted search can be continued.
 
-A trial that is running when the process dies stays in the database as it was asked for. The next run takes it up again
-with the same parameters, so that it counts once, and gives up on it where the process dies again and again. Samplers
-are made anew for every trial from the seed and the trial's number, so that a search that was interrupted goes on as it
-would have gone.
+If the process dies during a trial, the trial and its parameters stay in the database. The next run continues this trial
+with the same parameters, so that it counts once; if the process dies PATIENCE times in the same trial, the trial is
+given up. Every trial has a new sampler, made from the seed and the trial's number, so that a continued search finds the
+same points as one without interruption.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
 SAMPLERS = ("tpe", "nsga2", "random")
-STARTUP = 10  # random trials, before TPE has something to go by
-POPULATION = 12  # of NSGA-II; its usual 50 is more than most searches have trials
+STARTUP = 10  # random trials before TPE begins
+POPULATION = 12  # for NSGA-II; optuna's default of 50 exceeds the trials of most searches
 
 STARTED, POINT, RECORDS, REASON = "started", "point", "records", "reason"
-"""What the database keeps of a trial, beside its parameters and values."""
+"""Attributes of a trial in the database, beside its parameters and values."""
 
 LABEL = "label"  # of a point
 
@@ -36,7 +36,7 @@ PATIENCE = 3
 
 
 class Proposed(Protocol):
-    """A point, as far as the search is concerned."""
+    """What the search needs of a point."""
 
     @property
     def label(self) -> str:
@@ -44,14 +44,14 @@ class Proposed(Protocol):
         ...
 
     @property
-    def told(self) -> Mapping[str, object]:
-        """The point as plain data."""
+    def as_data(self) -> Mapping[str, object]:
+        """The point as JSON data."""
         ...
 
 
 @attrs.frozen
 class Value:
-    """What a point is worth: accuracy, to be large, and cost, to be small; ``records``: what in the store says so."""
+    """The value of a point: its accuracy, its cost, and the ids of the ``records`` in the store that they come from."""
 
     accuracy: float
     cost: float
@@ -60,11 +60,11 @@ class Value:
 
 @attrs.frozen(eq=False)
 class Task:
-    """What is searched. ``propose`` makes a point of a trial's parameters, ``measure`` finds out what it is worth.
+    """``propose`` makes a point of a trial's parameters, ``measure`` returns its value, ``say`` gets ended trials.
 
     ``propose`` raises BudgetError or StrategyError for a point that cannot be run. ``measure`` may raise anything:
-    BudgetError and ModelError say that the point cannot be run after all, DataError, which would befall every other
-    point too, ends the search, and all else is the failure of one trial. ``say`` hears of every trial that is over.
+    BudgetError and ModelError mean that the point cannot be run; DataError, which every other point would raise too,
+    ends the search; any other exception is the failure of this trial.
     """
 
     propose: Callable[[Trial], Proposed]
@@ -73,11 +73,11 @@ class Task:
 
 
 class _ImpossibleError(Exception):
-    """A point that cannot be run, in a sentence."""
+    """A point cannot be run; the message says why."""
 
 
 def search(memory: Memory, task: Task, total: int, sampler: str, seed: int) -> None:
-    """Go on until ``total`` trials are over, those of earlier runs counted. The folder must be locked."""
+    """Run trials until ``total`` have ended, counting those of earlier runs. The folder must be locked."""
     while True:
         trials = memory.trials
         if sum(trial.state.is_finished() for trial in trials) >= total:
@@ -90,7 +90,7 @@ def search(memory: Memory, task: Task, total: int, sampler: str, seed: int) -> N
 
 
 def label(trial: FrozenTrial) -> str:
-    """The point of a trial in a few words; those that stand for it where it came to none."""
+    """The point of a trial in a few words; ``no point`` where none could be made."""
     return str(trial.user_attrs.get(POINT, {}).get(LABEL, "no point"))
 
 
@@ -107,7 +107,7 @@ def made(sampler: str, seed: int, number: int) -> BaseSampler:
 
 
 def _run(memory: Memory, task: Task, trial: Trial) -> None:
-    """One trial, from its parameters to what the database says of it."""
+    """Run one trial and write its value, or why it has none, into the database."""
     from optuna.trial import TrialState
 
     started = int(trial.user_attrs.get(STARTED, 0))
@@ -116,7 +116,7 @@ def _run(memory: Memory, task: Task, trial: Trial) -> None:
             raise RuntimeError(f"the process died {started} times while this ran")
         trial.set_user_attr(STARTED, started + 1)
         value = _value(task, trial)
-    except (KeyboardInterrupt, DataError):  # not the trial's fault
+    except (KeyboardInterrupt, DataError):  # not a failure of this trial
         trial.set_user_attr(STARTED, started)
         raise
     except _ImpossibleError as error:
@@ -133,7 +133,7 @@ def _value(task: Task, trial: Trial) -> Value:
         point = task.propose(trial)
     except (BudgetError, StrategyError) as error:
         raise _ImpossibleError(str(error)) from error
-    trial.set_user_attr(POINT, {**point.told, LABEL: point.label})
+    trial.set_user_attr(POINT, {**point.as_data, LABEL: point.label})
     try:
         return task.measure(point)
     except (BudgetError, ModelError) as error:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lab.fake_sweep import trials
 
-from headwise_lab.sweeps.desk import Desk, choose
-from headwise_lab.sweeps.executor import Ended, Outcome, Started
+from headwise_lab.sweeps.executor import AttemptResult, Ended, Started
+from headwise_lab.sweeps.scheduler import Scheduler, choose
 from headwise_lab.sweeps.trials import Trial
 
 GROUPS = [(model, benchmark, 0) for model in "ab" for benchmark in "xyz"]
@@ -41,14 +41,14 @@ def test_every_trial_runs_once_more_for_every_wish_and_no_group_is_split_while_a
         wishes[event.id] += again
         return again
 
-    desk = Desk(listed, tell)
+    scheduler = Scheduler(listed, tell)
     waiting = Counter(groups)
     has = {}  # worker -> its group; those that have none left are gone
     idle = dict.fromkeys(range(count))
     while idle or has:
         for worker, mine in list(idle.items()):
             del idle[worker]
-            trial = desk.start(worker, mine)
+            trial = scheduler.start(worker, mine)
             if trial is None:
                 assert not +waiting  # nobody goes while a trial waits
                 continue
@@ -61,11 +61,11 @@ def test_every_trial_runs_once_more_for_every_wish_and_no_group_is_split_while_a
         if has:
             worker = draw.choice(sorted(has))
             before = wishes.total()
-            idle[worker] = desk.end(worker, Outcome())
+            idle[worker] = scheduler.end(worker, AttemptResult())
             assert idle[worker] == has.pop(worker)
             waiting[idle[worker]] += wishes.total() - before
-    assert not desk.waiting
-    assert not desk.running
+    assert not scheduler.waiting
+    assert not scheduler.running
     wanted = {trial.id: 1 + wishes[trial.id] for trial in listed}
     assert Counter(name for kind, name in heard if kind is Started) == wanted
     assert Counter(name for kind, name in heard if kind is Ended) == wanted
@@ -73,9 +73,9 @@ def test_every_trial_runs_once_more_for_every_wish_and_no_group_is_split_while_a
 
 def test_one_worker_takes_groups_and_trials_in_the_order_they_were_given_in():
     listed, taken, mine = trials(8), [], None
-    desk = Desk(listed, lambda _: False)
-    while trial := desk.start("only", mine):
+    scheduler = Scheduler(listed, lambda _: False)
+    while trial := scheduler.start("only", mine):
         taken.append(trial)
-        mine = desk.end("only", Outcome())
+        mine = scheduler.end("only", AttemptResult())
     order = list(dict.fromkeys(trial.group for trial in listed))
     assert taken == sorted(listed, key=lambda trial: order.index(trial.group))

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a bar, and a line for every point that is over."""
+"""What the terminal shows while a search runs: a bar, and a line for every point that has ended."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _ENDED = {"PRUNED": "cannot be run", "FAIL": "failed"}
 
 
-class Progress(Watched):
-    """The progress of a search and of its confirmation, in points."""
+class SearchDisplay(Watched):
+    """The progress of a search and then of its confirmation, counted in points."""
 
     def __init__(self, console: Console) -> None:
         answered = TextColumn("points, {task.fields[answered]} questions answered, left:")
@@ -28,7 +28,7 @@ class Progress(Watched):
         self._answered = 0
 
     def begin(self, what: str, points: int, done: int) -> None:
-        """A part of the work begins, ``done`` points of which were over before."""
+        """A part of the work begins; ``done`` of its ``points`` were measured in an earlier run."""
         self._bar.update(self._task, description=what, total=points, completed=done)
 
     def start(self, label: str) -> None:
@@ -36,22 +36,22 @@ class Progress(Watched):
         self._bar.update(self._task, description=label)
 
     def advance(self, questions: int) -> None:
-        """So many more questions are answered."""
+        """``questions`` more questions are answered."""
         self._answered += questions
         self._bar.update(self._task, answered=self._answered)
 
     def end(self, trial: FrozenTrial) -> None:
-        """A trial of the search is over."""
+        """A trial of the search has ended."""
         if trial.values is None:
-            told = f"{_ENDED.get(trial.state.name, trial.state.name)}: {trial.user_attrs.get(REASON)}"
+            result = f"{_ENDED.get(trial.state.name, trial.state.name)}: {trial.user_attrs.get(REASON)}"
         else:
-            told = f"{trial.values[0]:.1f} % of the unpruned model"
-        self.say(f"{trial.number + 1}. {label(trial)}: {told}")
+            result = f"{trial.values[0]:.1f} % of the unpruned model"
+        self.say(f"{trial.number + 1}. {label(trial)}: {result}")
         self._bar.advance(self._task)
 
     def confirmed(self, point: Confirmed) -> None:
         """A point of the front was measured on held-out questions."""
         before, again = point.found.value.accuracy, point.again.value
-        told = point.again.reason if again is None else f"{again.accuracy:.1f} % (search: {before:.1f} %)"
-        self.say(f"held out: {point.again.point.label}: {told}")
+        result = point.again.reason if again is None else f"{again.accuracy:.1f} % (search: {before:.1f} %)"
+        self.say(f"held out: {point.again.point.label}: {result}")
         self._bar.advance(self._task)

@@ -1,23 +1,24 @@
-"""Who runs which trial: hands trials out to workers, tells what becomes of them, and takes some back."""
+"""Which worker runs which trial: gives trials to workers, reports how they end, and queues those to be repeated."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from headwise_lab.sweeps.executor import Advanced, Ended, Outcome, Started, Tell
+from headwise_lab.sweeps.executor import Advanced, AttemptResult, Ended, Started, Tell
 from headwise_lab.sweeps.trials import Trial
 
 Group = tuple[str, str, int]
-"""Model, benchmark and seed: trials of a group share what the model sees."""
+"""Model, benchmark and seed: trials of a group share the model and its inputs."""
 
 
 def choose(mine: Group | None, waiting: Mapping[Group, int], others: Sequence[Group]) -> Group:
-    """The group a worker takes its next trial from; ``waiting``: how many wait in each, one at least.
+    """The group of a worker's next trial. ``waiting``: group -> number of waiting trials, at least one.
 
-    Its own group while trials of it wait, so that inputs are rarely built twice. Then one that no other worker has, of
-    its own model, or of one that few have. Only when all are taken does it help where most wait for each worker, so
-    that no worker is idle while a trial waits.
+    ``mine`` is the group of the worker's last trial, ``others`` are the groups that other workers run. The worker stays
+    with its own group while trials of it wait, so that inputs are rarely built twice. Next it takes a group that no
+    other worker runs: one with its own model if there is one, else one whose model the fewest others run. If every
+    group is being run, it joins the one with the most waiting trials for each worker.
     """
     if mine is not None and mine in waiting:
         return mine
@@ -29,7 +30,7 @@ def choose(mine: Group | None, waiting: Mapping[Group, int], others: Sequence[Gr
 
 
 class Queue:
-    """Trials that wait, by group; groups and trials stay in the order they came in."""
+    """Waiting trials by group; groups and trials keep the order in which they were added."""
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._groups: dict[Group, deque[Trial]] = {}
@@ -40,19 +41,19 @@ class Queue:
         return any(self._groups.values())
 
     def put(self, trial: Trial) -> None:
-        """A trial waits, behind the others of its group."""
+        """Add a trial behind the others of its group."""
         self._groups.setdefault(trial.group, deque()).append(trial)
 
     def take(self, mine: Group | None, others: Sequence[Group]) -> Trial:
-        """The next trial for a worker that has the inputs of ``mine``, where the others have those of ``others``."""
+        """Remove and return the next trial for a worker; ``mine`` and ``others`` as in ``choose``."""
         waiting = {group: len(trials) for group, trials in self._groups.items() if trials}
         return self._groups[choose(mine, waiting, others)].popleft()
 
 
-class Desk:
-    """What one run of an executor knows: which trials wait, and who has which; every event is told from here.
+class Scheduler:
+    """The waiting trials of one run of an executor, and which worker runs which; reports all events by ``tell``.
 
-    A worker is whatever its executor knows it by.
+    A worker may be any hashable object.
     """
 
     def __init__(self, trials: Iterable[Trial], tell: Tell) -> None:
@@ -74,7 +75,7 @@ class Desk:
         return worker in self._running
 
     def start(self, worker: Hashable, mine: Group | None = None) -> Trial | None:
-        """The next trial of a worker that has the inputs of ``mine``; None where none waits."""
+        """Start the next trial for a worker whose last trial was of group ``mine``; None where none waits."""
         if not self._queue:
             return None
         others = [trial.group for trial in self._running.values()]
@@ -83,11 +84,11 @@ class Desk:
         return trial
 
     def advance(self, worker: Hashable, questions: int) -> None:
-        """So many more questions of a worker's trial are answered."""
+        """Report that ``questions`` more questions of a worker's trial are answered."""
         self._tell(Advanced(self._running[worker].id, questions))
 
-    def end(self, worker: Hashable, outcome: Outcome) -> Group:
-        """A worker's trial is over; if it is to be run once more, it waits again. Returns its group."""
+    def end(self, worker: Hashable, outcome: AttemptResult) -> Group:
+        """Report that a worker's trial has ended; it waits again if it is to be repeated. Returns its group."""
         trial = self._running.pop(worker)
         if self._tell(Ended(trial.id, outcome)):
             self._queue.put(trial)
