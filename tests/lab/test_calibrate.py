@@ -102,7 +102,7 @@ def test_weights_do_not_depend_on_the_batch_and_progress_counts_every_head(tiny,
 
 
 def test_one_question_is_too_few(tiny, toy):
-    with pytest.raises(DataError, match="needs two questions at the least"):
+    with pytest.raises(DataError, match="needs at least two questions"):
         calibrate(Inputs(tiny, toy, toy.questions[:1], 4), [0])
 
 

@@ -318,7 +318,7 @@ def test_wrong_layouts_are_refused_in_a_sentence_and_not_kept(made: Any, tmp_pat
 
 
 def test_a_benchmark_without_a_dataset_says_which_have_one() -> None:
-    assert "shapes-gqa is in no known layout on the hub; those that are: vqav2, " in refused("shapes-gqa", "hub")
+    assert "shapes-gqa has no known layout on the hub; benchmarks with one: vqav2, " in refused("shapes-gqa", "hub")
     assert set(LAYOUTS) == set(NAMES)
 
 

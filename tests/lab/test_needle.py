@@ -103,7 +103,7 @@ def test_a_text_can_be_the_filler(loaded, tmp_path):
 
 
 def test_what_makes_no_prompt_is_one_sentence(loaded, tmp_path):
-    with pytest.raises(DataError, match=rf"^60 tokens do not hold .* and question, which take {FIXED}; give"):
+    with pytest.raises(DataError, match=rf"^60 tokens are too few for .* and question, which take {FIXED}; give"):
         PasskeyPrompts(loaded.tokenizer).prompts([60], 1, 1)
     (tmp_path / "empty").write_text(" \n")
     with pytest.raises(DataError, match="holds no sentence"):
@@ -213,7 +213,7 @@ def test_the_error_of_a_share_is_binomial(hits):
 
 def test_probabilities_that_are_no_numbers_are_one_sentence(loaded, prompts, monkeypatch):
     monkeypatch.setattr(needle_module, "_log_probabilities", lambda *_: [math.nan])
-    with pytest.raises(ModelError, match="probabilities that are no numbers; try --dtype float32"):
+    with pytest.raises(ModelError, match="probabilities that are not finite numbers; try --dtype float32"):
         ask(loaded, eviction_recipe("none"), prompts[:1])
 
 
@@ -301,7 +301,7 @@ def test_without_the_full_cache_the_table_says_what_is_not_known(folder, capsys)
         (["--lengths", ","], "is not a list of whole numbers"),
         (["--lengths", "9" * 20], "is too large; give at most 4194304; write --lengths 512,1024"),
         (["--lengths", "9" * 5000], "is too large; give at most 4194304"),
-        (["--lengths", "64"], "64 tokens do not hold task, passkey and question"),
+        (["--lengths", "64"], "64 tokens are too few for task, passkey and question"),
         (["--depths", "0"], "see headwise needle --help"),
         (["--filler", "/nowhere.txt"], "is missing; give a UTF-8"),
         (["--strategy", "streeming"], "did you mean streaming"),

@@ -206,7 +206,7 @@ def cut(row, path):
     path.write_bytes(path.read_bytes()[:-300])
 
 
-MARKED = "has <image> in its text, which the model takes for a picture; take it out"
+MARKED = "has <image> in its text, which the model takes for a picture; remove it"
 FAULTS = [
     ("qwen2_5_vl", too_long, "2010 x 10 pixels) cannot be given to the model: absolute aspect ratio must be smaller"),
     *((family, marked, MARKED) for family in FAMILIES),

@@ -17,7 +17,7 @@ from headwise_lab.benchmarks.base import Question
 from headwise_lab.metrics.overlap import Box
 
 BOXES = "boxes.json"  # ours, beside the official files: question id -> boxes
-DIGITS = 18  # an id that is a number has at most so many
+DIGITS = 18  # of the longest id that is a number
 BETWEEN = re.compile(r"[\s,:]*")
 
 MOST_PIXELS = 10**9
@@ -146,7 +146,7 @@ def distinct(path: Path, ids: list[tuple[str, Entry]]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for name, entry in ids:
         if name in found:
-            raise entry.wrong(f"question {name!r} was on line {found[name].line} already")
+            raise entry.wrong(f"question {name!r} is already on line {found[name].line}")
         found[name] = entry
     return found
 

@@ -72,7 +72,7 @@ def judged(questions: Sequence[Question], predictions: Mapping[str, str], judge:
     """The judge's scores of all questions that have a prediction, with total and figures per skill in per cent."""
     asked = [question for question in questions if question.id in predictions]
     if not asked:
-        raise DataError("the answers belong to none of the benchmark's questions")
+        raise DataError("no answer belongs to a question of the benchmark")
     scores = [judge.score(question, predictions[question.id]) for question in asked]
     return {
         "judge": judge.name,

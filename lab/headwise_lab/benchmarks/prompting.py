@@ -122,7 +122,7 @@ def check_questions(processor: ProcessorMixin, questions: Sequence[Question]) ->
         if found is not None:
             raise DataError(
                 f"question {question.id} (picture {question.image}) has {found} in its text, which the model takes for"
-                " a picture; take it out"
+                " a picture; remove it"
             )
         if question.image not in sizes:
             with _asked_by(question):

@@ -42,9 +42,9 @@ class Shapes(Scored):
 def seeded(benchmark: str, seed: int, part: str, number: int) -> Random:
     """The random numbers of one question.
 
-    The demo model's training seeds begin with "demo-llava", those of its evaluation with "headwise scenes". This seed
-    begins otherwise, so a benchmark scene is a training scene only by chance, and even of the smallest scenes there are
-    more than 10^15.
+    The seeds of the demo model's training begin with "demo-llava", those of its evaluation with "headwise scenes". This
+    seed begins with other words, so a benchmark scene is a training scene only by chance. There are more than 10^15
+    scenes even of the smallest size.
     """
     return Random(f"headwise benchmark {benchmark} {seed} {part} {number}")
 

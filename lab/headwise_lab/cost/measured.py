@@ -1,4 +1,4 @@
-"""What a trial costs beside its times: counted multiply-adds, stored bytes, peak memory."""
+"""What a trial costs apart from its times: counted multiply-adds, stored bytes, peak memory."""
 
 from __future__ import annotations
 

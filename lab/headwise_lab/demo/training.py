@@ -27,7 +27,7 @@ class TrainingRun(ABC):
     """A training run: a model, its optimizers, and the steps done so far."""
 
     progress: ClassVar[tuple[str, ...]]
-    """Names of the attributes that a checkpoint also saves, beside weights and optimizers."""
+    """Names of the attributes that a checkpoint saves in addition to weights and optimizers."""
     step = 0
     seconds = 0.0
     optimizers: dict[str, torch.optim.Optimizer]

@@ -49,7 +49,7 @@ def calibrate(
     questions, or an answer without a token.
     """
     if len(inputs) < 2:
-        raise DataError("calibration needs two questions at the least, as errors come from how they differ")
+        raise DataError("calibration needs at least two questions, because errors come from how they differ")
     loaded, geometry, parts = inputs.loaded, inputs.loaded.geometry, []
     for first in range(0, len(inputs), inputs.batch):
         questions = inputs.questions[first : first + inputs.batch]
@@ -108,7 +108,7 @@ def _answer_ids(processor: ProcessorMixin, question: Question) -> list[int]:
     before, after = (processor.tokenizer(text).input_ids for text in (asked, f"{asked}{between}{answer}"))
     ids: list[int] = after[len(before) :]
     if not ids or after[: len(before)] != before:
-        raise DataError(f"answer {answer!r} of question {question.id} has no tokens of its own behind the prompt")
+        raise DataError(f"answer {answer!r} of question {question.id} has no tokens of its own after the prompt")
     return ids
 
 

@@ -139,7 +139,7 @@ def profile_digest(profile: HeadProfile | None) -> str | None:
 def outcomes_of(reading: Reading) -> list[TokenOutcome]:
     """One outcome per scored token, named by its position; raises ModelError where a loss is not a finite number."""
     if not torch.isfinite(reading.nll).all():
-        raise ModelError("the model gives losses that are no finite numbers; try --dtype float32")
+        raise ModelError("the model gives losses that are not finite numbers; try --dtype float32")
     pairs = zip(reading.nll.tolist(), reading.right.tolist(), strict=True)
     return [TokenOutcome(id=str(i), score=round(nll, DIGITS), right=right) for i, (nll, right) in enumerate(pairs, 1)]
 
@@ -150,7 +150,7 @@ def _quality(outcomes: list[TokenOutcome], loaded: LoadedLm) -> tuple[Loss, Shar
     try:
         value, se = perplexity(nll, nll_se)
     except OverflowError:
-        raise ModelError(f"{loaded.name} loses {nll:.4g} nats per token, too many for a perplexity") from None
+        raise ModelError(f"{loaded.name} has a loss of {nll:.4g} nats per token, too large for a perplexity") from None
     known = len(outcomes) > 1
     return (
         Loss(mean=nll, se=nll_se if known else None),

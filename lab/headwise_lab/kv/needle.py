@@ -111,7 +111,7 @@ def ask(loaded: LoadedLm, recipe: Recipe, prompts: Sequence[Prompt]) -> list[Pas
         forced = _log_probabilities(loaded, last, copy.deepcopy(cache), prompts)
         texts = _generated(loaded, ids, last.argmax(dim=-1), cache)
     if not all(map(math.isfinite, forced)):
-        raise ModelError("the model gives probabilities that are no numbers; try --dtype float32")
+        raise ModelError("the model gives probabilities that are not finite numbers; try --dtype float32")
     return [
         PasskeyAnswer(prompt, text, prompt.key in text, logprob)
         for prompt, text, logprob in zip(prompts, texts, forced, strict=True)

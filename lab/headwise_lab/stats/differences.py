@@ -100,15 +100,15 @@ def paired(
     n, (mean, error) = len(gaps), mean_and_error(gaps)
     values = tidy(np.array(gaps, dtype=np.float64))
     low, high = interval(values, resampled_means(values)) if n >= FEWEST else (math.nan, math.nan)
-    beside = allowance or 0.0
-    changed = None if beside else _discordant([ours[unit] for unit in shared], [theirs[unit] for unit in shared])
+    margin = allowance or 0.0
+    changed = None if margin else _discordant([ours[unit] for unit in shared], [theirs[unit] for unit in shared])
     return Difference(
         value=mean,
         se=0.0 if math.isnan(error) else error,
         n=n,
-        low=low - beside,
-        high=high + beside,
-        p=permutation_probability(values, beside) if changed is None else mcnemar(*changed),
+        low=low - margin,
+        high=high + margin,
+        p=permutation_probability(values, margin) if changed is None else mcnemar(*changed),
         test=PERMUTATION if changed is None else MCNEMAR,
         discordant=changed,
         left_out=(len(ours) - n, len(theirs) - n),

@@ -2,8 +2,8 @@
 
 Two sides are compared unit by unit. p comes from McNemar's exact test where every unit is right or wrong, and from a
 permutation test otherwise. Holm's correction (1979, "A simple sequentially rejective multiple test procedure") covers
-all comparisons of one table: if no sides really differ, a table shows any difference with a probability of at most
-LEVEL. With fewer than FEWEST units no difference counts.
+all comparisons of one table: with a probability of at most LEVEL, any difference counts in a table between sides that
+do not really differ. With fewer than FEWEST units no difference counts.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ TIMED_BATCHES = 3
 
 @attrs.frozen(kw_only=True, eq=False)
 class Setting:
-    """What a trial is beside model and questions: its recipe, and what its record and its command repeat."""
+    """What a trial has apart from model and questions: its recipe, and what its record and its command repeat."""
 
     recipe: Recipe
     seed: int = 0

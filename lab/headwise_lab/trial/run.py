@@ -100,7 +100,7 @@ def run_trial(
 
 
 class Attempts:
-    """Attempts to measure something beside the answers: a failure is recorded and not raised."""
+    """Attempts to measure more than the answers. A failure is recorded and not raised."""
 
     def __init__(self) -> None:
         self.failed: dict[str, str] = {}

@@ -90,5 +90,5 @@ def layout_of(benchmark: Benchmark) -> HubLayout:
     """The layout of a benchmark on the hub; raises DataError where it is not known."""
     found = getattr(benchmark, "hub", None) or LAYOUTS.get(benchmark.name)
     if not isinstance(found, HubLayout):
-        raise DataError(f"{benchmark.name} is in no known layout on the hub; those that are: {', '.join(LAYOUTS)}")
+        raise DataError(f"{benchmark.name} has no known layout on the hub; benchmarks with one: {', '.join(LAYOUTS)}")
     return found

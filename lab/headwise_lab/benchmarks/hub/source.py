@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class DatasetError(DataError):
-    """An error about a dataset, whose name it says."""
+    """An error about a dataset; it names the dataset."""
 
 
 class HubDataset:

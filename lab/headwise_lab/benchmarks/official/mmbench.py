@@ -131,9 +131,11 @@ def _file(folder: Path, split: str, *, chinese: bool) -> Path:
     """The one file of a split and a language; raises DataError where there is none or more than one."""
     found = [path for path in sorted(folder.glob("*.tsv")) if _is_of(path, split, chinese=chinese)]
     if len(found) != 1:
-        which = f"the {'Chinese' if chinese else 'English'} {split} split of MMBench"
-        held = f"several: {', '.join(path.name for path in found)}; leave one" if found else "no such .tsv file"
-        raise DataError(f"{folder} should hold one file of {which}, and there is {held}")
+        which = f"of the {'Chinese' if chinese else 'English'} {split} split of MMBench"
+        if not found:
+            raise DataError(f"{folder} holds no file {which}; wanted one .tsv file")
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{folder} holds {len(found)} files {which}: {names}; leave one")
     return found[0]
 
 
