@@ -141,23 +141,24 @@ def _check_known(study: str) -> None:
     """Raise DataError with what every study compares for a study that is not installed."""
     from headwise.errors import DataError
     from headwise.text import StrategyText
-    from headwise_lab.sweeps.study import find_study, names
+    from headwise_lab.report.studies import names
+    from headwise_lab.sweeps.study import studies
 
     if StrategyText.parse(study).name not in names():
-        told = [f"{name} ({find_study(name).about})" for name in names()]
+        told = [f"{name} ({other.about})" for name, other in studies().items()]
         raise DataError(f"there is no study {study!r}; give {', '.join(told[:-1])} or {told[-1]}")
 
 
 def _refuse_foreign(context: typer.Context, study: str, asked: StudyKind) -> None:
     """Raise DataError for an option that is given and means nothing in the study."""
     from headwise.errors import DataError
-    from headwise_lab.sweeps.study import find_study, names
+    from headwise_lab.sweeps.study import studies
 
     for name in context.params:
         source = context.get_parameter_source(name)
         given = source is not None and source.name != "DEFAULT"
         if given and name not in (*EVERYWHERE, *asked.options):
-            homes = [other for other in names() if name in find_study(other).options]
+            homes = [other for other, found in studies().items() if name in found.options]
             option, right = f"--{name.replace('_', '-')}", " and ".join(", ".join(homes).rsplit(", ", 1))
             raise DataError(f"{option} belongs to study {right} and means nothing in study {study}; leave it out")
 

@@ -80,8 +80,9 @@ def overridden(found: File, given: dict[str, Any]) -> File:
 def plans_of(sweep: SweepFile, folder: Path | None, may_refuse: type[HeadwiseError] | None = None) -> Sequence[Plan]:
     """The plans of a sweep file; ``may_refuse`` as in ``Study.plans``, HeadwiseError where it is None."""
     from headwise.errors import HeadwiseError
+    from headwise_lab.sweeps.study import find_study
 
-    return sweep.of_study.plans(sweep, folder, may_refuse=may_refuse or HeadwiseError)
+    return find_study(sweep.study_text).plans(sweep, folder, may_refuse=may_refuse or HeadwiseError)
 
 
 def tell(console: Console, *sentences: str) -> None:

@@ -7,6 +7,7 @@ the first study that takes such records reports it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from headwise.blame import blamed, guarded
@@ -63,6 +64,15 @@ def reported(text: str) -> Reported:
     return found
 
 
+def loaded() -> dict[str, object]:
+    """The installed studies by name, without those that cannot be loaded."""
+    found = {}
+    for name in names():
+        with suppress(HeadwiseError):
+            found[name] = study_called(_text(name))
+    return found
+
+
 def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
     """The chapters of a folder, in the order of the studies' names; and a sentence for each that is left out.
 
@@ -96,12 +106,17 @@ def _is_ours(name: str) -> bool:
     return any(entry.dist and distribution(entry.dist)[0] == OURS for entry in installed(GROUP)[name])
 
 
+def _text(name: str) -> str:
+    """The text of a study by which a record or a list means it."""
+    return f"{OURS}/{name}" if _is_ours(name) else name
+
+
 def _loaded() -> tuple[dict[str, Reported], list[str]]:
     studies: dict[str, Reported] = {}
     left_out = []
     for name in names():
         try:
-            studies[name] = reported(f"{OURS}/{name}" if _is_ours(name) else name)
+            studies[name] = reported(_text(name))
         except HeadwiseError as error:
             left_out.append(f"Study {name!r} is left out, its records are shown as those of no study: {error}")
     return studies, left_out

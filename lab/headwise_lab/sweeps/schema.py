@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import attrs
 
-from headwise.errors import HeadwiseError
+from headwise.errors import HeadwiseError, StrategyError
 from headwise.recipe import AGGREGATES, POSITIONS
 from headwise_lab.models.load import ATTENTIONS, DTYPES
+from headwise_lab.report.studies import loaded, study_called
 from headwise_lab.schema.wrong_values import WrongValue
-from headwise_lab.sweeps.study import Study, find_study, names
 from headwise_lab.sweeps.values import (
     EVERY,
     at_least,
@@ -96,9 +97,36 @@ class TextTable:
     permutations: int = attrs.field(default=3, validator=single(at_least(0)))
 
 
+@runtime_checkable
+class Rules(Protocol):
+    """What a sweep file asks of its study; the whole is ``headwise_lab.sweeps.study.Study``."""
+
+    @property
+    def model(self) -> str:
+        """The model that is taken where none is named."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Keys of a sweep file that mean something in it, beside those that do so in every study."""
+        ...
+
+    def wrong(self, sweep: SweepFile) -> tuple[str, str] | None:
+        """The key of a sweep file that stands in the way, and what is wrong with it; None where nothing is."""
+        ...
+
+
+def rules_of(text: str) -> Rules:
+    """The rules of an installed study; raises StrategyError where there is none, or it cannot be planned."""
+    found = study_called(text)
+    if not isinstance(found, Rules):
+        raise StrategyError(f"study {text!r} cannot be planned; see headwise_lab.sweeps.study.Study")
+    return found
+
+
 def _usual_models(sweep: SweepFile) -> tuple[str, ...]:
     try:  # fields below ``models`` are not there yet
-        return (find_study(sweep.study or "headwise/methods").model,)
+        return (rules_of(sweep.study or "headwise/methods").model,)
     except HeadwiseError:  # the validator of ``study``, which runs later, says what is wrong
         return ()
 
@@ -144,14 +172,14 @@ class SweepFile:
 
     def __attrs_post_init__(self) -> None:
         check_places(self, (name for name, usual in _USUAL.items() if getattr(self, name) != usual))
-        found = self.of_study.wrong(self)
+        found = rules_of(self.study_text).wrong(self)
         if found:
             raise WrongValue(*found)
 
     @property
-    def of_study(self) -> Study:
+    def study_text(self) -> str:
         """The study; where the file names none, that of heads for grids, and that of methods for recipes alone."""
-        return find_study(self.study or ("headwise/a" if self.grids else "headwise/methods"))
+        return self.study or ("headwise/a" if self.grids else "headwise/methods")
 
     @property
     def reading(self) -> TextTable:
@@ -161,10 +189,10 @@ class SweepFile:
 
 def check_places(sweep: SweepFile, keys: Iterable[str]) -> None:
     """Raise WrongValue for the first key that is given and means nothing in the study of the file."""
-    own = sweep.of_study.keys
+    own = rules_of(sweep.study_text).keys
     for key in keys:
         if key not in (*COMMON, *own):
-            homes = [name for name in names() if key in find_study(name).keys]
+            homes = [name for name, study in loaded().items() if isinstance(study, Rules) and key in study.keys]
             if len(homes) == 1:
                 told = f'belongs to study {homes[0]} and means nothing without it; give study = "{homes[0]}", or'
                 raise WrongValue(key, f"{told} leave it out")

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from headwise.errors import HeadwiseError, StrategyError
-from headwise_lab.report.studies import Reported, names, study_called
+from headwise_lab.report.studies import Reported, loaded, study_called
+from headwise_lab.sweeps.schema import Rules, SweepFile
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Plan
-    from headwise_lab.sweeps.schema import SweepFile
-
-__all__ = ["Study", "find_study", "names"]
 
 
 @runtime_checkable
-class Study(Reported, Protocol):
+class Study(Reported, Rules, Protocol):
     """A study that can be planned and reported."""
 
     @property
@@ -40,22 +38,8 @@ class Study(Reported, Protocol):
         ...
 
     @property
-    def model(self) -> str:
-        """The model that is taken where none is named."""
-        ...
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """Keys of a sweep file that mean something in it, beside those that do so in every study."""
-        ...
-
-    @property
     def options(self) -> Mapping[str, str]:
         """Options of ``headwise ablate`` that mean something in it, and the key of the sweep file that each gives."""
-        ...
-
-    def wrong(self, sweep: SweepFile) -> tuple[str, str] | None:
-        """The key of a sweep file that stands in the way, and what is wrong with it; None where nothing is."""
         ...
 
     def table(self, given: Mapping[str, object]) -> dict[str, object]:
@@ -81,6 +65,11 @@ def find_study(text: str) -> Study:
         lacks = sorted(name for name in _PARTS if not hasattr(found, name))
         raise StrategyError(f"study {text!r} lacks {', '.join(lacks)}; see headwise_lab.sweeps.study.Study")
     return found
+
+
+def studies() -> dict[str, Study]:
+    """The installed studies that can be planned, by name."""
+    return {name: found for name, found in loaded().items() if isinstance(found, Study)}
 
 
 _PARTS = ("about", "keys", "layout", "model", "options", "plans", "table", "takes", "title", "wrong")

@@ -16,9 +16,9 @@ from headwise.recipe import named_recipe
 from headwise.registry import Registry, installed
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import names
+from headwise_lab.report.studies import names as studies
+from headwise_lab.report.studies import study_called
 from headwise_lab.schema.wrong_values import WrongValue
-from headwise_lab.sweeps.study import find_study
-from headwise_lab.sweeps.study import names as studies
 
 T = TypeVar("T")
 Items = TypeVar("Items", bound=tuple[object, ...])
@@ -69,7 +69,9 @@ def known_recipe(name: str) -> str | None:
 def known_study(text: str) -> str | None:
     """What is wrong with the text of a study, ``NAME[:option=value,...]``."""
     problem = _problem(lambda: StrategyText.parse(text))
-    return problem or _unknown(StrategyText.parse(text).name, "study", studies()) or _problem(lambda: find_study(text))
+    return (
+        problem or _unknown(StrategyText.parse(text).name, "study", studies()) or _problem(lambda: study_called(text))
+    )
 
 
 def known_strategy(hook: str) -> Callable[[str], str | None]:
