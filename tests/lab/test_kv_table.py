@@ -1,4 +1,4 @@
-"""Recounting tables of perplexity against context: seed 004's figures, and small tables known by hand."""
+"""Recounting tables of perplexity by context: the head-aware cache study's figures, and small tables known by hand."""
 
 from __future__ import annotations
 

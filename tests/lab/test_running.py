@@ -160,7 +160,7 @@ def test_a_plan_has_no_trial_twice_and_one_that_prunes():
     twin = attrs.evolve(first, label="another way to write it")
     made = plan_of("", plan(".", []).work, [(first, dict), (second, dict), (twin, dict)], ["a", "a"])
     assert made.trials == (first, second)
-    assert made.told == ("a",)
+    assert made.remarks == ("a",)
     refused = [attrs.evolve(trial, refused="out of reach") for trial in (first, second)]
     unpruned = Trial(id="ee", label="unpruned", model="a", benchmark="x")
     full = attrs.evolve(unpruned, id="ef", case="full", case_group="full")

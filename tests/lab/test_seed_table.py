@@ -1,4 +1,4 @@
-"""Recounting score tables: the figures of seed 000, and small tables whose counts are known by hand."""
+"""Recounting score tables: the figures of LLaVA-FinePruner-Head, and small tables whose counts are known by hand."""
 
 from __future__ import annotations
 

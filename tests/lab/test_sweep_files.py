@@ -127,7 +127,7 @@ def trials_of(listed):
 
 
 def usual(geometry):
-    """Processed averages of seed 002."""
+    """Processed averages of the LLaVA-FinePruner-Head ablation."""
     return [Budget(tokens=average) for average in averages(geometry)[0]]
 
 

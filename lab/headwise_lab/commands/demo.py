@@ -71,7 +71,7 @@ def _pruning(keep: int, limit: int, seed: int) -> Plan:
         f"{len(plan.trials)} trials of {limit} questions: {loaded.name} keeps {keep} of"
         f" {loaded.geometry.visual_tokens} visual tokens after two layers."
     )
-    return attrs.evolve(plan, told=(message,))
+    return attrs.evolve(plan, remarks=(message,))
 
 
 def _language_models() -> list[str]:
@@ -107,4 +107,4 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
         f"{len(plan.trials)} runs over {given.tokens} tokens: {loaded.name} reads {TEXT} with a full KV cache and with"
         " smaller ones."
     )
-    return attrs.evolve(plan, told=(message,))
+    return attrs.evolve(plan, remarks=(message,))

@@ -23,7 +23,7 @@ from headwise_lab.commands.options import (
 )
 from headwise_lab.commands.storing import each, opened
 from headwise_lab.store.outcome_types import TokenOutcome
-from headwise_lab.store.record_types import Share, TextRecord
+from headwise_lab.store.record_types import TextRecord, TokenShare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ def _print(records: list[TextRecord], compared: list[TextChange | None]) -> None
 def _row(record: TextRecord, found: TextChange | None) -> list[str]:
     from headwise_lab.kv.console import difference, signed, with_error
 
-    right, metric = record.accuracy or Share(), record.metric
+    right, metric = record.accuracy or TokenShare(), record.metric
     right_se = None if right.se is None else 100 * right.se
     pairs = ["", ""]
     if found is not None:

@@ -91,7 +91,7 @@ def sweep(
     console = Terminal(stderr=True)
     if dry_run or out is None:
         plans = plans_of(found, None)
-        tell(console, *(remark for plan in plans for remark in plan.told))
+        tell(console, *(remark for plan in plans for remark in plan.remarks))
         _show(plans, mine)
         return
     carry_out(

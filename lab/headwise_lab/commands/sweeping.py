@@ -50,7 +50,7 @@ def carry_out(
         for warning in store.warnings:
             tell(console, f"warning: {warning}")
         made = plans(folder)
-        tell(console, *(remark for plan in made for remark in plan.told))
+        tell(console, *(remark for plan in made for remark in plan.remarks))
         mine, heading = numbered(made, part), title or made[0].title
         if part is not None and not mine:
             tell(console, f"part {part[0]}/{part[1]} has nothing to do: there are {len(numbered(made))} trials")

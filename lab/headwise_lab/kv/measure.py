@@ -27,7 +27,7 @@ from headwise_lab.cost.environment import common_head, identity_of
 from headwise_lab.models.load import DTYPES, LoadedLm
 from headwise_lab.stats.means import mean_and_error, perplexity
 from headwise_lab.store.outcome_types import TokenOutcome
-from headwise_lab.store.record_types import Loss, Metric, Passage, Record, Share, TextRecord
+from headwise_lab.store.record_types import Loss, Metric, Passage, Record, TextRecord, TokenShare
 from headwise_lab.texts.tokens import Text
 
 SCHEMA = 1
@@ -144,7 +144,7 @@ def outcomes_of(reading: Reading) -> list[TokenOutcome]:
     return [TokenOutcome(id=str(i), score=round(nll, DIGITS), right=right) for i, (nll, right) in enumerate(pairs, 1)]
 
 
-def _quality(outcomes: list[TokenOutcome], loaded: LoadedLm) -> tuple[Loss, Share, Metric]:
+def _quality(outcomes: list[TokenOutcome], loaded: LoadedLm) -> tuple[Loss, TokenShare, Metric]:
     nll, nll_se = mean_and_error([outcome.score for outcome in outcomes])
     right, right_se = mean_and_error([float(bool(outcome.right)) for outcome in outcomes])
     try:
@@ -154,7 +154,7 @@ def _quality(outcomes: list[TokenOutcome], loaded: LoadedLm) -> tuple[Loss, Shar
     known = len(outcomes) > 1
     return (
         Loss(mean=nll, se=nll_se if known else None),
-        Share(value=right, se=right_se if known else None),
+        TokenShare(value=right, se=right_se if known else None),
         Metric(name="perplexity", value=value, se=se if known else None),
     )
 

@@ -58,7 +58,7 @@ def planned_kv(
         cases = cases_of(sweep.kv_eviction, scale, reading.permutations)
         plan = plan_reading(loaded, given, cases, terms, folder, may_refuse=may_refuse)
         title = sweep.title or (plan.title if len(sweep.models) == 1 else "Study KV")
-        plans.append(attrs.evolve(plan, title=title, told=remarks(loaded, given, scale)))
+        plans.append(attrs.evolve(plan, title=title, remarks=remarks(loaded, given, scale)))
         del loaded  # two models need not fit at once, nor one beside that of a worker
         gc.collect()
         torch.cuda.empty_cache()
@@ -152,21 +152,21 @@ def _head(loaded: LoadedLm, text: Text, profile: HeadProfile, trial: Trial, term
 
 def remarks(loaded: LoadedLm, given: KvOptions, scale: float) -> tuple[str, ...]:
     """What a reader has to know before reading the figures."""
-    told = []
+    found = []
     largest, trained = round(max(CONTEXTS) * scale), trained_context(loaded.model)
     if scale != 1:
-        told.append(
-            f"{loaded.name} was trained on {trained} tokens at once, so windows are {scale:g} of those of seed 004 (the"
-            f" largest uniform run has {largest} entries)."
+        found.append(
+            f"{loaded.name} was trained on {trained} tokens at once, so windows are {scale:g} of those of the"
+            f" head-aware cache study (the largest uniform run has {largest} entries)."
         )
     if trained is not None and given.tokens > trained:
-        told.append(
+        found.append(
             f"warning: {given.tokens} tokens are more than the {trained} that {loaded.name} was trained on; the full"
             " cache may well be lost among them."
         )
     if given.tokens < 2 * largest:
-        told.append(
+        found.append(
             f"warning: of {given.tokens} tokens {min(given.tokens, largest)} are read before the largest window evicts"
             " anything; more --tokens show more."
         )
-    return tuple(told)
+    return tuple(found)

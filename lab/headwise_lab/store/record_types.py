@@ -52,7 +52,7 @@ class Metric(JsonObject):
 
 
 @attrs.frozen(kw_only=True)
-class Budget(JsonObject):
+class TokenBudget(JsonObject):
     """A budget of visual tokens: what was asked for, and what followed from it."""
 
     given: str | None = None
@@ -222,7 +222,7 @@ class Loss(JsonObject):
 
 
 @attrs.frozen(kw_only=True)
-class Share(JsonObject):
+class TokenShare(JsonObject):
     """A share of tokens, from 0 to 1."""
 
     lenient: ClassVar[bool] = True
@@ -289,7 +289,7 @@ class Record(JsonObject):
     seed: int | None = None
     limit: float | None = None
     """The largest number of questions that was allowed."""
-    budget: Budget | None = attrs.field(default=None, metadata=LENIENT)
+    budget: TokenBudget | None = attrs.field(default=None, metadata=LENIENT)
     n: int | None = None
     """Questions that were answered, or tokens that were scored: so many outcomes are stored beside the record."""
     metric: Metric | None = None
@@ -345,7 +345,7 @@ class VisualRecord(Result):
     })  # fmt: skip
 
     benchmark: str
-    budget: Budget
+    budget: TokenBudget
     heads: Heads
     stages: list[PruningStage] | None = attrs.field(default=None, metadata=LENIENT)
     """Where visual tokens are dropped."""
@@ -379,7 +379,7 @@ class TextRecord(Result):
     nll: Loss
     context: float = attrs.field(validator=_above(0.0))
     """Entries that the last token sees, averaged over layers and KV heads."""
-    accuracy: Share | None = None
+    accuracy: TokenShare | None = None
     """The share of next tokens that were predicted."""
     visible: float | None = None
     """Entries that a token sees, averaged over all scored tokens."""

@@ -19,7 +19,7 @@ Part = tuple[int, int]
 
 @attrs.frozen(eq=False)
 class Plan:
-    """Trials in the order they run, the work that runs them, and ``told``: sentences about them for the user.
+    """Trials in the order they run, the work that runs them, and ``remarks``: sentences about them for the user.
 
     ``heads``: id of a trial -> a function that returns the part of its record that is known before it is run.
     """
@@ -28,21 +28,21 @@ class Plan:
     work: Work
     trials: tuple[Trial, ...]
     heads: Mapping[str, Head]
-    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def head(self, trial: Trial) -> Record:
         """The record of a trial without a result."""
         return self.heads[trial.id]()
 
 
-def plan_of(title: str, work: Work, found: Iterable[tuple[Trial, Head]], told: Sequence[str] = ()) -> Plan:
+def plan_of(title: str, work: Work, found: Iterable[tuple[Trial, Head]], remarks: Sequence[str] = ()) -> Plan:
     """The plan of trials with their heads; of several trials with the same id it takes the first."""
     trials: dict[str, Trial] = {}
     heads: dict[str, Head] = {}
     for trial, head in found:
         if trial.id not in trials:
             trials[trial.id], heads[trial.id] = trial, head
-    return Plan(title, work, tuple(trials.values()), heads, tuple(dict.fromkeys(told)))
+    return Plan(title, work, tuple(trials.values()), heads, tuple(dict.fromkeys(remarks)))
 
 
 def check_any_left(plans: Sequence[Plan]) -> None:

@@ -42,14 +42,14 @@ def planned(
     """
     terms = terms_of(sweep, study)
     found: list[Planned] = []
-    told: list[str] = []
+    remarks: list[str] = []
     for model in sweep.models:
         loaded = looked_at(model, terms, load)
-        told += budgets_for(sweep, loaded.geometry)[1]
+        remarks += budgets_for(sweep, loaded.geometry)[1]
         for name in sweep.benchmarks or synthetic():
             asked = cases(sweep, name, loaded.geometry)
             found += trials_on(loaded, name, asked, _seeds(sweep, name), terms, may_refuse=may_refuse)
-    plan = plan_of(sweep.title or "Sweep", Work(terms=terms), found, told)
+    plan = plan_of(sweep.title or "Sweep", Work(terms=terms), found, remarks)
     check_any_left([plan])
     return plan
 

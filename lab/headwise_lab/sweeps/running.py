@@ -22,7 +22,7 @@ from headwise_lab.store.locations import is_local
 from headwise_lab.store.outcome_types import Outcome
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_schema import record_of
-from headwise_lab.store.record_types import Budget
+from headwise_lab.store.record_types import TokenBudget
 from headwise_lab.sweeps.display import Display
 from headwise_lab.sweeps.executor import Advanced, AttemptResult, Ended, Event, Executor, Started
 from headwise_lab.sweeps.folder import SweepProgress, write_plan, write_progress
@@ -162,7 +162,7 @@ class _Conductor:
         """Write a record that says why a trial cannot be run, unless the store has it already."""
         before = self._order.store.records.get(trial.id)
         if before is None or before.refused != reason:
-            budget = None if trial.reads_text else Budget(given=_budget(trial))
+            budget = None if trial.reads_text else TokenBudget(given=_budget(trial))
             self._order.store.add(attrs.evolve(self._plans[trial.id].head(trial), budget=budget, refused=reason))
         self.counts.refused += 1
         self._display.refuse(trial, reason)

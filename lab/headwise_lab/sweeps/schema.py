@@ -30,7 +30,7 @@ from headwise_lab.sweeps.values import (
 )
 
 SCALES = (0.125, 8.0)
-"""How small and how large windows may be beside those of seed 004."""
+"""The smallest and the largest factor for the windows of the head-aware cache study."""
 
 COMMON = ("title", "study", "models", "dtype", "device", "attention")
 """Keys that mean something in every study."""
@@ -48,7 +48,7 @@ class Settings:
 
 @attrs.frozen(kw_only=True)
 class Budgets:
-    """Budgets that everything is compared at; without any, those of seed 002 as far as the model can meet them.
+    """Budgets that everything is compared at; by default those of LLaVA-FinePruner-Head that the model can meet.
 
     ``tokens``: visual tokens processed per layer, on average; ``shares``: the same as shares of the model's visual
     tokens; ``keep``: visual tokens left after the last stage.

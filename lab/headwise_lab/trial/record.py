@@ -24,7 +24,7 @@ from headwise_lab.cost.environment import common_head, identity_of
 from headwise_lab.metrics.overlap import TokenOverlap
 from headwise_lab.store.merging import middle
 from headwise_lab.store.outcome_types import QuestionOutcome
-from headwise_lab.store.record_types import Attention, Budget, Heads, Metric, Record
+from headwise_lab.store.record_types import Attention, Heads, Metric, Record, TokenBudget
 from headwise_lab.trial.answering import new_tokens
 from headwise_lab.trial.answers import Answer
 
@@ -111,9 +111,9 @@ def _words(options: Mapping[str, object]) -> list[str]:
     return [word for key, value in shown.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
-def budget(recipe: Recipe, plan: PruningPlan) -> Budget:
+def budget(recipe: Recipe, plan: PruningPlan) -> TokenBudget:
     """The budget that was given, and the tokens that the plan processes and keeps."""
-    return Budget(
+    return TokenBudget(
         given=recipe.budget.text,
         processed=round(plan.average, 4),
         reported=None if plan.reported is None else round(plan.reported, 4),

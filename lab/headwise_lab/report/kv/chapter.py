@@ -71,7 +71,7 @@ def _titles(settings: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _limits(runs: Sequence[KvRun]) -> list[str]:
-    """Says so where windows are not as large as in seed 004, and where the text outgrows the model."""
+    """Sentences where windows are not the head-aware cache study's, or the text is too long for the model."""
     scales = {float(scale) for run in runs if (scale := run.record.scale) and float(scale) != 1}
     longest = max((run.record.text.tokens or 0 for run in runs), default=0)
     trained = min((int(known) for run in runs if (known := run.record.trained_context)), default=longest)

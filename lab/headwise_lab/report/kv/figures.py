@@ -23,7 +23,7 @@ COLOURS = {
     "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",
     "allocated": "#8d5b3f", "score": "#c2408f", "permuted": "#b8bfc8", "full": "black",
 }  # fmt: skip
-"""Groups in the colours of seed 004: A red, B green, G blue, I purple, K cyan."""
+"""Groups in the colours of the head-aware cache study: A red, B green, G blue, I purple, K cyan."""
 
 _LABELS = {
     "A": "A: window, no sinks", "B": "B: StreamingLLM", "G": "G: by confidence", "I": "I: inverse",

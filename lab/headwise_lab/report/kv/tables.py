@@ -15,7 +15,7 @@ from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import where
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.stats.differences import SAME, Difference
-from headwise_lab.store.record_types import Passage, Share
+from headwise_lab.store.record_types import Passage, TokenShare
 
 HEADER = (
     "Config", "Strategy", "Group", "Eff.Ctx", "Visible", "KV bytes", "Planned", "PPL", "Accuracy", "n",
@@ -84,7 +84,7 @@ def _interval(found: Difference | None) -> str:
 
 
 def _accuracy(run: KvRun) -> str:
-    found = run.record.accuracy or Share()
+    found = run.record.accuracy or TokenShare()
     value, error = 100 * or_nan(found.value), 100 * or_nan(found.se)
     return MISSING if math.isnan(value) else f"{number(value)} ± {number(error)}"
 

@@ -8,7 +8,7 @@ import attrs
 
 from headwise_lab.report.page.facets import Facets, of_record
 from headwise_lab.report.page.facts import where
-from headwise_lab.store.record_types import Budget, Heads, Metric, Record, Result, TextRecord, VisualRecord
+from headwise_lab.store.record_types import Heads, Metric, Record, Result, TextRecord, TokenBudget, VisualRecord
 
 LABELS = (
     "Score", "n", "Strategies", "Command", "Budget", "Heads", "Recipe", "Settings", "Seed", "Model", "Where", "Made",
@@ -100,7 +100,7 @@ def _count(record: Result) -> str:
 def _budget(record: Result) -> str:
     if isinstance(record, TextRecord):
         return f"{record.context:.1f} entries per KV head at the end"
-    budget = record.budget or Budget()
+    budget = record.budget or TokenBudget()
     told = [budget.given or "everything"]
     if budget.processed is not None:
         told.append(f"{budget.processed:.1f} visual tokens per layer on average")

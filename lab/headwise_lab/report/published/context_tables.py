@@ -1,4 +1,4 @@
-"""Reading tables of perplexity against effective context: seed 004's layout, which our own KV tables share.
+"""Reads tables of perplexity by effective context, in the layout of the head-aware cache study and of our KV tables.
 
 A table has a column for the configuration, one for the perplexity and one for the effective context; accuracy and a
 stated change ("vs NAME") are optional. The same run may stand in several tables.

@@ -1,4 +1,4 @@
-"""Reading score tables from Markdown: seed 000's layout, which is also the layout of our own ``report.md``.
+"""Reads score tables from Markdown, in the layout of LLaVA-FinePruner-Head's results and of our own ``report.md``.
 
 A table stands under a heading that ends in ``评估结果`` or ``results`` and opens with the columns Token and Head; a
 token cell is filled on the first row of its group only, the best figure is bold, ``-`` is a missing one.
