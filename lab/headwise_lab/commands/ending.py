@@ -1,4 +1,4 @@
-"""How a study ends: its report is built, the table printed, and the folder named."""
+"""The end of a study: builds the report, prints its tables and names the folder."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from headwise_lab.store.output_folder import Store
     from headwise_lab.sweeps.tally import Tally
 
 
 def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
-    """Build the report, print the terminal tables and say where everything is.
+    """Build the report, print its tables and the place of all files.
 
     Raises HeadwiseError if trials failed, or none could be run.
     """
     from headwise_lab.report import build
     from headwise_lab.store.working_copy import at_hand
+    from headwise_lab.terminal.console import wide_enough
 
     with at_hand(store.folder, writes=True) as folder:
         paths = build(folder, title)
     tables = [table for chapter in paths.content.chapters for table in chapter.terminal()]
     for warning in paths.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
-    output = _wide_enough(tables)
+    output = wide_enough(tables)
     for table in tables:
         output.print(table)
         output.print()
@@ -44,11 +44,3 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
         raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
     if tally.refused and not any(record.has_result for record in paths.content.records):
         raise HeadwiseError(f"no trial could be run; the report in {store.folder} says why")
-
-
-def _wide_enough(tables: list[Table]) -> Console:
-    """An output that cuts no figure off: a narrower terminal wraps lines."""
-    from rich.console import Console as Output
-
-    needed = max((Output(width=1000).measure(table).maximum for table in tables), default=0)
-    return Output(width=max(Output().width, needed), soft_wrap=True, highlight=False)

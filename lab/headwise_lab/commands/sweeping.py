@@ -60,7 +60,7 @@ def carry_out(
 
 
 def overridden(found: File, given: dict[str, Any]) -> File:
-    """A file with what the command line says instead, judged as the file's own values are.
+    """A file with the command line's values in place of its own; they are checked as the file's are.
 
     Raises DataError that names the option where a value is not allowed.
     """
@@ -69,9 +69,9 @@ def overridden(found: File, given: dict[str, Any]) -> File:
     from headwise.errors import DataError
     from headwise_lab.schema.wrong_values import WrongValue
 
-    told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     try:
-        return attrs.evolve(found, **told)
+        return attrs.evolve(found, **values)
     except WrongValue as error:
         name = error.path.partition("[")[0].removesuffix("s").replace("_", "-")
         raise DataError(f"--{name}: {error.problem}") from error

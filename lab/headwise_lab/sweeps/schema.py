@@ -11,6 +11,7 @@ from headwise.errors import HeadwiseError, StrategyError
 from headwise.recipe import AGGREGATES, POSITIONS
 from headwise_lab.models.load import ATTENTIONS, DTYPES
 from headwise_lab.report.studies import loaded, study_called
+from headwise_lab.schema.json_object import default_of
 from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.sweeps.values import (
     EVERY,
@@ -194,15 +195,11 @@ def check_places(sweep: SweepFile, keys: Iterable[str]) -> None:
         if key not in (*COMMON, *own):
             homes = [name for name, study in loaded().items() if isinstance(study, Rules) and key in study.keys]
             if len(homes) == 1:
-                told = f'belongs to study {homes[0]} and means nothing without it; give study = "{homes[0]}", or'
-                raise WrongValue(key, f"{told} leave it out")
+                problem = f'belongs to study {homes[0]} and means nothing without it; give study = "{homes[0]}", or'
+                raise WrongValue(key, f"{problem} leave it out")
             allowed, name = ", ".join((*COMMON, *own)), sweep.study or "a"
             raise WrongValue(key, f"means nothing in study {name}; leave it out; allowed: {allowed}")
 
 
-def _usual(field: attrs.Attribute[object]) -> object:
-    return field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type,attr-defined]
-
-
-_USUAL = {field.name: _usual(field) for field in attrs.fields(SweepFile) if field.name not in COMMON}
+_USUAL = {field.name: default_of(field) for field in attrs.fields(SweepFile) if field.name not in COMMON}
 """Key -> its value where it is not given."""
