@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise_lab.report.chapter import ReadFolder
-from headwise_lab.report.heads.comparison import Comparison, compare
+from headwise_lab.report.heads.comparison import Comparison, compare_heads
 from headwise_lab.report.methods.methods import Methods, compare_methods
 from headwise_lab.store.records import read_records
 
 
 def heads_in(folder: Path) -> list[Comparison]:
     """The comparisons of head scorers in a folder that holds nothing else."""
-    return compare(ReadFolder(folder, read_records(folder)[0]).trials)
+    return compare_heads(ReadFolder(folder, read_records(folder)[0]).trials)
 
 
 def methods_in(folder: Path) -> list[Methods]:

@@ -14,7 +14,7 @@ from tests.lab.fake_kv import finished, full, heads, kv_record, losses, permuted
 
 from headwise.errors import DataError
 from headwise_lab.report.kv.baseline import UniformCurve
-from headwise_lab.report.kv.judgement import judge
+from headwise_lab.report.kv.judgement import judge_runs
 from headwise_lab.report.kv.runs import KvRun
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
 from headwise_lab.stats.rule import holm
@@ -108,7 +108,7 @@ def test_two_runs_alone_say_nothing_about_their_error():
 def test_differences_to_the_baseline_are_paired_as_by_brute_force():
     runs = curve()
     ours = planted(heads(64, 64, 128, 80.0), effect=0.02)
-    found = of(judge([*runs, ours]), ours.name).to_uniform
+    found = of(judge_runs([*runs, ours]), ours.name).to_uniform
     share = math.log2(80 / 64) / math.log2(96 / 64)
     gaps = [ours.nll[token] - (1 - share) * runs[0].nll[token] - share * runs[1].nll[token] for token in ours.nll]
     assert pytest.approx(statistics.fmean(gaps)) == found.value
@@ -120,7 +120,7 @@ def test_differences_to_the_baseline_are_paired_as_by_brute_force():
 
 def test_a_planted_gain_is_found_and_a_planted_null_is_not():
     good, null = heads(64, 64, 128, 80.0), heads(64, 64, 256, 110.0)
-    judged = judge([*curve(), planted(good, -0.03), planted(null)])
+    judged = judge_runs([*curve(), planted(good, -0.03), planted(null)])
     assert (of(judged, good["name"]).verdict, of(judged, null["name"]).verdict) == ("better", "no difference")
 
 
@@ -130,7 +130,7 @@ def test_a_gain_within_the_interpolation_error_is_no_gain():
     runs = [run(streaming(context), [value + Random(f"{context}-{at}").gauss(0, 0.01) for at in range(400)])
             for context, value in bent.items()]  # fmt: skip
     ours = run(heads(64, 64, 128, 90.5), [1.73 + Random(f"ours-{at}").gauss(0, 0.01) for at in range(400)])
-    one = of(judge([*runs, ours]), ours.name)
+    one = of(judge_runs([*runs, ours]), ours.name)
     assert one.to_uniform.value / one.to_uniform.se < -10
     assert one.to_uniform.allowance > 0.02
     assert one.verdict == "no difference"
@@ -139,8 +139,8 @@ def test_a_gain_within_the_interpolation_error_is_no_gain():
 def test_a_uniform_twin_beside_a_run_raises_its_yardstick_and_is_not_judged():
     same = planted(twin(64), effect=-0.02)
     ours = planted(heads(64, 64, 128, 80.0), effect=-0.02)
-    judged = judge([*curve(), same, ours])
-    assert of(judge([*curve(), ours]), ours.name).verdict == "better"
+    judged = judge_runs([*curve(), same, ours])
+    assert of(judge_runs([*curve(), ours]), ours.name).verdict == "better"
     assert of(judged, ours.name).verdict == "no difference"
     assert (of(judged, same.name).to_uniform.adjusted, of(judged, same.name).verdict) == (None, "")
     assert same not in [one.run for one in judged.of("head-aware")]
@@ -160,8 +160,8 @@ def test_many_comparisons_make_each_of_them_harder():
         return run(heads(64, 64, 100 + number, 80.0), losses)
 
     ours = gaining(0, 0.0012)
-    alone = of(judge([*runs, ours]), ours.name)
-    among = of(judge([*runs, ours, *(gaining(number, 0) for number in range(1, 9))]), ours.name)
+    alone = of(judge_runs([*runs, ours]), ours.name)
+    among = of(judge_runs([*runs, ours, *(gaining(number, 0) for number in range(1, 9))]), ours.name)
     assert (alone.verdict, alone.to_uniform.adjusted, alone.to_uniform.family) == ("better", alone.to_uniform.p, 1)
     assert pytest.approx(min(1, 9 * alone.to_uniform.p)) == among.to_uniform.adjusted
     assert among.verdict == "no difference"
@@ -171,7 +171,7 @@ def test_all_verdicts_of_the_table_are_one_family_and_those_of_the_controls_anot
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
     controls = [planted(permuted(ours.record.to_json(), seed)) for seed in range(3)]
     sinkless, scored = planted(window(64), 1.0), planted(kv_record("snapkv:budget=128", 128.0))
-    judged = judge([*curve(), planted(full(), -0.1), planted(twin(64)), ours, *controls, sinkless, scored])
+    judged = judge_runs([*curve(), planted(full(), -0.1), planted(twin(64)), ours, *controls, sinkless, scored])
     table = [of(judged, ours.name).to_uniform, of(judged, ours.name).to_permuted]
     table += [of(judged, one.name).to_uniform for one in (sinkless, scored)]
     assert [found.family for found in table] == [4] * 4
@@ -182,7 +182,7 @@ def test_all_verdicts_of_the_table_are_one_family_and_those_of_the_controls_anot
 
 def test_two_uniform_runs_alone_judge_nothing_between_them():
     ours = planted(heads(64, 64, 128, 90.5), -0.5)
-    one = of(judge([planted(streaming(64)), planted(streaming(128)), ours]), ours.name)
+    one = of(judge_runs([planted(streaming(64)), planted(streaming(128)), ours]), ours.name)
     assert (one.to_uniform.allowance, one.verdict) == (None, "")
     assert one.to_uniform.value < -0.4
 
@@ -192,7 +192,7 @@ def test_permuted_controls_are_averaged_and_how_few_they_are_counts():
     controls = [
         planted(permuted(ours.record.to_json(), seed), effect) for seed, effect in enumerate((0.01, -0.01, 0.03))
     ]
-    one = of(judge([*curve(), ours, *controls]), ours.name)
+    one = of(judge_runs([*curve(), ours, *controls]), ours.name)
     gaps = [ours.nll[token] - statistics.fmean(other.nll[token] for other in controls) for token in ours.nll]
     means = [statistics.fmean(other.nll.values()) for other in controls]
     assert pytest.approx(statistics.fmean(gaps)) == one.to_permuted.value
@@ -203,14 +203,14 @@ def test_permuted_controls_are_averaged_and_how_few_they_are_counts():
 
 def test_one_control_is_shown_and_not_judged():
     ours = planted(heads(64, 64, 128, 80.0), -0.02)
-    one = of(judge([*curve(), ours, planted(permuted(ours.record.to_json(), 0))]), ours.name)
+    one = of(judge_runs([*curve(), ours, planted(permuted(ours.record.to_json(), 0))]), ours.name)
     assert (pytest.approx(-0.02, abs=0.002), "") == (one.to_permuted.value, one.against_permuted)
 
 
 def test_controls_of_another_run_or_another_budget_do_not_count():
     ours, other = planted(heads(64, 64, 128, 80.0)), planted(heads(64, 64, 256, 80.0))
     wrong_budget = planted({**permuted(ours.record.to_json(), 0), "context": 90.0})
-    judged = judge([*curve(), ours, other, planted(permuted(other.record.to_json(), 0)), wrong_budget])
+    judged = judge_runs([*curve(), ours, other, planted(permuted(other.record.to_json(), 0)), wrong_budget])
     assert of(judged, ours.name).to_permuted is None
     assert of(judged, other.name).to_permuted is not None
 
@@ -219,7 +219,7 @@ def test_runs_that_are_one_run_under_two_names_count_once():
     ours = planted(heads(64, 64, 128, 80.0))
     again = run(heads(512, 64, 128, 80.0, "I"), list(ours.nll.values()))
     uniform_again = run(heads(64, 512, 128, 96.0, "I"), list(curve()[1].nll.values()))
-    judged = judge([*curve(), ours, again, uniform_again])
+    judged = judge_runs([*curve(), ours, again, uniform_again])
     assert len(judged.of("head-aware")) == 1
     assert {again.name, uniform_again.name} == {one.run.name for one in judged.repeats} or ours.name in {
         one.run.name for one in judged.repeats
@@ -230,18 +230,18 @@ def test_runs_that_are_one_run_under_two_names_count_once():
 def test_runs_of_different_budgets_meet_at_each_ones_own_context_alone():
     """A window of 80 entries is held against the interpolated uniform run of 80, not against one of 64 or 96."""
     runs, sinkless = curve(), planted(window(80), effect=1.0)
-    one = of(judge([*runs, sinkless]), sinkless.name)
+    one = of(judge_runs([*runs, sinkless]), sinkless.name)
     assert one.baseline.context == 80.0
     assert [run.name for run in one.baseline.between] == ["B_streaming_64", "B_streaming_96"]
     far = planted(window(300), effect=1.0)
-    refused = of(judge([*runs, far]), far.name)
+    refused = of(judge_runs([*runs, far]), far.name)
     assert (refused.to_uniform, refused.verdict) == (None, "")
     assert "a context of 300.0 lies outside the uniform runs" in refused.refused
 
 
 def test_runs_of_the_same_budget_are_paired():
     sinkless = planted(window(64), effect=1.0)
-    one = of(judge([*curve(), sinkless]), sinkless.name)
+    one = of(judge_runs([*curve(), sinkless]), sinkless.name)
     assert (pytest.approx(1.0, abs=0.01), "worse") == (one.to_uniform.value, one.verdict)
 
 

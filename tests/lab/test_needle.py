@@ -25,7 +25,7 @@ from headwise_lab.kv.needle import NEW_TOKENS, PasskeyAnswer, ask, batches, find
 from headwise_lab.kv.passkey import PASSKEY, QUESTION, TASK, PasskeyPrompts
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.models.load import load_language_model
-from headwise_lab.report.kv.heat_map import draw
+from headwise_lab.report.kv.heat_map import draw_passkeys
 from headwise_lab.store.locations import place
 from headwise_lab.store.output_folder import Store
 from headwise_lab.store.record_schema import record_of
@@ -333,11 +333,11 @@ def test_equal_records_make_equal_pictures(tmp_path):
             {"length": 1024, "context": 20, **figures, "depths": [of(0.25)]},
         ],
     }
-    first, second = (draw(record_of(record), tmp_path / name) for name in ("a", "b"))
+    first, second = (draw_passkeys(record_of(record), tmp_path / name) for name in ("a", "b"))
     assert first.name == "needle-window-01234567.png"
     assert first.read_bytes() == second.read_bytes()
     record["lengths"][0]["depths"] = [of(0.0)]
-    assert draw(record_of(record), tmp_path / "c").read_bytes() != first.read_bytes()
+    assert draw_passkeys(record_of(record), tmp_path / "c").read_bytes() != first.read_bytes()
 
 
 @pytest.mark.slow

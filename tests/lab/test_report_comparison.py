@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lab.fake_records import fake_outcomes, fake_record, study_a, trial_from, write_folder
 
-from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare_heads
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
 from headwise_lab.report.trials import Trial, load_trials, load_units
 from headwise_lab.stats.differences import LEVEL, Difference, paired
@@ -24,7 +24,7 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 def laid_out(folder, trials):
     records = write_folder(folder, trials, images=False)
-    return compare(load_trials(folder, list(map(record_of, records)))[0])
+    return compare_heads(load_trials(folder, list(map(record_of, records)))[0])
 
 
 def trial_of(record: dict, scores: list[float]) -> Trial:
@@ -146,7 +146,7 @@ def test_a_strategy_that_does_not_beat_random_heads_is_not_recommended():
     base = trial_of(fake_record(), [0.0] * 30 + [1.0] * 10)
     control = trial_of(fake_record("random:seed=0", 4), [1.0] * 20 + [0.0] * 10 + [1.0] * 10)
     sharp = trial_of(fake_record("sharp", 4), [1.0] * 20 + [0.0] * 10 + [1.0] * 10)
-    (comparison,) = compare([base, control, sharp])
+    (comparison,) = compare_heads([base, control, sharp])
     assert comparison.rows[0].cells["sharp"].verdict == "better"
     assert not comparison.rows[0].cells["sharp"].recommended
     assert "no strategy beats all heads once" in recommendations(comparison)[0]
@@ -157,11 +157,11 @@ def test_a_gain_that_does_not_survive_the_correction_is_not_recommended():
         return [1.0] * count + [0.0] * (100 - count)
 
     base, control = trial_of(fake_record(), gain(0)), trial_of(fake_record("random:seed=0", 4), gain(0))
-    alone = compare([base, control, trial_of(fake_record("first", 4), gain(8))])[0]
+    alone = compare_heads([base, control, trial_of(fake_record("first", 4), gain(8))])[0]
     assert alone.rows[0].cells["first"].recommended
     assert len(alone.family()) == alone.family()[0].family == 3  # control and strategy to all heads, and to each other
     many = [trial_of(fake_record(f"s{index}", 4), gain(0)) for index in range(12)]
-    crowded = compare([base, control, trial_of(fake_record("first", 4), gain(8)), *many])[0]
+    crowded = compare_heads([base, control, trial_of(fake_record("first", 4), gain(8)), *many])[0]
     cell = crowded.rows[0].cells["first"]
     assert pytest.approx(cell.against_baseline.p) == 2 / 2**8
     assert 27 * cell.against_baseline.p == pytest.approx(cell.adjusted)  # the least of 27 p
@@ -184,7 +184,7 @@ def test_equal_printed_figures_tie_and_count_for_each():
     half = [1.0] * 10 + [0.0] * 10
     trials = [trial_of(fake_record(), [*half[:-1], 0.0]), trial_of(fake_record("a", 4), half),
               trial_of(fake_record("b", 4), half[::-1]), trial_of(fake_record("c", 4), [0.0] * 20)]  # fmt: skip
-    (comparison,) = compare(trials)
+    (comparison,) = compare_heads(trials)
     assert comparison.rows[0].best == (BASELINE, "a", "b")
     assert comparison.wins() == {BASELINE: (1, 0), "a": (1, 0), "b": (1, 0), "c": (0, 0), CONTROL: (0, 0)}
     assert comparison.wins() == total_wins([comparison])
@@ -199,7 +199,7 @@ def test_query_strategies_go_across_in_study_b_against_fastv():
         trial_of(fake_record("variance", 4, query="last_token", study="b"), flat),
         trial_of(fake_record("variance", 4, query="last_n_tokens:n=3", study="b"), flat),
     ]
-    (comparison,) = compare(trials)
+    (comparison,) = compare_heads(trials, by_query=("b",))
     assert (
         comparison.axis,
         comparison.columns,
@@ -213,18 +213,18 @@ def test_each_fixed_scorer_of_study_b_has_its_own_table():
         for scoring in ("variance", "sharp")
         for query in ("last_token", "max_attention_token")
     ]
-    assert sorted(comparison.title for comparison in compare(trials)) == ["made-up, sharp", "made-up, variance"]
+    assert sorted(comparison.title for comparison in compare_heads(trials, by_query=("b",))) == ["made-up, sharp", "made-up, variance"]
 
 
 def test_one_name_with_several_options_gets_a_column_each():
     trials = [trial_of(fake_record(f"top_k_sum:k={k}", 4), [0.0, 1.0] * 10) for k in (4, 8)]
-    assert compare(trials)[0].columns[2:] == ("top_k_sum:k=4", "top_k_sum:k=8")
+    assert compare_heads(trials)[0].columns[2:] == ("top_k_sum:k=4", "top_k_sum:k=8")
 
 
 def test_seeds_of_one_strategy_are_pooled_over_their_units():
     first = trial_of(fake_record("sharp", 4, seed=0), [1.0] * 10)
     second = trial_of(fake_record("sharp", 4, seed=1), [0.0] * 30)
-    cell = compare([first, second])[0].rows[0].cells["sharp"]
+    cell = compare_heads([first, second])[0].rows[0].cells["sharp"]
     assert (cell.value, cell.n, cell.seeds) == (25.0, 40, 2)
     assert mean_and_error([100.0] * 10 + [0.0] * 30)[1] == pytest.approx(cell.se)
 
@@ -233,7 +233,7 @@ def test_different_models_and_settings_are_never_compared():
     other = {**fake_record("sharp", 4), "weights": "ffff", "id": "other"}
     compact = {**fake_record("sharp", 4), "settings": {"positions": "compact"}, "id": "compact"}
     scores = [0.0, 1.0] * 10
-    comparisons = compare([trial_of(fake_record(), scores), trial_of(other, scores), trial_of(compact, scores)])
+    comparisons = compare_heads([trial_of(fake_record(), scores), trial_of(other, scores), trial_of(compact, scores)])
     assert len(comparisons) == 3
     assert len({comparison.slug for comparison in comparisons}) == 3
 
@@ -243,9 +243,9 @@ def test_a_counting_rule_is_held_against_random_heads_of_nearly_its_number():
     rule = fake_record("sharp", "score_gap:high=6")  # keeps 3.5 heads on average
     near, far = fake_record("random:seed=0", 4), fake_record("random:seed=0", 2)
     trials = [trial_of(record, scores) for record in (fake_record(), rule, near, far)]
-    found = cells(compare(trials)[0])
+    found = cells(compare_heads(trials)[0])
     assert found["score_gap:high=6", "sharp"].against_control is not None
-    (uncontrolled,) = compare([*trials[:2], trials[3]])
+    (uncontrolled,) = compare_heads([*trials[:2], trials[3]])
     assert cells(uncontrolled)["score_gap:high=6", "sharp"].against_control is None
 
 
@@ -253,7 +253,7 @@ def test_a_gain_without_a_control_of_its_size_is_said_to_have_none():
     low, high = [0.0] * 40, [1.0] * 20 + [0.0] * 20
     rule = trial_of(fake_record("sharp", "score_gap:high=6"), high)
     control = trial_of(fake_record("random:seed=0", 1), low)
-    (comparison,) = compare([trial_of(fake_record(), low), rule, control])
+    (comparison,) = compare_heads([trial_of(fake_record(), low), rule, control])
     assert "1 looked better, but no random control keeps about as many heads" in recommendations(comparison)[0]
 
 
@@ -278,7 +278,7 @@ def test_missing_outcomes_are_said_and_leave_the_figure(tmp_path):
     records = write_folder(tmp_path, [(fake_record(), 0.5), (fake_record("sharp", 4), 0.9)], images=False)
     (tmp_path / "outcomes" / f"{records[1]['id']}.parquet").unlink()
     trials, warnings = load_trials(tmp_path, list(map(record_of, records)))
-    cell = compare(trials)[0].rows[0].cells["sharp"]
+    cell = compare_heads(trials)[0].rows[0].cells["sharp"]
     assert (records[1]["metric"]["value"], None, "") == (cell.value, cell.against_baseline, cell.verdict)
     assert len(warnings) == 1
     assert f"Record {records[1]['id']} is compared with nothing" in warnings[0]

@@ -10,9 +10,9 @@ import pytest
 from tests.lab.fake_records import VISUAL, fake_record, trial_from
 from tests.lab.test_report_methods import method
 
-from headwise_lab.report.heads.comparison import BASELINE, compare
+from headwise_lab.report.heads.comparison import BASELINE, compare_heads
 from headwise_lab.report.heads.verdicts import recommendations
-from headwise_lab.report.matching import Curve, same_budget
+from headwise_lab.report.matching import ReferenceCurve, same_budget
 from headwise_lab.report.methods.chapter import sentences
 from headwise_lab.report.methods.methods import compare_methods
 from headwise_lab.report.pooling import Questions
@@ -119,7 +119,7 @@ def test_budgets_are_equal_to_one_token_per_layer_or_by_their_words_alone(ours, 
 
 def test_of_two_equal_budgets_the_one_asked_for_in_the_same_words_is_taken():
     near, same = at("fastv", 48.1, 0.2, given="tokens=48"), at("fastv", 48.5, 0.5, given="keep=48")
-    assert Curve.of([near, same]).at(at("dart", 48.0, 0.5)).units == same.units
+    assert ReferenceCurve.of([near, same]).at(at("dart", 48.0, 0.5)).units == same.units
 
 
 def test_head_strategies_are_held_against_all_heads_of_another_budget_only_between_two():
@@ -129,7 +129,7 @@ def test_head_strategies_are_held_against_all_heads_of_another_budget_only_betwe
 
     base = [graded(record("sum", "all", keep), ability) for keep, ability in ((8, 0.4), (32, 0.6), (64, 0.8))]
     moved = graded(record("sharp", 4, 32, processed=60.0), 0.9)
-    (comparison,) = compare([*base, moved])
+    (comparison,) = compare_heads([*base, moved])
     assert [row.budget for row in comparison.rows] == ["keep 64 (77.3)", "keep 32 (60.0)", "keep 32 (50.7)",
                                                        "keep 8 (30.7)"]  # fmt: skip
     cell = comparison.rows[1].cells["sharp"]
@@ -137,7 +137,7 @@ def test_head_strategies_are_held_against_all_heads_of_another_budget_only_betwe
     assert cell.against_baseline.between == ("keep 32 (50.7)", "keep 64 (77.3)")
     assert (cell.verdict, cell.against_baseline.allowance > 0) == ("better", True)
     outside = graded(record("sharp", 4, 4, processed=20.0), 0.9)
-    (alone,) = compare([*base, outside])
+    (alone,) = compare_heads([*base, outside])
     assert alone.rows[-1].cells["sharp"].against_baseline is None
     assert "run neither here nor on both sides of it" in recommendations(alone)[-1]
 

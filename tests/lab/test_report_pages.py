@@ -27,7 +27,7 @@ from headwise.families import shape
 from headwise_lab.commands.report import report
 from headwise_lab.report import build
 from headwise_lab.report.content import gather
-from headwise_lab.report.heads.comparison import compare
+from headwise_lab.report.heads.comparison import compare_heads
 from headwise_lab.report.heads.console import heads_table
 from headwise_lab.report.kept_tokens.overlays import dimmed
 from headwise_lab.report.page.grid import Grid, Mark, markdown
@@ -356,7 +356,7 @@ def test_the_terminal_table_tells_strategy_heads_figure_difference_verdict_and_r
 
 def test_the_terminal_table_without_outcomes_compares_nothing():
     trials = [Trial(record_of(fake_record())), Trial(record_of(fake_record("sharp", 4)))]
-    table = heads_table(trials, compare(trials))
+    table = heads_table(trials, compare_heads(trials))
     assert table.row_count == 3
     assert [str(cell) for cell in table.columns[3]._cells] == ["", "", "-"]
 

@@ -198,10 +198,10 @@ def _notes(
 
 
 def _draw(records: list[NeedleRecord], folder: Path) -> None:
-    from headwise_lab.report.kv.heat_map import draw
+    from headwise_lab.report.kv.heat_map import draw_passkeys
     from headwise_lab.store.working_copy import at_hand
 
     with at_hand(folder, writes=True) as local:
-        drawn = [draw(record, local / "figures") for record in records]
+        drawn = [draw_passkeys(record, local / "figures") for record in records]
     for path in drawn:
         say(f"heat map: {folder / 'figures' / path.name}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from headwise.errors import DataError, HeadwiseError
 from headwise_lab.report.kv.chapter import KvLayout
-from headwise_lab.report.studies import Layout
+from headwise_lab.report.studies import ChapterLayout
 from headwise_lab.store.record_types import Record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TextStudy:
     options: ClassVar[Mapping[str, str]] = {
         "text": "name", "tokens": "tokens", "profile": "profile", "scale": "scale", "permutations": "permutations",
     }  # fmt: skip
-    layout: Layout = KvLayout()
+    layout: ChapterLayout = KvLayout()
 
     def takes(self, record: Record) -> bool:
         """It shows every text that was read, whatever the command."""

@@ -31,7 +31,7 @@ def same_budget(ours: Trial, theirs: Trial) -> bool:
 
 
 @attrs.frozen(eq=False)
-class Matched:
+class MatchedReference:
     """A reference at some budget: unit -> score, and if it had to be interpolated, what between and how far off.
 
     ``allowance`` in the units of the scores, 0 for a trial that was run, None where nothing says how far off it may be.
@@ -43,26 +43,26 @@ class Matched:
 
 
 @attrs.frozen(eq=False)
-class Curve:
+class ReferenceCurve:
     """A reference's trials, ascending by processed average; the unpruned model, where it was run, ends the curve."""
 
     trials: tuple[Trial, ...]
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], unpruned: Trial | None = None) -> Curve:
+    def of(cls, trials: Sequence[Trial], unpruned: Trial | None = None) -> ReferenceCurve:
         """The curve of the trials that have outcomes; a method that keeps every token is the unpruned model."""
         found = [trial for trial in (*trials, unpruned) if trial is not None and trial.units]
         return cls(tuple(sorted(found, key=lambda trial: trial.processed)))
 
-    def at(self, trial: Trial) -> Matched | None:
+    def at(self, trial: Trial) -> MatchedReference | None:
         """The reference at the budget of a trial; None where it was run neither there nor on both sides of it."""
         same = [other for other in self.trials if same_budget(trial, other)]
         if same:
             nearest = min(same, key=lambda one: (one.given != trial.given, abs(one.processed - trial.processed)))
-            return Matched(nearest.units or {})
+            return MatchedReference(nearest.units or {})
         return self._between(trial.processed)
 
-    def _between(self, processed: float) -> Matched | None:
+    def _between(self, processed: float) -> MatchedReference | None:
         known = list({trial.processed: trial for trial in self.trials if trial.processed > 0}.values())
         budgets = [trial.processed for trial in known]
         found = place(budgets, processed) if processed > 0 else None
@@ -72,4 +72,8 @@ class Curve:
         less, more = low.units or {}, high.units or {}
         units = {unit: (1 - found.share) * less[unit] + found.share * more[unit] for unit in less if unit in more}
         means = [math.fsum((trial.units or {}).values()) / len(trial.units or {}) for trial in known]
-        return Matched(units, (low.budget, high.budget), interpolation_error(budgets, means, found)) if units else None
+        return (
+            MatchedReference(units, (low.budget, high.budget), interpolation_error(budgets, means, found))
+            if units
+            else None
+        )

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.merging import merged, middle
 from headwise_lab.store.record_types import Attention, Cost, Heads, Overlap, VisualRecord
@@ -30,7 +30,7 @@ class Questions:
     sets: Mapping[tuple[str, Any, str], int]
 
     @classmethod
-    def of(cls, trials: Iterable[Asked]) -> Questions:
+    def of(cls, trials: Iterable[AskedTrial]) -> Questions:
         """Those of all trials that may be held against each other."""
         members = list(trials)
         seeds: dict[tuple[str, str], int] = {}
@@ -48,16 +48,16 @@ class Questions:
             sets[trial.benchmark, limit, digest] = known.setdefault(kind, len(known))
         return cls(seeds, sets)
 
-    def seed(self, trial: Asked) -> int:
+    def seed(self, trial: AskedTrial) -> int:
         """What tells the units of a trial from equally named ones of other questions."""
         digest = _digest(trial)
         return self.seeds[trial.benchmark, digest] if digest else _seed(trial)
 
-    def number(self, trial: Asked) -> int:
+    def number(self, trial: AskedTrial) -> int:
         """The set of questions a trial belongs to, counted from 0 within its benchmark."""
         return self.sets[trial.benchmark, trial.record.limit, _digest(trial)]
 
-    def label(self, trial: Asked) -> str:
+    def label(self, trial: AskedTrial) -> str:
         """What tells the questions of a table from others of its benchmark; empty where all were asked the same."""
         several = len({number for (benchmark, _, _), number in self.sets.items() if benchmark == trial.benchmark}) > 1
         return f"questions {_digest(trial)[:8] or 'unknown'}" if several else ""
@@ -81,11 +81,11 @@ class Questions:
         return {unit: statistics.fmean(values) for unit, values in scores.items()}
 
 
-def _digest(trial: Asked) -> str:
+def _digest(trial: AskedTrial) -> str:
     return trial.record.questions or ""
 
 
-def _seed(trial: Asked) -> int:
+def _seed(trial: AskedTrial) -> int:
     return trial.record.seed or 0
 
 

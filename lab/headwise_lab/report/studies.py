@@ -22,7 +22,7 @@ OURS = "headwise"
 """The distribution whose studies records mean by a bare name, whatever else is installed."""
 
 
-class Layout(Protocol):
+class ChapterLayout(Protocol):
     """How a report shows records; studies that share one layout share a chapter."""
 
     def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
@@ -35,7 +35,7 @@ class Reported(Protocol):
     """The half of a study that reports need; the whole is ``headwise_lab.sweeps.study.Study``."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ChapterLayout:
         """How its records are shown."""
         ...
 
@@ -80,7 +80,7 @@ def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
     none. One whose chapter fails costs that chapter.
     """
     studies, left_out = _loaded()
-    layouts: dict[int, tuple[str, Layout, list[Record]]] = {}
+    layouts: dict[int, tuple[str, ChapterLayout, list[Record]]] = {}
     for record in found.records:
         name = _study_of(record, studies)
         if name is not None:
@@ -95,7 +95,7 @@ def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
     return made, left_out
 
 
-def _chapter(name: str, layout: Layout, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
+def _chapter(name: str, layout: ChapterLayout, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
     if _is_ours(name):
         return layout.chapter(found, mine)
     with blamed(f"the chapter of study {name!r}"):

@@ -21,7 +21,7 @@ _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count
 
 
 @attrs.define(eq=False, slots=False)
-class Asked:
+class AskedTrial:
     """What a trial was asked to do, whatever came of it."""
 
     record: Record
@@ -68,7 +68,7 @@ class Asked:
 
 
 @attrs.define(eq=False, slots=False)
-class Trial(Asked):
+class Trial(AskedTrial):
     """One finished trial: its record, and unit -> score in the benchmark's scale (None without usable outcomes)."""
 
     record: VisualRecord

@@ -15,7 +15,7 @@ import attrs
 from headwise.errors import BudgetError, HeadwiseError
 from headwise_lab.report.heads.chapter import HeadLayout
 from headwise_lab.report.methods.chapter import MethodsLayout
-from headwise_lab.report.studies import Layout
+from headwise_lab.report.studies import ChapterLayout
 from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.values import EVERY
 
@@ -46,7 +46,7 @@ class VisualStudy:
     name: str
     title: str
     about: str
-    layout: Layout
+    layout: ChapterLayout
     own_options: Mapping[str, str]
     compared: Callable[[Mapping[str, Any]], dict[str, object]]
     """What options of ``ablate`` compare, as keys of a sweep file."""

@@ -13,13 +13,13 @@ from headwise.reading import shortened
 from headwise_lab.report.compare.page import Against, label
 from headwise_lab.report.compare.pairs import Pair
 from headwise_lab.report.compare.sides import Side
-from headwise_lab.report.kept_tokens.choices import Choice
-from headwise_lab.report.kept_tokens.views import Wanted, kept_view
+from headwise_lab.report.kept_tokens.choices import KeptSetting
+from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.report.page.facets import of_record
 from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.page.slugs import slugs
-from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.store.record_types import VisualRecord
 
 if TYPE_CHECKING:
@@ -66,30 +66,30 @@ def _line(panel: Axes, line: int, pair: Pair) -> None:
 
 def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptView]:
     """What both sides kept of the pictures that tell them apart: a view for each benchmark that has such."""
-    choices: dict[str, list[Choice]] = {}
+    choices: dict[str, list[KeptSetting]] = {}
     for pair in against.pairs:
         records = [side[0] for side in pair.records]
         if all(isinstance(record, VisualRecord) for record in records) and any(
-            Asked(record).name("token_pruning") != "none" for record in records
+            AskedTrial(record).name("token_pruning") != "none" for record in records
         ):
             one = _choice(against, pair, {"A": left.folder, against.letter: right.folder})
             choices.setdefault(str(records[0].benchmark), []).append(one)
     views = []
     for benchmark, slug in zip(choices, slugs(list(choices)), strict=True):
         title = f"{benchmark}: {against.letter} against A"
-        wanted = Wanted(title=title, slug=f"{against.slug}-{slug}", choices=choices[benchmark], source=left.folder)
+        wanted = KeptRequest(title=title, slug=f"{against.slug}-{slug}", choices=choices[benchmark], source=left.folder)
         views.append(kept_view(wanted, folder)[0])
     return [view for view in views if view is not None]
 
 
-def _choice(against: Against, pair: Pair, folders: Mapping[str, Path]) -> Choice:
+def _choice(against: Against, pair: Pair, folders: Mapping[str, Path]) -> KeptSetting:
     trials = {
         letter: Trial(records[0])
         for letter, records in zip(("A", against.letter), pair.records, strict=True)
         if isinstance(records[0], VisualRecord)
     }
     facets = of_record(pair.records[0][0])
-    return Choice(
+    return KeptSetting(
         budget="".join(facets.budget),
         heads="".join(facets.heads),
         label=label(against, pair),

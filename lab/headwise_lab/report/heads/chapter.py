@@ -10,11 +10,11 @@ import attrs
 
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.heads import tables, verdicts
-from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison, compare
+from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison, compare_heads
 from headwise_lab.report.heads.console import heads_table
 from headwise_lab.report.heads.efficiency import efficiency
 from headwise_lab.report.heads.references import references
-from headwise_lab.report.kept_tokens.choices import Choice
+from headwise_lab.report.kept_tokens.choices import KeptSetting
 from headwise_lab.report.page.facets import plain
 from headwise_lab.report.page.grid import flat
 from headwise_lab.report.trials import Trial
@@ -38,7 +38,7 @@ class HeadLayout:
         trials = found.trials_of(mine)
         if not trials:
             return Chapter()
-        comparisons = compare(trials, self.by_query)
+        comparisons = compare_heads(trials, self.by_query)
         total = tables.wins(verdicts.total_wins(comparisons), "Wins over all tables", "wins")
         closing = (total if len(comparisons) > 1 else None, references(trials), efficiency(trials))
         return Chapter(
@@ -90,19 +90,23 @@ def _best(comparison: Comparison) -> list[str]:
 
 def _draw(comparison: Comparison, found: ReadFolder, folder: Path) -> Drawn:
     from headwise_lab.report.heads import figures  # matplotlib takes a second to import
-    from headwise_lab.report.kept_tokens.views import Wanted, kept_view
+    from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
 
     full = _unpruned(comparison, found.trials)
     score = (full.value, full.se or 0.0) if full else None
     drawn = (figures.scores(comparison, score, folder), figures.heat_map(comparison, folder))
-    wanted = Wanted(
-        title=comparison.title, slug=comparison.slug, choices=choices(comparison), source=found.folder, unpruned=full
+    wanted = KeptRequest(
+        title=comparison.title,
+        slug=comparison.slug,
+        choices=kept_settings(comparison),
+        source=found.folder,
+        unpruned=full,
     )
     kept, warning = kept_view(wanted, folder)
     return Drawn([figure for figure in drawn if figure], kept, warning)
 
 
-def choices(comparison: Comparison) -> list[Choice]:
+def kept_settings(comparison: Comparison) -> list[KeptSetting]:
     """The kept tokens of one row each, of rows that have anything to compare."""
     found = []
     for row in comparison.rows:
@@ -111,7 +115,7 @@ def choices(comparison: Comparison) -> list[Choice]:
         references = tuple(name for name in (BASELINE, CONTROL) if name in trials)
         if len(trials) > 1:
             label = f"{row.budget} with {heads}"
-            found.append(Choice(plain(row.budget), plain(row.head_label), label, trials, references))
+            found.append(KeptSetting(plain(row.budget), plain(row.head_label), label, trials, references))
     return found
 
 

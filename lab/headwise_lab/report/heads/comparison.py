@@ -14,14 +14,14 @@ from typing import Any
 import attrs
 
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
-from headwise_lab.report.heads.verdict_of_cells import judge
-from headwise_lab.report.matching import Curve
+from headwise_lab.report.heads.verdict_of_cells import judge_rows
+from headwise_lab.report.matching import ReferenceCurve
 from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import Trial
 from headwise_lab.stats.differences import Difference
 
-__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare"]
+__all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare_heads"]
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +64,7 @@ class Comparison:
         return [entry for entry in filled if round(entry[2].value, self.digits) == top]
 
 
-def compare(trials: Sequence[Trial], by_query: Collection[str] = ()) -> list[Comparison]:
+def compare_heads(trials: Sequence[Trial], by_query: Collection[str] = ()) -> list[Comparison]:
     """All comparisons the trials allow, by benchmark; trials that select no heads are not part of any.
 
     ``by_query``: studies in which query strategies go across, at a fixed head scorer.
@@ -132,13 +132,15 @@ def _comparison(
     for trial in sorted(trials, key=lambda trial: -trial.processed):
         at.setdefault(trial.budget, []).append(trial)
     baselines = [[trial for trial in members if names[trial.id] == BASELINE] for members in at.values()]
-    curve = Curve.of([questions.pooled(members) for members in baselines if members], unpruned)
+    curve = ReferenceCurve.of([questions.pooled(members) for members in baselines if members], unpruned)
     digits = 1 if max(abs(trial.value) for trial in trials) > 200 else 2
     rows = [row for members in at.values() for row in _rows_at(members, names, questions)]
     columns = (BASELINE, CONTROL, *sorted(set(names.values()) - {BASELINE, CONTROL}))
     first = trials[0]
     metric = first.record.metric.name or "score"
-    return Comparison(title, slug, first.benchmark, metric, axis, digits, columns, tuple(judge(rows, curve, digits)))
+    return Comparison(
+        title, slug, first.benchmark, metric, axis, digits, columns, tuple(judge_rows(rows, curve, digits))
+    )
 
 
 def _column_names(axis: str, trials: Sequence[Trial]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from headwise_lab.report.matching import Curve
+from headwise_lab.report.matching import ReferenceCurve
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.pooling import Questions
@@ -20,7 +20,7 @@ _LOWER = ("perplexity", "bits_per_byte", "loss", "nll", "ppl", "error", "wer", "
 
 
 @attrs.frozen(eq=False)
-class Reference:
+class RuleResult:
     """One row: all trials of one rule at one budget, which differ in their seeds alone, and what they are worth."""
 
     trial: Trial
@@ -57,7 +57,7 @@ def references(trials: Sequence[Trial]) -> Grid | None:
     return Grid.of("Without head selection", "references", header, rows, caption)
 
 
-def judged(trials: Sequence[Trial]) -> list[Reference]:
+def judged(trials: Sequence[Trial]) -> list[RuleResult]:
     """Every rule at every budget, its seeds as one, with its paired differences corrected over all of them."""
     questions = Questions.of(trials)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
@@ -65,7 +65,7 @@ def judged(trials: Sequence[Trial]) -> list[Reference]:
         if not trial.selects_heads:
             key = (*_table(trial, questions), trial.strategies, trial.budget, trial.setting)
             groups.setdefault(key, []).append(trial)
-    found = [Reference(questions.pooled(group), tuple(group)) for group in groups.values()]
+    found = [RuleResult(questions.pooled(group), tuple(group)) for group in groups.values()]
     found.sort(key=lambda one: (one.trial.benchmark, -one.trial.processed, one.trial.text("token_pruning")))
     pairs = [pair for one in found for pair in (_to_heads(one, trials, questions), _to_unpruned(one, found, questions))]
     adjusted = iter(corrected(pairs))
@@ -76,7 +76,7 @@ def _table(trial: Trial, questions: Questions) -> tuple[str, str, int]:
     return trial.benchmark, trial.model, questions.number(trial)
 
 
-def _to_heads(one: Reference, trials: Sequence[Trial], questions: Questions) -> Difference | None:
+def _to_heads(one: RuleResult, trials: Sequence[Trial], questions: Questions) -> Difference | None:
     """Against plain FastV at the same budget; nothing for the unpruned model, whose budget is another."""
     if unpruned(one.trial) or not one.trial.units:
         return None
@@ -90,14 +90,14 @@ def _to_heads(one: Reference, trials: Sequence[Trial], questions: Questions) -> 
     if len(prunings) != 1:
         return None
     full = [other for other in trials if unpruned(other) and _table(other, questions) == _table(one.trial, questions)]
-    curve = Curve.of(list(map(questions.pooled, baselines.values())), questions.pooled(full) if full else None)
+    curve = ReferenceCurve.of(list(map(questions.pooled, baselines.values())), questions.pooled(full) if full else None)
     found = curve.at(one.trial)
     if found is None:
         return None
     return paired(one.trial.units, found.units, allowance=found.allowance, between=found.between)
 
 
-def _to_unpruned(one: Reference, found: Sequence[Reference], questions: Questions) -> Difference | None:
+def _to_unpruned(one: RuleResult, found: Sequence[RuleResult], questions: Questions) -> Difference | None:
     """Against the whole model with its whole cache, asked the same."""
     full = [
         other.trial
@@ -133,7 +133,7 @@ def rule(trial: Trial) -> str:
     return f"{source.harness} {source.task}: {what}"
 
 
-def _score(one: Reference, digits: int) -> Mark:
+def _score(one: RuleResult, digits: int) -> Mark:
     trial = one.trial
     error = "-" if trial.se is None else f"{trial.se:.{digits}f}"
     lines = [

@@ -40,7 +40,7 @@ def _score(row: HeadRow, name: str, digits: int) -> Mark:
         bold=cell.best,
         verdict=_sign(cell.verdict),
         note="" if cell.role == "baseline" else signed(cell.against_baseline, digits),
-        hint=describe(cell),
+        hint=cell_hint(cell),
         anchor=cell.trials[-1].id,
         recommended=cell.recommended,
         records=tuple(trial.id for trial in cell.trials),
@@ -64,7 +64,7 @@ def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
     }
 
 
-def describe(cell: Cell) -> str:
+def cell_hint(cell: Cell) -> str:
     """Everything about a cell in a few lines: n, SE, differences, strategy text and command."""
     seeds = f", {cell.seeds} seeds" if cell.seeds > 1 else ""
     lines = [f"n={cell.n}, SE {number(cell.se)}{seeds}"]
@@ -95,7 +95,7 @@ def _differences(row: HeadRow, name: str, cell: Cell, *, controlled: bool) -> li
     shown = Mark(
         signed(base),
         verdict=_sign(cell.verdict),
-        hint=describe(cell),
+        hint=cell_hint(cell),
         recommended=cell.recommended,
         records=tuple(trial.id for trial in cell.trials),
         data=_data(row, name, cell),

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
-from headwise_lab.report.matching import TOLERANCE, Curve, Matched
+from headwise_lab.report.matching import TOLERANCE, MatchedReference, ReferenceCurve
 from headwise_lab.stats.differences import Difference, paired
 from headwise_lab.stats.rule import corrected
 
 
-def judge(rows: Sequence[HeadRow], curve: Curve, digits: int) -> list[HeadRow]:
+def judge_rows(rows: Sequence[HeadRow], curve: ReferenceCurve, digits: int) -> list[HeadRow]:
     """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons.
 
     ``curve``: the baseline at every budget it was run at.
@@ -33,10 +33,10 @@ def judge(rows: Sequence[HeadRow], curve: Curve, digits: int) -> list[HeadRow]:
     return [attrs.evolve(row, cells=judged) for row, judged in zip(found, cells, strict=True)]
 
 
-def _baseline(row: HeadRow, curve: Curve) -> Matched | None:
+def _baseline(row: HeadRow, curve: ReferenceCurve) -> MatchedReference | None:
     """The baseline in the row itself, else at its budget; None where there is neither."""
     if BASELINE in row.cells:
-        return Matched(row.cells[BASELINE].units)
+        return MatchedReference(row.cells[BASELINE].units)
     trial = next((trial for cell in row.cells.values() for trial in cell.trials), None)
     return curve.at(trial) if trial is not None else None
 
@@ -60,7 +60,7 @@ def _equal(row: HeadRow, other: HeadRow) -> bool:
     return row.budget == other.budget or (processed and abs(row.processed - other.processed) <= TOLERANCE / 2)
 
 
-def _paired_cells(row: HeadRow, baseline: Matched | None, control: Cell | None, digits: int) -> HeadRow:
+def _paired_cells(row: HeadRow, baseline: MatchedReference | None, control: Cell | None, digits: int) -> HeadRow:
     top = max(round(cell.value, digits) for cell in row.cells.values())
 
     def to_baseline(cell: Cell) -> Difference | None:

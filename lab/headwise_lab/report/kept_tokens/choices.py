@@ -17,7 +17,7 @@ _COMPARED = 6  # strategies whose choices are held against each other to find qu
 
 
 @attrs.frozen(eq=False)
-class Choice:
+class KeptSetting:
     """One budget (and head count): strategy -> its trial. ``references``: those that others are held against.
 
     ``folders``: strategy -> where its outcomes lie, where that is not one place for all.
@@ -45,12 +45,12 @@ class Choice:
         return [*self.references, *ranked]
 
 
-def main_choice(choices: Sequence[Choice]) -> Choice | None:
+def main_setting(choices: Sequence[KeptSetting]) -> KeptSetting | None:
     """The one with most strategies; of those the one that keeps least, where choice matters most."""
     return min(choices, key=lambda choice: (-len(choice.trials), choice.processed), default=None)
 
 
-def grid_side(choice: Choice) -> int | None:
+def grid_side(choice: KeptSetting) -> int | None:
     """Visual tokens along one edge of the image; None where they form no square."""
     visual = next(iter(choice.trials.values())).record.budget.visual
     if not isinstance(visual, int) or visual < 1 or math.isqrt(visual) ** 2 != visual:
@@ -58,7 +58,7 @@ def grid_side(choice: Choice) -> int | None:
     return math.isqrt(visual)
 
 
-def placed(choice: Choice) -> str | None:
+def placed(choice: KeptSetting) -> str | None:
     """How pictures become the square that tokens lie on: ``cropped``, ``padded``; None where tokens have no place.
 
     Records of other programs do not say; LLaVA as transformers has it crops.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from matplotlib.patches import Rectangle
 
 from headwise.printing import printable
-from headwise_lab.report.kept_tokens.choices import Choice, placed
+from headwise_lab.report.kept_tokens.choices import KeptSetting, placed
 from headwise_lab.report.kept_tokens.squares import Box, square
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
@@ -34,7 +34,9 @@ Example = tuple[Path, Mapping[str, Outcome]]
 """An image, and strategy -> outcome on a question about it."""
 
 
-def overlay(choice: Choice, examples: Sequence[Example], side: int, *, title: str, slug: str, folder: Path) -> Figure:
+def overlay(
+    choice: KeptSetting, examples: Sequence[Example], side: int, *, title: str, slug: str, folder: Path
+) -> Figure:
     """Draw the figure: a line per example, the image itself and what each strategy kept of it."""
     path = folder / f"{slug}-kept.png"
     with matplotlib.rc_context(STYLE):

@@ -11,11 +11,11 @@ import numpy as np
 
 from headwise.errors import DataError
 from headwise_lab.report.kept_tokens.choices import (
-    Choice,
+    KeptSetting,
     by_question,
     fits,
     grid_side,
-    main_choice,
+    main_setting,
     placed,
     same_question,
     telling,
@@ -35,23 +35,23 @@ TRIALS = 160
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Wanted:
+class KeptRequest:
     """The choices of one table to look at, where outcomes and images lie, and the model without pruning."""
 
     title: str
     slug: str
-    choices: Sequence[Choice]
+    choices: Sequence[KeptSetting]
     source: Path
     unpruned: Trial | None = None
 
-    def folder(self, choice: Choice, name: str) -> Path:
+    def folder(self, choice: KeptSetting, name: str) -> Path:
         """Where the outcomes of a strategy lie."""
         return choice.folders.get(name, self.source)
 
 
-def kept_view(wanted: Wanted, folder: Path) -> tuple[KeptView | None, str | None]:
+def kept_view(wanted: KeptRequest, folder: Path) -> tuple[KeptView | None, str | None]:
     """The view, its figure drawn into ``folder``; else None, and what there is to warn about."""
-    choice = main_choice(wanted.choices)
+    choice = main_setting(wanted.choices)
     if choice is None:
         return None, None
     why = f"{wanted.title}: no overlay of kept tokens, since "
@@ -108,7 +108,9 @@ def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, object
     return {"questions": questions, "pictures": list(pictures.values())}
 
 
-def _settings(wanted: Wanted, main: Choice, asked: Sequence[Outcome], side: int) -> tuple[list[dict[str, object]], int]:
+def _settings(
+    wanted: KeptRequest, main: KeptSetting, asked: Sequence[Outcome], side: int
+) -> tuple[list[dict[str, object]], int]:
     """What every strategy made of the questions asked, by setting, the main one first; and how many are left out."""
     whole = [] if wanted.unpruned is None else [_strategy("unpruned", wanted.unpruned, wanted.source, asked, side)]
     settings: list[dict[str, object]] = []

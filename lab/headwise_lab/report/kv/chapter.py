@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.kv import tables
-from headwise_lab.report.kv.judgement import JudgedSetting, judge
+from headwise_lab.report.kv.judgement import JudgedSetting, judge_runs
 from headwise_lab.report.kv.runs import KvRun, load_runs
 from headwise_lab.report.kv.terminal import kv_table
 from headwise_lab.report.kv.verdicts import METHOD, sentences
@@ -27,7 +27,7 @@ class KvLayout:
         for run in runs:
             groups.setdefault(run.setting, []).append(run)
         titles = _titles(list(groups))
-        judged = list(zip(titles, slugs(titles), map(judge, groups.values()), strict=True))
+        judged = list(zip(titles, slugs(titles), map(judge_runs, groups.values()), strict=True))
         return Chapter(
             sections=[_section(*one) for one in judged],
             method=METHOD if runs else "",

@@ -19,7 +19,7 @@ _STYLE = {
 _DARK = 0.55  # shares below this have a cell so dark that their figure is written in white
 
 
-def draw(record: NeedleRecord, folder: Path) -> Path:
+def draw_passkeys(record: NeedleRecord, folder: Path) -> Path:
     """Write the heat map of one record as a PNG; its name is made of the strategy's and the record's id."""
     lengths = record.lengths
     depths = [found.depth for found in lengths[0].depths]

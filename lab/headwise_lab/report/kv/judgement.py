@@ -101,7 +101,7 @@ class JudgedSetting:
         return stated([*found, self.inverse if HEAD_AWARE in parts else None], block_unit(tokens))
 
 
-def judge(runs: Sequence[KvRun]) -> JudgedSetting:
+def judge_runs(runs: Sequence[KvRun]) -> JudgedSetting:
     """Judge the runs of one setting."""
     curve = UniformCurve.of(runs)
     found = [_with_baseline(run, curve) for run in sorted(runs, key=lambda run: (run.context, run.name))]

@@ -55,7 +55,7 @@ def _row(one: JudgedRun) -> list[str | Mark]:
     found, permuted = one.to_uniform, one.to_permuted
     error = number(per_cent(found.allowance)) if found and found.allowance else MISSING
     return [
-        Mark(run.name, hint=describe(one), anchor=run.id),
+        Mark(run.name, hint=run_hint(one), anchor=run.id),
         run.text,
         run.group,
         number(run.context, 1),
@@ -72,7 +72,7 @@ def _row(one: JudgedRun) -> list[str | Mark]:
         error,
         Mark(change(permuted) if permuted else MISSING, verdict=_marked(one.against_permuted)),
         facts.probability(permuted.adjusted if permuted else None),
-        verdict(one),
+        shown_verdict(one),
     ]
 
 
@@ -89,7 +89,7 @@ def _accuracy(run: KvRun) -> str:
     return MISSING if math.isnan(value) else f"{number(value)} ± {number(error)}"
 
 
-def verdict(one: JudgedRun) -> str:
+def shown_verdict(one: JudgedRun) -> str:
     """The verdict of a run in a word or two."""
     if one.run.part == UNIFORM:
         return "baseline"
@@ -109,12 +109,14 @@ def _marked(verdict: str) -> str:
     return {SAME: "same"}.get(verdict, verdict)
 
 
-def describe(one: JudgedRun) -> str:
+def run_hint(one: JudgedRun) -> str:
     """Everything about a run in a few lines: n, SE, both differences, strategy text and command."""
     lines = [f"n={one.run.record.n}, PPL SE {number(one.run.ppl_se)}", one.run.text]
     if one.to_uniform and one.baseline:
         between = " and ".join(run.name for run in one.baseline.between)
-        lines.append(f"{change(one.to_uniform)} against {between} at {one.run.context:.1f} entries: {verdict(one)}")
+        lines.append(
+            f"{change(one.to_uniform)} against {between} at {one.run.context:.1f} entries: {shown_verdict(one)}"
+        )
         lines += _tested(one.to_uniform)
     if one.to_permuted:
         off = "unknown" if one.to_permuted.allowance is None else f"{per_cent(one.to_permuted.allowance):.2f} %"
@@ -142,7 +144,7 @@ def best_table(judged: JudgedSetting, title: str, slug: str, most: int = 10) -> 
     shown = sorted((one for one in judged.judgements if one.run.part != PERMUTED), key=lambda one: one.run.ppl)[:most]
     rows: list[list[str | Mark]] = [
         [str(rank), Mark(one.run.name, anchor=one.run.id), number(one.run.ppl), number(one.run.context, 1),
-         change(one.to_uniform) if one.to_uniform else MISSING, verdict(one)]
+         change(one.to_uniform) if one.to_uniform else MISSING, shown_verdict(one)]
         for rank, one in enumerate(shown, 1)
     ]  # fmt: skip
     header = ["Rank", "Config", "PPL", "Eff.Ctx", "To uniform", "Verdict"]
@@ -195,7 +197,7 @@ def _facts(one: JudgedRun) -> dict[str, object]:
         "interpolation_error_percent": None if not found or found.allowance is None else per_cent(found.allowance),
         "p": found and found.p,
         "holm_p": found and found.adjusted,
-        "verdict": verdict(one) if found else None,
+        "verdict": shown_verdict(one) if found else None,
         "to_permuted_percent": permuted and per_cent(permuted.value),
         "to_permuted_percent_se": permuted and per_cent_error(permuted),
         "permutations": permuted and len(one.controls),

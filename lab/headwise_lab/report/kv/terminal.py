@@ -7,7 +7,7 @@ from rich.text import Text
 
 from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting
 from headwise_lab.report.kv.runs import PERMUTED
-from headwise_lab.report.kv.tables import verdict
+from headwise_lab.report.kv.tables import shown_verdict
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page.grid import MISSING, number
 from headwise_lab.stats.differences import BETTER, SAME, WORSE
@@ -29,12 +29,12 @@ def kv_table(title: str, judged: JudgedSetting) -> Table:
 
 
 def _row(one: JudgedRun) -> list[str | Text]:
-    style = _STYLES.get(one.verdict, "") if verdict(one) == one.verdict else "dim"
+    style = _STYLES.get(one.verdict, "") if shown_verdict(one) == one.verdict else "dim"
     return [
         Text(one.run.name),
         number(one.run.context, 1),
         f"{number(one.run.ppl)} ± {number(one.run.ppl_se)}",
         Text(change(one.to_uniform) if one.to_uniform else "", style=style),
-        Text("" if verdict(one) == MISSING else verdict(one), style=style),
+        Text("" if shown_verdict(one) == MISSING else shown_verdict(one), style=style),
         Text(change(one.to_permuted) if one.to_permuted else "", style=_STYLES.get(one.against_permuted, "")),
     ]

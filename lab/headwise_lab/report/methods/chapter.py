@@ -9,10 +9,10 @@ from pathlib import Path
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.heads.tables import records as records_table
 from headwise_lab.report.heads.verdicts import PAIRED, signed
-from headwise_lab.report.kept_tokens.choices import Choice
+from headwise_lab.report.kept_tokens.choices import KeptSetting
 from headwise_lab.report.methods import tables
 from headwise_lab.report.methods.console import methods_table
-from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result, compare_methods
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, MethodResult, Methods, compare_methods
 from headwise_lab.report.page.facets import plain
 from headwise_lab.store.record_types import Record
 
@@ -74,18 +74,18 @@ def _section(methods: Methods, compared: Sequence[Methods], found: ReadFolder) -
 
 
 def _draw(methods: Methods, compared: Sequence[Methods], source: Path, folder: Path) -> Drawn:
-    from headwise_lab.report.kept_tokens.views import Wanted, kept_view
-    from headwise_lab.report.methods.figures import draw, looks
+    from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
+    from headwise_lab.report.methods.figures import draw_scores, looks
 
-    figure = draw(methods, looks(compared), folder)
-    wanted = Wanted(
-        title=methods.title, slug=methods.slug, choices=choices(methods), source=source, unpruned=methods.unpruned
+    figure = draw_scores(methods, looks(compared), folder)
+    wanted = KeptRequest(
+        title=methods.title, slug=methods.slug, choices=kept_settings(methods), source=source, unpruned=methods.unpruned
     )
     kept, warning = kept_view(wanted, folder)
     return Drawn([figure] if figure else [], kept, warning)
 
 
-def choices(methods: Methods) -> list[Choice]:
+def kept_settings(methods: Methods) -> list[KeptSetting]:
     """The kept tokens of one budget each, of budgets that have anything to compare."""
     found = []
     for budget in methods.budgets:
@@ -93,7 +93,7 @@ def choices(methods: Methods) -> list[Choice]:
         references = [REFERENCE] if REFERENCE in trials else []
         references += [name for name in CONTROLS if name in trials][:1]
         if len(trials) > 1:
-            found.append(Choice(plain(budget), "", budget, trials, tuple(references)))
+            found.append(KeptSetting(plain(budget), "", budget, trials, tuple(references)))
     return found
 
 
@@ -115,7 +115,7 @@ def _at_budget(methods: Methods, budget: str) -> list[str]:
     return told
 
 
-def _against_reference(results: Sequence[Result]) -> str:
+def _against_reference(results: Sequence[MethodResult]) -> str:
     """What is better and what is worse, the largest difference first, and how much is left open."""
     better, worse = (_listed(results, verdict) for verdict in ("better", "worse"))
     open_ones = sum(result.verdict == "same" for result in results)
@@ -127,7 +127,7 @@ def _against_reference(results: Sequence[Result]) -> str:
     return "; ".join(told)
 
 
-def _listed(results: Sequence[Result], verdict: str) -> str:
+def _listed(results: Sequence[MethodResult], verdict: str) -> str:
     found = [
         (-abs(gap.value), f"{result.name} ({signed(gap, 1)})")
         for result in results

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.heads.verdicts import signed
-from headwise_lab.report.methods.methods import Methods, Result
+from headwise_lab.report.methods.methods import MethodResult, Methods
 from headwise_lab.report.page.grid import number
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
@@ -36,7 +36,7 @@ def _add(table: Table, methods: Methods, budget: str) -> None:
         table.add_row(*_row(result))
 
 
-def _row(result: Result) -> list[str | Text]:
+def _row(result: MethodResult) -> list[str | Text]:
     trial = result.trial
     return [
         Text(result.name),

@@ -63,7 +63,7 @@ def looks(compared: Sequence[Methods]) -> dict[str, Look]:
     return found
 
 
-def draw(methods: Methods, chosen: Mapping[str, Look], folder: Path) -> Figure | None:
+def draw_scores(methods: Methods, chosen: Mapping[str, Look], folder: Path) -> Figure | None:
     """Score against measured prefill time on one benchmark; None where nothing was timed."""
     points = [
         Point(result.name, budget, share, trial.value, trial.se or 0.0, _early(trial.record))

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from headwise_lab.report.matching import Curve, same_budget
+from headwise_lab.report.matching import ReferenceCurve, same_budget
 from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.pooling import Questions
-from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, paired
 from headwise_lab.stats.rule import corrected
 from headwise_lab.store.record_types import Record
@@ -26,7 +26,7 @@ CONTROLS = ("random", "random-layer-2", "uniform", "uniform-layer-2", "pooling")
 
 
 @attrs.frozen(eq=False)
-class Result:
+class MethodResult:
     """One method at one budget: ``trial`` is all its ``trials`` as one, which differ in their seeds alone.
 
     Differences are paired, that to the reference at an equal budget, and corrected for all comparisons of the table.
@@ -73,11 +73,11 @@ class Methods:
     digits: int
     budgets: tuple[str, ...]
     names: tuple[str, ...]
-    results: Mapping[tuple[str, str], Result]
+    results: Mapping[tuple[str, str], MethodResult]
     unpruned: Trial | None
     refused: Mapping[tuple[str, str], str]
 
-    def at(self, budget: str) -> list[Result]:
+    def at(self, budget: str) -> list[MethodResult]:
         """Results at one budget, in the order of the methods."""
         return [self.results[name, budget] for name in self.names if (name, budget) in self.results]
 
@@ -86,17 +86,17 @@ class Methods:
         pairs = (pair for result in self.results.values() for pair in (result.to_reference, result.to_unpruned))
         return [pair for pair in pairs if pair is not None]
 
-    def of(self, name: str) -> list[Result]:
+    def of(self, name: str) -> list[MethodResult]:
         """One method's results, in the order of the budgets."""
         return [self.results[name, budget] for budget in self.budgets if (name, budget) in self.results]
 
 
 def compare_methods(trials: Sequence[Trial], records: Sequence[Record]) -> list[Methods]:
     """One comparison per benchmark, model and set of questions; ``records`` are those of the trials and the refused."""
-    refused = [Asked(record) for record in records if record.refused and not record.reads_text]
+    refused = [AskedTrial(record) for record in records if record.refused and not record.reads_text]
     questions = Questions.of([*trials, *refused])
 
-    def key(trial: Asked) -> tuple[str, str, int]:
+    def key(trial: AskedTrial) -> tuple[str, str, int]:
         return trial.benchmark, trial.model, questions.number(trial)
 
     groups: dict[tuple[str, str, int], list[Trial]] = {}
@@ -118,7 +118,9 @@ def _titles(keys: Sequence[tuple[str, str, int]], labels: Sequence[str]) -> list
     ]
 
 
-def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[Asked]) -> Methods:
+def _methods(
+    title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[AskedTrial]
+) -> Methods:
     whole = [trial for trial in trials if trial.name("token_pruning") == "none"]
     unpruned = questions.pooled(whole) if whole else None
     pruned = sorted((trial for trial in trials if trial not in whole), key=lambda trial: -trial.processed)
@@ -127,7 +129,7 @@ def _methods(title: str, slug: str, questions: Questions, trials: Sequence[Trial
     for trial in pruned:
         members.setdefault((names[trial.id], budgets[trial.id]), []).append(trial)
     results = {
-        (name, budget): Result(name, budget, questions.pooled(found), trials=tuple(found))
+        (name, budget): MethodResult(name, budget, questions.pooled(found), trials=tuple(found))
         for (name, budget), found in members.items()
     }
     first = trials[0]
@@ -162,9 +164,9 @@ def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
     return found
 
 
-def _names(trials: Iterable[Asked]) -> dict[str, str]:
+def _names(trials: Iterable[AskedTrial]) -> dict[str, str]:
     """Record -> the method's name, with its strategies or settings where the same name stands for several things."""
-    members: dict[str, list[Asked]] = {}
+    members: dict[str, list[AskedTrial]] = {}
     for trial in trials:
         members.setdefault(trial.record.recipe or trial.text("token_pruning"), []).append(trial)
     names = {}
@@ -177,7 +179,7 @@ def _names(trials: Iterable[Asked]) -> dict[str, str]:
     return names
 
 
-def _ordered(results: Mapping[tuple[str, str], Result]) -> tuple[str, ...]:
+def _ordered(results: Mapping[tuple[str, str], MethodResult]) -> tuple[str, ...]:
     """The reference first, then the best on average, and controls last."""
     values: dict[str, list[float]] = {}
     for (name, _), result in results.items():
@@ -191,14 +193,14 @@ def _ordered(results: Mapping[tuple[str, str], Result]) -> tuple[str, ...]:
 
 
 def _judged(
-    results: Mapping[tuple[str, str], Result], unpruned: Trial | None, digits: int
-) -> dict[tuple[str, str], Result]:
+    results: Mapping[tuple[str, str], MethodResult], unpruned: Trial | None, digits: int
+) -> dict[tuple[str, str], MethodResult]:
     """Pairs, the correction over the whole table, and the best figure of every budget."""
     tops: dict[str, float] = {}
     for result in results.values():
         value = round(result.trial.value, digits)
         tops[result.budget] = max(tops.get(result.budget, value), value)
-    curve = Curve.of([result.trial for result in results.values() if result.name == REFERENCE], unpruned)
+    curve = ReferenceCurve.of([result.trial for result in results.values() if result.name == REFERENCE], unpruned)
     pairs = [
         pair
         for result in results.values()
@@ -216,7 +218,7 @@ def _judged(
     }
 
 
-def _to_reference(result: Result, curve: Curve) -> Difference | None:
+def _to_reference(result: MethodResult, curve: ReferenceCurve) -> Difference | None:
     found = None if result.name == REFERENCE else curve.at(result.trial)
     if found is None or not result.trial.units:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks, cost_of
-from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods, Result
+from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, MethodResult, Methods
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
@@ -24,7 +24,7 @@ def scores(methods: Methods) -> Grid:
     rows: list[list[str | Mark]] = []
     if methods.unpruned is not None:
         trial = methods.unpruned
-        score = Mark(_score(trial, methods.digits), hint=_hint(trial), anchor=trial.id,
+        score = Mark(_score(trial, methods.digits), hint=_unpruned_hint(trial), anchor=trial.id,
                      data=facts.figure([trial], method=UNPRUNED))  # fmt: skip
         rows.append([UNPRUNED, MISSING, *[score] * len(methods.budgets)])
     for name in methods.names:
@@ -40,7 +40,7 @@ def scores(methods: Methods) -> Grid:
     return attrs.evolve(grid, long=tuple(long_rows(methods)))
 
 
-def _mark(result: Result | None, digits: int) -> Mark:
+def _mark(result: MethodResult | None, digits: int) -> Mark:
     if result is None:
         return Mark(MISSING)
     note = signed(result.to_reference, digits) if result.to_reference else ""
@@ -49,14 +49,14 @@ def _mark(result: Result | None, digits: int) -> Mark:
         bold=result.best,
         verdict=result.verdict,
         note=note,
-        hint=_describe(result),
+        hint=_result_hint(result),
         anchor=result.trial.id,
         records=result.records,
         data=_data(result),
     )
 
 
-def _data(result: Result) -> dict[str, object]:
+def _data(result: MethodResult) -> dict[str, object]:
     """Everything about a result by name."""
     return {
         **facts.figure(result.trials or [result.trial], result.trial, method=result.name, best=result.best),
@@ -79,7 +79,7 @@ def _score(trial: Trial, digits: int) -> str:
     return f"{number(trial.value, digits)} ± {number(trial.se, digits)}"
 
 
-def _hint(trial: Trial) -> str:
+def _unpruned_hint(trial: Trial) -> str:
     return "\n".join(filter(None, [_count(trial), trial.strategies, trial.record.command or ""]))
 
 
@@ -88,7 +88,7 @@ def _count(trial: Trial) -> str:
     return f"n={trial.record.n}" + (f", {seeds} seeds" if seeds > 1 else "")
 
 
-def _describe(result: Result) -> str:
+def _result_hint(result: MethodResult) -> str:
     """Everything about a result in a few lines: n, SE, differences, strategy text and commands."""
     trial = result.trial
     lines = [f"{_count(trial)}, SE {number(trial.se)}", *facts.sentences(result.to_reference, REFERENCE)]
@@ -191,7 +191,7 @@ def refusals(compared: Sequence[Methods]) -> Grid | None:
 
 
 @attrs.frozen
-class Share:
+class MeanShare:
     """Mean over benchmarks of a method's score as a share of the unpruned model's, in per cent, with its error.
 
     ``prefill``: prefill time as a share of the unpruned model's, the median over benchmarks.
@@ -204,7 +204,7 @@ class Share:
     prefill: float | None
 
 
-def shares(compared: Sequence[Methods]) -> list[Share]:
+def shares(compared: Sequence[Methods]) -> list[MeanShare]:
     """The mean share of every method and budget that was run on all benchmarks; nothing without an unpruned model.
 
     The error is that of the paired differences to the unpruned model, whose own score counts as known.
@@ -218,7 +218,7 @@ def shares(compared: Sequence[Methods]) -> list[Share]:
     return found
 
 
-def _share(name: str, budget: str, compared: Sequence[Methods]) -> Share:
+def _share(name: str, budget: str, compared: Sequence[Methods]) -> MeanShare:
     values, variances, times = [], [], []
     for one in compared:
         result, whole = one.results[name, budget], one.unpruned
@@ -229,7 +229,7 @@ def _share(name: str, budget: str, compared: Sequence[Methods]) -> Share:
         times.append(cost_of(result.trial).prefill_share)
     known = sorted(time for time in times if time is not None)
     middle = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2 if known else None
-    return Share(name, budget, sum(values) / len(values), math.sqrt(sum(variances)) / len(values), middle)
+    return MeanShare(name, budget, sum(values) / len(values), math.sqrt(sum(variances)) / len(values), middle)
 
 
 def overview(compared: Sequence[Methods]) -> Grid | None:
@@ -261,7 +261,7 @@ def overview(compared: Sequence[Methods]) -> Grid | None:
     return Grid.of("Methods over all benchmarks", "methods-overview", header, rows, caption)
 
 
-def order(found: Sequence[Share]) -> list[str]:
+def order(found: Sequence[MeanShare]) -> list[str]:
     """Names as in the tables: the reference, the best on average, controls."""
     values: dict[str, list[float]] = {}
     for share in found:

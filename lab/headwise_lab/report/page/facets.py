@@ -9,7 +9,7 @@ import attrs
 
 from headwise.text import StrategyText
 from headwise_lab.report.page.grid import Grid, Mark
-from headwise_lab.report.trials import Asked, Trial
+from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.store.record_types import Record, TextRecord, VisualRecord
 
 NO_CHOICE = "no choice of heads"
@@ -70,7 +70,7 @@ def _heads(record: Record) -> str:
     if isinstance(record, VisualRecord):
         trial = Trial(record)
         return plain(trial.heads) if trial.selects_heads else NO_CHOICE
-    count = StrategyText.parse(Asked(record).text("head_count"))
+    count = StrategyText.parse(AskedTrial(record).text("head_count"))
     return count.options.get("heads", count.name)
 
 

@@ -17,7 +17,7 @@ _BETTER = re.compile(r"(?:好|优于?|better by)\s*(?P<zh>\d+(?:\.\d+)?)\s*%|(?P
 
 
 @attrs.frozen
-class Told:
+class CheckedClaims:
     """Sentences: claims that do not hold as they stand, and claims that do."""
 
     differences: tuple[str, ...]
@@ -26,7 +26,7 @@ class Told:
 
 def context_claims(
     text: str, tables: Sequence[ContextTable], runs: Sequence[ContextRow], matched: Mapping[str, float]
-) -> Told:
+) -> CheckedClaims:
     """Check what can be checked; ``matched``: run -> per cent against the uniform budget at its own context."""
     by_name = {row.name: row for row in runs}
     differences = [sentence for table in tables for sentence in _versus(table, by_name, matched)]
@@ -34,7 +34,7 @@ def context_claims(
     for (what, holds), lines in _prose(text, by_name, matched).items():
         told = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}: {what}"
         (holding if holds else differences).append(told)
-    return Told(tuple(differences), tuple(holding))
+    return CheckedClaims(tuple(differences), tuple(holding))
 
 
 def change(ours: ContextRow, theirs: ContextRow) -> Decimal:

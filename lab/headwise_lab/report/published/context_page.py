@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwise_lab.report.kv.runs import HEAD_AWARE, SCORED, TWIN
-from headwise_lab.report.published.context_recount import ContextRecount, Matched
+from headwise_lab.report.published.context_recount import ContextRecount, MatchedRun
 
 
 def context_lines(counted: ContextRecount) -> list[str]:
@@ -45,7 +45,7 @@ def verdict(counted: ContextRecount) -> str:
     )
 
 
-def _table(matched: Sequence[Matched]) -> list[str]:
+def _table(matched: Sequence[MatchedRun]) -> list[str]:
     """One line per run; a run against the uniform budget of its own context."""
     if not matched:
         return []

@@ -26,7 +26,7 @@ _TOKENS = re.compile(r"(?:评估\s*tokens|evaluated tokens|tokens evaluated)\s*[
 
 
 @attrs.frozen
-class Matched:
+class MatchedRun:
     """A run against the uniform budget at its own context, in per cent of perplexity; below 0 is better.
 
     ``verdict``: better or worse where ``delta`` exceeds the ``yardstick``, else within it.
@@ -76,7 +76,7 @@ class ContextRecount:
     """A document's KV tables, counted again; ``differences`` are claims that do not hold as they stand."""
 
     runs: int
-    matched: tuple[Matched, ...]
+    matched: tuple[MatchedRun, ...]
     unmatched: tuple[str, ...]
     left_out: Mapping[str, float]
     sinks: tuple[SinkPair, ...]
@@ -157,11 +157,11 @@ def _uniform(runs: Sequence[ContextRow]) -> list[ContextRow]:
     return sorted((row for row in runs if row.part == UNIFORM), key=lambda row: row.context)
 
 
-def match(runs: Sequence[ContextRow]) -> tuple[list[Matched], list[str]]:
+def match(runs: Sequence[ContextRow]) -> tuple[list[MatchedRun], list[str]]:
     """Every run that is no uniform run against the interpolated curve; and why some are against nothing."""
     curve = _uniform(runs)
     contexts, values = [float(row.context) for row in curve], [float(row.ppl) for row in curve]
-    found: list[tuple[Matched, float]] = []
+    found: list[tuple[MatchedRun, float]] = []
     refused = []
     for row in (row for row in runs if row.part in (HEAD_AWARE, SCORED, TWIN, PERMUTED)):
         at = place(contexts, float(row.context))
@@ -171,7 +171,7 @@ def match(runs: Sequence[ContextRow]) -> tuple[list[Matched], list[str]]:
         uniform = (1 - at.share) * values[at.left] + at.share * values[at.right]
         error = 100 * (interpolation_error(contexts, values, at) or 0.0) / uniform
         delta = 100 * (float(row.ppl) / uniform - 1)
-        found.append((Matched(row.name, row.part, float(row.context), float(row.ppl), uniform, delta, 0.0), error))
+        found.append((MatchedRun(row.name, row.part, float(row.context), float(row.ppl), uniform, delta, 0.0), error))
     twins = [abs(one.delta) for one, _ in found if one.part == TWIN]
     matched = [attrs.evolve(one, yardstick=max([error, *twins])) for one, error in found]
     return sorted(matched, key=lambda one: one.context), refused

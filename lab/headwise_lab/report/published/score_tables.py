@@ -27,7 +27,7 @@ _SIGNS = "≈↑↓★ "
 
 
 @attrs.frozen
-class Figure:
+class PrintedFigure:
     """A printed figure, exactly as printed, and whether it is bold."""
 
     value: Decimal
@@ -40,7 +40,7 @@ class ScoreRow:
 
     token: str
     head: str
-    figures: dict[str, Figure]
+    figures: dict[str, PrintedFigure]
     line: int
 
     @property
@@ -173,7 +173,7 @@ def unescaped(text: str) -> str:
     return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))
 
 
-def _figure(cell: str, where: str) -> Figure | None:
+def _figure(cell: str, where: str) -> PrintedFigure | None:
     text = cell.strip(_SIGNS)
     bold = text.startswith("**") and text.endswith("**") and len(text) > 4
     text = text.strip("*").strip()
@@ -182,4 +182,4 @@ def _figure(cell: str, where: str) -> Figure | None:
     match = _FIGURE.fullmatch(text)
     if match is None:
         raise DataError(f"{where}: {shortened(cell)!r} is neither a figure nor '-'")
-    return Figure(Decimal(match.group(1)), bold)
+    return PrintedFigure(Decimal(match.group(1)), bold)
