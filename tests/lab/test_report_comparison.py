@@ -213,7 +213,8 @@ def test_each_fixed_scorer_of_study_b_has_its_own_table():
         for scoring in ("variance", "sharp")
         for query in ("last_token", "max_attention_token")
     ]
-    assert sorted(comparison.title for comparison in compare_heads(trials, by_query=("b",))) == ["made-up, sharp", "made-up, variance"]
+    titles = sorted(comparison.title for comparison in compare_heads(trials, by_query=("b",)))
+    assert titles == ["made-up, sharp", "made-up, variance"]
 
 
 def test_one_name_with_several_options_gets_a_column_each():
