@@ -66,7 +66,7 @@ def _stock_fails(situation: Situation) -> bool:
 def _rules(situation: Situation, row: Row) -> Rules | None:
     """What the recipe takes from this row; None where only the slow references of the strategy itself can tell."""
     stock = {"sliding": situation.reads.sliding, "columns": row.columns}  # a window of the model's own counts padding
-    if situation.touch == "deepcopy":  # a copy is a stock model
+    if situation.touch == "deepcopy" and situation.cache != "headwise":  # a copy is stock; a cache of its own evicts
         return Rules(**stock)
     if situation.pruning.startswith(MERGING):
         return None

@@ -32,6 +32,7 @@ _settings = settings(
     deadline=None,
     derandomize=True,
     database=None,
+    report_multiple_bugs=False,
     # A sample is small as it is, and its seed does not shrink to anything simpler.
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -39,7 +40,14 @@ _settings = settings(
 
 
 class ConformanceError(AssertionError):
-    """A strategy breaks a law of its hook; the message says whose it is and how to see it again."""
+    """A strategy breaks a law of its hook; the message says whose it is and how to see it again.
+
+    ``sample`` is the input, ``problem`` what the law, or the strategy, raised on it.
+    """
+
+    def __init__(self, message: str, sample: Sample, problem: Exception) -> None:
+        super().__init__(message)
+        self.sample, self.problem = sample, problem
 
 
 def laws(hook: str) -> dict[str, Law]:
@@ -89,28 +97,47 @@ def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, st
 
 def check(hook: str, text: str, law: str) -> None:
     """Hold one strategy to one law on generated samples; raises ConformanceError."""
-    subject = Subject.of(Registry.installed(hook), text)
+    __tracebackhide__ = True  # pytest shows the strategy's own frames, not those of the kit
+    error = failure_of(Subject.of(Registry.installed(hook), text), text, law)
+    if error is not None:
+        raise error.with_traceback(None) from error.problem
+
+
+def failure_of(subject: Subject, text: str, law: str) -> ConformanceError | None:
+    """The first of the generated samples on which a strategy breaks a law, as an error; None where it keeps to it."""
 
     @_settings
     @given(samples())
     def hold(sample: Sample) -> None:
         _hold(subject, text, law, sample)
 
-    hold()
+    try:
+        hold()
+    except ConformanceError as error:
+        return error
+    return None
 
 
 def reproduce(hook: str, text: str, law: str, sample: Sample) -> None:
     """Hold one strategy to one law on one sample; raises ConformanceError."""
+    __tracebackhide__ = True
     _hold(Subject.of(Registry.installed(hook), text), text, law, sample)
 
 
-def _hold(subject: Subject, text: str, law: str, sample: Sample) -> None:
-    hook = subject.strategy.hook
+def problem_with(subject: Subject, law: str, sample: Sample) -> Exception | None:
+    """What a law, or the strategy, raises on one sample; None where the law holds."""
     try:
-        laws(hook)[law](subject, sample)
+        laws(subject.strategy.hook)[law](subject, sample)
     except Exception as error:
+        return error
+    return None
+
+
+def _hold(subject: Subject, text: str, law: str, sample: Sample) -> None:
+    __tracebackhide__ = True
+    hook, error = subject.strategy.hook, problem_with(subject, law, sample)
+    if error is not None:
         problem = f"{error}" if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        raise ConformanceError(
-            f"{subject.who} breaks the law {law!r}: {problem}\n"
-            f"again: headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
-        ) from error
+        told = f"{subject.who} breaks the law {law!r}: {problem}"
+        again = f"headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
+        raise ConformanceError(f"{told}\nagain: {again}", sample, error) from error

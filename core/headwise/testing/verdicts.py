@@ -1,0 +1,93 @@
+"""The laws of a hook one after the other, for people: each with its verdict and the smallest input that breaks it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+import headwise
+from headwise.registry import Registry
+from headwise.testing.kit import ConformanceError, failure_of, laws, problem_with
+from headwise.testing.samples import Sample
+from headwise.testing.subject import Subject
+
+FIRST: Mapping[str, Sequence[str]] = {
+    "query_selection": ("weights_sum_to_one",),
+    "head_scoring": ("shape_dtype_device",),
+    "head_count": ("shape_dtype_device", "within_the_heads"),
+    "token_pruning": ("plan_is_valid", "kept_tokens_are_valid"),
+    "kv_eviction": ("plan_is_valid", "scores_are_numbers"),
+    "head_classification": ("complete_and_in_range",),
+}
+"""Laws on what an answer is at all. Where one of them is broken, the others would repeat it, and are not tried."""
+
+
+@attrs.frozen
+class Verdict:
+    """One law and what came of it.
+
+    ``demand``: the first line of its docstring. ``problem``: what is wrong, None where nothing is. ``place``: the line
+    of the strategy that raised, empty where its answer is wrong. ``again``: Python that runs the failing case again.
+    """
+
+    law: str
+    demand: str
+    problem: str | None = None
+    place: str = ""
+    again: str = ""
+
+
+def verdicts(hook: str, text: str) -> Iterator[Verdict]:
+    """Hold a strategy to the laws of its hook, those on the form of its answer first; stops after one of them breaks.
+
+    Raises StrategyError for a strategy that cannot be built, ValueError for a hook without laws.
+    """
+    subject = Subject.of(Registry.installed(hook), text)
+    known = laws(hook)
+    for law in dict.fromkeys((*FIRST[hook], *known)):
+        demand = (known[law].__doc__ or "").strip().partition("\n")[0]
+        error = failure_of(subject, text, law)
+        if error is None:
+            yield Verdict(law, demand)
+            continue
+        yield _broken(subject, text, law, demand, error)
+        if law in FIRST[hook]:
+            return
+
+
+def _broken(subject: Subject, text: str, law: str, demand: str, error: ConformanceError) -> Verdict:
+    sample, problem = _smallest(subject, law, error.sample, error.problem)
+    again = f"headwise.testing.reproduce({subject.strategy.hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
+    return Verdict(law, demand, _told(problem), _place(problem), again)
+
+
+LEAST = Sample(seed=0, rows=2, heads=8, visual=9)
+"""The smallest of the samples that are generated."""
+
+
+def _smallest(subject: Subject, law: str, sample: Sample, problem: Exception) -> tuple[Sample, Exception]:
+    """A failing sample with each number made as small as samples get, as long as the law stays broken."""
+    for name in ("rows", "heads", "visual", "kind", "seed"):
+        simpler = attrs.evolve(sample, **{name: getattr(LEAST, name)})
+        found = problem_with(subject, law, simpler)
+        if found is not None:
+            sample, problem = simpler, found
+    return sample, problem
+
+
+def _told(problem: BaseException) -> str:
+    """What a problem says: a law's own words, or the class and words of what the strategy raised."""
+    return str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
+
+
+def _place(problem: BaseException) -> str:
+    """The last line of the traceback that is not headwise's own; empty where there is none."""
+    ours = str(Path(headwise.__file__).parent)
+    raised = problem
+    while raised.__cause__ is not None:  # core tells of what a strategy raises in a sentence of its own
+        raised = raised.__cause__
+    frames = [frame for frame in traceback.extract_tb(raised.__traceback__) if not frame.filename.startswith(ours)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
