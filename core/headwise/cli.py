@@ -27,7 +27,7 @@ from headwise.source import describe_entry
 
 OWN = {
     name: (EntryPoint(name, f"headwise.commands.{name}:{name}", "headwise.command"),)
-    for name in ("strategies", "show", "plan", "check", "doctor")
+    for name in ("strategies", "show", "plan", "check", "doctor", "new")
 }
 """The commands of core; no other distribution can take their names."""
 
