@@ -33,6 +33,9 @@ OWN = {
 
 INTERRUPTED = 130
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Commands have it from the group that they belong to."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -83,7 +86,7 @@ def _drop_output() -> None:
 
 def application(words: Sequence[str]) -> typer.Typer:
     """The commands, of which only the one that ``words`` ask for is imported."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP)
     app.callback()(_overview)
     found = {**installed("command"), **OWN}
     wanted = next((word for word in words if not word.startswith("-")), None)

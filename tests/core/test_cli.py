@@ -335,6 +335,14 @@ def test_help_lists_commands_of_other_distributions_without_importing_them(capsy
 
 def test_no_words_print_the_help(capsys):
     assert run(capsys, "--help") == run(capsys)
+    assert run(capsys, "-h") == run(capsys)
+    assert run(capsys, "plan", "-h") == run(capsys, "plan", "--help")
+
+
+def test_the_package_runs_as_the_command(capsys):
+    done = subprocess.run([sys.executable, "-m", "headwise", "show"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "headwise: Missing argument 'NAME'; see headwise show --help\n"
 
 
 def test_command_of_another_distribution_runs_with_its_options(capsys, zebra):

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from headwise.hookspecs import HOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +33,18 @@ def test_every_strategy_is_listed_under_its_hook():
 
 def test_no_figure_is_left_to_fill_in():
     assert "<<" not in README
+
+
+def snippets() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", snippets(), ids=["vision", "text"])
+def test_snippets_load_prompt_attach_generate_and_decode(code, capsys):
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    lines = capsys.readouterr().out.splitlines()
+    if "demo-llava" in code:
+        assert lines == ["cafe", re.search(r"# (<headwise.*>)$", code, flags=re.MULTILINE)[1]]
+    else:
+        assert lines[0].startswith("In the beginning God created the heaven and the earth.")
+        assert re.fullmatch(r"\d+ \[\[16 16.*", lines[1])  # four sinks and a window of twelve
