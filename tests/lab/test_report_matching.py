@@ -62,7 +62,7 @@ def test_outside_the_budgets_of_the_reference_nothing_is_compared():
     result = methods.results["cdpruner", "keep 48 (48.0)"]
     assert (result.to_reference, result.verdict, result.to_unpruned.verdict) == (None, "", "worse")
     told = sentences(methods)
-    assert any("not compared, for want of fastv at their budget: cdpruner" in sentence for sentence in told)
+    assert any("not compared, because fastv was not run at their budget: cdpruner" in sentence for sentence in told)
 
 
 def test_between_two_budgets_the_reference_is_interpolated_question_by_question():

@@ -142,8 +142,8 @@ def test_findings_say_what_is_better_worse_and_open(folder):
     first, second, third, *_ = gather(folder).findings
     assert first.startswith("Methods, made-up, tokens 48: better than fastv: cdpruner (+")
     assert "; worse: random (-" in first
-    assert first.endswith("of 4 cannot be told from it.")
-    assert second == "Methods, made-up, tokens 48: cannot be told from the unpruned model: cdpruner, pdrop."
+    assert first.endswith("; no difference: 1 of 4.")
+    assert second == "Methods, made-up, tokens 48: no difference to the unpruned model: cdpruner, pdrop."
     assert third.startswith("Methods, made-up, tokens 32: better than fastv: cdpruner (+")
 
 

@@ -1,7 +1,8 @@
-"""Trials that differ in their questions alone: which of them belong together, and several of them as one.
+"""Pooling trials that differ only in their questions.
 
-A synthetic benchmark has other questions for every seed, so seeds are more units of one trial. Another limit or other
-files give the same seed other questions; those are another table, as some may be in both.
+A synthetic benchmark makes other questions from every seed, so trials of several seeds are pooled into one with more
+units. With another limit or other files, the same seed gives other questions. Those trials belong to another table,
+because a question may be in both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from headwise_lab.report.grouping import grouped
 from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.stats.means import mean_and_error
 from headwise_lab.store.merging import merged, middle
@@ -20,10 +22,10 @@ from headwise_lab.store.record_types import Attention, Cost, Heads, Overlap, Vis
 
 @attrs.frozen(eq=False)
 class Questions:
-    """What trials were asked, by the digests in their records.
+    """The questions of all trials, known by the digests in their records.
 
-    ``seeds``: digest -> the lowest seed that gave it; questions from files are the same for every seed. ``sets``:
-    (benchmark, limit, digest) -> the set of questions that a seed's belong to.
+    ``seeds``: (benchmark, digest) -> the lowest seed with these questions; questions from files are the same for every
+    seed. ``sets``: (benchmark, limit, digest) -> the number of the set of questions that these belong to.
     """
 
     seeds: Mapping[tuple[str, str], int]
@@ -31,7 +33,7 @@ class Questions:
 
     @classmethod
     def of(cls, trials: Iterable[AskedTrial]) -> Questions:
-        """Those of all trials that may be held against each other."""
+        """The questions of all trials that are compared with each other."""
         members = list(trials)
         seeds: dict[tuple[str, str], int] = {}
         for trial in members:
@@ -49,23 +51,27 @@ class Questions:
         return cls(seeds, sets)
 
     def seed(self, trial: AskedTrial) -> int:
-        """What tells the units of a trial from equally named ones of other questions."""
+        """The seed that tells the units of a trial from units of the same name in other questions."""
         digest = _digest(trial)
         return self.seeds[trial.benchmark, digest] if digest else _seed(trial)
 
     def number(self, trial: AskedTrial) -> int:
-        """The set of questions a trial belongs to, counted from 0 within its benchmark."""
+        """The number of the set of questions that a trial belongs to, from 0 in each benchmark."""
         return self.sets[trial.benchmark, trial.record.limit, _digest(trial)]
 
+    def table(self, trial: AskedTrial) -> tuple[str, str, int]:
+        """Benchmark, model and set of questions: trials are compared only where all three are the same."""
+        return trial.benchmark, trial.model, self.number(trial)
+
     def label(self, trial: AskedTrial) -> str:
-        """What tells the questions of a table from others of its benchmark; empty where all were asked the same."""
+        """How a title names the questions of a trial; empty where its benchmark has only one set."""
         several = len({number for (benchmark, _, _), number in self.sets.items() if benchmark == trial.benchmark}) > 1
         return f"questions {_digest(trial)[:8] or 'unknown'}" if several else ""
 
     def pooled(self, trials: Sequence[Trial]) -> Trial:
-        """Several trials of one strategy as one, its units known by (seed, unit); units asked twice are averaged.
+        """Several trials of one strategy as one. Its units are named (seed, unit); a unit asked twice is averaged.
 
-        Where one of them has no outcomes, it is the last of them alone. Costs are medians, other figures means.
+        Costs are medians, other figures means. Where one of the trials has no outcomes, only the last one is used.
         """
         if len(trials) > 1 and all(trial.units for trial in trials):
             units = self._units(trials)
@@ -74,11 +80,9 @@ class Questions:
         return Trial(last.record, self._units([last]) or None)
 
     def _units(self, trials: Sequence[Trial]) -> dict[Any, float]:
-        scores: dict[Any, list[float]] = {}
-        for trial in trials:
-            for unit, score in (trial.units or {}).items():
-                scores.setdefault((self.seed(trial), unit), []).append(score)
-        return {unit: statistics.fmean(values) for unit, values in scores.items()}
+        scored = [((self.seed(trial), unit), score) for trial in trials for unit, score in (trial.units or {}).items()]
+        groups = grouped(scored, lambda pair: pair[0])
+        return {unit: statistics.fmean(score for _, score in pairs) for unit, pairs in groups.items()}
 
 
 def _digest(trial: AskedTrial) -> str:
@@ -90,7 +94,7 @@ def _seed(trial: AskedTrial) -> int:
 
 
 def _merged(trials: Sequence[Trial], units: Mapping[Any, float], seeds: int) -> VisualRecord:
-    """The last record with the figures of all."""
+    """The last record, with the figures of all."""
     records = [trial.record for trial in trials]
     last = records[-1]
     value, error = mean_and_error(list(units.values()))

@@ -1,4 +1,4 @@
-"""A record seen by the report: its strategies parsed, its labels, and the scores of its pairing units."""
+"""A record as reports read it: its strategies parsed, its labels, and the scores of its pairing units."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
@@ -13,16 +14,19 @@ from headwise.errors import DataError, HeadwiseError
 from headwise.text import StrategyText
 from headwise_lab.benchmarks import Benchmark, benchmark
 from headwise_lab.benchmarks.base import Question
-from headwise_lab.store.outcome_types import QuestionOutcome
+from headwise_lab.report.grouping import grouped
+from headwise_lab.store.outcome_types import Outcome, QuestionOutcome
 from headwise_lab.store.record_types import Record, VisualRecord
 from headwise_lab.store.records import has_outcomes, read_outcomes
+
+Row = TypeVar("Row", bound=Outcome)
 
 _DEFAULTS = {"query_selection": "last_token", "head_scoring": "sum", "head_count": "all", "token_pruning": "none"}
 
 
 @attrs.define(eq=False, slots=False)
 class AskedTrial:
-    """What a trial was asked to do, whatever came of it."""
+    """What a trial was asked to do, whether or not it has a result."""
 
     record: Record
 
@@ -33,6 +37,16 @@ class AskedTrial:
     def name(self, hook: str) -> str:
         """Bare strategy name of a hook."""
         return StrategyText.parse(self.text(hook)).name
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether all visual tokens stay."""
+        return self.name("token_pruning") == "none"
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether all visual tokens and all cache entries stay."""
+        return self.unpruned and self.name("kv_eviction") == "none"
 
     @property
     def id(self) -> str:
@@ -51,12 +65,12 @@ class AskedTrial:
 
     @property
     def setting(self) -> tuple[tuple[str, str], ...]:
-        """Everything beside strategies and budget that a fair comparison holds fixed."""
+        """The settings, which have to be equal in a fair comparison."""
         return tuple(sorted((key, str(value)) for key, value in (self.record.settings or {}).items()))
 
     @property
     def model(self) -> str:
-        """Model and the start of its weights' hash."""
+        """Name of the model and the beginning of the hash of its weights."""
         weights = (self.record.weights or "")[:8]
         return f"{self.record.model or 'model'}" + (f" ({weights})" if weights else "")
 
@@ -69,41 +83,41 @@ class AskedTrial:
 
 @attrs.define(eq=False, slots=False)
 class Trial(AskedTrial):
-    """One finished trial: its record, and unit -> score in the benchmark's scale (None without usable outcomes)."""
+    """A finished trial: its record, and unit -> score in the benchmark's scale (None without usable outcomes)."""
 
     record: VisualRecord
     units: Mapping[str, float] | None = None
 
     @property
     def value(self) -> float:
-        """The headline figure in the benchmark's scale."""
+        """The score of the record, in the benchmark's scale."""
         return float(self.record.metric.value)
 
     @property
     def se(self) -> float | None:
-        """Standard error of the headline figure."""
-        return _float(self.record.metric.se)
+        """Standard error of the score."""
+        return self.record.metric.se
 
     @property
     def processed(self) -> float:
         """Average of visual tokens processed per decoder layer; 0 where the record does not say."""
-        return _float(self.record.budget.processed) or 0.0
+        return float(self.record.budget.processed or 0.0)
 
     @cached_property
     def budget(self) -> str:
-        """The budget as given and what it makes layers process: ``keep 16 (37.3)``."""
+        """The budget as given, and the average number of tokens processed: ``keep 16 (37.3)``."""
         return f"{self.given} ({self.processed:.1f})" if self.processed else self.given
 
     @property
     def selects_heads(self) -> bool:
-        """Whether heads had a say; random or uniform dropping and the unpruned model read no attention."""
+        """Whether heads decided which tokens stay. Random or uniform dropping and the unpruned model ask no head."""
         return self.record.heads.mean is not None
 
     @cached_property
     def heads(self) -> str:
-        """Which head rule this is: ``all``, a fixed count, or the text of the rule that decides."""
+        """The head rule: ``all``, a fixed count, or the text of the rule that counts heads."""
         count = StrategyText.parse(self.text("head_count"))
-        mean, of = _float(self.record.heads.mean), _float(self.record.heads.of)
+        mean, of = self.record.heads.mean, self.record.heads.of
         if count.name == "fixed" and mean is not None:
             return f"{mean:g}"
         if count.name == "all":
@@ -112,7 +126,7 @@ class Trial(AskedTrial):
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is FastV as published: all heads, plain sum."""
+        """Whether this is FastV as published: the plain sum over all heads."""
         return self.name("head_scoring") == "sum" and self.heads == "all"
 
     @property
@@ -122,27 +136,19 @@ class Trial(AskedTrial):
 
 
 def recall(trial: Trial) -> float | None:
-    """Share of the tokens in boxes that is kept."""
+    """The share of the tokens in boxes that is kept."""
     return trial.record.overlap.recall if trial.record.overlap else None
 
 
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
 def load_units(trial: Trial, folder: Path, benchmark: Benchmark | None = None) -> str | None:
-    """Fill ``trial.units`` from its outcomes; the sentence to warn with where that did not work, else None.
+    """Fill ``trial.units`` from its outcomes; returns a warning where they are missing or disagree with the record.
 
-    ``benchmark`` knows how questions make units (MME's pairs); without one, a unit is the mean of its questions.
+    ``benchmark`` knows which questions form a unit (MME's pairs); without it, a unit's score is the mean of its
+    questions. Raises DataError for outcomes that are there and malformed.
     """
-    try:
-        outcomes = read_outcomes(folder, trial.id)
-    except DataError as error:
-        if has_outcomes(folder, trial.id):
-            raise
-        return f"Record {trial.id} is compared with nothing: {error}."
+    outcomes, warning = outcomes_of(folder, trial.id, QuestionOutcome)
     if not outcomes:
-        return f"Record {trial.id} is compared with nothing: it has no outcomes."
+        return warning
     scores, scale = _unit_scores(trial, outcomes, benchmark)
     trial.units = {unit: scale * score for unit, score in scores.items()}
     mean = sum(trial.units.values()) / len(trial.units)
@@ -151,20 +157,29 @@ def load_units(trial: Trial, folder: Path, benchmark: Benchmark | None = None) -
     return None
 
 
+def outcomes_of(folder: Path, identity: str, kind: type[Row]) -> tuple[list[Row], str | None]:
+    """The outcomes of a record; or none, and a warning, where they are missing. Raises DataError for malformed ones."""
+    try:
+        outcomes = read_outcomes(folder, identity, kind)
+    except DataError as error:
+        if has_outcomes(folder, identity):
+            raise
+        return [], f"Record {identity} is compared with nothing: {error}."
+    return outcomes, None if outcomes else f"Record {identity} is compared with nothing: it has no outcomes."
+
+
 def _unit_scores(
     trial: Trial, outcomes: Sequence[QuestionOutcome], benchmark: Benchmark | None
 ) -> tuple[dict[str, float], float]:
-    """Unit -> score and the scale, by the benchmark's own rule where there is one, else the plain mean per unit."""
-    scores = [float(outcome.score) for outcome in outcomes]
+    """Unit -> score, and the scale: by the benchmark's own rule, or without it the mean of each unit's questions."""
     if benchmark is not None:
+        scores = [float(outcome.score) for outcome in outcomes]
         return dict(benchmark.units(list(map(_question, outcomes)), scores)), float(benchmark.scale)
-    groups: dict[str, list[float]] = {}
-    for outcome, score in zip(outcomes, scores, strict=True):
-        groups.setdefault(outcome.unit_or_id, []).append(score)
-    means = {unit: sum(found) / len(found) for unit, found in groups.items()}
+    groups = grouped(outcomes, lambda outcome: outcome.unit_or_id)
+    means = {unit: sum(float(outcome.score) for outcome in group) / len(group) for unit, group in groups.items()}
     overall = sum(means.values()) / len(means)
     ratio = trial.value / overall if overall else 100.0
-    # a record that rounds its figure must not have a scale of its own: then nothing would be right or wrong any more
+    # a score that was rounded must not give a scale such as 99.98: then no unit would count as right or wrong any more
     return means, next((scale for scale in (1.0, 100.0) if math.isclose(ratio, scale, rel_tol=1e-3)), ratio)
 
 
@@ -181,7 +196,7 @@ def _question(outcome: QuestionOutcome) -> Question:
 
 
 def benchmark_of(name: str) -> Benchmark | None:
-    """The installed benchmark of that name, or None: a report can outlive the package that ran the benchmark."""
+    """The installed benchmark of that name; None where the package that ran it is not installed any more."""
     try:
         return benchmark(name)
     except HeadwiseError:
@@ -189,7 +204,7 @@ def benchmark_of(name: str) -> Benchmark | None:
 
 
 def load_trials(folder: Path, records: Sequence[Record]) -> tuple[list[Trial], list[str]]:
-    """Trials of the benchmark records that have a result, outcomes read; and warnings about those without."""
+    """The trials of the benchmark records that have a result, with their outcomes; and warnings about some of them."""
     trials = [Trial(record) for record in records if isinstance(record, VisualRecord)]
     benchmarks = {name: benchmark_of(name) for name in {trial.benchmark for trial in trials}}
     warnings = [load_units(trial, folder, benchmarks[trial.benchmark]) for trial in trials]

@@ -1,4 +1,4 @@
-"""The cells and rows of a table of head selection: one strategy at one budget and head rule, and a row of them."""
+"""Cells and rows of a table of head selection. A cell is one strategy at one budget and head rule."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CONTROL = "random (control)"
 class Cell:
     """One strategy at one budget and head count; several seeds of the same strategy are pooled.
 
-    ``value`` and ``se`` in the benchmark's scale over ``n`` units of ``seeds`` seeds. ``against_baseline`` and
-    ``against_control`` are paired, at equal budgets, and corrected for all comparisons of the table.
+    ``value`` and ``se`` are in the benchmark's scale, over ``n`` units of ``seeds`` seeds. ``against_baseline`` and
+    ``against_control`` are paired differences at an equal budget, corrected for all comparisons of the table.
     """
 
     trials: tuple[Trial, ...]
@@ -36,19 +36,17 @@ class Cell:
 
     @property
     def adjusted(self) -> float | None:
-        """Adjusted probability of the difference to the baseline."""
+        """Corrected probability of the difference to the baseline."""
         return self.against_baseline.adjusted if self.against_baseline else None
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference`` against the baseline; empty where nothing can be compared."""
-        if self.role == "baseline" or self.against_baseline is None:
-            return ""
-        return self.against_baseline.verdict
+        """``better``, ``worse`` or ``no difference`` to the baseline; empty where nothing can be compared."""
+        return self.against_baseline.verdict if self.against_baseline else ""
 
     @property
     def recommended(self) -> bool:
-        """Better than all heads, and better than as many heads drawn at random."""
+        """Whether it is better than all heads and also better than as many heads drawn at random."""
         return (
             self.role == "strategy"
             and self.verdict == BETTER
@@ -68,14 +66,14 @@ class HeadRow:
 
     @property
     def mean_heads(self) -> float | None:
-        """Heads kept on average over the row's own trials; the baseline, shown in every row, does not count."""
+        """Mean of the heads kept, over the trials of this head rule; the baseline in the row is left out."""
         own = [trial for cell in self.cells.values() for trial in cell.trials if trial.heads == self.heads]
         means = [mean for trial in own if (mean := trial.record.heads.mean) is not None]
         return plain.fmean(means) if means else None
 
     @property
     def all_heads(self) -> float:
-        """Heads the model has; 0 where no record says."""
+        """How many heads the model has; 0 where no record says."""
         return max((trial.record.heads.of or 0 for cell in self.cells.values() for trial in cell.trials), default=0)
 
     @property
@@ -87,5 +85,5 @@ class HeadRow:
 
     @property
     def best(self) -> tuple[str, ...]:
-        """Columns with the best printed value, more than one where they tie."""
+        """Columns with the best printed value; several where they tie."""
         return tuple(name for name, cell in self.cells.items() if cell.best)

@@ -1,4 +1,4 @@
-"""What a report says on head selection: one section per comparison, and what belongs to none."""
+"""The chapter on head selection: a section for each comparison, then tables over all of them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PAGE_LEGEND = (
 
 @attrs.frozen
 class HeadLayout:
-    """Head-scoring strategies go across a table; query strategies where the record's study is one of ``by_query``."""
+    """The columns of a table are head scorers; they are query strategies in the studies named in ``by_query``."""
 
     by_query: tuple[str, ...] = ()
 
     def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
-        """The chapter of the benchmark records among ``mine``."""
+        """The chapter made from the benchmark records among ``mine``."""
         trials = found.trials_of(mine)
         if not trials:
             return Chapter()
@@ -81,7 +81,7 @@ def _details(comparison: Comparison) -> list[Detail]:
 
 
 def _best(comparison: Comparison) -> list[str]:
-    """The best configurations, in words."""
+    """The best configurations, a line each."""
     return [
         f"Token={row.budget}, Head={row.head_label}, Strategy={name} → {cell.value:.{comparison.digits}f}"
         for row, name, cell in comparison.peak()
@@ -93,8 +93,7 @@ def _draw(comparison: Comparison, found: ReadFolder, folder: Path) -> Drawn:
     from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
 
     full = _unpruned(comparison, found.trials)
-    score = (full.value, full.se or 0.0) if full else None
-    drawn = (figures.scores(comparison, score, folder), figures.heat_map(comparison, folder))
+    drawn = (figures.scores(comparison, full.value if full else None, folder), figures.heat_map(comparison, folder))
     wanted = KeptRequest(
         title=comparison.title,
         slug=comparison.slug,
@@ -107,7 +106,7 @@ def _draw(comparison: Comparison, found: ReadFolder, folder: Path) -> Drawn:
 
 
 def kept_settings(comparison: Comparison) -> list[KeptSetting]:
-    """The kept tokens of one row each, of rows that have anything to compare."""
+    """What to show of kept tokens: a setting for each row that has several strategies."""
     found = []
     for row in comparison.rows:
         trials = {name: row.cells[name].trials[0] for name in comparison.columns if name in row.cells}
@@ -120,11 +119,9 @@ def kept_settings(comparison: Comparison) -> list[KeptSetting]:
 
 
 def _unpruned(comparison: Comparison, trials: Sequence[Trial]) -> Trial | None:
-    """The same model without pruning, where exactly one such trial was run."""
+    """The trial of the same model without pruning; None unless there is exactly one."""
     model = next(trial.model for _, _, cell in comparison.cells() for trial in cell.trials)
     full = [
-        trial
-        for trial in trials
-        if trial.name("token_pruning") == "none" and (trial.benchmark, trial.model) == (comparison.benchmark, model)
+        trial for trial in trials if trial.unpruned and (trial.benchmark, trial.model) == (comparison.benchmark, model)
     ]
     return full[0] if len(full) == 1 else None

@@ -1,8 +1,9 @@
-"""Trials laid out as seed tables: budget x heads down, strategies across, each cell held against all heads.
+"""Tables of head selection: a row per budget and head count, a column per strategy, each cell compared with all heads.
 
-A comparison holds model, benchmark, token pruning, settings and either the query strategy (head scoring goes across)
-or the head scorer (query strategies go across) fixed. Its baseline is ``sum`` over all heads at the same budget, with
-``last_token`` where query strategies go across: FastV as published. Its control is heads drawn at random, as many.
+In one table, model, benchmark, token pruning and settings are the same. So is the query strategy where the columns are
+head scorers, or the head scorer where the columns are query strategies. The baseline is FastV as published: ``sum``
+over all heads at the same budget, with ``last_token`` where the columns are query strategies. The control keeps as many
+heads, drawn at random.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import attrs
 
+from headwise.text import StrategyText
+from headwise_lab.report.grouping import grouped
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
 from headwise_lab.report.heads.verdict_of_cells import judge_rows
 from headwise_lab.report.matching import ReferenceCurve
@@ -26,10 +29,8 @@ __all__ = ["BASELINE", "CONTROL", "Cell", "Comparison", "HeadRow", "compare_head
 
 @attrs.frozen(eq=False)
 class Comparison:
-    """One table: its title, what goes across, its columns in order (baseline and control first) and its rows.
-
-    All its differences to baseline and control are one family: their probabilities are corrected together.
-    """
+    """One table: its title, the hook whose strategies are the columns (``axis``), the columns in order (baseline and
+    control first) and the rows. The probabilities of all its differences are corrected together."""
 
     title: str
     slug: str
@@ -41,7 +42,7 @@ class Comparison:
     rows: tuple[HeadRow, ...]
 
     def wins(self) -> dict[str, tuple[int, int]]:
-        """Column -> (rows it is best in, ties counted for each; rows it alone is best in), most wins first."""
+        """Column -> (rows in which it is best, ties included; rows in which it alone is best), most wins first."""
         bests = [row.best for row in self.rows if len(row.cells) > 1]
         counts = {
             name: (sum(name in best for best in bests), sum(best == (name,) for best in bests)) for name in self.columns
@@ -49,11 +50,11 @@ class Comparison:
         return dict(sorted(counts.items(), key=lambda item: (-item[1][0], -item[1][1])))
 
     def cells(self) -> Iterable[tuple[HeadRow, str, Cell]]:
-        """Every filled cell with its row and column, row by row in column order."""
+        """Every filled cell with its row and column, row by row."""
         return ((row, name, row.cells[name]) for row in self.rows for name in self.columns if name in row.cells)
 
     def family(self) -> list[Difference]:
-        """Every comparison of the table."""
+        """Every difference of the table; they are corrected together."""
         pairs = (pair for _, _, cell in self.cells() for pair in (cell.against_baseline, cell.against_control))
         return [pair for pair in pairs if pair is not None]
 
@@ -65,17 +66,19 @@ class Comparison:
 
 
 def compare_heads(trials: Sequence[Trial], by_query: Collection[str] = ()) -> list[Comparison]:
-    """All comparisons the trials allow, by benchmark; trials that select no heads are not part of any.
+    """All tables that the trials allow, sorted by benchmark; trials that select no heads are in none.
 
-    ``by_query``: studies in which query strategies go across, at a fixed head scorer.
+    ``by_query``: studies whose columns are query strategies, with a table for each head scorer.
     """
     questions = Questions.of(trials)
-    groups: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in filter(lambda trial: trial.selects_heads, trials):
+
+    def table_of(trial: Trial) -> tuple[Any, ...]:
         axis = "query_selection" if trial.record.study in by_query else "head_scoring"
-        fixed = "" if axis == "query_selection" else trial.text("query_selection")
-        key = (axis, trial.benchmark, trial.model, trial.text("token_pruning"), trial.setting, fixed)
-        groups.setdefault((*key, questions.number(trial)), []).append(trial)
+        query = "" if axis == "query_selection" else trial.text("query_selection")
+        same = trial.benchmark, trial.model, trial.text("token_pruning"), trial.setting
+        return (axis, *same, query, questions.number(trial))
+
+    groups = grouped((trial for trial in trials if trial.selects_heads), table_of)
     laid_out = [
         (key, scorer, members)
         for key, group in sorted(groups.items(), key=lambda item: item[0])
@@ -89,18 +92,13 @@ def compare_heads(trials: Sequence[Trial], by_query: Collection[str] = ()) -> li
 
 
 def _unpruned(trial: Trial, trials: Sequence[Trial], questions: Questions) -> Trial | None:
-    """The same model without pruning on the same questions, all its seeds as one."""
-    key = trial.benchmark, trial.model, questions.number(trial)
-    full = [
-        other
-        for other in trials
-        if other.name("token_pruning") == "none" and (other.benchmark, other.model, questions.number(other)) == key
-    ]
+    """The same model without pruning on the same questions, its seeds pooled."""
+    full = [other for other in trials if other.unpruned and questions.table(other) == questions.table(trial)]
     return questions.pooled(full) if full else None
 
 
 def _by_scorer(group: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
-    """One table per fixed scorer; the baseline and the control at ``last_token`` belong to each."""
+    """The trials of a table for each head scorer; baseline and control at ``last_token`` are in each."""
     shared = [
         trial
         for trial in group
@@ -112,7 +110,7 @@ def _by_scorer(group: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
 
 
 def _titles(headings: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The benchmark, and of everything else only what tells the tables apart."""
+    """Titles: the benchmark, and of everything else only what differs between the tables."""
     varies = [len(set(values) - {"", ()}) > 1 for values in zip(*headings, strict=True)]
     titles = []
     for axis, benchmark, model, pruning, setting, query, scorer, asked in headings:
@@ -128,9 +126,7 @@ def _comparison(
     trials: Sequence[Trial], questions: Questions, unpruned: Trial | None, *, title: str, slug: str, axis: str
 ) -> Comparison:
     names = _column_names(axis, trials)
-    at: dict[str, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: -trial.processed):
-        at.setdefault(trial.budget, []).append(trial)
+    at = grouped(sorted(trials, key=lambda trial: -trial.processed), lambda trial: trial.budget)
     baselines = [[trial for trial in members if names[trial.id] == BASELINE] for members in at.values()]
     curve = ReferenceCurve.of([questions.pooled(members) for members in baselines if members], unpruned)
     digits = 1 if max(abs(trial.value) for trial in trials) > 200 else 2
@@ -144,43 +140,31 @@ def _comparison(
 
 
 def _column_names(axis: str, trials: Sequence[Trial]) -> dict[str, str]:
-    """Trial id -> column: the strategy's name, or its whole text where one name comes with several options."""
-    names: dict[str, str] = {}
-    texts: dict[str, set[str]] = {}
-    for trial in trials:
-        texts.setdefault(trial.name(axis), set()).add(trial.text(axis))
-    for trial in trials:
+    """Trial id -> column: the name of its strategy, or the whole text where trials differ in its options."""
+    texts = grouped(dict.fromkeys(trial.text(axis) for trial in trials), lambda text: StrategyText.parse(text).name)
+
+    def column(trial: Trial) -> str:
         reference = axis == "head_scoring" or trial.name("query_selection") == "last_token"
-        if trial.is_baseline and reference:
-            names[trial.id] = BASELINE
-        elif trial.is_control and reference:
-            names[trial.id] = CONTROL
-        else:
-            name = trial.name(axis)
-            names[trial.id] = trial.text(axis) if len(texts[name]) > 1 else name
-    return names
+        if reference and (trial.is_baseline or trial.is_control):
+            return BASELINE if trial.is_baseline else CONTROL
+        name = trial.name(axis)
+        return trial.text(axis) if len(texts[name]) > 1 else name
+
+    return {trial.id: column(trial) for trial in trials}
 
 
 def _rows_at(trials: Sequence[Trial], names: Mapping[str, str], questions: Questions) -> list[HeadRow]:
-    """The rows of one budget; the baseline, which has no head count of its own, stands in each."""
-    columns: dict[str, dict[str, list[Trial]]] = {}
-    for trial in trials:
-        if names[trial.id] != BASELINE:
-            columns.setdefault(trial.heads, {}).setdefault(names[trial.id], []).append(trial)
+    """The rows of one budget, one per head rule. The baseline uses all heads and is repeated in each row."""
     baseline = [trial for trial in trials if names[trial.id] == BASELINE]
-    if baseline:
-        columns = columns or {"all": {}}
-        columns = {heads: {BASELINE: baseline, **cells} for heads, cells in columns.items()}
-    first = trials[0]
-    return [
-        HeadRow(
-            budget=first.budget,
-            heads=heads,
-            processed=first.processed,
-            cells={name: _cell(name, cell, questions) for name, cell in columns[heads].items()},
-        )
-        for heads in sorted(columns, key=_head_order)
-    ]
+    by_heads = grouped((trial for trial in trials if trial not in baseline), lambda trial: trial.heads)
+    if not by_heads:
+        by_heads = {"all": []}
+    rows = []
+    for heads in sorted(by_heads, key=_head_order):
+        columns = grouped([*baseline, *by_heads[heads]], lambda trial: names[trial.id])
+        cells = {name: _cell(name, members, questions) for name, members in columns.items()}
+        rows.append(HeadRow(trials[0].budget, heads, trials[0].processed, cells))
+    return rows
 
 
 def _head_order(heads: str) -> tuple[int, float, str]:
@@ -190,17 +174,16 @@ def _head_order(heads: str) -> tuple[int, float, str]:
 
 
 def _cell(name: str, trials: Sequence[Trial], questions: Questions) -> Cell:
-    """One cell from its trials: the record's own figures where there is one, else those of all units."""
+    """One cell from its trials. Several seeds are pooled over all their units; one record keeps its own figures."""
     role = {BASELINE: "baseline", CONTROL: "control"}.get(name, "strategy")
-    one = questions.pooled(trials)
-    seeds = one.record.seeds or 1
-    several = len(trials) > 1 and one.record.seeds is not None
+    pooled = questions.pooled(trials)
+    several = len(trials) > 1 and pooled.record.seeds is not None
     return Cell(
         trials=tuple(trials) if several else (trials[-1],),
-        value=one.value,
-        se=math.nan if one.se is None else one.se,
-        n=len(one.units or {}) if several else one.record.n,
-        units=one.units or {},
+        value=pooled.value,
+        se=math.nan if pooled.se is None else pooled.se,
+        n=len(pooled.units or {}) if several else pooled.record.n,
+        units=pooled.units or {},
         role=role,
-        seeds=seeds,
+        seeds=pooled.record.seeds or 1,
     )

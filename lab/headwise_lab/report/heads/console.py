@@ -1,4 +1,4 @@
-"""The short table a command prints when it is done."""
+"""The short table of head selection that a command prints when it ends."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.heads.comparison import Cell, Comparison, HeadRow
-from headwise_lab.report.heads.verdicts import signed
+from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import number
+from headwise_lab.report.page.terminal import STYLES, short_table
 from headwise_lab.report.trials import Trial, recall
-
-_STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 
 
 def heads_table(trials: Sequence[Trial], comparisons: Sequence[Comparison]) -> Table:
     """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"):
-        table.add_column(name, justify="left" if name in ("Strategy", "") else "right", no_wrap=True)
+    table = short_table(("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"))
     for trial in (trial for trial in trials if not trial.selects_heads):
         rule = trial.name("token_pruning")
         label = f"{trial.benchmark}, " + ("unpruned" if rule == "none" else f"{rule} tokens, {trial.budget}")
@@ -50,7 +47,7 @@ def _add(table: Table, comparison: Comparison) -> None:
 
 def _add_cell(table: Table, row: HeadRow, name: str, cell: Cell) -> None:
     verdict = "recommended" if cell.recommended else cell.verdict
-    style = _STYLES.get(cell.verdict, "")
+    style = STYLES[cell.verdict]
     table.add_row(
         Text(name),
         "all" if cell.role == "baseline" else row.head_label,

@@ -1,55 +1,56 @@
-"""Figures of a comparison: scores against processed tokens, and a heat map of differences to all heads."""
+"""Figures of head selection: scores against processed tokens, and a heat map of the differences to all heads."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from headwise_lab.report.grouping import grouped
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, colours, new_canvas, save_all
+from headwise_lab.report.page.drawing import bar_length, name_lines, pale_grid, unpruned_line
+from headwise_lab.stats.differences import Difference
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 
-def scores(comparison: Comparison, unpruned: tuple[float, float] | None, folder: Path) -> Figure | None:
+def scores(comparison: Comparison, unpruned: float | None, folder: Path) -> Figure | None:
     """Scores against processed tokens, a line per strategy; a dot plot where there is only one budget.
 
-    ``unpruned``: score and standard error of the model without pruning, where it was run.
+    ``unpruned``: the score of the model without pruning, where it was run.
     """
     if not comparison.rows:
         return None
     path = folder / f"{comparison.slug}-scores.png"
+    budgets = {row.budget for row in comparison.rows}
     with matplotlib.rc_context(STYLE):
-        if len({row.budget for row in comparison.rows}) == 1:
-            _dots(comparison, unpruned, path)
-            return Figure(path, f"{comparison.title}: {comparison.metric} at {comparison.rows[0].budget}. {_BARS}",
-                          comparison.slug)  # fmt: skip
-        _lines(comparison, unpruned, path)
-    return Figure(path, f"{comparison.title}: {comparison.metric} against processed tokens. {_BARS}", comparison.slug)
+        (_dots if len(budgets) == 1 else _lines)(comparison, unpruned, path)
+    where = f"at {comparison.rows[0].budget}" if len(budgets) == 1 else "against processed tokens"
+    return Figure(path, f"{comparison.title}: {comparison.metric} {where}. {_BARS}", comparison.slug)
 
 
 _BARS = "Bars are one standard error of each figure by itself; pairs, in the tables, separate strategies better."
 
 
 def _looks(comparison: Comparison) -> dict[str, tuple[Colour, str]]:
-    """Column -> colour and marker; nearly equal colours get different markers, greys are for the control."""
-    looks = [(matplotlib.colormaps["tab10"](index)[:3], "o") for index in range(10) if index != 7]
-    looks += [(matplotlib.colormaps["Dark2"](index)[:3], "s") for index in range(7)]
+    """Column -> colour and marker. Nearly equal colours get different markers; grey is for the control."""
+    looks = [(colour, "o" if index < 9 else "s") for index, colour in enumerate(colours())]
     names = [name for name in comparison.columns if name not in (BASELINE, CONTROL)]
     chosen = {name: looks[index % len(looks)] for index, name in enumerate(names)}
     return {BASELINE: ("black", "o"), CONTROL: (GREY, "o"), **chosen}
 
 
-def _lines(comparison: Comparison, unpruned: tuple[float, float] | None, path: Path) -> None:
+def _lines(comparison: Comparison, unpruned: float | None, path: Path) -> None:
+    """A panel per head count."""
     heads = list(dict.fromkeys(row.heads for row in comparison.rows))
     looks = _looks(comparison)
     canvas = new_canvas(max(5.6, 3.4 * len(heads)), 3.9)
@@ -58,17 +59,18 @@ def _lines(comparison: Comparison, unpruned: tuple[float, float] | None, path: P
         rows = [row for row in comparison.rows if row.heads == count]
         for index, name in enumerate(comparison.columns):
             _line(panel, rows, name, looks[name], _dodge(index, len(comparison.columns), comparison))
-        _unpruned_line(panel, unpruned, "h")
+        if unpruned is not None:
+            unpruned_line(panel, unpruned)
         panel.set_title("all heads" if count == "all" else f"{rows[0].head_label} heads")
         panel.set_xlabel("visual tokens processed per layer, average")
-        panel.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+        pale_grid(panel, "y")
     panels[0].set_ylabel(comparison.metric)
     _legend(canvas, panels)
     save_all(canvas, path)
 
 
 def _dodge(index: int, count: int, comparison: Comparison) -> float:
-    """A small sideways step per strategy, so that error bars at the same budget do not hide each other."""
+    """A small step to the side for each strategy, so that error bars at the same budget do not hide each other."""
     budgets = sorted({row.processed for row in comparison.rows})
     gap = min((right - left for left, right in itertools.pairwise(budgets)), default=1.0)
     return (index - (count - 1) / 2) / max(count - 1, 1) * 0.22 * gap
@@ -90,17 +92,11 @@ def _line(panel: Axes, rows: Sequence[HeadRow], name: str, look: tuple[Colour, s
 
 
 def _errors(cells: Sequence[Cell]) -> list[float]:
-    return [0.0 if math.isnan(cell.se) else cell.se for cell in cells]
-
-
-def _unpruned_line(panel: Axes, unpruned: tuple[float, float] | None, direction: str) -> None:
-    if unpruned is not None:
-        draw = panel.axhline if direction == "h" else panel.axvline
-        draw(unpruned[0], color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
+    return [bar_length(cell.se) for cell in cells]
 
 
 def _legend(canvas: Canvas, panels: Sequence[Axes]) -> None:
-    """One legend for all panels, below them; a strategy missing from the first panel is still listed."""
+    """One legend for all panels, below them, with the strategies of all of them."""
     entries: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -109,29 +105,33 @@ def _legend(canvas: Canvas, panels: Sequence[Axes]) -> None:
     canvas.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=width, fontsize=8)
 
 
-def _dots(comparison: Comparison, unpruned: tuple[float, float] | None, path: Path) -> None:
+def _dots(comparison: Comparison, unpruned: float | None, path: Path) -> None:
+    """A line per strategy, a dot per head count."""
     heads = list(dict.fromkeys(row.heads for row in comparison.rows))
     names = _by_score(comparison)
     canvas = new_canvas(6.8, 1.3 + 0.3 * len(names) * max(1, 0.55 * len(heads)))
     panel = canvas.subplots()
     shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(heads)))
     for index, (row, shade) in enumerate(zip(comparison.rows, shades, strict=True)):
-        offset = (index - (len(heads) - 1) / 2) * 0.6 / len(heads)
-        shown = [(position, row.cells[name]) for position, name in enumerate(names) if name in row.cells]
-        shown = [(position, cell) for position, cell in shown if cell.role != "baseline"]
-        panel.errorbar(
-            [cell.value for _, cell in shown], [position + offset for position, _ in shown],
-            xerr=_errors([cell for _, cell in shown]), fmt="o", markersize=4.5, capsize=2, color=shade,
-            label="all heads" if row.heads == "all" else f"{row.head_label} heads",
-        )  # fmt: skip
+        _row_dots(panel, row, names, (index - (len(heads) - 1) / 2) * 0.6 / len(heads), shade)
     _baseline_dot(panel, comparison, names)
-    _unpruned_line(panel, unpruned, "v")
-    panel.set_yticks(range(len(names)), names)
-    panel.set_ylim(len(names) - 0.4, -0.6)
+    if unpruned is not None:
+        unpruned_line(panel, unpruned, "v")
+    name_lines(panel, names)
     panel.set_xlabel(comparison.metric)
-    panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
+    pale_grid(panel, "x")
     _legend(canvas, [panel])
     save_all(canvas, path)
+
+
+def _row_dots(panel: Axes, row: HeadRow, names: Sequence[str], offset: float, colour: Colour) -> None:
+    shown = [(place, row.cells[name]) for place, name in enumerate(names) if name in row.cells]
+    shown = [(place, cell) for place, cell in shown if cell.role != "baseline"]
+    panel.errorbar(
+        [cell.value for _, cell in shown], [place + offset for place, _ in shown],
+        xerr=_errors([cell for _, cell in shown]), fmt="o", markersize=4.5, capsize=2, color=colour,
+        label="all heads" if row.heads == "all" else f"{row.head_label} heads",
+    )  # fmt: skip
 
 
 def _baseline_dot(panel: Axes, comparison: Comparison, names: Sequence[str]) -> None:
@@ -146,37 +146,38 @@ def _baseline_dot(panel: Axes, comparison: Comparison, names: Sequence[str]) -> 
 
 def _by_score(comparison: Comparison) -> list[str]:
     """Columns that have a figure, the highest mean first."""
-    cells: dict[str, list[float]] = {}
-    for _, name, cell in comparison.cells():
-        cells.setdefault(name, []).append(cell.value)
-    return sorted(cells, key=lambda name: -sum(cells[name]) / len(cells[name]))
+    cells = grouped(((name, cell.value) for _, name, cell in comparison.cells()), lambda pair: pair[0])
+    return sorted(cells, key=lambda name: -fmean(value for _, value in cells[name]))
 
 
 def heat_map(comparison: Comparison, folder: Path) -> Figure | None:
-    """Difference to all heads, strategies down, head counts across, a panel per budget; None without pairs."""
-    budgets = list(dict.fromkeys(row.budget for row in comparison.rows))
+    """Differences to all heads: a line per strategy, a column per head count, a panel per budget; None without any."""
     names = [
         name for name in comparison.columns if name != BASELINE and any(name in row.cells for row in comparison.rows)
     ]
     gains = [cell.against_baseline.value for _, _, cell in comparison.cells() if cell.against_baseline]
     if not gains or not names:
         return None
-    limit = max(1e-6, *map(abs, gains))
-    widest = max(sum(row.budget == budget for row in comparison.rows) for budget in budgets)
+    path = folder / f"{comparison.slug}-differences.png"
     with matplotlib.rc_context(STYLE):
-        canvas = new_canvas(1.9 + len(budgets) * max(1.7, 0.62 * widest), 1.3 + 0.29 * len(names))
-        panels = canvas.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
-        for panel, budget in zip(panels, budgets, strict=True):
-            _heat_panel(panel, [row for row in comparison.rows if row.budget == budget], names, limit)
-            panel.set_title(budget)
-        panels[0].set_yticks(range(len(names)), names)
-        bar = canvas.colorbar(panels[-1].images[0], ax=list(panels), shrink=0.8, aspect=18)
-        bar.set_label("difference to all heads", fontsize=8)
-        bar.outline.set_visible(False)
-        path = folder / f"{comparison.slug}-differences.png"
-        save_all(canvas, path)
+        _draw_heat_map(comparison, names, max(1e-6, *map(abs, gains)), path)
     caption = f"{comparison.title}: difference to all heads. Pale cells with grey figures are no difference."
     return Figure(path, caption, comparison.slug)
+
+
+def _draw_heat_map(comparison: Comparison, names: Sequence[str], limit: float, path: Path) -> None:
+    budgets = grouped(comparison.rows, lambda row: row.budget)
+    widest = max(map(len, budgets.values()))
+    canvas = new_canvas(1.9 + len(budgets) * max(1.7, 0.62 * widest), 1.3 + 0.29 * len(names))
+    panels = canvas.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
+    for panel, (budget, rows) in zip(panels, budgets.items(), strict=True):
+        _heat_panel(panel, rows, names, limit)
+        panel.set_title(budget)
+    panels[0].set_yticks(range(len(names)), names)
+    bar = canvas.colorbar(panels[-1].images[0], ax=list(panels), shrink=0.8, aspect=18)
+    bar.set_label("difference to all heads", fontsize=8)
+    bar.outline.set_visible(False)
+    save_all(canvas, path)
 
 
 def _heat_panel(panel: Axes, rows: Sequence[HeadRow], names: Sequence[str], limit: float) -> None:
@@ -189,14 +190,19 @@ def _heat_panel(panel: Axes, rows: Sequence[HeadRow], names: Sequence[str], limi
             if difference is not None:
                 gains[line, column] = difference.value
                 strength[line, column] = 1.0 if difference.clear else 0.3
-                text, colour = f"{difference.value:+.1f}", INK if difference.clear else GREY
-                if difference.clear and abs(difference.value) > 0.6 * limit:
-                    colour = "white"
+                text = f"{difference.value:+.1f}"
+                colour = _letters(difference, limit)
             panel.text(column, line, text, ha="center", va="center", fontsize=7.5, color=colour)
     panel.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, alpha=strength, aspect="auto")
     labels = [row.head_label.replace("_", "_\n").replace(" (", "\n(") for row in rows]
     panel.set_xticks(range(len(rows)), labels, fontsize=8 if max(map(len, labels)) < 8 else 6.5)
     panel.set_xlabel("heads")
     panel.tick_params(length=0)
-    for side in panel.spines.values():
-        side.set_visible(False)
+    panel.spines[:].set_visible(False)
+
+
+def _letters(difference: Difference, limit: float) -> str:
+    """The colour of a figure: grey without a difference, white on a dark cell."""
+    if not difference.clear:
+        return GREY
+    return "white" if abs(difference.value) > 0.6 * limit else INK

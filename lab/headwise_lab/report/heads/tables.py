@@ -1,4 +1,4 @@
-"""The report's tables as grids, and the long CSV rows that carry everything a record knows."""
+"""The tables of head selection as grids, and the long CSV rows that hold every field of a record."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Cell, Comparison, HeadRow
 from headwise_lab.report.page import facts
-from headwise_lab.report.page.facts import signed
+from headwise_lab.report.page.facts import sign_of, signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.differences import SAME, Difference
+from headwise_lab.stats.differences import Difference
 from headwise_lab.stats.rule import stated
 from headwise_lab.store.record_types import Overlap
 
 
 def scores(comparison: Comparison) -> Grid:
-    """The headline figures in the layout of the seed's tables."""
+    """The scores: budget and head count down, strategies across; ``headwise report --table`` reads this layout."""
     rows: list[list[str | Mark]] = []
     previous = ""
     for row in comparison.rows:
@@ -24,11 +24,9 @@ def scores(comparison: Comparison) -> Grid:
         previous = row.budget
         marks = [_score(row, name, comparison.digits) for name in comparison.columns]
         rows.append([budget, row.head_label, *marks])
-    told = stated(comparison.family())
-    caption = f"{comparison.metric}, in the benchmark's scale" + (f". {told}" if told else "")
-    return Grid.of(
-        f"{comparison.title} results", comparison.slug, ["Token", "Head", *comparison.columns], rows, caption
-    )
+    caption = ". ".join(filter(None, (f"{comparison.metric}, in the benchmark's scale", stated(comparison.family()))))
+    header = ["Token", "Head", *comparison.columns]
+    return Grid.of(f"{comparison.title} results", comparison.slug, header, rows, caption)
 
 
 def _score(row: HeadRow, name: str, digits: int) -> Mark:
@@ -38,7 +36,7 @@ def _score(row: HeadRow, name: str, digits: int) -> Mark:
     return Mark(
         text=number(cell.value, digits),
         bold=cell.best,
-        verdict=_sign(cell.verdict),
+        verdict=sign_of(cell.against_baseline),
         note="" if cell.role == "baseline" else signed(cell.against_baseline, digits),
         hint=cell_hint(cell),
         anchor=cell.trials[-1].id,
@@ -48,12 +46,8 @@ def _score(row: HeadRow, name: str, digits: int) -> Mark:
     )
 
 
-def _sign(verdict: str) -> str:
-    return {SAME: "same"}.get(verdict, verdict)
-
-
 def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
-    """Everything about a cell by name."""
+    """All facts about a cell."""
     shown = {"value": cell.value, "se": cell.se, "n": cell.n, "units": len(cell.units) or None, "seeds": cell.seeds}
     where = {"method": name, "heads": row.head_label, "budget": row.budget, "best": cell.best}
     return {
@@ -65,7 +59,7 @@ def _data(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
 
 
 def cell_hint(cell: Cell) -> str:
-    """Everything about a cell in a few lines: n, SE, differences, strategy text and command."""
+    """The tooltip of a cell: n, SE, differences, strategy texts and commands, a line each."""
     seeds = f", {cell.seeds} seeds" if cell.seeds > 1 else ""
     lines = [f"n={cell.n}, SE {number(cell.se)}{seeds}"]
     lines += facts.sentences(cell.against_baseline, "all heads")
@@ -76,7 +70,7 @@ def cell_hint(cell: Cell) -> str:
 
 
 def differences(comparison: Comparison) -> Grid:
-    """Paired differences to all heads and to random ones: interval, p by itself and p after the correction."""
+    """Paired differences to all heads and to random heads, with interval, p, and p after the correction."""
     controlled = any(cell.against_control for _, _, cell in comparison.cells())
     rows: list[list[str | Mark]] = [
         [row.budget, row.head_label, name, *_differences(row, name, cell, controlled=controlled)]
@@ -94,32 +88,32 @@ def _differences(row: HeadRow, name: str, cell: Cell, *, controlled: bool) -> li
     base, control = cell.against_baseline, cell.against_control
     shown = Mark(
         signed(base),
-        verdict=_sign(cell.verdict),
+        verdict=sign_of(base),
         hint=cell_hint(cell),
         recommended=cell.recommended,
         records=tuple(trial.id for trial in cell.trials),
         data=_data(row, name, cell),
     )
-    to_control: list[str | Mark] = [Mark(signed(control), verdict=_sign(control.verdict) if control else "")]
+    to_control: list[str | Mark] = [Mark(signed(control), verdict=sign_of(control)), *facts.certainty(control)]
     return [
         shown,
         *facts.certainty(base),
-        *([*to_control, *facts.certainty(control)] if controlled else []),
+        *(to_control if controlled else []),
         str(base.n) if base else MISSING,
         cell.verdict or MISSING,
     ]
 
 
 def overlap(comparison: Comparison) -> Grid | None:
-    """How well the kept tokens cover what the question is about; None where no trial has boxes."""
+    """How well the kept tokens cover the boxes of the question; None where no trial has such figures."""
     rows: list[list[str | Mark]] = []
     for row, name, cell in comparison.cells():
-        trial = cell.trials[-1]
-        record, found = trial.record, trial.record.overlap or Overlap()
+        record = cell.trials[-1].record
+        found = record.overlap or Overlap()
         figures = [found.recall, found.precision, found.iou, found.lift]
         figures += [record.attention.concentration if record.attention else None, record.diversity]
         if any(figure is not None for figure in figures):
-            rows.append([row.budget, row.head_label, Mark(name, anchor=trial.id), *map(number, figures)])
+            rows.append([row.budget, row.head_label, Mark(name, anchor=record.id), *map(number, figures)])
     if not rows:
         return None
     header = ["Token", "Head", "Strategy", "Recall", "Precision", "IoU", "Lift", "Concentration", "Diversity"]
@@ -131,13 +125,13 @@ def overlap(comparison: Comparison) -> Grid | None:
 
 
 def wins(counted: Mapping[str, tuple[int, int]], title: str, slug: str) -> Grid:
-    """Rows each strategy is best in, ties counted for each, and rows it alone is best in."""
+    """In how many rows each strategy is best (ties included), and in how many it alone is best."""
     rows = [[name, str(best), str(sole)] for name, (best, sole) in counted.items()]
     return Grid.of(title, slug, ["Strategy", "Wins", "Sole wins"], rows)
 
 
 def records(trials: Sequence[Trial]) -> Grid:
-    """Where every figure comes from."""
+    """The list of records that all figures come from."""
     rows: list[list[str | Mark]] = [
         [
             Mark(trial.id, anchor=trial.id),
@@ -158,12 +152,12 @@ def records(trials: Sequence[Trial]) -> Grid:
 
 
 def long_rows(comparison: Comparison) -> list[dict[str, object]]:
-    """One flat row per cell and record: figures, pairs, verdict and every field of the record."""
-    rows = []
-    for row, name, cell in comparison.cells():
-        for trial in cell.trials:
-            rows.append({**_facts(row, name, cell), **flat(trial.record.to_json())})
-    return rows
+    """A flat row per cell and record: figures, differences, verdict and every field of the record."""
+    return [
+        {**_facts(row, name, cell), **flat(trial.record.to_json())}
+        for row, name, cell in comparison.cells()
+        for trial in cell.trials
+    ]
 
 
 def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
@@ -190,8 +184,8 @@ def _facts(row: HeadRow, name: str, cell: Cell) -> dict[str, object]:
 
 
 def _tested(found: Difference | None, ending: str = "") -> dict[str, object]:
-    """The columns that say how sure a difference is; the same ones whether or not there is one."""
-    told = {
+    """The columns that say how sure a difference is; they are the same where there is none."""
+    columns = {
         "difference_low": found and found.low,
         "difference_high": found and found.high,
         "test": found and found.test,
@@ -202,4 +196,4 @@ def _tested(found: Difference | None, ending: str = "") -> dict[str, object]:
         "interpolated_between": found and " and ".join(found.between),
         "interpolation_error": found and found.allowance,
     }
-    return {f"{key}{ending}": value for key, value in told.items()}
+    return {f"{key}{ending}": value for key, value in columns.items()}

@@ -1,40 +1,31 @@
-"""The rows of a table judged: every cell paired with baseline and control at its budget, all of them corrected."""
+"""The verdicts of a table: every cell is paired with baseline and control at its budget, and all are corrected."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 
+from headwise_lab.report.correcting import with_corrected
 from headwise_lab.report.heads.cells import BASELINE, CONTROL, Cell, HeadRow
 from headwise_lab.report.matching import TOLERANCE, MatchedReference, ReferenceCurve
 from headwise_lab.stats.differences import Difference, paired
-from headwise_lab.stats.rule import corrected
 
 
 def judge_rows(rows: Sequence[HeadRow], curve: ReferenceCurve, digits: int) -> list[HeadRow]:
-    """Mark the best of each row, pair every cell with baseline and control, and correct for the table's comparisons.
+    """Mark the best of each row, pair every cell with baseline and control, and correct over the whole table.
 
-    ``curve``: the baseline at every budget it was run at.
+    ``curve``: the baseline at every budget at which it was run.
     """
     found = [_paired_cells(row, _baseline(row, curve), _control_for(row, rows), digits) for row in rows]
-    places = [(index, name) for index, row in enumerate(found) for name in row.cells]
-    pairs = [
-        pair
-        for index, name in places
-        for pair in (found[index].cells[name].against_baseline, found[index].cells[name].against_control)
-    ]
-    adjusted = iter(corrected(pairs))
-    cells: list[dict[str, Cell]] = [{} for _ in found]
-    for index, name in places:
-        base, control = next(adjusted), next(adjusted)
-        cells[index][name] = attrs.evolve(found[index].cells[name], against_baseline=base, against_control=control)
-    return [attrs.evolve(row, cells=judged) for row, judged in zip(found, cells, strict=True)]
+    cells = [cell for row in found for cell in row.cells.values()]
+    judged = iter(with_corrected(cells, "against_baseline", "against_control"))
+    return [attrs.evolve(row, cells={name: next(judged) for name in row.cells}) for row in found]
 
 
 def _baseline(row: HeadRow, curve: ReferenceCurve) -> MatchedReference | None:
-    """The baseline in the row itself, else at its budget; None where there is neither."""
+    """The baseline of the row itself, else the one at its budget; None where there is neither."""
     if BASELINE in row.cells:
         return MatchedReference(row.cells[BASELINE].units)
     trial = next((trial for cell in row.cells.values() for trial in cell.trials), None)
@@ -42,7 +33,7 @@ def _baseline(row: HeadRow, curve: ReferenceCurve) -> MatchedReference | None:
 
 
 def _control_for(row: HeadRow, rows: Sequence[HeadRow]) -> Cell | None:
-    """Random heads in the row itself; where a rule counts heads, those nearest in number, at most an eighth off."""
+    """The random heads of the row itself. For a rule that counts heads, those nearest in number, at most 1/8 off."""
     if CONTROL in row.cells or row.mean_heads is None:
         return row.cells.get(CONTROL)
     near = [
@@ -55,12 +46,13 @@ def _control_for(row: HeadRow, rows: Sequence[HeadRow]) -> Cell | None:
 
 
 def _equal(row: HeadRow, other: HeadRow) -> bool:
-    """Whether two rows have the same budget; neighbouring budgets of one method may be less than a token apart."""
+    """Whether two rows have the same budget. Half the tolerance, since budgets of one method may be a token apart."""
     processed = bool(row.processed and other.processed)
     return row.budget == other.budget or (processed and abs(row.processed - other.processed) <= TOLERANCE / 2)
 
 
 def _paired_cells(row: HeadRow, baseline: MatchedReference | None, control: Cell | None, digits: int) -> HeadRow:
+    """The row with its best cells marked and its differences uncorrected."""
     top = max(round(cell.value, digits) for cell in row.cells.values())
 
     def to_baseline(cell: Cell) -> Difference | None:
@@ -71,7 +63,7 @@ def _paired_cells(row: HeadRow, baseline: MatchedReference | None, control: Cell
     def to_control(cell: Cell) -> Difference | None:
         return paired(cell.units, control.units) if control is not None and cell.role == "strategy" else None
 
-    cells: Mapping[str, Cell] = {
+    cells = {
         name: attrs.evolve(
             cell,
             best=len(row.cells) > 1 and round(cell.value, digits) == top,

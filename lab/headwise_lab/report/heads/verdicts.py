@@ -1,4 +1,4 @@
-"""What the evidence carries, in plain sentences; nothing is recommended that it does not carry."""
+"""The findings on head selection in sentences. Only what the tests show is recommended."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from headwise_lab.report.page.facts import signed
 from headwise_lab.stats.differences import BETTER, LEVEL, WORSE
 from headwise_lab.stats.rule import rule
 
-__all__ = ["METHOD", "PAIRED", "recommendations", "signed", "total_wins"]
-
 MOST_NAMED = 5
-"""Strategies a sentence names before it counts the rest."""
+"""A sentence names this many strategies and counts the rest."""
 
 
 def recommendations(comparison: Comparison) -> list[str]:
-    """One sentence per budget of a table, and another where head selection did harm."""
+    """A sentence for each budget of a table, and another one where some head selection is worse than all heads."""
     budgets = dict.fromkeys(row.budget for row in comparison.rows)
-    sentences = (told for budget in budgets for told in (_at_budget(comparison, budget), _harm(comparison, budget)))
+    sentences = (line for budget in budgets for line in (_at_budget(comparison, budget), _harm(comparison, budget)))
     return [sentence for sentence in sentences if sentence]
 
 
 def _harm(comparison: Comparison, budget: str) -> str:
-    """What is worse than all heads, worst first; nothing where nothing is."""
+    """What is worse than all heads, the worst first; empty where nothing is."""
     worse = [
         (cell.against_baseline.value, f"{name} with {row.head_label} heads ({signed(cell.against_baseline)})")
         for row in comparison.rows
@@ -32,11 +30,11 @@ def _harm(comparison: Comparison, budget: str) -> str:
         for name, cell in row.cells.items()
         if cell.verdict == WORSE and cell.against_baseline is not None
     ]
-    told = [text for _, text in sorted(worse)]
-    if not told:
+    named = [text for _, text in sorted(worse)]
+    if not named:
         return ""
-    more = f"; and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
-    return f"{comparison.title}, {budget}: worse than all heads: {'; '.join(told[:MOST_NAMED])}{more}."
+    more = f"; and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f"{comparison.title}, {budget}: worse than all heads: {'; '.join(named[:MOST_NAMED])}{more}."
 
 
 def _at_budget(comparison: Comparison, budget: str) -> str:
@@ -50,10 +48,10 @@ def _at_budget(comparison: Comparison, budget: str) -> str:
         return f"{where}: only the baseline was run, so nothing is compared."
     if not paired:
         return f"{where}: the outcomes needed for pairs are missing, so nothing is recommended."
-    carried = [entry for entry in entries if entry[2].recommended]
-    if carried:
-        carried.sort(key=lambda entry: -_gain(entry[2]))
-        return f"{where}: recommended: {'; '.join(_reason(*entry) for entry in carried)}."
+    recommended = [entry for entry in entries if entry[2].recommended]
+    if recommended:
+        recommended.sort(key=lambda entry: -_gain(entry[2]))
+        return f"{where}: recommended: {'; '.join(_reason(*entry) for entry in recommended)}."
     return f"{where}: no strategy beats all heads{_near_miss(rows, entries)}."
 
 
@@ -69,7 +67,7 @@ def _reason(row: HeadRow, name: str, cell: Cell) -> str:
 
 
 def _near_miss(rows: Sequence[HeadRow], entries: Sequence[tuple[HeadRow, str, Cell]]) -> str:
-    """Why a strategy that looks better is not recommended: the correction, or the random control."""
+    """Why strategies that look better are not recommended: there is no control, or p is too large once corrected."""
     better = [cell for _, _, cell in entries if cell.verdict == BETTER]
     seem = [cell for _, _, cell in entries if cell.against_baseline and cell.against_baseline.seems == BETTER]
     if better and not any(CONTROL in row.cells for row in rows):
@@ -102,7 +100,7 @@ PAIRED = (
     f" p larger, by the error that leaving out neighbouring budgets shows; where nothing shows it, nothing is called"
     f" better or worse. Only differences to the unpruned model are across budgets: that is what pruning costs."
 )
-"""How differences are made, and when one is called a difference."""
+"""How differences are computed, and when one counts."""
 
 METHOD = (
     f"Strategies are held against `sum` over all heads. {PAIRED} A strategy is recommended only where it is"
@@ -110,4 +108,4 @@ METHOD = (
     f" printed; ties are all bold and count as a win for each. A best figure picked from many is biased upwards, so a"
     f" win by itself is no evidence."
 )
-"""How to read the report, in one paragraph."""
+"""How to read the chapter on head selection, in one paragraph."""

@@ -1,6 +1,6 @@
-"""The uniform budget at any context: StreamingLLM's losses between two runs, and how far off that may be.
+"""The baseline of KV runs: StreamingLLM, the uniform budget, interpolated at any context between two of its runs.
 
-Between neighbouring runs the loss of every token is interpolated linearly in the logarithm of the context. The
+Between neighbouring runs, the loss of every token is interpolated linearly in the logarithm of the context. The
 perplexity of the baseline is exp of the interpolated mean loss, and a difference to it is paired token by token.
 Outside the runs there is no baseline: nothing is extrapolated.
 """
@@ -15,6 +15,7 @@ import attrs
 
 from headwise.errors import DataError
 from headwise_lab.report.kv.runs import UNIFORM, KvRun
+from headwise_lab.report.matching import interpolated
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
 
 SAME = 0.005
@@ -23,9 +24,10 @@ SAME = 0.005
 
 @attrs.frozen(eq=False)
 class Baseline:
-    """The uniform budget at one context: token -> interpolated loss, its perplexity, and what may be wrong with it.
+    """The uniform budget at one context: token -> interpolated loss.
 
-    ``error`` in nats, None where two runs alone say nothing about it; ``between``: the runs it comes from.
+    ``error``: how far off its mean loss may be, in nats; None where there are only two uniform runs, which do not show
+    it. ``between``: the runs it was interpolated from.
     """
 
     context: float
@@ -41,13 +43,13 @@ class Baseline:
 
 @attrs.frozen(eq=False)
 class UniformCurve:
-    """Uniform runs of one family (the same sinks and positions) in ascending order of context."""
+    """Uniform runs with the same sinks and positions, by ascending context."""
 
     runs: tuple[KvRun, ...]
 
     @classmethod
     def of(cls, runs: Sequence[KvRun]) -> UniformCurve:
-        """The curve of the family with most runs that have outcomes; of runs of the same context the last counts."""
+        """The curve of the sinks and positions with most usable runs; of runs with equal contexts, the last is used."""
         found = [run for run in runs if run.part == UNIFORM and run.nll]
         if not found:
             return cls(())
@@ -57,7 +59,7 @@ class UniformCurve:
 
     @property
     def contexts(self) -> list[float]:
-        """Contexts of the runs, ascending."""
+        """The contexts of the runs, ascending."""
         return [run.context for run in self.runs]
 
     def at(self, context: float) -> Baseline:
@@ -66,10 +68,7 @@ class UniformCurve:
         if found is None:
             raise DataError(self._refusal(context))
         left, right = self.runs[found.left], self.runs[found.right]
-        low, high = left.nll or {}, right.nll or {}
-        nll = {
-            token: (1 - found.share) * loss + found.share * high[token] for token, loss in low.items() if token in high
-        }
+        nll = interpolated(left.nll or {}, right.nll or {}, found.share)
         if not nll:
             raise DataError(f"{left.name} and {right.name} share no tokens, so nothing lies between them")
         error = interpolation_error(self.contexts, self.losses, found)
@@ -77,11 +76,11 @@ class UniformCurve:
 
     @property
     def losses(self) -> list[float]:
-        """Mean loss of each run."""
+        """The mean loss of each run."""
         return [math.fsum(run.nll.values()) / len(run.nll) for run in self.runs if run.nll]
 
     def left_out(self) -> dict[str, float]:
-        """Name of each inner run -> per cent by which its perplexity is missed when it is left out."""
+        """Inner run -> error of the perplexity interpolated from its two neighbours, in per cent."""
         errors = left_out(self.contexts, self.losses)
         inner = self.runs[1:-1]
         return {run.name: 100 * math.expm1(error) for run, error in zip(inner, errors, strict=True)}
@@ -95,6 +94,6 @@ class UniformCurve:
         )
 
 
-def same_budget(ours: KvRun, theirs: KvRun) -> bool:
-    """Whether two runs have the same mean budget, and may be compared without a baseline."""
-    return abs(ours.context - theirs.context) <= SAME * max(ours.context, theirs.context)
+def same_context(ours: float, theirs: float) -> bool:
+    """Whether two contexts count as one budget, so that their runs may be compared without a baseline."""
+    return abs(ours - theirs) <= SAME * max(ours, theirs)

@@ -1,4 +1,4 @@
-"""What a report says on KV eviction: one section per model and text."""
+"""The chapter on KV eviction: a section for each model and text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
+from headwise_lab.report.grouping import grouped
 from headwise_lab.report.kv import tables
 from headwise_lab.report.kv.judgement import JudgedSetting, judge_runs
 from headwise_lab.report.kv.runs import KvRun, load_runs
@@ -18,14 +19,12 @@ LEGEND = "≈ no difference, ↑ better, ↓ worse, - nothing to compare with."
 
 
 class KvLayout:
-    """Runs in order of their context, each held against uniform windows of the same context."""
+    """Runs by ascending context; each is compared with uniform windows of the same context."""
 
     def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
-        """The chapter of the text records among ``mine``."""
+        """The chapter made from the text records among ``mine``."""
         runs, warnings = load_runs(found.folder, mine)
-        groups: dict[tuple[str, ...], list[KvRun]] = {}
-        for run in runs:
-            groups.setdefault(run.setting, []).append(run)
+        groups = grouped(runs, lambda run: run.setting)
         titles = _titles(list(groups))
         judged = list(zip(titles, slugs(titles), map(judge_runs, groups.values()), strict=True))
         return Chapter(
@@ -60,7 +59,7 @@ def _section(title: str, slug: str, judged: JudgedSetting) -> Section:
 
 
 def _titles(settings: Sequence[tuple[str, ...]]) -> list[str]:
-    """Model and text, and of everything else only what tells the sections apart."""
+    """Titles: model and text, and of everything else only what differs between the sections."""
     titles = []
     for model, weights, dtype, attention, name, digest, tokens in settings:
         same = [other for other in settings if (other[0], other[4]) == (model, name)]
@@ -79,8 +78,8 @@ def _limits(runs: Sequence[KvRun]) -> list[str]:
         f"The text of {longest} tokens is longer than the {trained} that the model was trained on, so the full cache"
         " does worse than it could, and losing little to it means little."
     )
-    told = [beyond] if longest > trained else []
-    return told + [
+    too_long = [beyond] if longest > trained else []
+    return too_long + [
         f"All windows are {scale:g} of those of the study it re-creates, because the model was trained on short texts;"
         " sinks stay 4."
         for scale in sorted(scales)

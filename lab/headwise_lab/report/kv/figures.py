@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 
-from headwise_lab.report.kv.baseline import same_budget
+from headwise_lab.report.grouping import grouped
+from headwise_lab.report.kv.baseline import same_context
 from headwise_lab.report.kv.judgement import JudgedRun, JudgedSetting, orientation, per_cent, per_cent_error
-from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
+from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW, KvRun
 from headwise_lab.report.kv.verdicts import thresholds
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.drawing import bar_length, name_lines, pale_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +38,7 @@ Draw = Callable[[JudgedSetting, Path], bool]
 
 
 def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list[Figure]:
-    """Every figure that the runs carry, as PNG files in ``folder``."""
+    """Draw every figure for which there are runs into ``folder``."""
     wanted: list[tuple[str, Draw, str]] = [
         ("ppl-vs-context", _context, "perplexity against effective context; the line: interpolated uniform budget"),
         ("head-aware", _forest, "change of perplexity against the uniform budget at each run's own context, paired SE"
@@ -58,7 +60,7 @@ def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list
 
 
 def group_of(one: JudgedRun) -> str:
-    """The key of a run's colour: its study group where it has one, else what its strategy is."""
+    """The key of a run's colour: its group in the study where it has one, else the group of its strategy."""
     if one.run.group in COLOURS:
         return one.run.group
     if one.run.part != HEAD_AWARE:
@@ -67,42 +69,38 @@ def group_of(one: JudgedRun) -> str:
     return by_name.get(one.run.strategy.name, "allocated")
 
 
-def _error(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
-
-
-def _grid(panel: Axes, axis: Literal["x", "y"], which: Literal["major", "both"] = "major") -> None:
-    panel.grid(axis=axis, which=which, color="#e4e7eb", linewidth=0.7)
-
-
 def _context(judged: JudgedSetting, path: Path) -> bool:
     canvas = new_canvas(8.2, 4.8)
     panel = canvas.subplots()
     _curve(panel, judged)
-    for group, colour in COLOURS.items():
-        members = [one for one in judged.judgements if group_of(one) == group and group != "full"]
-        if members:
-            small = group == "permuted"
-            panel.errorbar(
-                [one.run.context for one in members], [one.run.ppl for one in members],
-                yerr=None if small else [_error(one.run.ppl_se) for one in members], fmt="o",
-                markersize=2.5 if small else 4.5, capsize=0, elinewidth=0.6, alpha=0.7 if small else 0.95,
-                color=colour, label=_LABELS[group], zorder=2 if small else 3,
-            )  # fmt: skip
+    by_group = grouped(judged.judgements, group_of)
+    for group in COLOURS:
+        if group in by_group and group != "full":
+            _group_dots(panel, group, by_group[group])
     full = judged.first(FULL)
     if full:
         panel.axhline(full.run.ppl, color="black", linestyle=":", linewidth=1.2, label=_LABELS["full"])
     _log_axes(panel, [one.run.context for one in judged.judgements if one.run.part != FULL])
     panel.set_xlabel("effective context: entries per KV head, mean")
     panel.set_ylabel("perplexity")
-    _grid(panel, "y", "both")
+    pale_grid(panel, "y", "both")
     canvas.legend(loc="outside right upper", fontsize=8)
     save_all(canvas, path)
     return True
 
 
+def _group_dots(panel: Axes, group: str, members: Sequence[JudgedRun]) -> None:
+    small = group == "permuted"
+    panel.errorbar(
+        [one.run.context for one in members], [one.run.ppl for one in members],
+        yerr=None if small else [bar_length(one.run.ppl_se) for one in members], fmt="o",
+        markersize=2.5 if small else 4.5, capsize=0, elinewidth=0.6, alpha=0.7 if small else 0.95,
+        color=COLOURS[group], label=_LABELS[group], zorder=2 if small else 3,
+    )  # fmt: skip
+
+
 def _curve(panel: Axes, judged: JudgedSetting) -> None:
-    """The uniform budget, as it is interpolated: straight in log perplexity over log context."""
+    """The interpolated uniform budget: straight lines in log perplexity over log context."""
     contexts = judged.curve.contexts
     if len(contexts) > 1:
         panel.plot(contexts, np.exp(judged.curve.losses), color=COLOURS["B"], linewidth=1.4, zorder=1)
@@ -119,7 +117,7 @@ def _log_axes(panel: Axes, contexts: Sequence[float]) -> None:
 
 
 def _forest(judged: JudgedSetting, path: Path) -> bool:
-    """Head-aware minus baseline, one line per run, the permuted controls beside it."""
+    """Differences to the baseline, a line per run, with the permuted controls of the run."""
     shown = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN) if one.to_uniform]
     if not shown:
         return False
@@ -131,10 +129,9 @@ def _forest(judged: JudgedSetting, path: Path) -> bool:
         panel.barh(line, 2 * error, left=-error, height=0.8, color="#eceff3")
         _controls(panel, line, one, judged)
         _dot(panel, line, one)
-    panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
-    panel.set_ylim(len(shown) - 0.4, -0.6)
+    name_lines(panel, [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], 8)
     panel.set_xlabel("perplexity against the uniform budget at the same effective context, % (left: better)")
-    _grid(panel, "x")
+    pale_grid(panel, "x")
     save_all(canvas, path)
     return True
 
@@ -161,29 +158,31 @@ def _sinks(judged: JudgedSetting, path: Path) -> bool:
         (one.run, uniform)
         for one in judged.of(WINDOW)
         for uniform in judged.curve.runs
-        if same_budget(one.run, uniform)
+        if same_context(one.run.context, uniform.context)
     ]
     if not pairs:
         return False
     canvas = new_canvas(5.6, 3.6)
     panel = canvas.subplots()
-    places = np.arange(len(pairs))
-    for index, (group, side) in enumerate((("A", 0), ("B", 1))):
-        runs = [pair[side] for pair in pairs]
-        panel.bar(places + 0.38 * (index - 0.5), [run.ppl for run in runs], 0.36, color=COLOURS[group],
-                  yerr=[_error(run.ppl_se) for run in runs], capsize=3, label=_LABELS[group])  # fmt: skip
-    for place, (window, uniform) in zip(places, pairs, strict=True):
-        change = 100 * (window.ppl / uniform.ppl - 1)
-        panel.text(
-            place - 0.19, window.ppl + _error(window.ppl_se), f"{change:+.0f} %", ha="center", va="bottom", fontsize=8
-        )
-    panel.set_xticks(places, [f"{window.context:.0f} entries" for window, _ in pairs])
+    _sink_bars(panel, pairs)
+    panel.set_xticks(range(len(pairs)), [f"{window.context:.0f} entries" for window, _ in pairs])
     panel.margins(y=0.25)  # room for the legend above the bars
     panel.set_ylabel("perplexity")
-    _grid(panel, "y")
+    pale_grid(panel, "y")
     panel.legend(fontsize=8)
     save_all(canvas, path)
     return True
+
+
+def _sink_bars(panel: Axes, pairs: Sequence[tuple[KvRun, KvRun]]) -> None:
+    """Two bars for each (run without sinks, uniform run), and the change between them."""
+    for place, group in enumerate(("A", "B")):
+        runs = [pair[place] for pair in pairs]
+        panel.bar(np.arange(len(pairs)) + 0.38 * (place - 0.5), [run.ppl for run in runs], 0.36, color=COLOURS[group],
+                  yerr=[bar_length(run.ppl_se) for run in runs], capsize=3, label=_LABELS[group])  # fmt: skip
+    for place, (window, uniform) in enumerate(pairs):
+        change, top = 100 * (window.ppl / uniform.ppl - 1), window.ppl + bar_length(window.ppl_se)
+        panel.text(place - 0.19, top, f"{change:+.0f} %", ha="center", va="bottom", fontsize=8)
 
 
 def _thresholds(judged: JudgedSetting, path: Path) -> bool:
@@ -194,29 +193,32 @@ def _thresholds(judged: JudgedSetting, path: Path) -> bool:
     canvas = new_canvas(max(4.6, 4.1 * len(bases)), 3.7)
     panels = canvas.subplots(1, len(bases), squeeze=False)[0]
     for panel, (base, runs) in zip(panels, bases.items(), strict=True):
-        x = [threshold for threshold, _ in runs]
-        panel.plot(x, [one.run.ppl for _, one in runs], "o-", color=COLOURS["G"], label="by confidence")
-        known = [(threshold, one.baseline.ppl) for threshold, one in runs if one.baseline]
-        panel.plot([at for at, _ in known], [ppl for _, ppl in known], "s--", color=COLOURS["B"], markersize=3.5,
-                   label="uniform, same context")  # fmt: skip
-        for threshold, one in runs:
-            panel.annotate(f"{one.run.context:.0f}", (threshold, one.run.ppl), textcoords="offset points",
-                           xytext=(0, 5), ha="center", fontsize=7, color=GREY)  # fmt: skip
+        _threshold_lines(panel, runs)
         panel.set_title(f"base window {base}")
         panel.set_xlabel("confidence threshold (grey: effective context)")
-        _grid(panel, "y")
+        pale_grid(panel, "y")
     panels[0].set_ylabel("perplexity")
     panels[0].legend(fontsize=8)
     save_all(canvas, path)
     return True
 
 
+def _threshold_lines(panel: Axes, runs: Sequence[tuple[float, JudgedRun]]) -> None:
+    panel.plot([threshold for threshold, _ in runs], [one.run.ppl for _, one in runs], "o-", color=COLOURS["G"],
+               label="by confidence")  # fmt: skip
+    known = [(threshold, one.baseline.ppl) for threshold, one in runs if one.baseline]
+    panel.plot([at for at, _ in known], [ppl for _, ppl in known], "s--", color=COLOURS["B"], markersize=3.5,
+               label="uniform, same context")  # fmt: skip
+    for threshold, one in runs:
+        panel.annotate(f"{one.run.context:.0f}", (threshold, one.run.ppl), textcoords="offset points",
+                       xytext=(0, 5), ha="center", fontsize=7, color=GREY)  # fmt: skip
+
+
 def _best(judged: JudgedSetting, path: Path, most: int = 12) -> bool:
     shown = sorted(
         (one for one in judged.judgements if one.run.part not in (PERMUTED, FULL) and not one.same_as),
         key=lambda one: one.run.ppl,
-    )
-    shown = shown[:most]
+    )[:most]
     if not shown:
         return False
     _bars(shown, path)
@@ -224,18 +226,17 @@ def _best(judged: JudgedSetting, path: Path, most: int = 12) -> bool:
 
 
 def _bars(shown: Sequence[JudgedRun], path: Path) -> None:
-    """Perplexity of each run, its context behind it, and a tick where the uniform budget of that context is."""
+    """The perplexity of each run, and a tick at the perplexity of the uniform budget of the same context."""
     canvas = new_canvas(7.2, 1.2 + 0.29 * len(shown))
     panel = canvas.subplots()
     for line, one in enumerate(shown):
-        panel.errorbar([one.run.ppl], [line], xerr=[_error(one.run.ppl_se)], fmt="o", markersize=5, capsize=2,
+        panel.errorbar([one.run.ppl], [line], xerr=[bar_length(one.run.ppl_se)], fmt="o", markersize=5, capsize=2,
                        color=COLOURS[group_of(one)], zorder=3)  # fmt: skip
         if one.baseline and one.run.part != UNIFORM:
             panel.plot([one.baseline.ppl], [line], marker="|", markersize=13, markeredgewidth=2, color=COLOURS["B"])
-    panel.set_yticks(range(len(shown)), [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], fontsize=8)
-    panel.set_ylim(len(shown) - 0.4, -0.6)
+    name_lines(panel, [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], 8)
     panel.set_xlabel("perplexity (green tick: uniform budget at the same context; in brackets: effective context)")
-    _grid(panel, "x")
+    pale_grid(panel, "x")
     save_all(canvas, path)
 
 

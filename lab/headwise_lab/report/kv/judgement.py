@@ -1,8 +1,8 @@
-"""Every run held against the uniform budget at its own context, and against the same windows dealt at random.
+"""The verdicts on KV runs: each is compared with the uniform budget at its own context and with permuted windows.
 
-The rule is that of the whole project (``stats.rule``); the unit is a block of consecutive tokens, because tokens of one
-text depend on each other (``stats.blocks``). All comparisons with a verdict in the table of runs are corrected
-together, those of the permuted controls, which have a table of their own, among themselves.
+The rule is that of the whole project (``stats.rule``). The unit is a block of consecutive tokens, because tokens of one
+text depend on each other (``stats.blocks``). All comparisons of the table of runs are corrected together. Permuted runs
+are controls: the same windows, shuffled over the heads. They have a table of their own, which is corrected by itself.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import attrs
 from scipy.stats import t as student
 
 from headwise.errors import DataError
-from headwise_lab.report.kv.baseline import Baseline, UniformCurve, same_budget
-from headwise_lab.report.kv.runs import HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW, KvRun
+from headwise_lab.report.correcting import with_corrected
+from headwise_lab.report.kv.baseline import Baseline, UniformCurve, same_context
+from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW, KvRun
 from headwise_lab.stats.blocks import in_blocks
 from headwise_lab.stats.differences import Difference, paired_losses
 from headwise_lab.stats.means import mean_and_error
@@ -23,18 +24,18 @@ from headwise_lab.stats.resampling import CONFIDENCE
 from headwise_lab.stats.rule import block_unit, corrected, stated
 
 JUDGED = (HEAD_AWARE, SCORED, WINDOW)
-"""Parts that are judged in the table of runs; uniform runs and their twins are what they are judged by."""
+"""The parts that get a verdict in the table of runs; they are compared with uniform runs and with twins of those."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class JudgedRun:
-    """One run and what is known about it; losses in nats, below 0 where the run is better.
+    """One run and its differences: losses in nats, below 0 where the run is better.
 
-    ``to_uniform``: loss minus that of the uniform baseline at the run's own context; its allowance is the interpolation
-    error. ``to_permuted``: loss minus the mean of its permuted ``controls``; its allowance is how far so few of them
-    may be off. ``to_full``: loss minus that of the full cache, which is a price and gets no verdict. ``refused`` says
-    why there is no baseline. ``same_as``: a run with the very same losses, such as that of a head-aware one whose
-    classes have no heads; the two count once.
+    ``to_uniform``: its loss minus that of the uniform baseline at the same context; the allowance is the interpolation
+    error. ``to_permuted``: its loss minus the mean loss of its permuted ``controls``; the allowance is how far a mean
+    over so few of them may be off. ``to_full``: its loss minus that of the full cache; this is what eviction costs, and
+    gets no verdict. ``refused``: why there is no baseline. ``same_as``: a run with exactly the same losses; the two
+    count once. That happens where no head belongs to a class, so that its window is not used.
     """
 
     run: KvRun
@@ -48,7 +49,7 @@ class JudgedRun:
 
     @property
     def gaps(self) -> dict[str, float]:
-        """Token -> loss minus that of the baseline; empty without one."""
+        """Token -> its loss minus that of the baseline; empty without a baseline."""
         if self.baseline is None or not self.run.nll:
             return {}
         uniform = self.baseline.nll
@@ -56,20 +57,21 @@ class JudgedRun:
 
     @property
     def verdict(self) -> str:
-        """better, worse or no difference against the uniform baseline; empty where nothing is judged."""
+        """``better``, ``worse`` or ``no difference`` to the uniform baseline; empty where there is no verdict."""
         return self.to_uniform.verdict if self.to_uniform and self.run.part != TWIN else ""
 
     @property
     def against_permuted(self) -> str:
-        """better, worse or no difference against the permuted controls; empty without any, or with one alone."""
+        """``better``, ``worse`` or ``no difference`` to the permuted controls; empty for fewer than two of them."""
         return self.to_permuted.verdict if self.to_permuted else ""
 
 
 @attrs.frozen(eq=False)
 class JudgedSetting:
-    """All runs of one setting (model, text, tokens), the uniform curve, and a judgement of each in order of context.
+    """All runs of one setting (model, text, tokens), the uniform curve, and each run judged, by ascending context.
 
-    ``inverse``: mean difference to the baseline of runs whose positional heads see further, minus that of the others.
+    ``inverse``: the mean difference to the baseline of the inverse runs minus that of the conventional ones; see
+    ``orientation``.
     """
 
     runs: tuple[KvRun, ...]
@@ -78,41 +80,41 @@ class JudgedSetting:
     inverse: Difference | None = None
 
     def of(self, *parts: str) -> list[JudgedRun]:
-        """Judgements of the runs that play one of these parts, each set of equal losses once."""
+        """The judged runs with one of these parts; of runs with equal losses only the first."""
         return [judged for judged in self.judgements if judged.run.part in parts and judged.same_as is None]
 
     def every(self, part: str) -> list[JudgedRun]:
-        """Judgements of all runs that play a part, those under a second name included."""
+        """All judged runs with a part, also those with the losses of another run."""
         return [judged for judged in self.judgements if judged.run.part == part]
 
     @property
     def repeats(self) -> list[JudgedRun]:
-        """Judgements of the runs that are another run under a second name."""
+        """The judged runs that have exactly the losses of another run."""
         return [judged for judged in self.judgements if judged.same_as is not None]
 
     def first(self, part: str) -> JudgedRun | None:
-        """The first run of a part, where there is one."""
+        """The first judged run with a part, if any."""
         return next(iter(self.of(part)), None)
 
     def stated(self, *parts: str) -> str:
-        """The rule as it holds for the table with these parts."""
+        """The statistical rule, stated for the table of these parts."""
         found = [pair for one in self.of(*parts) for pair in (one.to_uniform, one.to_permuted)]
         tokens = max((len(run.nll) for run in self.runs if run.nll), default=0)
         return stated([*found, self.inverse if HEAD_AWARE in parts else None], block_unit(tokens))
 
 
 def judge_runs(runs: Sequence[KvRun]) -> JudgedSetting:
-    """Judge the runs of one setting."""
+    """Judge the runs of one setting: find baselines, compare, and correct each of the two tables."""
     curve = UniformCurve.of(runs)
     found = [_with_baseline(run, curve) for run in sorted(runs, key=lambda run: (run.context, run.name))]
     found = _named_once(found)
-    full = next((run for run in runs if run.part == "full" and run.nll), None)
+    full = next((run for run in runs if run.part == FULL and run.nll), None)
     found = [_compared(judged, found, runs, full) for judged in found]
     table = [judged for judged in found if judged.run.part in JUDGED and judged.same_as is None]
-    controls = [judged for judged in found if judged.run.part == PERMUTED]
-    inverse, told = _corrected(table, inverse_minus_conventional(found))
-    told |= _corrected(controls, None)[1]
-    return JudgedSetting(tuple(runs), curve, tuple(told.get(one.run.id, one) for one in found), inverse)
+    inverse, table = _corrected(table, inverse_minus_conventional(found))
+    controls = with_corrected([one for one in found if one.run.part == PERMUTED], "to_uniform", "to_permuted")
+    by_id = {one.run.id: one for one in (*table, *controls)}
+    return JudgedSetting(tuple(runs), curve, tuple(by_id.get(one.run.id, one) for one in found), inverse)
 
 
 def _with_baseline(run: KvRun, curve: UniformCurve) -> JudgedRun:
@@ -128,7 +130,7 @@ def _with_baseline(run: KvRun, curve: UniformCurve) -> JudgedRun:
 
 
 def _named_once(found: Sequence[JudgedRun]) -> list[JudgedRun]:
-    """Head-aware runs that lose exactly what a uniform run, a twin or an earlier head-aware run loses are that run."""
+    """Set ``same_as`` of head-aware runs whose losses equal those of a uniform run, a twin or an earlier such run."""
     first: dict[tuple[float, ...], KvRun] = {}
     for part in (UNIFORM, TWIN, HEAD_AWARE):
         for judged in found:
@@ -143,12 +145,14 @@ def _named_once(found: Sequence[JudgedRun]) -> list[JudgedRun]:
 
 
 def _compared(judged: JudgedRun, found: Sequence[JudgedRun], runs: Sequence[KvRun], full: KvRun | None) -> JudgedRun:
-    """With all paired differences, none of them corrected yet."""
+    """The run with all its paired differences, not yet corrected."""
     run, baseline = judged.run, judged.baseline
     if not run.nll:
         return judged
     error = _interpolation_error(judged, found)
-    controls = [other for other in runs if other.controls == run.text and other.nll and same_budget(run, other)]
+    controls = [
+        other for other in runs if other.controls == run.text and other.nll and same_context(run.context, other.context)
+    ]
     return attrs.evolve(
         judged,
         to_uniform=None if baseline is None else paired_losses(run.nll, baseline.nll, allowance=error),
@@ -159,10 +163,10 @@ def _compared(judged: JudgedRun, found: Sequence[JudgedRun], runs: Sequence[KvRu
 
 
 def _interpolation_error(judged: JudgedRun, found: Sequence[JudgedRun]) -> float | None:
-    """How far off the baseline of a run may be: by the curve's curvature, or by what a uniform twin beside it shows.
+    """How far off the baseline of a run may be: the larger of what the curvature and what uniform twins show.
 
-    A twin between the same two runs is uniform itself, so all it scores against the baseline is error. None where there
-    is no twin and two uniform runs alone say nothing about the curve between them.
+    A twin between the same two uniform runs is uniform itself, so its whole difference to the baseline is error. None
+    where there is no twin and only two uniform runs, which do not show how the curve bends between them.
     """
     baseline = judged.baseline
     if baseline is None or len(baseline.between) < 2:
@@ -180,10 +184,10 @@ def _interpolation_error(judged: JudgedRun, found: Sequence[JudgedRun]) -> float
 
 
 def _to_permuted(losses: Mapping[str, float], controls: Sequence[Mapping[str, float]]) -> Difference | None:
-    """A run against the mean of its permuted controls.
+    """The difference of a run to the mean of its permuted controls.
 
-    The allowance is half the interval of the mean over so many dealings (Student's t over their mean losses); one
-    dealing alone says nothing about others, so what is held against it is shown and not judged.
+    The allowance is half the interval of that mean (Student's t over the mean loss of each permutation). A single
+    permutation says nothing about others, so the difference to it is shown without a verdict.
     """
     if not controls:
         return None
@@ -195,20 +199,20 @@ def _to_permuted(losses: Mapping[str, float], controls: Sequence[Mapping[str, fl
 
 
 def _price(losses: Mapping[str, float], full: Mapping[str, float]) -> Difference | None:
-    """Loss minus that of the full cache with its standard error; it is not judged."""
+    """The loss of a run minus that of the full cache, with its standard error; it gets no verdict."""
     gaps = in_blocks({token: loss - full[token] for token, loss in losses.items() if token in full})
     return Difference(*mean_and_error([*gaps.values()]), len(gaps), allowance=None) if gaps else None
 
 
 def mean_over(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Token -> mean over several runs, for the tokens that all have."""
+    """Token -> its mean over several runs, for the tokens that all of them have."""
     first, *others = losses
     shared = [token for token in first if all(token in other for other in others)]
     return {token: math.fsum(own[token] for own in losses) / len(losses) for token in shared}
 
 
 def orientation(run: KvRun) -> str:
-    """``inverse`` where positional heads see further than gathering ones, ``conventional`` the other way round."""
+    """``inverse`` where positional heads have larger windows than gathering ones, ``conventional`` where smaller."""
     positional, gathering = run.windows.get("positional"), run.windows.get("gathering")
     if positional is None or gathering is None or positional == gathering:
         return ""
@@ -216,7 +220,7 @@ def orientation(run: KvRun) -> str:
 
 
 def oriented(found: Iterable[JudgedRun], kind: str) -> list[JudgedRun]:
-    """Head-aware runs of one orientation, but not those that also go under a name of the other one."""
+    """The head-aware runs of one orientation, without those whose losses equal those of a run of the other one."""
     every = [one for one in found if one.run.part == HEAD_AWARE]
 
     def names(one: JudgedRun) -> set[str]:
@@ -226,7 +230,7 @@ def oriented(found: Iterable[JudgedRun], kind: str) -> list[JudgedRun]:
 
 
 def inverse_minus_conventional(found: Sequence[JudgedRun]) -> Difference | None:
-    """Mean over the inverse runs minus mean over the conventional ones, each against its own baseline."""
+    """The mean of the inverse runs minus that of the conventional ones, each compared with its own baseline first."""
     inverse, conventional = (oriented(found, kind) for kind in ("inverse", "conventional"))
     if not (inverse and conventional):
         return None
@@ -236,18 +240,18 @@ def inverse_minus_conventional(found: Sequence[JudgedRun]) -> Difference | None:
 
 
 def _mean_allowance(runs: Sequence[JudgedRun]) -> float | None:
-    """How far off the mean of the runs' differences may be; None where nothing says so of one of them."""
+    """How far off the mean of the runs' differences may be; None where it is unknown for one of them."""
     errors = [one.to_uniform.allowance for one in runs if one.to_uniform]
     known = [error for error in errors if error is not None]
     return mean_and_error(known)[0] if known and len(known) == len(errors) else None
 
 
-def _corrected(table: Sequence[JudgedRun], alone: Difference | None) -> tuple[Difference | None, dict[str, JudgedRun]]:
-    """Holm's correction over all comparisons of one table, and one more that belongs to no run."""
+def _corrected(table: Sequence[JudgedRun], inverse: Difference | None) -> tuple[Difference | None, list[JudgedRun]]:
+    """Holm's correction over all comparisons of the table of runs and the one between inverse and conventional runs."""
     pairs = [pair for one in table for pair in (one.to_uniform, one.to_permuted)]
-    *rest, last = corrected([*pairs, alone])
+    *rest, last = corrected([*pairs, inverse])
     adjusted = iter(rest)
-    return last, {one.run.id: attrs.evolve(one, to_uniform=next(adjusted), to_permuted=next(adjusted)) for one in table}
+    return last, [attrs.evolve(one, to_uniform=next(adjusted), to_permuted=next(adjusted)) for one in table]
 
 
 def per_cent(nats: float) -> float:
@@ -256,5 +260,5 @@ def per_cent(nats: float) -> float:
 
 
 def per_cent_error(difference: Difference) -> float:
-    """Its standard error in per cent, by the delta method."""
+    """The standard error of that change, in per cent, by the delta method."""
     return 100 * math.exp(difference.value) * difference.se

@@ -1,4 +1,4 @@
-"""The KV tables of a report: every run with its budget, its bytes, and what it is worth against uniform and chance."""
+"""The tables of KV eviction: every run with budget, bytes, and differences to uniform and to permuted windows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headwise_lab.report.kv.judgement import JUDGED, JudgedRun, JudgedSetting, p
 from headwise_lab.report.kv.runs import PERMUTED, TWIN, UNIFORM, KvRun, or_nan
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page import facts
-from headwise_lab.report.page.facts import where
+from headwise_lab.report.page.facts import sign_of, where
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
-from headwise_lab.stats.differences import SAME, Difference
+from headwise_lab.stats.differences import Difference
 from headwise_lab.store.record_types import Passage, TokenShare
 
 HEADER = (
@@ -33,7 +33,7 @@ CAPTION = (
 
 
 def main_table(judged: JudgedSetting, title: str, slug: str) -> Grid:
-    """All runs but the permuted controls, in order of context."""
+    """All runs but the permuted controls, by ascending context."""
     shown = [one for one in judged.judgements if one.run.part != PERMUTED]
     caption = f"{CAPTION} {judged.stated(*JUDGED)}".rstrip()
     grid = Grid.of(f"{title}: runs", slug, HEADER, [_row(one) for one in shown], caption)
@@ -50,10 +50,9 @@ def controls_table(judged: JudgedSetting, title: str, slug: str) -> Grid | None:
 
 
 def _row(one: JudgedRun) -> list[str | Mark]:
-    run, sign = one.run, _sign(one)
-    uniform = MISSING if one.baseline is None else number(one.baseline.ppl)
-    found, permuted = one.to_uniform, one.to_permuted
+    run, found, permuted = one.run, one.to_uniform, one.to_permuted
     error = number(per_cent(found.allowance)) if found and found.allowance else MISSING
+    sign = "" if one.same_as or one.run.part == TWIN else sign_of(found)
     return [
         Mark(run.name, hint=run_hint(one), anchor=run.id),
         run.text,
@@ -65,19 +64,19 @@ def _row(one: JudgedRun) -> list[str | Mark]:
         f"{number(run.ppl)} ± {number(run.ppl_se)}",
         _accuracy(run),
         str(run.record.n),
-        uniform,
+        number(one.baseline.ppl if one.baseline else None),
         Mark(change(found) if found else MISSING, verdict=sign),
         _interval(found),
         facts.probability(found.adjusted if found else None),
         error,
-        Mark(change(permuted) if permuted else MISSING, verdict=_marked(one.against_permuted)),
+        Mark(change(permuted) if permuted else MISSING, verdict=sign_of(permuted)),
         facts.probability(permuted.adjusted if permuted else None),
         shown_verdict(one),
     ]
 
 
 def _interval(found: Difference | None) -> str:
-    """A change of perplexity in per cent lies between these."""
+    """The interval of a change of perplexity, in per cent."""
     if found is None or math.isnan(found.low):
         return MISSING
     return f"{per_cent(found.low):+.2f} to {per_cent(found.high):+.2f} %"
@@ -90,7 +89,7 @@ def _accuracy(run: KvRun) -> str:
 
 
 def shown_verdict(one: JudgedRun) -> str:
-    """The verdict of a run in a word or two."""
+    """The verdict column: the verdict of a run, or why it has none."""
     if one.run.part == UNIFORM:
         return "baseline"
     if one.run.part == TWIN:
@@ -100,39 +99,38 @@ def shown_verdict(one: JudgedRun) -> str:
     return one.verdict or MISSING
 
 
-def _sign(one: JudgedRun) -> str:
-    return "" if one.same_as else _marked(one.verdict)
-
-
-def _marked(verdict: str) -> str:
-    """The verdict as tables mark it."""
-    return {SAME: "same"}.get(verdict, verdict)
-
-
 def run_hint(one: JudgedRun) -> str:
-    """Everything about a run in a few lines: n, SE, both differences, strategy text and command."""
+    """The tooltip of a run: n, SE, its differences, strategy text and command, a line each."""
     lines = [f"n={one.run.record.n}, PPL SE {number(one.run.ppl_se)}", one.run.text]
-    if one.to_uniform and one.baseline:
-        between = " and ".join(run.name for run in one.baseline.between)
-        lines.append(
-            f"{change(one.to_uniform)} against {between} at {one.run.context:.1f} entries: {shown_verdict(one)}"
-        )
-        lines += _tested(one.to_uniform)
-    if one.to_permuted:
-        off = "unknown" if one.to_permuted.allowance is None else f"{per_cent(one.to_permuted.allowance):.2f} %"
-        lines.append(
-            f"{change(one.to_permuted)} against {len(one.controls)} permutations, whose mean may be off by {off}:"
-            f" {one.against_permuted or MISSING}"
-        )
-        lines += _tested(one.to_permuted)
+    lines += _uniform_lines(one) + _permuted_lines(one)
     if one.to_full:
         lines.append(f"{change(one.to_full)} against the full cache")
     lines += [one.refused, one.run.record.command or ""]
     return "\n".join(filter(None, lines))
 
 
+def _uniform_lines(one: JudgedRun) -> list[str]:
+    if not (one.to_uniform and one.baseline):
+        return []
+    between = " and ".join(run.name for run in one.baseline.between)
+    at = f"{one.run.context:.1f} entries"
+    line = f"{change(one.to_uniform)} against {between} at {at}: {shown_verdict(one)}"
+    return [line, *_tested(one.to_uniform)]
+
+
+def _permuted_lines(one: JudgedRun) -> list[str]:
+    if not one.to_permuted:
+        return []
+    off = "unknown" if one.to_permuted.allowance is None else f"{per_cent(one.to_permuted.allowance):.2f} %"
+    line = (
+        f"{change(one.to_permuted)} against {len(one.controls)} permutations, whose mean may be off by {off}:"
+        f" {one.against_permuted or MISSING}"
+    )
+    return [line, *_tested(one.to_permuted)]
+
+
 def _tested(found: Difference) -> list[str]:
-    """How sure a difference is, in one line; nothing for one that is not corrected, and so gets no verdict."""
+    """How sure a difference is, in one line; none for one without a verdict, which is not corrected."""
     if found.adjusted is None:
         return []
     p, adjusted = facts.probability(found.p), facts.probability(found.adjusted)
@@ -140,7 +138,7 @@ def _tested(found: Difference) -> list[str]:
 
 
 def best_table(judged: JudgedSetting, title: str, slug: str, most: int = 10) -> Grid:
-    """The lowest perplexities, each with its budget; a low one at a large budget is no merit."""
+    """The lowest perplexities, each with its context, because a larger budget lowers the perplexity by itself."""
     shown = sorted((one for one in judged.judgements if one.run.part != PERMUTED), key=lambda one: one.run.ppl)[:most]
     rows: list[list[str | Mark]] = [
         [str(rank), Mark(one.run.name, anchor=one.run.id), number(one.run.ppl), number(one.run.context, 1),
@@ -153,7 +151,7 @@ def best_table(judged: JudgedSetting, title: str, slug: str, most: int = 10) -> 
 
 
 def records(runs: Sequence[KvRun]) -> Grid:
-    """Where every figure comes from."""
+    """The list of records that all figures come from."""
     rows: list[list[str | Mark]] = [
         [
             Mark(run.id, anchor=run.id),
@@ -177,7 +175,7 @@ def _text(text: Passage) -> str:
 
 
 def long_rows(judged: JudgedSetting) -> list[dict[str, object]]:
-    """One flat row per run: what was judged, and every field of the record."""
+    """A flat row per run: its differences and verdict, and every field of the record."""
     return [{**_facts(one), **one.run.record.to_json()} for one in judged.judgements]
 
 

@@ -1,4 +1,4 @@
-"""The short table of KV runs that a command prints when it is done."""
+"""The short table of KV runs that a command prints when it ends."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from headwise_lab.report.kv.runs import PERMUTED
 from headwise_lab.report.kv.tables import shown_verdict
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page.grid import MISSING, number
-from headwise_lab.stats.differences import BETTER, SAME, WORSE
+from headwise_lab.report.page.terminal import STYLES, short_table
 
-_STYLES = {BETTER: "green", WORSE: "red", SAME: "dim"}
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")
 
 
 def kv_table(title: str, judged: JudgedSetting) -> Table:
-    """The runs of one model on one text; the permuted controls, many and alike, are left to the report."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    """The runs of one model on one text. The many permuted controls stand in the report only."""
+    table = short_table(_COLUMNS, title=title)
     table.caption, table.caption_justify = judged.stated(*JUDGED), "left"
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("Run", "") else "right", no_wrap=True)
     for one in judged.judgements:
         if one.run.part != PERMUTED:
             table.add_row(*_row(one))
@@ -29,12 +26,12 @@ def kv_table(title: str, judged: JudgedSetting) -> Table:
 
 
 def _row(one: JudgedRun) -> list[str | Text]:
-    style = _STYLES.get(one.verdict, "") if shown_verdict(one) == one.verdict else "dim"
+    style = STYLES[one.verdict] if shown_verdict(one) == one.verdict else "dim"
     return [
         Text(one.run.name),
         number(one.run.context, 1),
         f"{number(one.run.ppl)} ± {number(one.run.ppl_se)}",
         Text(change(one.to_uniform) if one.to_uniform else "", style=style),
         Text("" if shown_verdict(one) == MISSING else shown_verdict(one), style=style),
-        Text(change(one.to_permuted) if one.to_permuted else "", style=_STYLES.get(one.against_permuted, "")),
+        Text(change(one.to_permuted) if one.to_permuted else "", style=STYLES[one.against_permuted]),
     ]

@@ -1,4 +1,4 @@
-"""Each strategy of ``headwise ppl`` and ``headwise needle`` against the first one, by the rule of the project."""
+"""Each strategy of ``headwise ppl`` and ``headwise needle`` compared with the first one, by the rule of the project."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from headwise_lab.store.outcome_types import Outcome, PasskeyOutcome, TokenOutco
 
 @attrs.frozen
 class TextChange:
-    """A strategy against the first on one text: loss in nats (below 0 is better), share of right next tokens."""
+    """Differences of a strategy to the first on one text: loss in nats (below 0 is better), share of right tokens."""
 
     loss: Difference
     right: Difference
 
     @property
     def ratio(self) -> tuple[float, float]:
-        """Our perplexity over theirs, exp of the difference of losses, with its standard error."""
+        """Its perplexity over that of the first (exp of the difference of losses), with the standard error."""
         return perplexity(self.loss.value, self.loss.se)
 
 
 @attrs.frozen
 class PromptChange:
-    """A strategy against the first on the same prompts: share of found passkeys, log-probability of passkeys."""
+    """Differences of a strategy to the first on the same prompts: passkeys found, log-probability of the passkeys."""
 
     found: Difference
     logprob: Difference
 
 
 def text_changes(first: Sequence[TokenOutcome], others: Sequence[Sequence[TokenOutcome]]) -> list[TextChange]:
-    """Every other strategy against the first, corrected together; raises DataError where two share no token."""
+    """The differences of all others to the first, corrected together; raises DataError where two share no token."""
     losses = [paired_losses(_scores(one), _scores(first)) for one in others]
     right = [paired_losses(_right(one), _right(first), lower_is_better=False) for one in others]
     return [TextChange(*pair) for pair in _together(losses, right)]
 
 
 def prompt_changes(first: Sequence[PasskeyOutcome], others: Sequence[Sequence[PasskeyOutcome]]) -> list[PromptChange]:
-    """Every other strategy against the first, corrected together; raises DataError where two share no prompt."""
+    """The differences of all others to the first, corrected together; raises DataError where two share no prompt."""
     found = [paired(_scores(one), _scores(first)) for one in others]
     logprob = [paired(_logprobs(one), _logprobs(first)) for one in others]
     return [PromptChange(*pair) for pair in _together(found, logprob)]

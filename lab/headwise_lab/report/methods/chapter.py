@@ -1,4 +1,4 @@
-"""What a report says on whole methods held against each other: one section per benchmark, and one over all."""
+"""The chapter on whole methods: a section for each benchmark, and one over all benchmarks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.heads.tables import records as records_table
-from headwise_lab.report.heads.verdicts import PAIRED, signed
+from headwise_lab.report.heads.verdicts import PAIRED
 from headwise_lab.report.kept_tokens.choices import KeptSetting
 from headwise_lab.report.methods import tables
 from headwise_lab.report.methods.console import methods_table
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, MethodResult, Methods, compare_methods
 from headwise_lab.report.page.facets import plain
+from headwise_lab.report.page.facts import signed
 from headwise_lab.store.record_types import Record
 
 METHOD = (
@@ -28,10 +29,10 @@ LEGEND = f"≈ no difference to {REFERENCE}, ↑ better, ↓ worse (p adjusted o
 
 
 class MethodsLayout:
-    """Methods down and budgets across, each held against the same reference."""
+    """A row per method, a column per budget; each method is compared with the same reference."""
 
     def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
-        """The chapter of the benchmark records among ``mine``."""
+        """The chapter made from the benchmark records among ``mine``."""
         trials = found.trials_of(mine)
         compared = compare_methods(trials, mine)
         refusals = tables.refusals(compared)
@@ -86,7 +87,7 @@ def _draw(methods: Methods, compared: Sequence[Methods], source: Path, folder: P
 
 
 def kept_settings(methods: Methods) -> list[KeptSetting]:
-    """The kept tokens of one budget each, of budgets that have anything to compare."""
+    """What to show of kept tokens: a setting for each budget that has several methods."""
     found = []
     for budget in methods.budgets:
         trials = {result.name: result.trial for result in methods.at(budget)}
@@ -98,33 +99,34 @@ def kept_settings(methods: Methods) -> list[KeptSetting]:
 
 
 def sentences(methods: Methods) -> list[str]:
-    """What may be said of a benchmark, budget by budget."""
-    return [told for budget in methods.budgets for told in _at_budget(methods, budget)]
+    """The findings on a benchmark, budget by budget."""
+    return [line for budget in methods.budgets for line in _at_budget(methods, budget)]
 
 
 def _at_budget(methods: Methods, budget: str) -> list[str]:
-    """What may be said of one budget: against the reference, against the unpruned model, against controls."""
+    """The findings at one budget: against the reference, and which methods equal the unpruned model."""
     where = f"{methods.title}, {budget}"
     results = [result for result in methods.at(budget) if result.name != REFERENCE]
-    told = []
+    lines = []
     if results and any(name == REFERENCE for name, _ in methods.results):
-        told.append(f"{where}: {_against_reference(results)}.")
+        lines.append(f"{where}: {_against_reference(results)}.")
     close = [result.name for result in methods.at(budget) if result.to_unpruned and not result.to_unpruned.clear]
     if close:
-        told.append(f"{where}: cannot be told from the unpruned model: {', '.join(close)}.")
-    return told
+        lines.append(f"{where}: no difference to the unpruned model: {', '.join(close)}.")
+    return lines
 
 
 def _against_reference(results: Sequence[MethodResult]) -> str:
-    """What is better and what is worse, the largest difference first, and how much is left open."""
+    """Which methods are better and which worse, the largest difference first, and how many are neither."""
     better, worse = (_listed(results, verdict) for verdict in ("better", "worse"))
-    open_ones = sum(result.verdict == "same" for result in results)
+    equal = sum(result.verdict == "same" for result in results)
     alone = [result.name for result in results if not result.verdict]
-    told = [
-        f"better than {REFERENCE}: {better}; worse: {worse}; {open_ones} of {len(results)} cannot be told from it"
-    ] * (len(alone) < len(results))
-    told += [f"not compared, for want of {REFERENCE} at their budget: {', '.join(alone)}"] * bool(alone)
-    return "; ".join(told)
+    parts = []
+    if len(alone) < len(results):
+        parts.append(f"better than {REFERENCE}: {better}; worse: {worse}; no difference: {equal} of {len(results)}")
+    if alone:
+        parts.append(f"not compared, because {REFERENCE} was not run at their budget: {', '.join(alone)}")
+    return "; ".join(parts)
 
 
 def _listed(results: Sequence[MethodResult], verdict: str) -> str:

@@ -1,4 +1,4 @@
-"""The short table of a comparison of methods that a command prints when it is done."""
+"""The short table of methods that a command prints when it ends."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.heads.efficiency import cost_of
-from headwise_lab.report.heads.verdicts import signed
 from headwise_lab.report.methods.methods import MethodResult, Methods
+from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import number
-
-_STYLES = {"better": "green", "worse": "red", "same": "dim"}
+from headwise_lab.report.page.terminal import STYLES, short_table
 
 
 def methods_table(compared: Sequence[Methods]) -> Table:
     """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"):
-        table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=True)
+    table = short_table(("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"))
     for methods in compared:
         if methods.unpruned is not None:
             score = f"{number(methods.unpruned.value)} ± {number(methods.unpruned.se)}"
@@ -37,11 +34,11 @@ def _add(table: Table, methods: Methods, budget: str) -> None:
 
 
 def _row(result: MethodResult) -> list[str | Text]:
-    trial = result.trial
+    trial, gap = result.trial, result.to_reference
     return [
         Text(result.name),
         Text(f"{number(trial.value)} ± {number(trial.se)}", style="bold" if result.best else ""),
-        Text(signed(result.to_reference) if result.to_reference else "", style=_STYLES.get(result.verdict, "")),
+        Text(signed(gap) if gap else "", style=STYLES[gap.verdict] if gap else ""),
         signed(result.to_unpruned) if result.to_unpruned else "",
         number(cost_of(trial).prefill_share, 3),
     ]

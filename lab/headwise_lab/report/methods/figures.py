@@ -1,9 +1,8 @@
-"""Figures of a comparison of methods: what is left of the score against what is left of the prefill time."""
+"""Figures of methods: what is left of the score against what is left of the prefill time."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +14,18 @@ import matplotlib
 from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, Methods
 from headwise_lab.report.methods.tables import order, shares
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, STYLE, Colour, Figure, colours, new_canvas, save_all
+from headwise_lab.report.page.drawing import bar_length, pale_grid, unpruned_line
 from headwise_lab.store.record_types import VisualRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Look = tuple[Colour, str | None]
-"""A colour, and the marker of a control; other markers say where a method prunes."""
+"""A colour, and the marker of a control. The markers of other methods say where they prune."""
 
 _SIZES = (8.0, 6.0, 4.5, 3.5)  # of the markers, the largest budget first
-_WIDTH = 32  # letters of a name in the legend, before it goes on in another line
+_WIDTH = 32  # letters in a line of the legend
 _CONTROL_MARKERS = ("x", "+", "1", "2", "*")
 
 _HOW = (
@@ -37,7 +37,7 @@ _HOW = (
 
 @attrs.frozen
 class Point:
-    """A marker: method, budget, where it stands, its error, and whether tokens leave before the language model."""
+    """A marker: method, budget, place, error, and whether the method prunes before the language model (``early``)."""
 
     name: str
     budget: str
@@ -48,11 +48,9 @@ class Point:
 
 
 def looks(compared: Sequence[Methods]) -> dict[str, Look]:
-    """Method -> how it looks in every figure of a report: its colour, and for controls the marker of their greys."""
-    colours = [matplotlib.colormaps["tab10"](index)[:3] for index in range(10) if index != 7]
-    colours += [matplotlib.colormaps["Dark2"](index)[:3] for index in range(7)]
+    """Method -> how it looks in every figure of a report. Controls are grey and differ by their markers."""
     names = sorted({name for methods in compared for name in methods.names})
-    others = itertools.cycle(colours)
+    others = itertools.cycle(colours())
     markers = itertools.cycle(_CONTROL_MARKERS)
     found: dict[str, Look] = {REFERENCE: (INK, None)}
     for name in names:
@@ -110,7 +108,7 @@ def _early(record: VisualRecord) -> bool:
 def _plot(
     points: Sequence[Point], named: Mapping[str, Look], path: Path, *, label: str, unpruned: float | None
 ) -> None:
-    """Draw all markers, the unpruned model's line and the legend into ``path``."""
+    """Draw all markers, the line of the unpruned model and the legend into ``path``."""
     with matplotlib.rc_context(STYLE):
         canvas = new_canvas(9.4, 5.2)
         panel = canvas.subplots()
@@ -118,16 +116,16 @@ def _plot(
         for name, look in named.items():
             _method(panel, [point for point in points if point.name == name], budgets, name, look)
         if unpruned is not None:
-            panel.axhline(unpruned, color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
+            unpruned_line(panel, unpruned)
         panel.set_xlabel("prefill time, as a share of the unpruned model's")
         panel.set_ylabel(label)
-        panel.grid(color="#e4e7eb", linewidth=0.7)
+        pale_grid(panel, "both")
         canvas.legend(loc="outside right upper", fontsize=8)
         save_all(canvas, path)
 
 
 def _method(panel: Axes, points: Sequence[Point], budgets: Sequence[str], name: str, look: Look) -> None:
-    """One method: a thin line through its budgets, and a marker with its error for each."""
+    """One method: a thin line through its budgets, and a marker with an error bar for each."""
     if not points:
         return
     colour, marker = look
@@ -137,7 +135,7 @@ def _method(panel: Axes, points: Sequence[Point], budgets: Sequence[str], name: 
     for number, point in enumerate(points):
         size = _SIZES[min(budgets.index(point.budget), len(_SIZES) - 1)]
         panel.errorbar(
-            [point.x], [point.y], yerr=[0.0 if math.isnan(point.se) else point.se], color=colour, marker=marker,
+            [point.x], [point.y], yerr=[bar_length(point.se)], color=colour, marker=marker,
             markersize=size, capsize=2, elinewidth=0.9, linestyle="none",
             label=textwrap.fill(name, _WIDTH) if number == 0 else None,
             zorder=3 if name == REFERENCE else 2,

@@ -1,7 +1,7 @@
-"""Whole methods side by side on one benchmark: each held against FastV at the same budget and the unpruned model.
+"""Whole methods on one benchmark: each is compared with FastV at the same budget and with the unpruned model.
 
-Methods differ in everything, so what they are called by is the recipe. Budgets are what was asked for, and told apart
-by processed average where methods made different things of one; only equal averages are held against each other.
+A method is named by its recipe. A column is a budget as it was asked for. Where methods turn the same request into
+different processed averages, each average gets a column of its own, because only equal averages are compared.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from headwise_lab.report.matching import ReferenceCurve, same_budget
+from headwise_lab.report.correcting import with_corrected
+from headwise_lab.report.grouping import grouped
+from headwise_lab.report.matching import ReferenceCurve, against, same_budget
+from headwise_lab.report.page.facts import sign_of
 from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.pooling import Questions
 from headwise_lab.report.trials import AskedTrial, Trial
-from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, paired
-from headwise_lab.stats.rule import corrected
+from headwise_lab.stats.differences import BETTER, WORSE, Difference, paired
 from headwise_lab.store.record_types import Record
 
 REFERENCE = "fastv"
-"""The recipe that others are held against: named in nearly every paper, and the simplest."""
+"""The recipe that others are compared with: nearly every paper names it, and it is the simplest."""
 
 CONTROLS = ("random", "random-layer-2", "uniform", "uniform-layer-2", "pooling")
-"""Recipes that look at neither question nor picture; they come last in tables and grey in figures."""
+"""Recipes that read neither question nor picture. Tables list them last, figures draw them in grey."""
 
 
 @attrs.frozen(eq=False)
 class MethodResult:
-    """One method at one budget: ``trial`` is all its ``trials`` as one, which differ in their seeds alone.
+    """One method at one budget. Its ``trials`` differ only in their seeds; ``trial`` pools them.
 
-    Differences are paired, that to the reference at an equal budget, and corrected for all comparisons of the table.
+    The differences are paired and corrected over the whole table. The reference has the same budget.
     """
 
     name: str
@@ -42,29 +44,28 @@ class MethodResult:
 
     @property
     def adjusted(self) -> float | None:
-        """Adjusted probability of the difference to the reference."""
+        """Corrected probability of the difference to the reference."""
         return self.to_reference.adjusted if self.to_reference else None
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``same`` against the reference; empty where nothing can be compared."""
-        told = self.to_reference.verdict if self.to_reference else ""
-        return "same" if told == SAME else told
+        return sign_of(self.to_reference)
 
     @property
     def certain(self) -> bool:
-        """Whether it is better or worse than the reference."""
+        """Whether it is clearly better or clearly worse than the reference."""
         return self.verdict in (BETTER, WORSE)
 
     @property
     def records(self) -> tuple[str, ...]:
-        """The records its figures come from."""
+        """The ids of the records that its figures come from."""
         return tuple(trial.id for trial in self.trials) or (self.trial.id,)
 
 
 @attrs.frozen(eq=False)
 class Methods:
-    """All methods on one benchmark: results by (method, budget), and reasons where a method could not be run."""
+    """All methods on one benchmark: results by (method, budget), and why some could not be run (``refused``)."""
 
     title: str
     slug: str
@@ -82,7 +83,7 @@ class Methods:
         return [self.results[name, budget] for name in self.names if (name, budget) in self.results]
 
     def family(self) -> list[Difference]:
-        """Every comparison of the table; they are corrected together."""
+        """Every difference of the table; they are corrected together."""
         pairs = (pair for result in self.results.values() for pair in (result.to_reference, result.to_unpruned))
         return [pair for pair in pairs if pair is not None]
 
@@ -92,25 +93,19 @@ class Methods:
 
 
 def compare_methods(trials: Sequence[Trial], records: Sequence[Record]) -> list[Methods]:
-    """One comparison per benchmark, model and set of questions; ``records`` are those of the trials and the refused."""
+    """A comparison for each benchmark, model and set of questions. ``records``: all of them, refused ones included."""
     refused = [AskedTrial(record) for record in records if record.refused and not record.reads_text]
     questions = Questions.of([*trials, *refused])
-
-    def key(trial: AskedTrial) -> tuple[str, str, int]:
-        return trial.benchmark, trial.model, questions.number(trial)
-
-    groups: dict[tuple[str, str, int], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(key(trial), []).append(trial)
+    groups = grouped(trials, questions.table)
     titles = _titles(list(groups), [questions.label(members[0]) for members in groups.values()])
     return [
-        _methods(title, slug, questions, members, [trial for trial in refused if key(trial) == found])
-        for (found, members), title, slug in zip(groups.items(), titles, slugs(titles), strict=True)
+        _methods(title, slug, questions, members, [trial for trial in refused if questions.table(trial) == table])
+        for (table, members), title, slug in zip(groups.items(), titles, slugs(titles), strict=True)
     ]
 
 
 def _titles(keys: Sequence[tuple[str, str, int]], labels: Sequence[str]) -> list[str]:
-    """The benchmark, and of model and questions what tells the tables apart."""
+    """Titles: the benchmark, and model and questions where they differ between the tables."""
     several = len({model for _, model, _ in keys}) > 1
     return [
         ", ".join(["Methods", benchmark, *([model] * several), *filter(None, [label])])
@@ -121,13 +116,11 @@ def _titles(keys: Sequence[tuple[str, str, int]], labels: Sequence[str]) -> list
 def _methods(
     title: str, slug: str, questions: Questions, trials: Sequence[Trial], refused: Sequence[AskedTrial]
 ) -> Methods:
-    whole = [trial for trial in trials if trial.name("token_pruning") == "none"]
+    whole = [trial for trial in trials if trial.unpruned]
     unpruned = questions.pooled(whole) if whole else None
-    pruned = sorted((trial for trial in trials if trial not in whole), key=lambda trial: -trial.processed)
+    pruned = sorted((trial for trial in trials if not trial.unpruned), key=lambda trial: -trial.processed)
     names, budgets = _names([*pruned, *refused]), _budgets(pruned)
-    members: dict[tuple[str, str], list[Trial]] = {}
-    for trial in pruned:
-        members.setdefault((names[trial.id], budgets[trial.id]), []).append(trial)
+    members = grouped(pruned, lambda trial: (names[trial.id], budgets[trial.id]))
     results = {
         (name, budget): MethodResult(name, budget, questions.pooled(found), trials=tuple(found))
         for (name, budget), found in members.items()
@@ -141,7 +134,7 @@ def _methods(
         metric=first.record.metric.name or "score",
         digits=digits,
         budgets=tuple(dict.fromkeys(budget for _, budget in results)),
-        names=_ordered(results),
+        names=tuple(ranked((name, result.trial.value) for (name, _), result in results.items())),
         results=_judged(results, unpruned, digits),
         unpruned=unpruned,
         refused={(names[trial.id], trial.given): str(trial.record.refused) for trial in refused},
@@ -149,10 +142,10 @@ def _methods(
 
 
 def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
-    """Record -> its budget, with the processed average where methods made unequal things of what was asked for."""
+    """Record -> its budget; with the processed average where methods turn one request into different averages."""
     found: dict[str, str] = {}
-    for asked in dict.fromkeys(trial.given for trial in trials):
-        rest = [trial for trial in trials if trial.given == asked]
+    for given, members in grouped(trials, lambda trial: trial.given).items():
+        rest = members
         groups: list[tuple[float, list[Trial]]] = []
         while rest:
             middle = next((trial for trial in rest if trial.record.recipe == REFERENCE), rest[0])
@@ -160,69 +153,55 @@ def _budgets(trials: Sequence[Trial]) -> dict[str, str]:
             rest = [trial for trial in rest if not same_budget(trial, middle)]
         for processed, group in groups:
             extra = f" ({processed:.1f})" if len(groups) > 1 else ""
-            found |= {trial.id: asked + extra for trial in group}
+            found |= {trial.id: given + extra for trial in group}
     return found
 
 
 def _names(trials: Iterable[AskedTrial]) -> dict[str, str]:
-    """Record -> the method's name, with its strategies or settings where the same name stands for several things."""
-    members: dict[str, list[AskedTrial]] = {}
-    for trial in trials:
-        members.setdefault(trial.record.recipe or trial.text("token_pruning"), []).append(trial)
+    """Record -> the name of its method; with the strategies and settings in which trials of the same name differ."""
+    members = grouped(trials, lambda trial: trial.record.recipe or trial.text("token_pruning"))
     names = {}
     for name, group in members.items():
-        told = {trial.id: [*trial.record.strategies.items(), *trial.setting] for trial in group}
-        shared = set.intersection(*map(set, told.values()))
+        asked = {trial.id: [*trial.record.strategies.items(), *trial.setting] for trial in group}
+        shared = set.intersection(*map(set, asked.values()))
         for trial in group:
-            extra = ["=".join(pair) for pair in told[trial.id] if pair not in shared]
+            extra = ["=".join(pair) for pair in asked[trial.id] if pair not in shared]
             names[trial.id] = f"{name} ({' '.join(extra)})" if extra else name
     return names
 
 
-def _ordered(results: Mapping[tuple[str, str], MethodResult]) -> tuple[str, ...]:
-    """The reference first, then the best on average, and controls last."""
-    values: dict[str, list[float]] = {}
-    for (name, _), result in results.items():
-        values.setdefault(name, []).append(result.trial.value)
+def ranked(scores: Iterable[tuple[str, float]]) -> list[str]:
+    """Methods in the order of the tables: the reference, then the best on average, then controls.
+
+    ``scores``: (method, score) at each budget.
+    """
+    values = grouped(scores, lambda pair: pair[0])
 
     def rank(name: str) -> tuple[bool, bool, int, float, str]:
-        # a method that was not run at every budget is not ranked by its easier ones
-        return name != REFERENCE, name in CONTROLS, -len(values[name]), -sum(values[name]) / len(values[name]), name
+        # a method that was run at fewer budgets comes later: the easier ones alone would raise its average
+        mean = sum(value for _, value in values[name]) / len(values[name])
+        return name != REFERENCE, name in CONTROLS, -len(values[name]), -mean, name
 
-    return tuple(sorted(values, key=rank))
+    return sorted(values, key=rank)
 
 
 def _judged(
     results: Mapping[tuple[str, str], MethodResult], unpruned: Trial | None, digits: int
 ) -> dict[tuple[str, str], MethodResult]:
-    """Pairs, the correction over the whole table, and the best figure of every budget."""
-    tops: dict[str, float] = {}
-    for result in results.values():
-        value = round(result.trial.value, digits)
-        tops[result.budget] = max(tops.get(result.budget, value), value)
+    """The results with their differences, corrected over the whole table; the best of every budget is marked."""
+    by_budget = grouped(results.values(), lambda result: result.budget)
+    tops = {budget: max(round(one.trial.value, digits) for one in group) for budget, group in by_budget.items()}
     curve = ReferenceCurve.of([result.trial for result in results.values() if result.name == REFERENCE], unpruned)
-    pairs = [
-        pair
-        for result in results.values()
-        for pair in (_to_reference(result, curve), _to_unpruned(result.trial, unpruned))
-    ]
-    adjusted = iter(corrected(pairs))
-    return {
-        key: attrs.evolve(
+    compared = [
+        attrs.evolve(
             result,
-            to_reference=next(adjusted),
-            to_unpruned=next(adjusted),
+            to_reference=None if result.name == REFERENCE else against(result.trial, curve.at(result.trial)),
+            to_unpruned=_to_unpruned(result.trial, unpruned),
             best=round(result.trial.value, digits) == tops[result.budget],
         )
-        for key, result in results.items()
-    }
-
-
-def _to_reference(result: MethodResult, curve: ReferenceCurve) -> Difference | None:
-    found = None if result.name == REFERENCE else curve.at(result.trial)
-    if found is None or not result.trial.units:
-        return None
-    return paired(result.trial.units, found.units, allowance=found.allowance, between=found.between)
+        for result in results.values()
+    ]
+    return dict(zip(results, with_corrected(compared, "to_reference", "to_unpruned"), strict=True))
 
 
 def _to_unpruned(trial: Trial, unpruned: Trial | None) -> Difference | None:

@@ -1,14 +1,15 @@
-"""Tables of a comparison of methods: scores, costs, kept tokens, refusals, and the mean over benchmarks."""
+"""Tables of methods: scores, costs, kept tokens, refusals, and the mean over benchmarks."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import attrs
 
 from headwise_lab.report.heads.efficiency import COST_CAPTION, COST_HEADER, by_machine, cost_marks, cost_of
-from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, MethodResult, Methods
+from headwise_lab.report.methods.methods import REFERENCE, MethodResult, Methods, ranked
 from headwise_lab.report.page import facts
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import MISSING, Grid, Mark, flat, number
@@ -20,7 +21,7 @@ UNPRUNED = "unpruned"
 
 
 def scores(methods: Methods) -> Grid:
-    """Methods down, budgets across, with the paired difference to the reference under each figure."""
+    """A row per method, a column per budget, with the paired difference to the reference under each figure."""
     rows: list[list[str | Mark]] = []
     if methods.unpruned is not None:
         trial = methods.unpruned
@@ -57,7 +58,7 @@ def _mark(result: MethodResult | None, digits: int) -> Mark:
 
 
 def _data(result: MethodResult) -> dict[str, object]:
-    """Everything about a result by name."""
+    """All facts about a result."""
     return {
         **facts.figure(result.trials or [result.trial], result.trial, method=result.name, best=result.best),
         "budget": result.budget,
@@ -67,12 +68,12 @@ def _data(result: MethodResult) -> dict[str, object]:
 
 
 def long_rows(methods: Methods) -> list[dict[str, object]]:
-    """One flat row per result and record: figures, pairs, verdict and every field of the record."""
-    judged = [(_data(result), trial) for result in methods.results.values() for trial in result.trials]
+    """A flat row per result and record: figures, differences, verdict and every field of the record."""
     whole = methods.unpruned
-    rows = [({**facts.figure([whole], method=UNPRUNED)}, whole)] if whole else []
-    return [{**{f"shown.{key}": value for key, value in told.items() if key not in ("strategies", "command")},
-             **flat(trial.record.to_json())} for told, trial in [*rows, *judged]]  # fmt: skip
+    rows = [(facts.figure([whole], method=UNPRUNED), whole)] if whole else []
+    rows += [(_data(result), trial) for result in methods.results.values() for trial in result.trials]
+    return [{**{f"shown.{key}": value for key, value in data.items() if key not in ("strategies", "command")},
+             **flat(trial.record.to_json())} for data, trial in rows]  # fmt: skip
 
 
 def _score(trial: Trial, digits: int) -> str:
@@ -89,7 +90,7 @@ def _count(trial: Trial) -> str:
 
 
 def _result_hint(result: MethodResult) -> str:
-    """Everything about a result in a few lines: n, SE, differences, strategy text and commands."""
+    """The tooltip of a result: n, SE, differences, strategy texts and commands, a line each."""
     trial = result.trial
     lines = [f"{_count(trial)}, SE {number(trial.se)}", *facts.sentences(result.to_reference, REFERENCE)]
     lines += facts.sentences(result.to_unpruned, "the unpruned model")
@@ -99,26 +100,24 @@ def _result_hint(result: MethodResult) -> str:
 
 
 def _stages(trial: Trial) -> str:
-    """The layers a method prunes before: ``2`` or ``1, 3, 6``."""
+    """The layers before which a method prunes: ``2`` or ``1, 3, 6``."""
     return ", ".join(str(stage.layer) for stage in trial.record.stages or ()) or MISSING
 
 
 def differences(methods: Methods) -> Grid:
-    """Paired differences of every result to the reference and to the unpruned model."""
+    """The paired differences of every result to the reference and to the unpruned model."""
     rows: list[list[str | Mark]] = [
         [
             result.budget,
-            Mark(name, anchor=result.trial.id, records=result.records),
+            Mark(result.name, anchor=result.trial.id, records=result.records),
             Mark(signed(result.to_reference), verdict=result.verdict, data=_data(result)),
             *facts.certainty(result.to_reference),
             signed(result.to_unpruned),
             *facts.certainty(result.to_unpruned),
-            str(result.to_reference.n if result.to_reference else result.to_unpruned.n if result.to_unpruned else 0),
+            str(next((pair.n for pair in (result.to_reference, result.to_unpruned) if pair), 0)),
         ]
         for budget in methods.budgets
-        for name in methods.names
-        for result in [methods.results.get((name, budget))]
-        if result is not None
+        for result in methods.at(budget)
     ]
     header = ["Budget", "Method", "To fastv ± SE", "95 % interval", "p", "Adjusted p"]
     header += ["To unpruned ± SE", "95 % interval, unpruned", "p, unpruned", "Adjusted p, unpruned", "Pairs"]
@@ -127,7 +126,7 @@ def differences(methods: Methods) -> Grid:
 
 
 def costs(methods: Methods) -> Grid:
-    """What every method made of every budget, and what that took; a row per machine it was measured on."""
+    """Stages and costs of every method at every budget; a row for each machine on which it was measured."""
     whole = methods.unpruned
     rows = [_cost(MISSING, UNPRUNED, [whole], whole)] if whole else []
     rows += [
@@ -161,7 +160,7 @@ def _cost(budget: str, name: str, group: Sequence[Trial], unpruned: Trial | None
 
 
 def kept_tokens(methods: Methods) -> Grid | None:
-    """How well the tokens that stay cover what is asked about, and how different they are; None without figures."""
+    """How well the kept tokens cover the boxes of a question, and how different they are; None without such figures."""
     rows: list[list[str | Mark]] = []
     for budget in methods.budgets:
         for result in methods.at(budget):
@@ -182,19 +181,18 @@ def kept_tokens(methods: Methods) -> Grid | None:
 
 
 def refusals(compared: Sequence[Methods]) -> Grid | None:
-    """Which method could not be run at which budget, and why; the same on several benchmarks is told once."""
-    told = {(name, budget, reason): None for one in compared for (name, budget), reason in one.refused.items()}
-    if not told:
+    """Which method could not be run at which budget, and why; a reason that several benchmarks share stands once."""
+    rows = list(dict.fromkeys((*key, reason) for one in compared for key, reason in one.refused.items()))
+    if not rows:
         return None
-    rows = [list(key) for key in told]
     return Grid.of("Methods that were not run", "methods-not-run", ["Method", "Budget", "Why"], rows)
 
 
 @attrs.frozen
 class MeanShare:
-    """Mean over benchmarks of a method's score as a share of the unpruned model's, in per cent, with its error.
+    """A method's score in per cent of the unpruned model's, the mean over benchmarks, with its error.
 
-    ``prefill``: prefill time as a share of the unpruned model's, the median over benchmarks.
+    ``prefill``: its prefill time as a share of the unpruned model's, the median over benchmarks.
     """
 
     name: str
@@ -205,9 +203,9 @@ class MeanShare:
 
 
 def shares(compared: Sequence[Methods]) -> list[MeanShare]:
-    """The mean share of every method and budget that was run on all benchmarks; nothing without an unpruned model.
+    """The mean share of every method and budget that was run on all benchmarks; none without the unpruned model.
 
-    The error is that of the paired differences to the unpruned model, whose own score counts as known.
+    The error is that of the paired differences to the unpruned model, whose own score is taken as exact.
     """
     if not compared or any(one.unpruned is None or not one.unpruned.value for one in compared):
         return []
@@ -227,31 +225,26 @@ def _share(name: str, budget: str, compared: Sequence[Methods]) -> MeanShare:
         values.append(100 * result.trial.value / whole.value)
         variances.append((100 * result.to_unpruned.se / whole.value) ** 2)
         times.append(cost_of(result.trial).prefill_share)
-    known = sorted(time for time in times if time is not None)
-    middle = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2 if known else None
+    known = [time for time in times if time is not None]
+    middle = statistics.median(known) if known else None
     return MeanShare(name, budget, sum(values) / len(values), math.sqrt(sum(variances)) / len(values), middle)
 
 
 def overview(compared: Sequence[Methods]) -> Grid | None:
-    """The mean share of the unpruned model's scores, methods down and budgets across; None for fewer than 2 tables."""
+    """Scores in per cent of the unpruned model's, the mean over benchmarks; None for fewer than two benchmarks."""
     found = {(share.name, share.budget): share for share in shares(compared)}
     if len(compared) < 2 or not found:
         return None
     budgets = [budget for budget in compared[0].budgets if any(key[1] == budget for key in found)]
     tops = {budget: max(share.value for share in found.values() if share.budget == budget) for budget in budgets}
-    rows = []
-    for name in order(list(found.values())):
-        row: list[str | Mark] = [name, _stages(compared[0].of(name)[0].trial)]
-        for budget in budgets:
-            share = found.get((name, budget))
-            if share is None:
-                row += [MISSING, MISSING]
-            else:
-                top = round(share.value, 1) == round(tops[budget], 1)
-                of = tuple(record for one in compared for record in one.results[name, budget].records)
-                row += [Mark(f"{share.value:.1f} ± {share.se:.1f}", bold=top, records=of)]
-                row += [Mark(number(share.prefill, 2), records=of)]
-        rows.append(row)
+    rows: list[list[str | Mark]] = [
+        [
+            name,
+            _stages(compared[0].of(name)[0].trial),
+            *(mark for budget in budgets for mark in _share_marks(found.get((name, budget)), tops[budget], compared)),
+        ]
+        for name in order(list(found.values()))
+    ]
     header = ["Method", "Before layer", *(text for budget in budgets for text in (budget, "prefill"))]
     names = ", ".join(one.benchmark for one in compared)
     caption = (
@@ -261,13 +254,18 @@ def overview(compared: Sequence[Methods]) -> Grid | None:
     return Grid.of("Methods over all benchmarks", "methods-overview", header, rows, caption)
 
 
+def _share_marks(share: MeanShare | None, top: float, compared: Sequence[Methods]) -> list[Mark]:
+    """Score and prefill time of one method at one budget; ``top``: the best score there."""
+    if share is None:
+        return [Mark(MISSING), Mark(MISSING)]
+    of = tuple(record for one in compared for record in one.results[share.name, share.budget].records)
+    best = round(share.value, 1) == round(top, 1)
+    return [
+        Mark(f"{share.value:.1f} ± {share.se:.1f}", bold=best, records=of),
+        Mark(number(share.prefill, 2), records=of),
+    ]
+
+
 def order(found: Sequence[MeanShare]) -> list[str]:
-    """Names as in the tables: the reference, the best on average, controls."""
-    values: dict[str, list[float]] = {}
-    for share in found:
-        values.setdefault(share.name, []).append(share.value)
-
-    def rank(name: str) -> tuple[bool, bool, int, float]:
-        return name != REFERENCE, name in CONTROLS, -len(values[name]), -sum(values[name]) / len(values[name])
-
-    return sorted(values, key=rank)
+    """The methods in the order of the tables."""
+    return ranked((share.name, share.value) for share in found)

@@ -1,9 +1,10 @@
-"""What a page is filtered by: benchmarks, budgets, heads and models that a record, a row or a picture is of."""
+"""Facets: the benchmarks, budgets, head counts and models of a record, a row or a picture. A page filters by them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import attrs
 
@@ -13,20 +14,22 @@ from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.store.record_types import Record, TextRecord, VisualRecord
 
 NO_CHOICE = "no choice of heads"
-"""Heads of a record that reads no attention, or has no visual tokens to choose among."""
+"""The head count of a record that reads no attention or has no visual tokens."""
 
 HEADERS = {
     "Benchmark": "benchmark", "Token": "budget", "Budget": "budget", "Head": "heads", "Heads": "heads",
     "Model": "model",
 }  # fmt: skip
-"""Columns of a table that say what a row is of; an empty cell repeats the one above."""
+"""Column -> the kind of facet that it names; an empty cell repeats the one above."""
+
+KINDS = ("benchmark", "budget", "heads", "model")
 
 _MEAN = re.compile(r" \(\d[\d.]*\)$")
 
 
 @attrs.frozen
 class Facets:
-    """Values of each kind; nothing of a kind means that filters of that kind say nothing about it."""
+    """The values of each kind. Filters of a kind that has no values do not apply."""
 
     benchmark: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()
@@ -34,28 +37,23 @@ class Facets:
     model: tuple[str, ...] = ()
 
     def items(self) -> Iterable[tuple[str, str]]:
-        """(kind, its values, one per line) of the kinds that have some: attributes of an element."""
-        told: dict[str, tuple[str, ...]] = attrs.asdict(self, recurse=False)
-        return [(kind, "\n".join(values)) for kind, values in told.items() if values]
+        """(kind, its values, one per line) of the kinds that have some; they become attributes of an HTML element."""
+        return [(kind, "\n".join(getattr(self, kind))) for kind in KINDS if getattr(self, kind)]
 
     def within(self, outer: Facets) -> Facets:
-        """Without the kinds that are as in what is around it: an element need not repeat them."""
-        kinds = ("benchmark", "budget", "heads", "model")
-        return Facets(**{kind: () if getattr(self, kind) == getattr(outer, kind) else getattr(self, kind)
-                         for kind in kinds})  # fmt: skip
+        """Without the kinds that are the same in the element around it: the inner element need not repeat them."""
+        return attrs.evolve(self, **{kind: () for kind in KINDS if getattr(self, kind) == getattr(outer, kind)})
 
 
 def union(facets: Iterable[Facets]) -> Facets:
-    """Every value once, in order."""
-    joined: dict[str, dict[str, None]] = {kind: {} for kind in ("benchmark", "budget", "heads", "model")}
-    for one in facets:
-        for kind, values in joined.items():
-            values.update(dict.fromkeys(getattr(one, kind)))
-    return Facets(**{kind: tuple(values) for kind, values in joined.items()})
+    """The values of all, each once and in the order in which they come."""
+    listed = list(facets)
+    return Facets(**{kind: tuple(dict.fromkeys(chain.from_iterable(getattr(one, kind) for one in listed)))
+                     for kind in KINDS})  # fmt: skip
 
 
 def of_record(record: Record) -> Facets:
-    """What a record is of, one that failed included."""
+    """The facets of a record, also of one that failed."""
     model = (record.model,) if record.model else ()
     if record.reads_text:
         budget = (f"{record.context:.0f} entries",) if isinstance(record, TextRecord) else ()
@@ -75,26 +73,26 @@ def _heads(record: Record) -> str:
 
 
 def plain(label: str) -> str:
-    """A label of a budget or a rule as filters name it, without options and the mean in brackets behind it."""
+    """The label of a budget or a rule as filters show it: without options, and without the mean in brackets."""
     return _MEAN.sub("", label).partition(":")[0].replace("=", " ")
 
 
 def of_rows(grid: Grid, known: Mapping[str, Facets], around: Facets) -> list[Facets]:
-    """Facets of each row: by its own labels, else by the records its figures come from.
+    """The facets of each row: from its labels, else from the records of its figures, else those of the section.
 
-    ``known``: record -> its facets. ``around``: those of the section, which hold where a row has none of its own.
+    ``known``: record -> its facets. ``around``: the facets of the section.
     """
     values = {kind: {value for one in known.values() for value in getattr(one, kind)} for kind in HEADERS.values()}
     places = [(place, HEADERS[name]) for place, name in enumerate(grid.header) if name in HEADERS]
     last: dict[str, str] = {}
     found = []
     for row in grid.rows:
-        told = union(known[name] for name in sources(row) if name in known)
+        facets = union(known[name] for name in sources(row) if name in known)
         for place, kind in places:
             last[kind] = _value(kind, row[place].text) if row[place].text else last.get(kind, "")
             if last[kind] in values[kind]:
-                told = attrs.evolve(told, **{kind: (last[kind],)})
-        found.append(attrs.evolve(told, **dict(_missing(told, around))))
+                facets = attrs.evolve(facets, **{kind: (last[kind],)})
+        found.append(attrs.evolve(facets, **dict(_missing(facets, around))))
     return found
 
 
@@ -107,7 +105,7 @@ def _missing(own: Facets, around: Facets) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def of_columns(grid: Grid, known: Mapping[str, Facets]) -> list[str]:
-    """The budget each column is of where budgets go across, else nothing; what follows a budget belongs to it."""
+    """The budget of each column, empty where there is none. Columns behind a budget belong to that budget."""
     budgets = {value for one in known.values() for value in one.budget}
     found, last = [], ""
     for name in grid.header:
@@ -117,5 +115,5 @@ def of_columns(grid: Grid, known: Mapping[str, Facets]) -> list[str]:
 
 
 def sources(row: Sequence[Mark]) -> tuple[str, ...]:
-    """Every record that a row's marks come from."""
+    """Every record that the cells of a row come from."""
     return tuple(dict.fromkeys(name for mark in row for name in mark.sources))

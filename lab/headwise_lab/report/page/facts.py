@@ -1,27 +1,27 @@
-"""Facts about a figure by name, for everything that reads tables: tooltips, columns, filters, CSV files."""
+"""Named facts about a figure. Tooltips, columns, filters and CSV files are made from them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from headwise_lab.report.page.grid import MISSING
 from headwise_lab.report.trials import Trial
-from headwise_lab.stats.differences import Difference
+from headwise_lab.stats.differences import SAME, Difference
 from headwise_lab.store.record_types import Hardware, Record
 
 
-def known(told: Mapping[str, object]) -> dict[str, object]:
-    """What there is: neither None, nor NaN, nor an empty text."""
+def known(facts: Mapping[str, object]) -> dict[str, object]:
+    """The facts without those that are None, NaN or an empty text."""
     return {
         key: value
-        for key, value in told.items()
+        for key, value in facts.items()
         if value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
     }
 
 
-def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> dict[str, object]:
-    """Facts about the figure of one trial, or of several pooled ones as ``shown``."""
+def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: object) -> dict[str, object]:
+    """Facts about the figure of one trial, or of several that are pooled into the one ``shown``."""
     trial = shown or trials[-1]
     units = trial.record.units or (len(trial.units) if trial.units else None)
     return known({
@@ -41,17 +41,17 @@ def figure(trials: Sequence[Trial], shown: Trial | None = None, **more: Any) -> 
 
 
 def where(record: Record, *, gpu: bool = False) -> str:
-    """Versions and hardware that a record was made with; ``gpu``: also a GPU that is named beside the device."""
+    """Versions and hardware that a record was made with. ``gpu``: name the GPU as well as the device."""
     machine = record.hardware or Hardware()
-    told = [f"{name} {version}" for name, version in (record.versions or {}).items()]
-    return ", ".join([*told, *filter(None, (machine.device, machine.gpu if gpu else None, machine.cpu))])
+    versions = [f"{name} {version}" for name, version in (record.versions or {}).items()]
+    return ", ".join([*versions, *filter(None, (machine.device, machine.gpu if gpu else None, machine.cpu))])
 
 
 def difference(found: Difference | None, reference: str, prefix: str = "") -> dict[str, object]:
-    """Facts about a paired difference to ``reference``; nothing where there is none."""
+    """Facts about a paired difference to ``reference``, their names after ``prefix``; none without a difference."""
     if found is None:
         return {}
-    told = known({
+    facts = known({
         "reference": reference,
         "difference": found.value,
         "difference_se": found.se,
@@ -67,13 +67,19 @@ def difference(found: Difference | None, reference: str, prefix: str = "") -> di
         "interpolation_error": found.allowance or None,
         "verdict": found.verdict,
     })  # fmt: skip
-    return {f"{prefix}{key}": value for key, value in told.items()}
+    return {f"{prefix}{key}": value for key, value in facts.items()}
+
+
+def sign_of(found: Difference | None) -> str:
+    """The verdict as a ``Mark`` has it: ``same``, ``better`` or ``worse``; empty without a verdict."""
+    verdict = found.verdict if found else ""
+    return "same" if verdict == SAME else verdict
 
 
 def signed(found: Difference | None, digits: int = 2) -> str:
-    """``+1.20 ± 0.35``, with ``~`` behind it where the reference is interpolated; ``-`` where nothing is compared."""
+    """``+1.20 ± 0.35``, then ``~`` where the reference is interpolated; ``-`` where nothing is compared."""
     if found is None:
-        return "-"
+        return MISSING
     about = " ~" if found.between else ""
     return f"{found.value:+.{digits}f} ± {found.se:.{digits}f}{about}"
 
@@ -81,33 +87,33 @@ def signed(found: Difference | None, digits: int = 2) -> str:
 def interval(found: Difference | None, digits: int = 2) -> str:
     """``+0.5 to +1.9``, or ``-`` where there is none."""
     if found is None or math.isnan(found.low):
-        return "-"
+        return MISSING
     return f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
 
 
 def probability(value: float | None) -> str:
     """``0.012``, ``< 0.0001``, or ``-``."""
     if value is None:
-        return "-"
+        return MISSING
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 
 
 def certainty(found: Difference | None, digits: int = 2) -> list[str]:
-    """Interval, p by itself and p after the correction, as texts."""
+    """Interval, p before the correction and p after it, as texts."""
     if found is None:
-        return ["-"] * 3
+        return [MISSING] * 3
     return [interval(found, digits), probability(found.p), probability(found.adjusted)]
 
 
 def sentences(found: Difference | None, reference: str, digits: int = 2) -> list[str]:
-    """A paired difference in full, in a line or two."""
+    """A paired difference in full: value and verdict; how its reference is interpolated; p. A line each."""
     if found is None:
         return []
     changed = found.discordant
     test = f"McNemar's exact test, {changed[0]} to {changed[1]}" if changed else "permutation test"
-    asked = f"{found.n} pairs" + (f", {sum(found.left_out)} units only one side has" if any(found.left_out) else "")
+    pairs = f"{found.n} pairs" + (f", {sum(found.left_out)} units only one side has" if any(found.left_out) else "")
     lines = [
-        f"{signed(found, digits)} to {reference} ({interval(found, digits)}; {asked}): {found.verdict}".rstrip(": ")
+        f"{signed(found, digits)} to {reference} ({interval(found, digits)}; {pairs}): {found.verdict}".rstrip(": ")
     ]
     if found.between:
         error = "unknown" if found.allowance is None else f"at most {found.allowance:.{digits}f}"

@@ -1,4 +1,4 @@
-"""A printable table, and how it becomes Markdown and CSV (LaTeX: page/latex.py)."""
+"""A printable table, and how it is written as Markdown and CSV (as LaTeX: page/latex.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwise.printing import printable
 from headwise_lab.store.csv_cells import CsvRows
 
 SIGNS = {"same": "≈", "better": "↑", "worse": "↓"}
-"""How a verdict is written where there is no colour."""
+"""Verdict -> the sign for it where there is no colour."""
 
 MISSING = "-"
 
@@ -24,14 +24,16 @@ _BEGINS = re.compile(r"^([0-9]+(?=[.)])|(?=[#+=-]))(.)")
 
 @attrs.frozen
 class Mark:
-    """A table cell: its text and how it is set.
+    """A table cell: its text and how it is printed.
 
-    ``verdict`` is ``same``, ``better``, ``worse`` or empty; ``note`` is a second line, ``hint`` everything else there
-    is to say and ``anchor`` the record it comes from. ``records`` are all of them where there are several. A number
-    without any comes from those of the first mark of its row that has some. ``data`` are facts about a number by name
-    as plain values (see ``facts``): value, se, n, units, seeds, benchmark, method, budget, processed, heads,
-    strategies, command, record; of its paired difference reference, difference, difference_se, low, high, pairs, test,
-    p, adjusted_p, family, verdict; a second difference has to_unpruned_ or to_random_ before them. Only what there is.
+    ``verdict`` is ``same``, ``better``, ``worse`` or empty. ``note`` is a second line, ``hint`` the text of a tooltip.
+    ``anchor`` is the record that the cell comes from, ``records`` all of them where there are several. A number with
+    neither comes from the records of the first cell of its row that has some.
+
+    ``data`` holds facts about a number by name, as plain values (see ``facts``); unknown ones are left out. They are
+    value, se, n, units, seeds, benchmark, method, budget, processed, heads, strategies, command, record; and of its
+    paired difference: reference, difference, difference_se, low, high, pairs, test, p, adjusted_p, family, verdict.
+    The names of a second difference begin with to_unpruned_ or to_random_.
     """
 
     text: str
@@ -46,13 +48,13 @@ class Mark:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Every record the mark comes from."""
+        """Every record that the cell comes from."""
         return self.records or ((self.anchor,) if self.anchor else ())
 
 
 @attrs.frozen
 class Grid:
-    """A titled table of marks; ``long`` are the rows of its CSV file where they say more than what is shown."""
+    """A titled table of marks. ``long``: the rows of its CSV file, where that says more than the table shows."""
 
     title: str
     slug: str
@@ -71,7 +73,7 @@ class Grid:
 
 
 def markdown(grid: Grid) -> str:
-    """A Markdown table; bold is ``**``, verdicts are signs behind the figure."""
+    """A Markdown table. The sign of a verdict follows the figure."""
     lines = [
         [markdown_text(name) for name in grid.header],
         ["---"] * len(grid.header),
@@ -88,25 +90,25 @@ def _markdown_cell(mark: Mark) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown takes literally, within a line or a cell: no link, picture, tag, emphasis or bar is left."""
+    """Text that Markdown prints as it is within a line or a cell: links, tags, emphasis and bars are escaped."""
     text = _ALIVE.sub(lambda found: _ENTITIES.get(found[0]) or f"\\{found[0]}", " ".join(text.splitlines()))
     return printable(text.replace("\t", " "))
 
 
 def markdown_line(text: str) -> str:
-    """As ``markdown_text``, at the beginning of a line: no heading, list or quotation begins there either."""
+    """As ``markdown_text``, for the beginning of a line: it begins no heading, list or quotation either."""
     text = markdown_text(text.strip())
     return _BEGINS.sub(r"\1\\\2", text)
 
 
 def fenced(text: str) -> str:
-    """A block of code, which ends where it should, whatever is in it."""
+    """A block of code. Its fence is longer than every run of backticks inside, so that none of them ends it."""
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
     return f"{fence}\n{printable(text)}\n{fence}"
 
 
 def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
-    """CSV of plain rows; what a row lacks is left empty."""
+    """CSV of plain rows; a value that a row lacks is left empty."""
     buffer = io.StringIO()
     written = CsvRows(buffer)
     written.add(header)
@@ -116,7 +118,7 @@ def comma_separated(header: Sequence[str], rows: Sequence[Mapping[str, object]])
 
 
 def grid_csv(grid: Grid) -> str:
-    """CSV of a grid: its long rows where it has some, else its texts."""
+    """CSV of a grid: its long rows where it has some, else the texts of its cells."""
     if grid.long:
         return comma_separated(list(dict.fromkeys(key for row in grid.long for key in row)), grid.long)
     return comma_separated(
@@ -125,12 +127,12 @@ def grid_csv(grid: Grid) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A figure, or ``-`` where there is none."""
+    """A figure, or ``-`` where it is None or NaN."""
     return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def flat(record: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested objects as dotted keys."""
+    """A record with keys ``a.b`` in place of nested objects."""
     result: dict[str, object] = {}
     for key, value in record.items():
         if isinstance(value, Mapping) and value:

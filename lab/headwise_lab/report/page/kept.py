@@ -1,4 +1,4 @@
-"""Overlays of kept tokens as a page carries them: one figure for paper, and the data that its script draws from."""
+"""Overlays of kept tokens on a page: a figure that can be printed, and the data from which the script draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwise_lab.report.page.canvas import Figure
 
 @attrs.frozen(eq=False)
 class KeptView:
-    """The overlays of one table: the picture for paper, and the data of the page's own; ``note`` says what is shown."""
+    """The overlays of one table: the printable figure, the data for the script, and a ``note`` on what is shown."""
 
     title: str
     data: Mapping[str, object]
@@ -21,5 +21,5 @@ class KeptView:
 
     @property
     def facets(self) -> list[tuple[str, str]]:
-        """What the view is filtered by."""
+        """The (kind, value) pairs by which the page filters the view."""
         return [("benchmark", self.benchmark)]

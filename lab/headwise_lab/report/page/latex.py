@@ -1,4 +1,4 @@
-r"""Tables for papers: a booktabs ``tabular`` to ``\input``, with what it shows in comments above it."""
+r"""Tables for papers: a booktabs ``tabular`` to ``\input``, with title, caption and a key in comments above it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def latex(grid: Grid) -> str:
 
 
 def _column(grid: Grid, place: int) -> str:
-    """Numbers to the right, all else to the left."""
+    """The alignment of a column: numbers to the right, all else to the left."""
     filled = [row[place].text for row in grid.rows if row[place].text not in _EMPTY]
     return "r" if filled and all(_NUMBER.match(text) for text in filled) else "l"
 
 
 def _rows(grid: Grid) -> list[str]:
-    """The lines of the body; where first cells are filled once per group, a little space between groups."""
+    """The lines of the body. Where the first cell is filled once per group, a little space parts the groups."""
     grouped = any(row and not row[0].text for row in grid.rows)
     lines = []
     for number, row in enumerate(grid.rows):
@@ -53,7 +53,7 @@ def _rows(grid: Grid) -> list[str]:
 
 
 def _line(row: Sequence[Mark]) -> str:
-    r"""Cells of a row. Behind ``\\`` of the row above, LaTeX would read a bracket or a star as its option."""
+    r"""The cells of a row. LaTeX would read a bracket or star at its beginning as an option of the ``\\`` above."""
     return " & ".join(map(_cell, row)) + r" \\"
 
 
@@ -75,9 +75,9 @@ _LATEX = {
 
 
 _BREAKS = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
-"""Kinds of letters that end lines or that LaTeX has no glyph for."""
+"""Categories of characters that end a line or for which LaTeX has no glyph."""
 
 
 def latex_text(text: str) -> str:
-    """Text with everything LaTeX would read as a command escaped."""
+    """Text in which everything that LaTeX would read as a command is escaped."""
     return "".join(" " if category(letter) in _BREAKS else _LATEX.get(letter, letter) for letter in text)

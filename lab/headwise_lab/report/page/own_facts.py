@@ -1,4 +1,4 @@
-"""What a page tells of one figure beside its records: its error, what it is held against, and what that is worth."""
+"""What a page says of a single figure: its error, what it is compared with, and the verdict."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from headwise_lab.report.page.facts import probability
 
 
 def own_facts(data: Mapping[str, object]) -> list[tuple[str, str]]:
-    """(label, text) of what a figure's facts say; ``data`` as ``facts.figure`` and ``facts.difference`` make it."""
-    told = [("Figure", _figure(data)), ("n", _count(data))]
+    """(label, text) for each fact of a figure; ``data`` is made by ``facts.figure`` and ``facts.difference``."""
+    lines = [("Figure", _figure(data)), ("n", _count(data))]
     for key in data:
         if key.endswith("reference"):
-            told += _difference(data, key.removesuffix("reference"), str(data[key]))
-    return [(label, text) for label, text in told if text]
+            lines += _difference(data, key.removesuffix("reference"), str(data[key]))
+    return [(label, text) for label, text in lines if text]
 
 
 def _figure(data: Mapping[str, object]) -> str:
@@ -25,12 +25,12 @@ def _figure(data: Mapping[str, object]) -> str:
 
 
 def _count(data: Mapping[str, object]) -> str:
-    told = [f"{data['n']} questions"] if "n" in data else []
+    counts = [f"{data['n']} questions"] if "n" in data else []
     if data.get("units") not in (None, data.get("n")):
-        told.append(f"{data['units']} units")
+        counts.append(f"{data['units']} units")
     if data.get("seeds", 1) != 1:
-        told.append(f"{data['seeds']} seeds")
-    return ", ".join(told)
+        counts.append(f"{data['seeds']} seeds")
+    return ", ".join(counts)
 
 
 def _difference(data: Mapping[str, object], prefix: str, reference: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a page knows of every record, once: its facets, and the facts that the details of a figure show."""
+"""What a page says of each record, stored once: its facets, and the facts that the details of a figure show."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import attrs
 
 from headwise_lab.report.page.facets import Facets, of_record
 from headwise_lab.report.page.facts import where
+from headwise_lab.report.trials import AskedTrial
 from headwise_lab.store.record_types import Heads, Metric, Record, Result, TextRecord, TokenBudget, VisualRecord
 
 LABELS = (
     "Score", "n", "Strategies", "Command", "Budget", "Heads", "Recipe", "Settings", "Seed", "Model", "Where", "Made",
 )  # fmt: skip
-"""What the facts of a record are called, in their order."""
+"""The labels of a record's facts, in their order."""
 
 
 @attrs.frozen(eq=False)
 class Book:
-    """The records of a page by id: facets, facts (a text for each label), and texts that need no repeating.
+    """The records of a page by id: their facets and their facts (a text for each of ``LABELS``).
 
-    ``notes``: what figures tell beside their records, each text once, and its number.
+    ``repeated``: texts that stand in a record, so that a figure need not repeat them. ``notes``: what figures say
+    beyond their records; each text has one number.
     """
 
     facets: Mapping[str, Facets]
@@ -30,10 +32,10 @@ class Book:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Book:
-        """The book of records; those that failed have facets alone."""
+        """The book of some records; those without a result have facets and no facts."""
         listed = {record.id: record for record in records}
         done = {name: record for name, record in listed.items() if isinstance(record, Result)}
-        repeated = {text for record in done.values() for text in (strategies(record), record.command or "")}
+        repeated = {text for record in done.values() for text in (AskedTrial(record).strategies, record.command or "")}
         repeated |= {text for record in done.values() for text in record.strategies.values()}
         return cls(
             {name: of_record(record) for name, record in listed.items()},
@@ -42,27 +44,27 @@ class Book:
         )
 
     def fact(self, name: str, label: str) -> str:
-        """One fact of a record."""
+        """The fact of a record with this label."""
         return self.facts[name][LABELS.index(label)]
 
     def note(self, text: str) -> str:
-        """The number of a text, for the page to look it up; empty for none."""
+        """The number by which the page finds a text; empty for an empty text."""
         return str(self.notes.setdefault(text, len(self.notes))) if text else ""
 
     def as_json(self) -> dict[str, object]:
-        """What the page carries: texts that records share are listed once and then numbered, as are notes."""
+        """The data of the page. Notes, and texts that records share, are listed once and referred to by number."""
         shared = [LABELS.index(label) for label in ("Settings", "Where", "Model", "Strategies")]
         texts: dict[str, int] = {}
-        told: dict[str, list[int | str]] = {}
+        records: dict[str, list[int | str]] = {}
         for name, values in self.facts.items():
-            told[name] = [
+            records[name] = [
                 texts.setdefault(value, len(texts)) if place in shared else value for place, value in enumerate(values)
             ]
-        return {"labels": LABELS, "texts": list(texts), "notes": list(self.notes), "records": told}
+        return {"labels": LABELS, "texts": list(texts), "notes": list(self.notes), "records": records}
 
 
 def facts(record: Result) -> tuple[str, ...]:
-    """The facts of a record that has a result; empty where it does not say."""
+    """The facts of a record that has a result, in the order of ``LABELS``; empty texts where it does not say."""
     weights = record.weights and f"weights {record.weights}"
     return (
         _score(record.metric),
@@ -78,11 +80,6 @@ def facts(record: Result) -> tuple[str, ...]:
         where(record, gpu=True),
         record.created or "",
     )
-
-
-def strategies(record: Record) -> str:
-    """All strategy texts in one line, as tables write them."""
-    return " ".join(f"{hook}={text}" for hook, text in record.strategies.items())
 
 
 def _score(metric: Metric) -> str:
@@ -101,12 +98,12 @@ def _budget(record: Result) -> str:
     if isinstance(record, TextRecord):
         return f"{record.context:.1f} entries per KV head at the end"
     budget = record.budget or TokenBudget()
-    told = [budget.given or "everything"]
+    parts = [budget.given or "everything"]
     if budget.processed is not None:
-        told.append(f"{budget.processed:.1f} visual tokens per layer on average")
+        parts.append(f"{budget.processed:.1f} visual tokens per layer on average")
     if budget.kept is not None and budget.visual is not None:
-        told.append(f"{budget.kept} of {budget.visual} kept")
-    return ", ".join(told)
+        parts.append(f"{budget.kept} of {budget.visual} kept")
+    return ", ".join(parts)
 
 
 def _heads(record: Result) -> str:

@@ -1,4 +1,4 @@
-"""Tables as a page shows them: every row with what it is filtered by, every number with the records it comes from."""
+"""Tables of a page: each row with its facets, each number with the records it comes from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from headwise_lab.report.page.own_facts import own_facts
 from headwise_lab.report.page.page_records import Book
 
 _NUMBER = re.compile(r"[<≥≤+−-]? ?\d[\d.,:]*(e[+-]?\d+)?($|[ %~])")
-_LONG = 40  # letters of a cell that is given room
+_LONG = 40  # a cell of more letters gets more room
 
 
 @attrs.frozen
 class PageCell:
-    """A cell; ``records`` are empty where they are those of the row, ``own`` numbers what this figure tells alone."""
+    """A cell of a table.
+
+    ``linked``: the record that its number leads to. ``records``: those it comes from; empty where they are the row's.
+    ``own``: number of the note about this figure. ``text``: it is a label. ``again``: it repeats the cell above.
+    """
 
     mark: Mark
     linked: str = ""
@@ -29,13 +33,13 @@ class PageCell:
 
     @property
     def long(self) -> bool:
-        """Whether it needs room."""
+        """Whether it needs more room."""
         return len(self.mark.text) > _LONG
 
 
 @attrs.frozen
 class PageRow:
-    """A row: the attributes that it is filtered by, its records, and the record it is the entry of."""
+    """A row: the facets it is filtered by, its records, and the record whose entry it is (in the list of records)."""
 
     facets: tuple[tuple[str, str], ...]
     records: str
@@ -45,7 +49,8 @@ class PageRow:
 
 @attrs.frozen
 class PageTable:
-    """A table; ``budgets`` of the columns where they go across; ``strategies``: whether strategies go across."""
+    """A table. ``budgets``: the budget of each column, where budgets are columns. ``texts``: whether each column holds
+    labels. ``strategies``: whether strategies are columns. ``wide``: whether its cells are long texts."""
 
     grid: Grid
     rows: tuple[PageRow, ...]
@@ -56,9 +61,9 @@ class PageTable:
 
 
 def page_table(grid: Grid, book: Book, around: Facets, *, entries: bool = False, wide: bool = False) -> PageTable:
-    """The table of a grid; what its figures tell of themselves is noted in the book.
+    """The table of a grid; what its figures say beyond their records becomes notes of the book.
 
-    ``entries``: each row is where links to its record lead. ``wide``: its cells are texts.
+    ``entries``: links to a record lead to its row here. ``wide``: its cells are long texts.
     """
     texts = tuple(_is_text(grid, place) for place in range(len(grid.header)))
     facets = of_rows(grid, book.facets, around)
@@ -80,19 +85,19 @@ def page_table(grid: Grid, book: Book, around: Facets, *, entries: bool = False,
 
 
 def _is_text(grid: Grid, place: int) -> bool:
-    """Whether a column holds labels: by its name, or because nothing in it is a number."""
+    """Whether a column holds labels: its name says so, or nothing in it is a number."""
     filled = [row[place].text for row in grid.rows if row[place].text not in ("", "-")]
     return grid.header[place] in HEADERS or not any(_NUMBER.match(text) for text in filled)
 
 
 def _first(marks: Sequence[Mark], book: Book) -> tuple[str, ...]:
-    """The records of the first mark of a row that has some."""
+    """The records of the first cell of a row that has some."""
     named = (tuple(name for name in mark.sources if name in book.facts) for mark in marks)
     return next(filter(None, named), ())
 
 
 def _cell(mark: Mark, above: Mark, book: Book, *, header: str, text: bool, of_row: tuple[str, ...]) -> PageCell:
-    if not mark.text and header in HEADERS:  # the label of the row above, which sorting may take away
+    if not mark.text and header in HEADERS:  # repeat the label of the row above: sorting may move that row away
         return PageCell(above, text=True, again=True)
     named = tuple(name for name in mark.sources if name in book.facts) or of_row
     if text or not named or _NUMBER.match(mark.text) is None:
@@ -102,9 +107,8 @@ def _cell(mark: Mark, above: Mark, book: Book, *, header: str, text: bool, of_ro
 
 
 def _own(mark: Mark, book: Book) -> str:
-    """What is known of a figure alone: lines of a label, a tab and a text; else those of its hint that are not in a
-    record anyway."""
-    told = own_facts(mark.data)
-    if told:
-        return "\n".join(f"{label}\t{text}" for label, text in told)
+    """What a figure says beyond its records: lines ``label TAB text``, or the lines of its hint that no record has."""
+    facts = own_facts(mark.data)
+    if facts:
+        return "\n".join(f"{label}\t{text}" for label, text in facts)
     return "\n".join(line for line in mark.hint.splitlines() if line.strip() and line not in book.repeated)

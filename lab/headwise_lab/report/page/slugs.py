@@ -1,4 +1,4 @@
-"""File names made of titles."""
+"""File names made from titles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def slugs(titles: Sequence[str]) -> list[str]:
-    """File names of the titles, each used once."""
+    """A file name for each title; equal ones get a number."""
     taken: dict[str, int] = {}
     found = []
     for title in titles:
