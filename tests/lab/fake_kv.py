@@ -125,7 +125,7 @@ def sure(threshold: float, base: int, context: float) -> dict:
 
 
 def permuted(of: dict, seed: int, **changes) -> dict:
-    """A control of a run: the same windows dealt at random."""
+    """A control of a run: the same windows shuffled over the heads."""
     text = f"permuted:of=[{of['strategies']['kv_eviction']}],seed={seed},within=model"
     return kv_record(text, of["context"], group="permuted", name=f"{of['name']} permuted {seed}", **changes)
 

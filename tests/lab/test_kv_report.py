@@ -85,7 +85,7 @@ def test_a_planted_gain_is_the_first_finding_and_beats_chance(paths):
         "of 8 head-aware runs, 1 beats StreamingLLM at an equal effective context (J_pos64_mix64_g128 -3.0"
         in (paths.findings[0])
     )
-    assert "1 is better than the same windows dealt at random" in finding(paths, "Knowing the heads")
+    assert "1 is better than the same windows shuffled over the heads" in finding(paths, "Knowing the heads")
     assert "Better than the uniform budget and than chance: J_pos64_mix64_g128" in finding(paths, "Knowing the heads")
 
 
@@ -93,7 +93,7 @@ def test_without_a_gain_the_report_says_that_nothing_helps(tmp_path):
     write_kv(tmp_path, study(gain=0.0))
     told = gather(tmp_path).findings
     assert "no head-aware run beats StreamingLLM at an equal effective context; of 8 head-aware runs" in told[0]
-    assert "0 are better than the same windows dealt at random" in told[1]
+    assert "0 are better than the same windows shuffled over the heads" in told[1]
 
 
 def test_sinks_inverse_and_thresholds_have_their_sentences(paths):

@@ -1,4 +1,4 @@
-"""Reports: what the records say, and no more than the evidence carries."""
+"""Reports on the records of an output folder; they claim no more than the tests show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``build``: from an output folder to report.md, report.html, tables/ and figures/."""
+"""``build``: writes report.md, report.html, tables/ and figures/ from the records in an output folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headwise_lab.store.atomic import make_folder, put
 
 @attrs.frozen
 class ReportPaths:
-    """Where a report was written, and the content that it sets."""
+    """The paths of a written report, and its content."""
 
     markdown: Path
     html: Path
@@ -27,12 +27,12 @@ class ReportPaths:
 
     @property
     def findings(self) -> list[str]:
-        """Every sentence of the verdict."""
+        """The sentences of all findings."""
         return self.content.findings
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What there is to warn about."""
+        """The warnings of the report."""
         return self.content.warnings
 
 
@@ -66,7 +66,7 @@ def _write(folder: Path, content: Content) -> ReportPaths:
 
 
 def _write_tables(content: Content, folder: Path) -> list[Path]:
-    """Each table as LaTeX and CSV, whose rows may say more than is shown; and all records in one."""
+    """Each table as LaTeX and as CSV (whose rows may hold more than the table shows); and one CSV of all records."""
     written = []
     for grid in content.grids():
         written.append(_write_text(folder / f"{grid.slug}.tex", latex(grid)))

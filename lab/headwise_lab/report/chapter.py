@@ -1,7 +1,7 @@
-"""What a study adds to a report. The pages set chapters and sections, and know nothing else of a study.
+"""The chapter that a study adds to a report. The pages print chapters and sections and know nothing else of a study.
 
-A study builds its chapter from the records that belong to it (``headwise_lab.report.studies``). Tables are ``Grid``,
-figures ``Figure``; nothing of the text is escaped here, because each page escapes all that it prints.
+A study builds its chapter from its own records (``headwise_lab.report.studies``). Tables are ``Grid``, figures are
+``Figure``. No text is escaped here, because each page escapes everything that it prints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, slots=False)
 class ReadFolder:
-    """An output folder as it was read: all its records, in the order in which they were written."""
+    """An output folder and all its records, in the order in which they were written."""
 
     folder: Path
     records: Sequence[Record]
@@ -45,14 +45,14 @@ class ReadFolder:
         return self._loaded[1]
 
     def trials_of(self, records: Sequence[Record]) -> list[Trial]:
-        """The trials of some of the records."""
+        """The trials of these records."""
         wanted: Collection[str] = {record.id for record in records}
         return [trial for trial in self.trials if trial.id in wanted]
 
 
 @attrs.frozen(eq=False)
 class Drawn:
-    """The figures of a section, an overlay of kept tokens, and why that could not be drawn where it could not."""
+    """The figures of a section and its overlay of kept tokens, or a warning that says why there is no overlay."""
 
     figures: Sequence[Figure] = ()
     kept: KeptView | None = None
@@ -60,20 +60,20 @@ class Drawn:
 
     @property
     def files(self) -> list[Figure]:
-        """Every figure that was written, the overlay last."""
+        """All figures that were written, the overlay last."""
         return [*self.figures, *([self.kept.figure] if self.kept else [])]
 
 
 def draw_nothing(_folder: Path) -> Drawn:
-    """For a section without figures."""
+    """The ``draw`` of a section without figures."""
     return Drawn()
 
 
 @attrs.frozen(eq=False)
 class Detail:
-    """A table behind the main one: folded away in HTML, under ``title`` (the grid's own where it is empty).
+    """A table below the main one; HTML folds it away under ``title`` (or the title of the grid, if that is empty).
 
-    ``lines``: a name and what is said of it, which Markdown lists in place of the table.
+    ``lines``: pairs (name, text) that Markdown lists instead of the table.
     """
 
     grid: Grid
@@ -82,18 +82,18 @@ class Detail:
 
     @property
     def heading(self) -> str:
-        """What stands above the table."""
+        """The heading above the table."""
         return self.title or self.grid.title
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Section:
-    """One comparison: its main table, the tables behind it, its figures, and what may be said of it.
+    """One comparison: its main table, the tables below it, its figures, and its findings.
 
-    ``heading``: what Markdown writes above it, ``title`` where it is empty. ``legend``: what the signs in the main
-    table mean; ``page_legend`` in HTML, where the table shows more. ``verdicts`` are the sentences that all findings
-    begin with, ``best`` its best configurations, ``records`` those that it is about. ``draw`` writes its figures into
-    a folder; ``drawn`` is what came of that.
+    ``heading``: the heading in Markdown; empty for ``title``. ``legend``: what the signs in the main table mean;
+    ``page_legend``: the same for HTML, where the table shows more. ``verdicts``: sentences for the list of findings at
+    the beginning of the report. ``best``: its best configurations. ``records``: the records that it is about. ``draw``
+    writes its figures into a folder and returns ``drawn``.
     """
 
     title: str
@@ -111,16 +111,17 @@ class Section:
 
     @property
     def grids(self) -> list[Grid]:
-        """Every table, the main one first."""
+        """All tables, the main one first."""
         return [self.main, *(detail.grid for detail in self.details)]
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Chapter:
-    """All that a study has to say on a folder; empty where the folder holds nothing that it can compare.
+    """What a study reports on a folder; empty where the folder has nothing that it can compare.
 
-    ``closing`` are tables over all sections, ``method`` one paragraph on how to read them, ``results`` the records
-    with a result and ``records`` their table. ``terminal`` gives the short tables that a command prints when it ends.
+    ``closing``: tables over all sections. ``method``: one paragraph on how to read the chapter. ``results``: the
+    records with a result. ``records``: the table that lists them. ``terminal``: makes the short tables that a command
+    prints when it ends.
     """
 
     sections: Sequence[Section] = ()

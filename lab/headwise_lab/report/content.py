@@ -1,4 +1,4 @@
-"""Everything a report says, gathered once; the Markdown and the HTML page only set it."""
+"""The content of a report, gathered once; the Markdown page and the HTML page print the same content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headwise_lab.store.records import attempts_in, read_records
 
 @attrs.frozen(eq=False)
 class Content:
-    """A whole report: the chapters of all studies, and what belongs to none."""
+    """A whole report: the chapters of all studies, and the failures and warnings, which belong to no study."""
 
     title: str
     chapters: tuple[Chapter, ...]
@@ -35,7 +35,7 @@ class Content:
 
     @property
     def closing(self) -> list[Grid]:
-        """Tables over all sections, and the trials without a result."""
+        """The tables over all sections, and the table of trials without a result."""
         own = [grid for chapter in self.chapters for grid in chapter.closing]
         return [*own, *([self.failures] if self.failures else [])]
 
@@ -46,22 +46,22 @@ class Content:
 
     @property
     def count(self) -> int:
-        """Records that have a result."""
+        """How many records have a result."""
         return len(self.results)
 
     @property
     def findings(self) -> list[str]:
-        """Every sentence of the verdict."""
+        """The sentences of all findings."""
         return [sentence for section in self.sections for sentence in section.verdicts]
 
     @property
     def methods(self) -> list[str]:
-        """How to read the chapters, a paragraph each."""
+        """How to read the chapters: a paragraph for each."""
         return [chapter.method for chapter in self.chapters if chapter.method]
 
     @property
     def listed(self) -> list[Grid]:
-        """Where every figure comes from; chapters whose lists have the same columns share one."""
+        """The lists of records that all figures come from; chapters that use the same list share one."""
         found: dict[str, Grid] = {}
         for grid in (chapter.records for chapter in self.chapters if chapter.records):
             before = found.get(grid.slug)
@@ -70,19 +70,19 @@ class Content:
 
     @property
     def figures(self) -> list[Figure]:
-        """Every figure that was drawn."""
+        """All figures that were drawn."""
         return [figure for section in self.sections for figure in section.drawn.files]
 
     def grids(self) -> list[Grid]:
-        """Every table but the records, in the order of the report."""
+        """All tables but the lists of records, in the order of the report."""
         return [*(grid for section in self.sections for grid in section.grids), *self.closing]
 
     def drawn(self, folder: Path) -> Content:
-        """The report with its figures drawn into ``folder``; what could not be drawn becomes a warning."""
+        """The report with its figures drawn into ``folder``, and a warning for each that could not be drawn."""
         made = [attrs.evolve(chapter, sections=[_drawn(one, folder) for one in chapter.sections])
                 for chapter in self.chapters]  # fmt: skip
-        told = [one.drawn.warning for chapter in made for one in chapter.sections if one.drawn.warning]
-        return attrs.evolve(self, chapters=tuple(made), warnings=(*self.warnings, *told))
+        failed = [one.drawn.warning for chapter in made for one in chapter.sections if one.drawn.warning]
+        return attrs.evolve(self, chapters=tuple(made), warnings=(*self.warnings, *failed))
 
 
 def _drawn(section: Section, folder: Path) -> Section:
@@ -94,12 +94,12 @@ def gather(folder: Path, title: str | None = None) -> Content:
     records, warnings = read_records(folder)
     found = ReadFolder(folder, records)
     made, left_out = chapters(found)
-    told = [warning for chapter in made for warning in chapter.warnings]
+    own = [warning for chapter in made for warning in chapter.warnings]
     content = Content(
         title=title or f"Headwise report: {folder.resolve().name}",
         chapters=tuple(made),
         failures=failures(records, attempts_in(folder)),
-        warnings=(*warnings, *left_out, *found.warnings, *told),
+        warnings=(*warnings, *left_out, *found.warnings, *own),
         records=tuple(records),
     )
     _check_names(content.grids())
@@ -107,7 +107,7 @@ def gather(folder: Path, title: str | None = None) -> Content:
 
 
 def _check_names(grids: Sequence[Grid]) -> None:
-    """Raise DataError for two tables of one name, since one file would overwrite the other."""
+    """Raise DataError where two tables have the same slug, because one file would overwrite the other."""
     twice = [slug for slug, count in Counter(grid.slug for grid in grids).items() if count > 1]
     if twice:
         raise DataError(f"two tables of the report are called {twice[0]!r}; a study must give each its own slug")

@@ -1,17 +1,15 @@
-"""Trials that ended without a result: what failed and what was refused, with the reason and the command."""
+"""The table of trials without a result: which failed or were refused, with the reason and the command."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import MISSING, Grid, Mark
 from headwise_lab.store.record_types import Record
-
-MISSING = "-"
 
 
 def failures(records: Sequence[Record], attempts: Mapping[str, int]) -> Grid | None:
-    """Every trial that failed or was refused; None where all have a result. ``attempts``: record -> how many."""
+    """All trials that failed or were refused; None where all have a result. ``attempts``: record -> number of them."""
     rows: list[list[str | Mark]] = [
         [
             Mark(record.id, anchor=record.id),
@@ -35,13 +33,13 @@ def failures(records: Sequence[Record], attempts: Mapping[str, int]) -> Grid | N
 
 
 def label(record: Record) -> str:
-    """What a trial was to do: benchmark or text, budget, and its recipe or strategies."""
+    """A trial in one line: name, benchmark or text, budget, and recipe or strategies."""
     texts = " ".join(f"{hook}={text}" for hook, text in record.strategies.items())
     given, text = record.budget and record.budget.given, record.text and record.text.name
-    told = [record.name, record.benchmark or text, given, record.recipe or texts]
-    return ", ".join(part for part in told if part) or MISSING
+    parts = [record.name, record.benchmark or text, given, record.recipe or texts]
+    return ", ".join(part for part in parts if part) or MISSING
 
 
 def last_line(error: object) -> str:
-    """The last line of an error that says something."""
+    """The last line of an error that is not empty."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), MISSING)

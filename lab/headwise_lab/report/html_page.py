@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs nothing beside itself: style and script inside, pictures embedded.
+"""The report as one HTML page that needs no other file: style, script and pictures are inside.
 
-Templates and the plain files they carry lie in ``templates``. By its Content-Security-Policy the page forbids itself
-every request, and every script but the one it was made with.
+The templates, and the style and scripts that they include, are in ``templates``. The Content-Security-Policy of the
+page forbids every request, and every script but its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from headwise_lab.report.page.page_tables import PageTable, page_table
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
 LARGEST = 80_000
-"""Bytes up to which a figure is embedded as lines even where its PNG is smaller."""
+"""A figure is embedded as SVG up to this many bytes, even where its PNG is smaller."""
 
 NOWHERE = Facets()
 
@@ -41,7 +41,7 @@ _FRACTION = re.compile(r"\d+\.\d{2,}")
 
 @attrs.frozen(eq=False, slots=False)
 class Page:
-    """What the templates ask for: title, records, contents, and tables with what they are filtered by."""
+    """What the templates use: title, records, contents, and tables with their facets."""
 
     title: str
     book: Book
@@ -62,12 +62,12 @@ class Page:
 
     @property
     def digest(self) -> str:
-        """The script's hash, by which a browser knows it from any other."""
+        """The hash of the script, by which a browser recognises it."""
         return f"sha256-{base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode('ascii')}"
 
     @cached_property
     def options(self) -> dict[str, list[str]]:
-        """Kind of filter -> its values; models only where there are several."""
+        """Kind of filter -> its values. There is a filter for models only where there are several."""
         known = union(self.book.facets.values())
         kinds = ["benchmark", "budget", "heads", *(["model"] if len(known.model) > 1 else [])]
         return {kind: sorted(getattr(known, kind), key=_natural if kind in ("budget", "heads") else None)
@@ -75,20 +75,20 @@ class Page:
 
     @staticmethod
     def named(kind: str, value: str) -> str:
-        """A value as the list of a filter shows it."""
+        """A value as a filter lists it."""
         return f"{value} heads" if kind == "heads" and (value.isdigit() or value == "all") else value
 
     def table(self, grid: Grid, around: Facets = NOWHERE, *, entries: bool = False, wide: bool = False) -> PageTable:
-        """A table; ``around``: what the section is about, ``entries``: its rows are what links to records lead to."""
+        """A table. ``around``: the facets of its section. ``entries``: links to records lead to its rows."""
         return page_table(grid, self.book, around, entries=entries, wide=wide)
 
     def around(self, section: Section) -> Facets:
-        """Benchmarks and models that a section is about."""
+        """The benchmarks and models of a section."""
         known = union(map(of_record, section.records))
         return Facets(benchmark=known.benchmark, model=known.model)
 
     def about(self, sentence: str, section: Section) -> Facets:
-        """What a sentence on a section is about: its benchmark and model, and the budgets it names."""
+        """The facets of a sentence: benchmark and model of its section, and the budgets that it names."""
         around = self.around(section)
         named = [
             budget for budget in self.options["budget"] if re.search(rf"(?<!\w){re.escape(budget)}(?![\w.])", sentence)
@@ -97,12 +97,12 @@ class Page:
 
 
 def _natural(value: str) -> list[Any]:
-    """Sorts words first by letters, and the numbers in them by size, the largest first."""
+    """A sort key: words by letters, and numbers in them by size, the largest first."""
     return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
 
 
 def html_page(content: Content) -> str:
-    """The whole page, from ``templates/report.html.j2``; everything from the records is escaped."""
+    """The whole page, made from ``templates/report.html.j2``; all text from records is escaped."""
     page = Page(content.title, Book.of(content.records), _contents(content), content.warnings)
     findings = [(line, page.about(line, section)) for section in content.sections for line in section.verdicts]
     return render("report.html.j2", attrs.evolve(page, findings=findings), content=content)
@@ -115,13 +115,13 @@ def _contents(content: Content) -> list[tuple[str, str]]:
 
 
 def render(name: str, page: Page, **more: Any) -> str:
-    """A template with its page; everything is escaped but the style and the script that come with this package."""
+    """Render a template. Everything is escaped but the style and the script, which come with this package."""
     return templates(TEMPLATES).get_template(name).render(page=page, **more)
 
 
 @functools.cache
 def templates(folder: Path) -> Environment:
-    """The templates of a folder, compiled once, which takes longer than most pages; they escape what they print."""
+    """The templates of a folder. They are compiled once, because that takes longer than most pages; they escape."""
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -135,7 +135,7 @@ def templates(folder: Path) -> Environment:
 
 
 def embedded(figure: Figure) -> str:
-    """A figure as a data URI: its lines, or its pixels where lines are many and pixels fewer."""
+    """A figure as a data URI: its SVG; or its PNG, where the SVG is larger than that and than ``LARGEST``."""
     pixels = figure.path.read_bytes()
     lines = _rounded(figure.svg.read_text(encoding="utf-8")).encode() if figure.svg.is_file() else b""
     if lines and len(lines) <= max(LARGEST, len(pixels)):
@@ -144,13 +144,13 @@ def embedded(figure: Figure) -> str:
 
 
 def _rounded(svg: str) -> str:
-    """The same lines to a tenth of a pixel, without comments: half as long."""
+    """The same SVG with lines rounded to a tenth of a pixel and without comments; it is half as long."""
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     return _PATH.sub(lambda path: _FRACTION.sub(lambda number: f"{float(number[0]):.1f}", path[0]), svg)
 
 
 def light(figure: Figure) -> str:
-    """A figure full of pictures as a small data URI, for readers without scripts."""
+    """A figure with photographs as a small data URI, for readers who run no scripts."""
     content = io.BytesIO()
     with Image.open(figure.path) as opened:
         opened.convert("RGB").save(content, "WEBP", quality=75, method=4)

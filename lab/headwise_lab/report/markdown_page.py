@@ -1,4 +1,4 @@
-"""The report as Markdown; its score tables are in the layout that ``headwise report --table`` reads."""
+"""The report as Markdown. Its score tables have the layout that ``headwise report --table`` reads."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _section(section: Section) -> list[str]:
 
 
 def _detail(detail: Detail) -> str:
-    told = [f"- **{markdown_text(name)}**: {markdown_text(line)}" for name, line in detail.lines]
-    shown = "\n".join(told) if told else markdown(detail.grid)
+    listed = [f"- **{markdown_text(name)}**: {markdown_text(line)}" for name, line in detail.lines]
+    shown = "\n".join(listed) if listed else markdown(detail.grid)
     blocks = (f"### {markdown_text(detail.heading)}", shown, markdown_line(detail.grid.caption))
     return "\n\n".join(filter(None, blocks))
 

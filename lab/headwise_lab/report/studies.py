@@ -1,7 +1,7 @@
-"""Which study reports which record: what the entry points of the group ``headwise.study`` say of reports.
+"""Finds the study that reports a record, among the entry points of the group ``headwise.study``.
 
-A record names its study. Where that study is not installed, or the record names none (a run, a harness, a search),
-the first study that takes such records reports it.
+A record names its study. Where that study is not installed, or the record names none (it came from a run, a harness or
+a search), the first study that takes such records reports it.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from headwise_lab.store.record_types import Record
 
 GROUP = "study"
 OURS = "headwise"
-"""The distribution whose studies records mean by a bare name, whatever else is installed."""
+"""The distribution whose studies a bare name in a record means, whatever else is installed."""
 
 
 class ChapterLayout(Protocol):
     """How a report shows records; studies that share one layout share a chapter."""
 
     def chapter(self, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
-        """The chapter of ``mine``, some of the records ``found``, refused and failed ones among them."""
+        """The chapter on the records ``mine`` of the folder ``found``; some of them may be refused or failed."""
         ...
 
 
 @runtime_checkable
 class Reported(Protocol):
-    """The half of a study that reports need; the whole is ``headwise_lab.sweeps.study.Study``."""
+    """The part of a study that reports use; the whole protocol is ``headwise_lab.sweeps.study.Study``."""
 
     @property
     def layout(self) -> ChapterLayout:
-        """How its records are shown."""
+        """The layout that shows its records."""
         ...
 
     def takes(self, record: Record) -> bool:
-        """Whether it reports a record that names no installed study."""
+        """Whether this study reports a record that names no installed study."""
         ...
 
 
 def names() -> list[str]:
-    """The studies that are installed, sorted; nothing is imported."""
+    """The names of the installed studies, sorted; none of them is imported."""
     return list(installed(GROUP))
 
 
 def study_called(text: str) -> object:
-    """The installed study of a text ``NAME[:option=value,...]``; raises StrategyError for what is not known."""
+    """The installed study for ``NAME[:option=value,...]``; raises StrategyError for unknown names and options."""
     parsed = StrategyText.parse(text)
     entry = only(GROUP, parsed.name, installed(GROUP), parsed.owner)
     return guarded(configured(GROUP, text, entry), f"study {parsed.name!r} ({owner_of(entry)})")
 
 
 def reported(text: str) -> Reported:
-    """How an installed study is reported; raises StrategyError where it does not say."""
+    """An installed study that can be reported; raises StrategyError for one that cannot."""
     found = study_called(text)
     if not isinstance(found, Reported):
         raise StrategyError(f"study {text!r} lacks layout or takes; see headwise_lab.report.studies.Reported")
@@ -65,7 +65,7 @@ def reported(text: str) -> Reported:
 
 
 def loaded() -> dict[str, object]:
-    """The installed studies by name, without those that cannot be loaded."""
+    """Name -> installed study, without those that cannot be loaded."""
     found = {}
     for name in names():
         with suppress(HeadwiseError):
@@ -74,10 +74,10 @@ def loaded() -> dict[str, object]:
 
 
 def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
-    """The chapters of a folder, in the order of the studies' names; and a sentence for each that is left out.
+    """The chapters of a folder, sorted by the names of the studies; and a warning for each study that is left out.
 
-    A study of another package that cannot be loaded costs its layout alone: its records are shown as those that name
-    none. One whose chapter fails costs that chapter.
+    Where a study of another package cannot be loaded, its records are shown like those that name no study. Where its
+    chapter fails, only that chapter is missing.
     """
     studies, left_out = _loaded()
     layouts: dict[int, tuple[str, ChapterLayout, list[Record]]] = {}
@@ -107,7 +107,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _text(name: str) -> str:
-    """The text of a study by which a record or a list means it."""
+    """The text that loads the study which a record means by this name."""
     return f"{OURS}/{name}" if _is_ours(name) else name
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: every difference with its interval, and what both sides kept of single pictures."""
+"""Figures of a comparison: every difference with its interval, and which tokens both sides kept on example images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 30
-"""Pairs that a picture shows; the largest differences come first."""
+"""A figure shows this many pairs: those with the largest differences."""
 
 LONGEST = 100  # letters of a label
 _COLOURS = {"better": "#147d64", "worse": "#ba2525", "no difference": GREY}
 
 
 def differences(against: Against, folder: Path) -> Figure:
-    """A line per pair, its difference and interval, the largest first."""
+    """A line per pair with its difference and interval; of many pairs those with the largest differences."""
     shown = sorted(against.pairs, key=lambda pair: -abs(pair.difference.value))[:MOST]
     shown = [pair for pair in against.pairs if pair in shown]
     path = folder / f"{against.slug}-differences.png"
@@ -65,7 +65,7 @@ def _line(panel: Axes, line: int, pair: Pair) -> None:
 
 
 def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptView]:
-    """What both sides kept of the pictures that tell them apart: a view for each benchmark that has such."""
+    """The tokens that both sides kept where they disagree most: a view for each benchmark that has images."""
     choices: dict[str, list[KeptSetting]] = {}
     for pair in against.pairs:
         records = [side[0] for side in pair.records]

@@ -16,7 +16,7 @@ from headwise_lab.report.failures import failures
 from headwise_lab.report.html_page import Page, render
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
-from headwise_lab.report.page.grid import Grid, grid_csv, markdown_text
+from headwise_lab.report.page.grid import Grid, Mark, grid_csv, markdown_text
 from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.page.page_records import Book
@@ -26,14 +26,14 @@ from headwise_lab.store.records import attempts_in
 
 TITLE = "Side by side"
 ENDINGS = (".md", ".csv", ".tex", ".html")
-"""Files that hold a whole comparison; anything without an ending is a folder for all of them."""
+"""Endings of a file that holds the whole comparison; a path without one of them is a folder for all files."""
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @attrs.frozen(eq=False)
 class Shown:
-    """One folder against the first as the page shows it."""
+    """The comparison of one folder with the first, as the page shows it."""
 
     against: Against
     grid: Grid
@@ -45,19 +45,19 @@ class Shown:
 
 @attrs.frozen(eq=False)
 class Compared:
-    """Output folders, the first of which the others are held against."""
+    """Output folders (``sides``), and the comparison of each but the first with the first (``parts``)."""
 
     sides: tuple[Side, ...]
     parts: tuple[Against, ...]
 
     @property
     def warnings(self) -> list[str]:
-        """What there is to warn about, each once."""
+        """All warnings, each once."""
         return list(dict.fromkeys(warning for part in self.parts for warning in part.warnings))
 
 
 def compare_all(sides: Sequence[Side], by: Sequence[str] = BY, *, allow_different: bool = False) -> Compared:
-    """Hold every side against the first; raises DataError as ``side_by_side`` does, and for more than 26 sides."""
+    """Compare every side with the first; raises DataError as ``side_by_side`` does, and for more than 26 sides."""
     if len(sides) > len(_LETTERS):
         raise DataError(f"{len(sides)} folders are given; compare at most {len(_LETTERS)} at a time")
     parts = []
@@ -68,9 +68,9 @@ def compare_all(sides: Sequence[Side], by: Sequence[str] = BY, *, allow_differen
 
 
 def write(compared: Compared, out: Path, title: str | None = None) -> list[Path]:
-    """Write a comparison: the one file its name asks for, or all of them into a folder; returns what was written.
+    """Write a comparison into the file ``out``, or all its files into the folder ``out``; returns what was written.
 
-    Raises DataError where that cannot be written to.
+    Raises DataError where ``out`` cannot be written.
     """
     title = title or TITLE
     try:
@@ -153,7 +153,7 @@ def _html(compared: Compared, title: str, shown: Sequence[Shown]) -> str:
 
 
 def _named(record: Record, letter: str) -> Record:
-    """A record under a name that tells the side: the same trial may be on both."""
+    """A record whose id begins with the letter of its side, because the same trial may be on both sides."""
     return attrs.evolve(record, id=f"{letter}-{record.id}")
 
 
@@ -167,9 +167,7 @@ def _failures(letter: str, side: Side) -> Grid | None:
 
 
 def _records(records: Sequence[Record], book: Book) -> Grid:
-    """Where every figure comes from."""
-    from headwise_lab.report.page.grid import Mark
-
+    """The list of records that all figures come from."""
     header = ["Record", "Score", "n", "Strategies", "Budget", "Model", "Seed", "Command", "Where"]
     rows: list[list[str | Mark]] = [
         [

@@ -1,4 +1,4 @@
-"""A comparison side by side as a grid, as the lines above and below it, and as a table for the terminal."""
+"""A comparison of two folders as a grid, as Markdown with lines above and below, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.compare.pairs import Pair
-from headwise_lab.report.page.facts import certainty, difference, known
+from headwise_lab.report.page.facts import certainty, difference, known, sign_of
 from headwise_lab.report.page.grid import Grid, Mark, markdown, markdown_line, markdown_text
+from headwise_lab.report.page.terminal import STYLES, short_table
 from headwise_lab.stats.resampling import CONFIDENCE
 from headwise_lab.stats.rule import stated
 
 METHOD = "Figures are means over the questions, or the tokens of a text, that both sides share, ± SE."
-_STYLES = {"better": "green", "worse": "red", "no difference": "dim"}
 _FIGURES = 8  # columns behind the labels
 
 
 @attrs.frozen(eq=False)
 class Against:
-    """One folder held against the first: its letter, what it is called, the pairs, and what there is to warn about."""
+    """The comparison of one folder with the first: its letter, its name as given, the pairs, and the warnings."""
 
     letter: str
     called: str
@@ -32,12 +32,12 @@ class Against:
 
     @property
     def slug(self) -> str:
-        """The name of its table in files and links."""
+        """The name of its table in file names and links."""
         return "side-by-side" if self.letter == "B" else f"side-by-side-{self.letter.lower()}"
 
 
 def grid(against: Against) -> Grid:
-    """One row per pair: what tells the rows apart, both figures, the difference and what it is worth."""
+    """A row per pair: the fields in which the rows differ, both figures, the difference and the verdict."""
     names = _varying(against.pairs)
     header = [_heading(name) for name in names]
     rows: list[list[str | Mark]] = [
@@ -64,7 +64,7 @@ def _label(pair: Pair, name: str) -> str:
 
 
 def _varying(pairs: Sequence[Pair]) -> list[str]:
-    """Benchmark, and every other field in which rows differ: of the keys, then of what sets left and right apart."""
+    """Benchmark, and every other field in which rows differ: those of the key, then those that differ between sides."""
     names = dict.fromkeys(name for pair in pairs for name in (*pair.key, *pair.apart))
     return ["benchmark", *(n for n in names if n != "benchmark" and len({_label(pair, n) for pair in pairs}) > 1)]
 
@@ -78,7 +78,7 @@ def _figures(pair: Pair, letter: str) -> list[str | Mark]:
     return [
         Mark(_with_error(*pair.left, digits), records=left, data=_side_facts(*pair.left, found.n)),
         Mark(_with_error(*pair.right, digits), records=right, data=_side_facts(*pair.right, found.n)),
-        Mark(f"{found.value:+.{digits}f} ± {found.se:.{digits}f}", verdict=sign(pair), **told),
+        Mark(f"{found.value:+.{digits}f} ± {found.se:.{digits}f}", verdict=sign_of(found), **told),
         Mark(between, **told),
         Mark(str(found.n), **told),
         Mark(p, **told),
@@ -91,22 +91,17 @@ def _side_facts(value: float, error: float, n: int) -> dict[str, Any]:
     return known({"value": value, "se": error, "pairs": n})
 
 
-def sign(pair: Pair) -> str:
-    """The verdict as tables mark it."""
-    return {"no difference": "same"}.get(pair.verdict, pair.verdict)
-
-
 def _with_error(value: float, error: float, digits: int) -> str:
     return f"{value:.{digits}f} ± {'-' if math.isnan(error) else f'{error:.{digits}f}'}"
 
 
 def label(against: Against, pair: Pair) -> str:
-    """What tells a pair from the others of its table, in one line."""
+    """The fields in which a pair differs from the others of its table, in one line."""
     return " · ".join(_label(pair, name) for name in _varying(against.pairs) if _label(pair, name))
 
 
 def heading(against: Against, left: str) -> list[str]:
-    """What A and the other are, what all rows share, and what sets the sides apart in all of them."""
+    """The lines above the table: what A and the other are, what all rows share, and what differs in all rows."""
     pairs = against.pairs
     varying = set(_varying(pairs))
     metrics = dict.fromkeys(f"{p.metric}{', lower is better' if p.difference.lower_is_better else ''}" for p in pairs)
@@ -118,7 +113,7 @@ def heading(against: Against, left: str) -> list[str]:
 
 
 def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[str, Sequence[str]]) -> str:
-    """The Markdown page. ``pictures``: table -> lines that show its figures."""
+    """The Markdown page. ``pictures``: slug of a table -> Markdown lines that show its figures."""
     lines = [f"# {markdown_text(title)}", ""]
     for against in compared:
         shown = grid(against)
@@ -131,19 +126,16 @@ def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[s
 
 
 def terminal(against: Against) -> Table:
-    """The table a terminal shows."""
+    """The table for the terminal."""
     found = grid(against)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    labels = len(found.header) - _FIGURES
-    for index, name in enumerate(found.header):
-        table.add_column(name, justify="left" if index < labels or not name else "right", no_wrap=True)
+    table = short_table(found.header, labels=len(found.header) - _FIGURES)
     for row, pair in zip(found.rows, against.pairs, strict=True):
-        table.add_row(*(Text(mark.text, style=_STYLES[pair.verdict] if mark.verdict else "") for mark in row))
+        table.add_row(*(Text(mark.text, style=STYLES[pair.verdict] if mark.verdict else "") for mark in row))
     return table
 
 
 def as_dict(against: Against, pair: Pair) -> dict[str, Any]:
-    """Everything about a pair as JSON has it: NaN is null; ``right_folder`` says which folder the right side is."""
+    """All facts about a pair for JSON: NaN becomes null; ``right_folder`` is the folder of the right side."""
     found = pair.difference
     told = {
         "difference": found.value, "se": found.se, "low": found.low, "high": found.high, "n": found.n,

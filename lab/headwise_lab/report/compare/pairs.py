@@ -1,7 +1,8 @@
-"""Two output folders, or two single trials, side by side: what answers what, and the paired difference of each pair.
+"""Comparing two output folders, or two single trials: which trials match, and the paired difference of each pair.
 
-Trials are matched by what they were asked to do; where they differ in anything else (versions, dtype, the strategies
-when matched by budget alone) is told beside the figures. Different questions or weights are not compared unasked.
+Trials match if they were asked to do the same. All else in which they differ (versions, dtype, the strategies where
+trials are matched only by budget) is listed beside the figures. Trials with different questions or weights are
+compared only where the user allows it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from headwise_lab.store.records import read_outcomes
 class Pair:
     """Trials that were asked to do the same, one per seed on each side, and the difference right - left.
 
-    ``key`` is what they were matched by, ``apart`` the other fields they differ in, field -> (left, right); ``records``
-    are those of the left and of the right side. ``left`` and ``right`` are means with standard errors over the shared
-    units, each a ``unit``. The difference is corrected over the whole table.
+    ``key``: the fields by which they match. ``apart``: the other fields in which they differ, field -> (left, right).
+    ``records``: those of the left and of the right side. ``left``, ``right``: mean and standard error over the units
+    that both have; ``unit`` says what a unit is. The difference is corrected over the whole table.
     """
 
     key: Mapping[str, str]
@@ -56,11 +57,10 @@ class Pair:
 def side_by_side(
     left: Side, right: Side, by: Sequence[str] = BY, *, allow_different: bool = False
 ) -> tuple[list[Pair], list[str]]:
-    """All pairs in the order of the left side, and warnings about trials without one.
+    """All pairs in the order of the left side, and warnings about trials that match none.
 
-    Raises DataError where nothing matches, where a match is ambiguous, or, unless ``allow_different``, where matched
-    trials answered different questions or have different weights. Then only questions that are equal on both sides are
-    compared.
+    Raises DataError where nothing matches or a match is ambiguous; and where matched trials have different questions or
+    weights, unless ``allow_different``. With it, only questions that are equal on both sides are compared.
     """
     by = ("benchmark",) if left.single and right.single else by
     ours, theirs = grouped(left, by), grouped(right, by)
@@ -102,9 +102,9 @@ Couple = tuple[Result, Result]
 
 
 def _couples(ours: Sequence[Result], theirs: Sequence[Result], *, allow_different: bool) -> list[Couple]:
-    """Records of both sides on the same questions; where there are none and it is allowed, of the same seed.
+    """Pairs of records with the same questions; where there are none and it is allowed, with the same seed.
 
-    Raises DataError for other questions or other weights, unless they are allowed.
+    Raises DataError for different questions or weights, unless they are allowed.
     """
     same = [(one, other) for one in ours for other in theirs if questions(one) == questions(other)]
     if not same and not allow_different:
@@ -124,7 +124,7 @@ def _different(what: str, one: Result, other: Result) -> str:
 
 
 def _pair(key: Key, couples: Sequence[Couple], left: Path, right: Path) -> tuple[Pair | None, list[str]]:
-    """The pair of one key, or None and why; what different couples were asked are different units."""
+    """The pair of one key, or None; and warnings. Questions of different couples are different units."""
     ours: dict[Any, float] = {}
     theirs: dict[Any, float] = {}
     warnings: list[str] = []
@@ -154,7 +154,7 @@ def _pair(key: Key, couples: Sequence[Couple], left: Path, right: Path) -> tuple
 
 
 def _shared(couple: Couple, left: Path, right: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Question or token -> (left, right) score where both were asked the same, and what there is to warn about."""
+    """Question or token -> (left, right) score, where both were asked the same; and warnings."""
     one, other = couple
     (ours, said), (theirs, also) = _units(left, one), _units(right, other)
     warnings = [warning for warning in (said, also) if warning]
@@ -165,7 +165,7 @@ def _shared(couple: Couple, left: Path, right: Path) -> tuple[dict[str, tuple[fl
 
 
 def _units(folder: Path, record: Result) -> tuple[Mapping[str, float], str | None]:
-    """Unit -> score of a trial, nothing where its outcomes are missing, and what there is to warn about."""
+    """Unit -> score of a trial, empty where its outcomes are missing; and a warning, if any."""
     if isinstance(record, TextRecord):
         try:
             outcomes = read_outcomes(folder, record.id, TokenOutcome)
@@ -179,17 +179,17 @@ def _units(folder: Path, record: Result) -> tuple[Mapping[str, float], str | Non
 
 
 def _equally_asked(left: tuple[Path, Result], right: tuple[Path, Result], units: Container[str]) -> Container[str]:
-    """Those of our units that ask the same on both sides: all by equal digests, else those equal word by word."""
+    """The units that ask the same on both sides: all where the digests are equal, else those with equal texts."""
     if questions(left[1]) == questions(right[1]):
         return units
     if isinstance(left[1], TextRecord):
-        return ()  # tokens are known by their place alone, which says nothing about another text
+        return ()  # a token is named by its position only, which means nothing in another text
     ours, theirs = (_asked(folder, record) for folder, record in (left, right))
     return {unit for unit, asked in ours.items() if theirs.get(unit) == asked}
 
 
 def _asked(folder: Path, record: Result) -> dict[str, list[tuple[object, ...]]]:
-    """Unit -> (question, text, accepted answers) of its outcomes, in order."""
+    """Unit -> (question, text, accepted answers) of its outcomes, sorted."""
     asked: dict[str, list[tuple[object, ...]]] = {}
     for outcome in read_outcomes(folder, record.id):
         asked.setdefault(outcome.unit_or_id, []).append((outcome.id, outcome.question, outcome.answers))

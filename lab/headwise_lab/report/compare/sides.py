@@ -1,4 +1,4 @@
-"""One side of a comparison: an output folder or a single trial of it, and how its trials are told apart."""
+"""One side of a comparison: an output folder or a single trial of it, and the fields by which trials are matched."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from headwise_lab.store.record_types import Record, Result, TextRecord
 from headwise_lab.store.records import read_records
 
 BY = ("model", "benchmark", "strategies", "settings", "budget")
-"""What trials are matched by unless told otherwise."""
+"""The fields by which trials are matched by default."""
 
 GROUPS = ("strategies", "settings", "versions")
-"""Words that stand for several fields of a record each."""
+"""Words that each stand for several fields of a record."""
 
 
 Key = tuple[tuple[str, str], ...]
-"""(field, value) of what trials are matched by."""
+"""The (field, value) pairs by which trials are matched."""
 
 
 @attrs.frozen(eq=False)
 class Side:
-    """One side: its folder, what the user called it, and its finished trials; ``single`` where one was named.
+    """One side: its folder, its name as the user gave it, and its finished trials. ``single``: one trial was named.
 
-    ``failed``: records of trials without a result, unless one trial was named.
+    ``failed``: the records of trials without a result; empty where one trial was named.
     """
 
     folder: Path
@@ -39,12 +39,12 @@ class Side:
 
     @classmethod
     def of(cls, text: str) -> Side:
-        """``DIR``, or ``DIR:ID`` for one trial by its id or the beginning of it; raises DataError for neither."""
+        """The side ``DIR``, or ``DIR:ID`` with the (beginning of the) id of a trial; raises DataError for all else."""
         return cls.read(*named(text), text)
 
     @classmethod
     def read(cls, folder: Path, identity: str, called: str) -> Side:
-        """The trials of a local folder whose id begins with ``identity``, which may be empty; errors as of ``of``."""
+        """The trials of a local folder whose id begins with ``identity``, which may be empty; raises as ``of`` does."""
         records, warnings = read_records(folder)
         done = tuple(record for record in records if isinstance(record, Result) and record.id.startswith(identity))
         if not done or (identity and len(done) > 1):
@@ -56,7 +56,7 @@ class Side:
 
 
 def named(text: str) -> tuple[Path, str]:
-    """Folder or URL of ``DIR`` or ``DIR:ID``, and the id, which is empty where none is given."""
+    """The folder or URL in ``DIR`` or ``DIR:ID``, and the id, which is empty for ``DIR``."""
     before, _, identity = text.rpartition(":")
     if "://" in text:
         return (place(text), "") if "/" in identity else (place(before), identity)
@@ -64,7 +64,7 @@ def named(text: str) -> tuple[Path, str]:
 
 
 def fields(record: Result) -> dict[str, str]:
-    """What a trial was asked to do and where it ran, as flat texts: hooks, settings and versions by their own names."""
+    """Field -> text: what a trial was asked to do, and where. Hooks, settings and versions keep their own names."""
     asked, questions, attention = record.benchmark, record.questions, record.attention_implementation
     if isinstance(record, TextRecord):
         asked, questions, attention = record.text.name, record.text.digest, record.attention
@@ -89,19 +89,22 @@ def fields(record: Result) -> dict[str, str]:
 
 
 def key_of(record: Result, by: Sequence[str]) -> Key:
-    """(field, value) of what trials are matched by; the three groups stand for all their fields."""
-    told = fields(record)
+    """The (field, value) pairs by which trials are matched; a group stands for all its fields."""
+    known = fields(record)
     within = {
         "strategies": sorted(record.strategies),
         "settings": sorted(record.settings or {}),
-        "versions": [name for name in told if name.endswith(" version")],
+        "versions": [name for name in known if name.endswith(" version")],
     }
     names = [name for word in by for name in within.get(word, [word])]
-    return tuple((name, told.get(name, "")) for name in dict.fromkeys(names))
+    return tuple((name, known.get(name, "")) for name in dict.fromkeys(names))
 
 
 def grouped(side: Side, by: Sequence[str]) -> dict[Key, list[Result]]:
-    """Key -> records, which ask different questions: one per seed."""
+    """Key -> its records, which differ in seed and questions.
+
+    Raises DataError for an unknown field in ``by``, and where two records of a key have the same seed or questions.
+    """
     known = {*GROUPS, *BY, *(name for record in side.records for name in fields(record))}
     unknown = [word for word in by if word not in known]
     if unknown:
@@ -120,9 +123,9 @@ def grouped(side: Side, by: Sequence[str]) -> dict[Key, list[Result]]:
 
 
 def questions(record: Result) -> str:
-    """What was asked: the digest, or in records that have none the seed it was made from."""
-    told = fields(record)
-    return told.get("questions") or f"seed {told.get('seed')}"
+    """The digest of the questions; for records without one, the seed from which they were made."""
+    known = fields(record)
+    return known.get("questions") or f"seed {known.get('seed')}"
 
 
 def _names(names: set[str]) -> str:
@@ -139,7 +142,7 @@ def _ambiguous(side: Side, key: Key, one: Result, other: Result) -> str:
 
 
 def apart(one: Result, other: Result) -> dict[str, tuple[str, str]]:
-    """Fields in which two records differ: field -> (of one, of the other)."""
+    """The fields in which two records differ: field -> (value in one, value in the other)."""
     ours, theirs = fields(one), fields(other)
     both = {name: (ours.get(name, "-"), theirs.get(name, "-")) for name in {**ours, **theirs}}
     return {name: values for name, values in both.items() if values[0] != values[1]}

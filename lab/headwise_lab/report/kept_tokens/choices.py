@@ -1,4 +1,4 @@
-"""Strategies that chose tokens under the same conditions, and the questions that tell their choices apart."""
+"""Strategies that kept tokens in the same setting, and the questions on which they kept different ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 from headwise_lab.store.records import read_outcomes
 
-_COMPARED = 6  # strategies whose choices are held against each other to find questions
+_COMPARED = 6  # strategies that are compared to find questions on which they disagree
 
 
 @attrs.frozen(eq=False)
 class KeptSetting:
-    """One budget (and head count): strategy -> its trial. ``references``: those that others are held against.
+    """One budget (and head count): strategy -> its trial. ``references``: strategies that others are compared with.
 
-    ``folders``: strategy -> where its outcomes lie, where that is not one place for all.
+    ``folders``: strategy -> the folder of its outcomes, where they are not all in one folder.
     """
 
     budget: str
@@ -32,11 +32,11 @@ class KeptSetting:
 
     @property
     def processed(self) -> float:
-        """Visual tokens that layers process on average, by the first trial."""
+        """Visual tokens processed per layer on average, in the first trial."""
         return next((trial.processed for trial in self.trials.values()), 0.0)
 
     def leading(self, most: int = _COMPARED) -> list[str]:
-        """References, then the best and the worst scores, as many as fit."""
+        """The references, then the strategies with the best and the worst scores, ``most`` in all."""
         ranked = sorted((name for name in self.trials if name not in self.references),
                         key=lambda name: -self.trials[name].value)  # fmt: skip
         room = most - len(self.references)
@@ -46,12 +46,12 @@ class KeptSetting:
 
 
 def main_setting(choices: Sequence[KeptSetting]) -> KeptSetting | None:
-    """The one with most strategies; of those the one that keeps least, where choice matters most."""
+    """The setting with most strategies; of several, the one that keeps least, where the choice matters most."""
     return min(choices, key=lambda choice: (-len(choice.trials), choice.processed), default=None)
 
 
 def grid_side(choice: KeptSetting) -> int | None:
-    """Visual tokens along one edge of the image; None where they form no square."""
+    """How many visual tokens lie along one edge of the image; None where they form no square."""
     visual = next(iter(choice.trials.values())).record.budget.visual
     if not isinstance(visual, int) or visual < 1 or math.isqrt(visual) ** 2 != visual:
         return None
@@ -59,27 +59,27 @@ def grid_side(choice: KeptSetting) -> int | None:
 
 
 def placed(choice: KeptSetting) -> str | None:
-    """How pictures become the square that tokens lie on: ``cropped``, ``padded``; None where tokens have no place.
+    """How images become the square that the tokens cover: ``cropped`` or ``padded``.
 
-    Records of other programs do not say; LLaVA as transformers has it crops.
+    None where the record names neither: then the place of a token in the image is unknown.
     """
     found = next(iter(choice.trials.values())).record.pictures
     return found if found in ("cropped", "padded") else None
 
 
 def fits(outcomes: Iterable[Outcome], side: int) -> bool:
-    """Whether all kept tokens lie on the grid, and any were kept."""
+    """Whether any tokens were kept, and all of them lie on the grid."""
     kept = [index for outcome in outcomes for index in outcome.kept]
     return bool(kept) and min(kept) >= 0 and max(kept) < side * side
 
 
 def by_question(trial: Trial, source: Path) -> dict[str, Outcome]:
-    """Question -> outcome of a trial in a folder; raises DataError where outcomes are missing."""
+    """Question -> outcome of a trial; raises DataError where its outcomes are missing from the folder."""
     return {outcome.id: outcome for outcome in read_outcomes(source, trial.id)}
 
 
 def telling(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[dict[str, Outcome]]:
-    """What all strategies made of each question, the questions on which they disagree most first.
+    """For each question strategy -> outcome; first the questions on which the strategies disagree most.
 
     ``outcomes``: strategy -> question -> outcome.
     """
@@ -91,13 +91,13 @@ def telling(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[dict[str, Out
 
 
 def same_question(one: Outcome, other: Outcome) -> bool:
-    """Whether two outcomes are about the same: seeds and folders may give one name to different questions."""
-    asked = [(told.question, Path(told.image or "").name) for told in (one, other)]
+    """Whether two outcomes are about the same question; the id does not say, since seeds and folders may reuse it."""
+    asked = [(outcome.question, Path(outcome.image or "").name) for outcome in (one, other)]
     return asked[0] == asked[1]
 
 
 def _disagreement(given: Sequence[Outcome]) -> tuple[bool, bool, float]:
-    """Some right and some wrong first, boxes to look at next, then how little the kept tokens overlap."""
+    """A sort key: are some right and some wrong, are there boxes, and how little do the kept tokens overlap."""
     pairs = itertools.combinations([set(outcome.kept) for outcome in given], 2)
     distances = [1 - len(left & right) / len(left | right) for left, right in pairs]
     mixed = len({float(outcome.score) for outcome in given}) > 1
@@ -105,7 +105,7 @@ def _disagreement(given: Sequence[Outcome]) -> tuple[bool, bool, float]:
 
 
 def with_images(found: Sequence[Mapping[str, Outcome]], source: Path, most: int) -> list[tuple[Path, str]]:
-    """(image, question id) of the first questions whose image is there, no image twice while others are left."""
+    """(image, question id) of the first questions whose image file exists; each image once before any image twice."""
     placed = [(find(first.image, source), first.id) for first in map(_first, found)]
     shown = [(image, identity) for image, identity in placed if image is not None]
     seen: set[Path] = set()
@@ -122,7 +122,7 @@ def _first(given: Mapping[str, Outcome]) -> Outcome:
 
 
 def find(name: str | None, source: Path) -> Path | None:
-    """The image file of an outcome, by its own path or within the output folder."""
+    """The image file of an outcome, at its own path or in the output folder; None where it is at neither."""
     if not name:
         return None
     return next((path for path in (Path(name), source / name) if path.is_file()), None)

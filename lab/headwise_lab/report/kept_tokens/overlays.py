@@ -1,7 +1,7 @@
-"""Kept tokens drawn onto example images, several strategies side by side, where the strategies disagree.
+"""Figures of kept tokens on example images, with several strategies side by side, where they disagree.
 
-The visual tokens of one square image form a square grid in raster order; an image that is not square is cropped to its
-centre or given borders, as the record says.
+The visual tokens of one square image form a square grid, row by row. An image that is not square is cropped to its
+centre or gets borders, as the record says.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Example = tuple[Path, Mapping[str, Outcome]]
 def overlay(
     choice: KeptSetting, examples: Sequence[Example], side: int, *, title: str, slug: str, folder: Path
 ) -> Figure:
-    """Draw the figure: a line per example, the image itself and what each strategy kept of it."""
+    """Draw the figure: for each example a line with the image and what each strategy kept of it."""
     path = folder / f"{slug}-kept.png"
     with matplotlib.rc_context(STYLE):
         _draw(examples[:EXAMPLES], side, path, padded=placed(choice) == "padded")
@@ -67,7 +67,7 @@ def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -
 
 
 def dimmed(picture: Pixels, kept: Sequence[int], side: int) -> Pixels:
-    """Dropped patches faded towards white and grey, kept ones as they are."""
+    """The image with dropped patches in pale grey and kept ones unchanged."""
     rows = np.arange(picture.shape[0]) * side // picture.shape[0]
     columns = np.arange(picture.shape[1]) * side // picture.shape[1]
     stays = np.zeros(side * side, dtype=bool)

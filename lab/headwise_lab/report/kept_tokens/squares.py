@@ -1,4 +1,4 @@
-"""An image as the vision tower sees it: its centre, or all of it with borders, and a question's boxes moved along."""
+"""An image as the vision tower sees it (its centre, or all of it with borders), and the boxes of a question in it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Square:
 
     @property
     def shares(self) -> list[list[float]]:
-        """Boxes as shares of the edge, cut off at it."""
+        """The boxes as shares of the edge, between 0 and 1."""
         edge = self.image.width
         return [[round(min(max(value / edge, 0), 1), 4) for value in box] for box in self.boxes]
 
     @property
     def small(self) -> bool:
-        """Whether it has so few pixels that they are shown as they are."""
+        """Whether it has so few pixels that each is shown."""
         return self.image.width <= _SMALL
 
     def data_uri(self) -> str:
-        """The image as text that a page carries; small ones lose nothing."""
+        """The image as a data URI; small images are stored without loss."""
         image = self.image
         if image.width > _LARGEST:
             image = image.resize((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
@@ -56,7 +56,7 @@ def square(path: Path, boxes: Sequence[Sequence[float]], *, padded: bool = False
     except DataError as error:
         raise DataError(f"{path} is not an image that can be read; restore it or run the trial again") from error
     edge = (max if padded else min)(image.size)
-    # Borders are as wide as the processor makes them: of an odd number of pixels the larger part comes last.
+    # As the image processor does it: where an odd number of pixels is split, the second border is the wider one.
     left, top = (-((edge - length) // 2) if padded else (length - edge) // 2 for length in image.size)
     shown = Image.new("RGB", (edge, edge), _BORDER)
     shown.paste(image, (-left, -top))

@@ -1,4 +1,4 @@
-"""What a page needs to lay kept tokens over pictures: questions, pictures once each, and what every strategy kept."""
+"""The data from which a page draws kept tokens over images: questions, each image once, what each strategy kept."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
 QUESTIONS = 8
-"""Questions of one table that a page carries."""
+"""A page shows this many questions of one table."""
 
 TRIALS = 160
-"""Trials of one table whose choices a page carries; settings that keep least come first."""
+"""A page shows the kept tokens of this many trials of one table; settings that keep least come first."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class KeptRequest:
-    """The choices of one table to look at, where outcomes and images lie, and the model without pruning."""
+    """The settings of one table, the folder of their outcomes and images, and the trial without pruning."""
 
     title: str
     slug: str
@@ -45,12 +45,12 @@ class KeptRequest:
     unpruned: Trial | None = None
 
     def folder(self, choice: KeptSetting, name: str) -> Path:
-        """Where the outcomes of a strategy lie."""
+        """The folder of the outcomes of a strategy."""
         return choice.folders.get(name, self.source)
 
 
 def kept_view(wanted: KeptRequest, folder: Path) -> tuple[KeptView | None, str | None]:
-    """The view, its figure drawn into ``folder``; else None, and what there is to warn about."""
+    """The view, with its figure drawn into ``folder``; or None and a warning that says why there is none."""
     choice = main_setting(wanted.choices)
     if choice is None:
         return None, None
@@ -80,15 +80,15 @@ def kept_view(wanted: KeptRequest, folder: Path) -> tuple[KeptView | None, str |
 
 
 def _note(shown: int, found: int, left: int, seen: str) -> str:
-    told = f"{shown} of {found} questions, those on which strategies disagree most: some right and some wrong, then the"
-    told += " least tokens in common."
-    told += f" {left} settings with more tokens are left out to keep the page small." if left else ""
+    note = f"{shown} of {found} questions, those on which strategies disagree most: some right and some wrong, then the"
+    note += " least tokens in common."
+    note += f" {left} settings with more tokens are left out to keep the page small." if left else ""
     how = "with borders" if seen == "padded" else "as its centre"
-    return f"{told} An image that is not square is shown {how}, which is what the model sees."
+    return f"{note} An image that is not square is shown {how}, which is what the model sees."
 
 
 def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, object]:
-    """The questions, and their pictures once each."""
+    """The questions, and each of their images once."""
     pictures: dict[Path, str] = {}
     questions = []
     for image, outcomes in examples:
@@ -111,7 +111,7 @@ def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, object
 def _settings(
     wanted: KeptRequest, main: KeptSetting, asked: Sequence[Outcome], side: int
 ) -> tuple[list[dict[str, object]], int]:
-    """What every strategy made of the questions asked, by setting, the main one first; and how many are left out."""
+    """For each setting, the main one first, the outcomes of every strategy; and how many settings are left out."""
     whole = [] if wanted.unpruned is None else [_strategy("unpruned", wanted.unpruned, wanted.source, asked, side)]
     settings: list[dict[str, object]] = []
     room = TRIALS
@@ -129,27 +129,27 @@ def _settings(
                 "budget": choice.budget,
                 "heads": choice.heads,
                 "first": list(dict.fromkeys(first))[: len(choice.references) + 1],
-                "strategies": [told for told in (*strategies, *whole) if told],
+                "strategies": [given for given in (*strategies, *whole) if given],
             }
         )
     return settings, len(wanted.choices) - len(settings)
 
 
 def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], side: int) -> dict[str, object] | None:
-    """A strategy's record, and what it made of each question (None where that is not known); None without outcomes."""
+    """The record of a strategy and its outcome for each question (None where unknown); None without any outcomes."""
     try:
         outcomes = by_question(trial, folder)
     except DataError:
         return None
     found = [outcomes.get(one.id) for one in asked]
     given = [
-        _told(outcome, side) if outcome is not None and same_question(one, outcome) else None
+        _as_data(outcome, side) if outcome is not None and same_question(one, outcome) else None
         for one, outcome in zip(asked, found, strict=True)
     ]
     return {"name": name, "record": trial.id, "given": given}
 
 
-def _told(outcome: Outcome, side: int) -> dict[str, object] | None:
+def _as_data(outcome: Outcome, side: int) -> dict[str, object] | None:
     if not fits([outcome], side):
         return None
     return {
@@ -162,7 +162,7 @@ def _told(outcome: Outcome, side: int) -> dict[str, object] | None:
 
 
 def bits(kept: Sequence[int], tokens: int) -> str:
-    """A bit per token, the first token the highest bit of the first byte, in base 64."""
+    """A bit per token in base 64; the first token is the highest bit of the first byte."""
     mask = np.zeros(tokens, dtype=np.uint8)
     mask[list(kept)] = 1
     return base64.b64encode(np.packbits(mask).tobytes()).decode("ascii")

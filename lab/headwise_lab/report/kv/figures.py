@@ -42,7 +42,7 @@ def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list
     wanted: list[tuple[str, Draw, str]] = [
         ("ppl-vs-context", _context, "perplexity against effective context; the line: interpolated uniform budget"),
         ("head-aware", _forest, "change of perplexity against the uniform budget at each run's own context, paired SE"
-         " (grey band: interpolation error); hollow: the same windows dealt at random to the heads"),
+         " (grey band: interpolation error); hollow: the same windows shuffled over the heads"),
         ("sink-importance", _sinks, "the same number of entries with and without sinks"),
         ("confidence-threshold", _thresholds, "perplexity by confidence threshold beside the uniform budget at each"
          " run's own context"),

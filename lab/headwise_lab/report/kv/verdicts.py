@@ -1,4 +1,4 @@
-"""What a study of KV eviction shows, in plain sentences, and what it does not."""
+"""The findings of a KV eviction study in sentences, and what it cannot show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headwise_lab.stats.differences import BETTER, SAME, WORSE, Difference, pair
 from headwise_lab.stats.rule import rule
 
 MOST_NAMED = 4
-"""Runs a sentence names before it counts the rest."""
+"""A sentence names this many runs and counts the rest."""
 
 
 def sentences(judged: JudgedSetting) -> list[str]:
-    """The verdict, most important first."""
-    told = [
+    """All findings, the most important first."""
+    found = [
         *_head_aware(judged),
         *_chance(judged),
         *_sinks(judged),
@@ -34,16 +34,16 @@ def sentences(judged: JudgedSetting) -> list[str]:
         *_interpolation(judged),
         *refusals(judged),
     ]
-    return told or ["There is nothing to compare."]
+    return found or ["There is nothing to compare."]
 
 
 def change(difference: Difference, digits: int = 2) -> str:
-    """A difference of losses as per cent of perplexity with its paired standard error: ``+1.20 ± 0.35 %``."""
+    """A difference of losses as a change of perplexity in per cent, with its standard error: ``+1.20 ± 0.35 %``."""
     return f"{per_cent(difference.value):+.{digits}f} ± {per_cent_error(difference):.{digits}f} %"
 
 
 def _head_aware(judged: JudgedSetting) -> list[str]:
-    """Against the uniform budget at each run's own context."""
+    """Head-aware runs compared with the uniform budget at the context of each."""
     return _judged_or_why_not("Head-aware windows", "head-aware run", judged.of(HEAD_AWARE))
 
 
@@ -81,7 +81,7 @@ def _are(runs: Sequence[JudgedRun]) -> str:
 
 
 def _with(runs: Sequence[JudgedRun], verdict: str) -> list[JudgedRun]:
-    """Runs with a verdict, the lowest difference first."""
+    """The runs with a verdict, the lowest difference first."""
     return sorted((one for one in runs if one.verdict == verdict), key=_value)
 
 
@@ -95,7 +95,7 @@ def _named(runs: Sequence[JudgedRun], most: int = MOST_NAMED) -> str:
 
 
 def _chance(judged: JudgedSetting) -> list[str]:
-    """Against the same windows dealt at random to the heads."""
+    """Head-aware runs compared with the same windows shuffled over the heads."""
     runs = [one for one in judged.of(HEAD_AWARE) if one.against_permuted]
     if not runs:
         missing = [one for one in judged.of(HEAD_AWARE) if one.verdict]
@@ -105,7 +105,7 @@ def _chance(judged: JudgedSetting) -> list[str]:
     both = [one for one in better if one.verdict == BETTER]
     told = (
         f"Knowing the heads: of {len(runs)} head-aware run{'s' if len(runs) > 1 else ''}, {_are(better)} better than"
-        f" the same windows dealt at random, {_are(worse)} worse and {len(runs) - len(better) - len(worse)}"
+        f" the same windows shuffled over the heads, {_are(worse)} worse and {len(runs) - len(better) - len(worse)}"
         f" without a difference{_mean_to_permuted(runs)}."
     )
     if both:
@@ -119,14 +119,14 @@ def _chance(judged: JudgedSetting) -> list[str]:
 
 
 def _how_far_off(runs: Sequence[JudgedRun]) -> str:
-    """How much the few dealings leave open, which is why a large difference may be none."""
+    """How far off a mean over so few permutations may be; a large difference may be none for that reason."""
     off = [per_cent(one.to_permuted.allowance) for one in runs if one.to_permuted and one.to_permuted.allowance]
     if not off:
         return ""
     few = min(len(one.controls) for one in runs)
     return (
-        f" The mean of {few} dealings may itself be off by {min(off):.1f} to {max(off):.1f} %, which is taken off these"
-        " differences; more --permutations say more."
+        f" The mean over {few} permutations may itself be off by {min(off):.1f} to {max(off):.1f} %, and the test"
+        " reduces these differences by it; more --permutations make it smaller."
     )
 
 
@@ -135,13 +135,13 @@ _NO_CONTROL = (
     " head-aware run owes anything to its head classes."
 )
 _ONE_CONTROL = (
-    "Knowing the heads: windows were permuted at random over heads only once, so nothing says what another dealing"
-    " would do, and whether a head-aware run owes anything to its head classes."
+    "Knowing the heads: windows were permuted at random over heads only once, so nothing says what another"
+    " permutation would do, and whether a head-aware run owes anything to its head classes."
 )
 
 
 def _mean_to_permuted(runs: Sequence[JudgedRun]) -> str:
-    """Informed minus permuted, token by token the mean over all runs that have controls."""
+    """The mean over all runs with controls of their loss minus that of the controls, token by token."""
     informed, permuted = [], []
     for one in runs:
         informed.append(one.run.nll or {})
@@ -151,7 +151,7 @@ def _mean_to_permuted(runs: Sequence[JudgedRun]) -> str:
 
 
 def _sinks(judged: JudgedSetting) -> list[str]:
-    """Window-only against StreamingLLM at the same budget."""
+    """Windows without sinks compared with StreamingLLM at the same budget."""
     told = [_sink(one, one.to_uniform) for one in judged.of(WINDOW) if one.to_uniform]
     return [f"Sinks: windows without them against StreamingLLM of the same budget: {'; '.join(told)}."] if told else []
 
@@ -180,14 +180,14 @@ def _inverse(judged: JudgedSetting) -> list[str]:
 
 
 def _mean_gap(runs: Sequence[JudgedRun]) -> str:
-    """Mean difference to the baseline over several runs."""
+    """The mean difference of several runs to their baselines."""
     gaps = mean_over([one.gaps for one in runs])
     found = paired_losses(gaps, dict.fromkeys(gaps, 0.0))
     return change(found) if found else "-"
 
 
 def thresholds(judged: JudgedSetting) -> dict[int, list[tuple[float, JudgedRun]]]:
-    """Base window -> (confidence threshold, run), ascending, of the runs that give sure heads a window of their own."""
+    """Base window -> (confidence threshold, run), ascending, for runs whose windows depend on confidence."""
     found: dict[int, list[tuple[float, JudgedRun]]] = {}
     for one in judged.every(HEAD_AWARE):
         options = one.run.strategy.options
@@ -216,7 +216,7 @@ def _percent(one: JudgedRun) -> str:
 
 
 def _eviction(judged: JudgedSetting) -> list[str]:
-    """What eviction costs at all: the largest uniform run against the full cache."""
+    """What eviction costs: uniform runs compared with the full cache."""
     full = judged.first(FULL)
     if full is None:
         return ["The full cache was not run, so nothing says what eviction costs at all."] if judged.curve.runs else []
@@ -229,7 +229,7 @@ def _eviction(judged: JudgedSetting) -> list[str]:
 
 
 def _interpolation(judged: JudgedSetting) -> list[str]:
-    """How far the baseline can be trusted."""
+    """How far off the interpolated baseline may be."""
     missed = judged.curve.left_out()
     twins = [one for one in judged.of(TWIN) if one.to_uniform]
     told = []
@@ -253,7 +253,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def refusals(judged: JudgedSetting) -> list[str]:
-    """Comparisons that are not made or not counted, and why."""
+    """Which comparisons are left out or counted once, and why."""
     refused = [one for one in judged.of(HEAD_AWARE, SCORED, TWIN, WINDOW) if one.refused]
     repeats = [one for one in judged.repeats if one.same_as is not None]
     told = []
@@ -276,7 +276,7 @@ METHOD = (
     " two cube roots of the text's tokens long, 20 of 1000. The interpolation error is that of a curve as bent as"
     " leaving out the neighbouring uniform runs shows it, or what a uniform twin between the same two runs scores,"
     " whichever is larger; the interval is longer, and p larger, by it, and where nothing shows it, nothing is called"
-    " better or worse. Permuted: the same windows dealt at random to the heads, mean over permutations; interval and p"
+    " better or worse. Permuted: the same windows shuffled over the heads, mean over permutations; interval and p"
     " count half the 95 % interval of that mean (Student's t) in the same way. A run that sees the same mean number of"
     " entries by unequal windows fills them later than a uniform one, which counts against it on short texts."
 )

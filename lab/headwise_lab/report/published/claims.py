@@ -1,4 +1,4 @@
-"""What a document says about its own tables, where it says it in a form that can be checked."""
+"""The claims of a document about its own tables, as far as they have a form that can be checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BOLD = re.compile(r"\*\*(?P<text>[^*]+)\*\*")
 
 @attrs.frozen
 class StatedWins:
-    """``strategy`` is said to be best in ``wins`` rows."""
+    """The claim that ``strategy`` is best in ``wins`` rows."""
 
     strategy: str
     wins: int
@@ -36,7 +36,7 @@ class StatedWins:
 
 @attrs.frozen
 class StatedPeak:
-    """The best configuration a document names for a table."""
+    """The claim which configuration of a table is best."""
 
     table: str
     token: str
@@ -48,7 +48,7 @@ class StatedPeak:
 
 @attrs.frozen
 class StatedRow:
-    """The strategies a document names as best of one row; more than one for a tie."""
+    """The claim which strategies are best in one row; several for a tie."""
 
     table: str
     token: str
@@ -59,7 +59,7 @@ class StatedRow:
 
 @attrs.frozen
 class StatedShare:
-    """``strategy`` is said to win ``wins`` of ``of`` rows with such a token budget (and head count)."""
+    """The claim that ``strategy`` is best in ``wins`` of ``of`` rows with this token budget (and head count)."""
 
     strategy: str
     sign: str
@@ -70,7 +70,7 @@ class StatedShare:
     line: int
 
     def covers(self, row: ScoreRow) -> bool:
-        """Whether a row is one of those the claim is about."""
+        """Whether the claim is about a row."""
         if self.head is not None and row.head != self.head:
             return False
         if self.sign in ("=", ""):
@@ -81,7 +81,7 @@ class StatedShare:
 
     @property
     def scope(self) -> str:
-        """Which rows, in words."""
+        """The rows that the claim is about, in words."""
         return f"tokens {self.sign} {self.token}" + (f", {self.head} heads" if self.head else "")
 
 
@@ -96,7 +96,7 @@ class Claims:
 
 
 def read_claims(text: str, tables: Sequence[ScoreTable]) -> Claims:
-    """Collect the claims; prose that names no numbers in a known form is left alone."""
+    """Collect the claims. Prose without numbers in a known form is skipped."""
     names = {name for table in tables for name in table.columns}
     wins, peaks, rows, shares = [], [], [], []
     section, token = "", ("", "")
@@ -124,7 +124,7 @@ def _table_of(section: str, tables: Sequence[ScoreTable]) -> str | None:
 
 
 def _shares(line: str, token: tuple[str, str], names: set[str], number: int) -> list[StatedShare]:
-    """``x/y best`` belongs to the last strategy in bold before it."""
+    """The claims ``x/y best`` in a line; each is about the last strategy in bold before it."""
     heads = _HEADS.search(line)
     found = []
     for match in _SHARE.finditer(line):

@@ -1,4 +1,4 @@
-"""What a document says about its KV tables, held against them: stated changes, ranges, and budgets that differ."""
+"""The claims of a document about its KV tables, checked: stated changes, ranges, and comparisons of unequal budgets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import attrs
 
-from headwise_lab.report.kv.baseline import SAME
+from headwise_lab.report.kv.baseline import same_context
 from headwise_lab.report.kv.runs import UNIFORM, WINDOW
 from headwise_lab.report.published.context_tables import ContextRow, ContextTable
 
@@ -18,7 +18,7 @@ _BETTER = re.compile(r"(?:好|优于?|better by)\s*(?P<zh>\d+(?:\.\d+)?)\s*%|(?P
 
 @attrs.frozen
 class CheckedClaims:
-    """Sentences: claims that do not hold as they stand, and claims that do."""
+    """Sentences: on claims that do not hold as they are written (``differences``), on those that do (``holding``)."""
 
     differences: tuple[str, ...]
     holding: tuple[str, ...]
@@ -27,7 +27,7 @@ class CheckedClaims:
 def context_claims(
     text: str, tables: Sequence[ContextTable], runs: Sequence[ContextRow], matched: Mapping[str, float]
 ) -> CheckedClaims:
-    """Check what can be checked; ``matched``: run -> per cent against the uniform budget at its own context."""
+    """Check all claims of a known form. ``matched``: run -> per cent against the uniform budget at its own context."""
     by_name = {row.name: row for row in runs}
     differences = [sentence for table in tables for sentence in _versus(table, by_name, matched)]
     holding: list[str] = []
@@ -38,17 +38,17 @@ def context_claims(
 
 
 def change(ours: ContextRow, theirs: ContextRow) -> Decimal:
-    """Change of perplexity in per cent."""
+    """The change of perplexity from theirs to ours, in per cent."""
     return 100 * (ours.ppl / theirs.ppl - 1)
 
 
 def same_budget(ours: ContextRow, theirs: ContextRow) -> bool:
     """Whether two rows have the same mean budget."""
-    return abs(ours.context - theirs.context) <= Decimal(str(SAME)) * max(ours.context, theirs.context)
+    return same_context(float(ours.context), float(theirs.context))
 
 
 def _versus(table: ContextTable, by_name: Mapping[str, ContextRow], matched: Mapping[str, float]) -> list[str]:
-    """A table's stated changes: wrong arithmetic, and gains over a run of another budget."""
+    """Sentences on changes stated in a table that are computed wrongly, or that compare unequal budgets."""
     reference = by_name.get(table.versus)
     if reference is None:
         return []
@@ -56,7 +56,7 @@ def _versus(table: ContextTable, by_name: Mapping[str, ContextRow], matched: Map
         f"line {row.line}: {row.name} is said to be {row.stated:+}% against {reference.name}, counted"
         f" {change(row, reference):+.2f}%"
         for row in table.rows
-        if row.stated is not None and abs(change(row, reference) - row.stated) > _half_unit(row.stated)
+        if row.stated is not None and abs(change(row, reference) - row.stated) > half_unit(row.stated)
     ]
     unequal = [
         f"{row.name} {row.stated:+}% with {row.context} entries ({_at_equal(row.name, matched)})"
@@ -71,7 +71,8 @@ def _versus(table: ContextTable, by_name: Mapping[str, ContextRow], matched: Map
     return wrong
 
 
-def _half_unit(figure: Decimal) -> Decimal:
+def half_unit(figure: Decimal) -> Decimal:
+    """Half a unit of the last digit printed: how far off a printed figure may be."""
     return Decimal((0, (5,), int(figure.as_tuple().exponent) - 1))
 
 
@@ -85,7 +86,7 @@ def _at_equal(name: str, matched: Mapping[str, float]) -> str:
 def _prose(
     text: str, by_name: Mapping[str, ContextRow], matched: Mapping[str, float]
 ) -> dict[tuple[str, bool], list[int]]:
-    """(sentence, whether the claim holds) -> lines it stands in."""
+    """(sentence, whether the claim holds) -> the lines that make it."""
     found: dict[tuple[str, bool], list[int]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip().startswith("|"):
@@ -97,7 +98,7 @@ def _prose(
 
 
 def _sink_range(line: str, runs: Sequence[ContextRow]) -> tuple[str, bool] | None:
-    """``53%-266%`` where sinks are spoken of: the smallest and largest rise without them at equal contexts."""
+    """The claim ``53%-266%`` in a line about sinks: the smallest and largest rise without sinks at equal contexts."""
     match = _RANGE.search(line)
     uniform = {row.context: row for row in runs if row.part == UNIFORM}
     rises = sorted(change(row, uniform[row.context]) for row in runs if row.part == WINDOW and row.context in uniform)
@@ -106,14 +107,14 @@ def _sink_range(line: str, runs: Sequence[ContextRow]) -> tuple[str, bool] | Non
     stated = (Decimal(match["low"]), Decimal(match["high"]))
     counted = ", ".join(f"{rise:+.0f}%" for rise in rises)
     holds = all(
-        abs(given - rise) <= _half_unit(given) for given, rise in zip(stated, (rises[0], rises[-1]), strict=True)
+        abs(given - rise) <= half_unit(given) for given, rise in zip(stated, (rises[0], rises[-1]), strict=True)
     )
     verb = "holds" if holds else "does not hold"
     return f"without sinks perplexity is said to rise by {stated[0]}% to {stated[1]}%; counted {counted}: {verb}", holds
 
 
 def _better(line: str, by_name: Mapping[str, ContextRow], matched: Mapping[str, float]) -> tuple[str, bool] | None:
-    """``A is 1.9% better than B``, in any words that name A, B and the figure."""
+    """The claim that A is 1.9% better than B, in any words that name A, B and the figure."""
     match = _BETTER.search(line)
     named = sorted(
         (line.find(name), name) for name in by_name if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", line)
@@ -122,7 +123,7 @@ def _better(line: str, by_name: Mapping[str, ContextRow], matched: Mapping[str, 
         return None
     ours, theirs = (by_name[name] for _, name in named[:2])
     stated, counted = Decimal(match["zh"] or match["en"]), -change(ours, theirs)
-    right = abs(counted - stated) <= _half_unit(stated)
+    right = abs(counted - stated) <= half_unit(stated)
     told = f"{ours.name} is said to be {stated}% better than {theirs.name}, counted {counted:.2f}%"
     if same_budget(ours, theirs):
         return told, right

@@ -46,7 +46,7 @@ def verdict(counted: ContextRecount) -> str:
 
 
 def _table(matched: Sequence[MatchedRun]) -> list[str]:
-    """One line per run; a run against the uniform budget of its own context."""
+    """A line per run: its perplexity, and the uniform budget at its context."""
     if not matched:
         return []
     width = max(len(one.name) for one in matched)
@@ -60,7 +60,7 @@ def _table(matched: Sequence[MatchedRun]) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    """One decimal, and no minus before a zero."""
+    """A figure with one decimal, and no minus before 0.0."""
     shown = f"{value:+.1f}"
     return f"{'0.0' if float(shown) == 0 else shown:>6}%"
 

@@ -1,8 +1,9 @@
-"""Recounting tables of perplexity against effective context: every run at the uniform budget of its own context.
+"""Recounting published tables of perplexity by context: each run is compared with the uniform budget at its context.
 
-Tables give perplexities alone, so the perplexity of the uniform runs is interpolated linearly in log2(context), and
-there are no paired errors. What a difference has to exceed is therefore a yardstick from the tables themselves: the
-interpolation error, and what head-aware runs with equal windows (which are uniform) miss the curve by.
+Such tables hold no losses of single tokens. So the perplexity of the uniform runs is interpolated linearly in
+log2(context), and there are no paired errors. A difference counts if it exceeds a yardstick from the tables themselves:
+the larger of the interpolation error and the distance from the curve of head-aware runs with equal windows, which are
+uniform runs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from headwise.errors import DataError
 from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW
-from headwise_lab.report.published.context_claims import context_claims
+from headwise_lab.report.published.context_claims import context_claims, half_unit
 from headwise_lab.report.published.context_tables import ContextRow, ContextTable, context_tables
 from headwise_lab.report.published.score_tables import read_text
 from headwise_lab.stats.interpolation import interpolation_error, left_out, place
@@ -27,9 +27,9 @@ _TOKENS = re.compile(r"(?:评估\s*tokens|evaluated tokens|tokens evaluated)\s*[
 
 @attrs.frozen
 class MatchedRun:
-    """A run against the uniform budget at its own context, in per cent of perplexity; below 0 is better.
+    """A run and the uniform budget at its own context; ``delta`` in per cent of perplexity, below 0 is better.
 
-    ``verdict``: better or worse where ``delta`` exceeds the ``yardstick``, else within it.
+    ``yardstick``: a smaller ``delta`` counts as error.
     """
 
     name: str
@@ -52,7 +52,7 @@ class MatchedRun:
 
 @attrs.frozen
 class SinkPair:
-    """A run without sinks against the uniform run of the same context, in per cent of perplexity."""
+    """A run without sinks and the uniform run of the same context; ``change`` in per cent of perplexity."""
 
     context: float
     without: float
@@ -62,7 +62,7 @@ class SinkPair:
 
 @attrs.frozen
 class Accuracies:
-    """Accuracies of a document: n, the binomial standard error, and the largest difference to a uniform run."""
+    """The accuracies of a document: n, their binomial standard error, and the largest difference to a uniform run."""
 
     n: int
     error: float
@@ -73,7 +73,7 @@ class Accuracies:
 
 @attrs.frozen
 class ContextRecount:
-    """A document's KV tables, counted again; ``differences`` are claims that do not hold as they stand."""
+    """The KV tables of a document, counted again. ``differences``: claims that do not hold as they are written."""
 
     runs: int
     matched: tuple[MatchedRun, ...]
@@ -94,9 +94,9 @@ class ContextRecount:
 
 
 def recount_contexts(path: Path, n: int | None = None) -> ContextRecount | None:
-    """Read a document and count its KV tables again; None where it has none.
+    """Read a document and count its KV tables again; None where it has no such tables.
 
-    ``n``: tokens its accuracies are over; by default what the document says.
+    ``n``: over how many tokens its accuracies are; by default the number in the document.
     """
     text = read_text(path)
     tables = context_tables(text, str(path))
@@ -104,7 +104,7 @@ def recount_contexts(path: Path, n: int | None = None) -> ContextRecount | None:
 
 
 def count_contexts(tables: Sequence[ContextTable], text: str, n: int | None = None) -> ContextRecount:
-    """Everything there is to say about the tables and the claims made with them."""
+    """The recount of the tables and of the claims about them."""
     runs, disagreements = merged(tables)
     matched, unmatched = match(runs)
     told = context_claims(text, tables, runs, {one.name: one.delta for one in matched})
@@ -124,7 +124,7 @@ def count_contexts(tables: Sequence[ContextTable], text: str, n: int | None = No
 
 
 def merged(tables: Sequence[ContextTable]) -> tuple[list[ContextRow], list[str]]:
-    """Each run once, with the context printed most exactly; and a sentence for each that is printed two ways."""
+    """Each run once, from the line with most digits; and a sentence for each run that is printed in two ways."""
     groups: dict[str, list[ContextRow]] = {}
     for row in (row for table in tables for row in table.rows):
         groups.setdefault(row.name, []).append(row)
@@ -142,15 +142,11 @@ def _printed(row: ContextRow) -> str:
 
 
 def _agree(one: ContextRow, other: ContextRow) -> bool:
-    """Whether two lines can be of the same run, each figure taken as exact as it is printed."""
+    """Whether two lines can be of the same run, given the digits that each prints."""
     return all(
-        abs(ours - theirs) <= max(_half_unit(ours), _half_unit(theirs))
+        abs(ours - theirs) <= max(half_unit(ours), half_unit(theirs))
         for ours, theirs in ((one.ppl, other.ppl), (one.context, other.context))
     )
-
-
-def _half_unit(figure: Any) -> Any:
-    return type(figure)((0, (5,), int(figure.as_tuple().exponent) - 1))
 
 
 def _uniform(runs: Sequence[ContextRow]) -> list[ContextRow]:
@@ -158,7 +154,7 @@ def _uniform(runs: Sequence[ContextRow]) -> list[ContextRow]:
 
 
 def match(runs: Sequence[ContextRow]) -> tuple[list[MatchedRun], list[str]]:
-    """Every run that is no uniform run against the interpolated curve; and why some are against nothing."""
+    """Every run but the uniform ones compared with the interpolated curve; and why some cannot be compared."""
     curve = _uniform(runs)
     contexts, values = [float(row.context) for row in curve], [float(row.ppl) for row in curve]
     found: list[tuple[MatchedRun, float]] = []
@@ -178,7 +174,7 @@ def match(runs: Sequence[ContextRow]) -> tuple[list[MatchedRun], list[str]]:
 
 
 def _left_out(curve: Sequence[ContextRow]) -> dict[str, float]:
-    """Uniform run -> per cent by which its perplexity is missed when it is left out."""
+    """Uniform run -> error of the perplexity interpolated from its two neighbours, in per cent."""
     errors = left_out([float(row.context) for row in curve], [float(row.ppl) for row in curve])
     return {row.name: 100 * error / float(row.ppl) for row, error in zip(curve[1:-1], errors, strict=True)}
 
@@ -194,7 +190,7 @@ def sink_pairs(runs: Sequence[ContextRow]) -> list[SinkPair]:
 
 
 def _accuracies(tables: Sequence[ContextTable], n: int) -> Accuracies | None:
-    """Differences between head-aware runs and the uniform run of the same table, against binomial noise."""
+    """The differences between head-aware runs and the uniform run of the same table, beside the binomial error."""
     gaps, values = [], []
     for table in tables:
         uniform = [row.accuracy for row in table.rows if row.part == UNIFORM and row.accuracy is not None]
@@ -215,7 +211,7 @@ def _accuracies(tables: Sequence[ContextTable], n: int) -> Accuracies | None:
 
 
 def _missing(runs: Sequence[ContextRow]) -> list[str]:
-    """What a reader would need and the tables do not have."""
+    """What the tables lack that a reader needs."""
     parts = {row.part for row in runs}
     told = []
     if FULL not in parts:

@@ -34,7 +34,7 @@ _CHANGE = re.compile(r"(?P<change>[+-]\d+(?:\.\d+)?)\s*%.*")
 
 @attrs.frozen
 class ContextRow:
-    """One line of a table: figures exactly as printed. ``stated``: the change in per cent it claims, where it does."""
+    """One line of a table, its figures exactly as printed. ``stated``: the change in per cent that it claims."""
 
     name: str
     part: str
@@ -48,7 +48,7 @@ class ContextRow:
 
 @attrs.frozen
 class ContextTable:
-    """A table; ``versus`` is the run that its stated changes are against."""
+    """A table. ``versus``: the run to which its stated changes are."""
 
     line: int
     rows: tuple[ContextRow, ...]
@@ -56,7 +56,7 @@ class ContextTable:
 
 
 def context_tables(text: str, source: str) -> list[ContextTable]:
-    """All such tables of a document; raises DataError naming ``source`` and the line of a figure that is none."""
+    """All such tables of a document; raises DataError, with ``source`` and line, for a figure that is no number."""
     lines = text.splitlines()
     found = []
     for start, line in enumerate(lines):
@@ -68,7 +68,7 @@ def context_tables(text: str, source: str) -> list[ContextTable]:
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:
-    """What each known column is called here -> its place; empty unless all needed ones are there."""
+    """Known column -> its place; empty where a needed column is missing."""
     lowered = [name.lower() for name in header]
     found = {
         key: next(at for at, name in enumerate(lowered) if name in names)
@@ -123,7 +123,7 @@ def _figure(cell: str, where: str) -> tuple[Decimal, bool]:
 
 
 def _part(label: str, strategy: str) -> str:
-    """What a run is, by its strategy text where there is one, else by its name."""
+    """The part of a run, from its strategy text where there is one, else from its name."""
     if strategy:
         try:
             return part_of(StrategyText.parse(strategy))

@@ -1,4 +1,4 @@
-"""Counting a document's tables again: cells, wins, ties, gaps, and where its own words differ from its figures."""
+"""Recounting the score tables of a document: cells, wins, ties, gaps, and claims that its figures contradict."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 import attrs
 
 from headwise.errors import DataError
+from headwise_lab.report.grouping import grouped
 from headwise_lab.report.published.claims import Claims, read_claims
 from headwise_lab.report.published.score_tables import ScoreRow, ScoreTable, read_tables, read_text
 
 
 @attrs.frozen
 class Noise:
-    """How many rows of a benchmark have a gap from best to second below one binomial standard error of the best."""
+    """In how many rows of a benchmark the gap from best to second is below one binomial standard error of the best."""
 
     table: str
     n: int
@@ -28,10 +29,10 @@ class Noise:
 
 @attrs.frozen
 class Recount:
-    """A document's tables, counted.
+    """The tables of a document, counted.
 
-    ``cells`` are benchmark x token x head rows, ``filled`` and ``missing`` are figures in them. ``wins`` counts a tie
-    for each, ``sole`` only rows without one. ``differences`` are sentences, one per claim that does not hold.
+    ``cells``: benchmark x token x head rows; ``filled``, ``missing``: figures in them. ``wins``: in how many rows a
+    strategy is best, ties included; ``sole``: without ties. ``differences``: a sentence for each claim that is wrong.
     """
 
     tables: tuple[str, ...]
@@ -59,16 +60,17 @@ class Recount:
 
 
 def recount(path: Path, counts: Mapping[str, int] | None = None) -> Recount:
-    """Read a document and count it again; ``counts`` gives the number of questions of a benchmark, for its noise."""
+    """Read a document and count it again. ``counts``: benchmark -> number of questions, from which noise follows."""
     text = read_text(path)
     tables = read_tables(text, str(path))
     return count_tables(tables, read_claims(text, tables), counts or {})
 
 
 def count_tables(tables: Sequence[ScoreTable], claims: Claims, counts: Mapping[str, int]) -> Recount:
-    """Everything there is to say about the tables and the claims made about them."""
+    """The recount of the tables and of the claims about them."""
     rows = [row for table in tables for row in table.rows]
     columns = {name for table in tables for name in table.columns}
+    by_token, by_head = grouped(rows, lambda row: row.token), grouped(rows, lambda row: row.head)
     cells = sum(len(table.rows) * len(table.columns) for table in tables)
     filled = sum(len(row.figures) for row in rows)
     return Recount(
@@ -86,10 +88,10 @@ def count_tables(tables: Sequence[ScoreTable], claims: Claims, counts: Mapping[s
             for row in table.rows
             if len(row.best) > 1
         ),
-        by_token={token: _ranked(_wins(group)) for token, group in _grouped(rows, "token").items()},
-        by_head={head: _ranked(_wins(group)) for head, group in _grouped(rows, "head").items()},
-        rows_by_token={token: len(group) for token, group in _grouped(rows, "token").items()},
-        rows_by_head={head: len(group) for head, group in _grouped(rows, "head").items()},
+        by_token={token: _ranked(_wins(group)) for token, group in by_token.items()},
+        by_head={head: _ranked(_wins(group)) for head, group in by_head.items()},
+        rows_by_token={token: len(group) for token, group in by_token.items()},
+        rows_by_head={head: len(group) for head, group in by_head.items()},
         peaks=tuple(_peaks(tables)),
         differences=tuple(_differences(tables, claims)),
         noise=tuple(_noise(table, counts[table.name]) for table in tables if table.name in counts),
@@ -106,15 +108,8 @@ def _ranked(counter: Counter[str]) -> dict[str, int]:
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _grouped(rows: Sequence[ScoreRow], key: str) -> dict[str, list[ScoreRow]]:
-    groups: dict[str, list[ScoreRow]] = {}
-    for row in rows:
-        groups.setdefault(str(getattr(row, key)), []).append(row)
-    return groups
-
-
 def _missing_rows(tables: Sequence[ScoreTable]) -> list[str]:
-    """Rows another table has and this one lacks."""
+    """The rows that one table lacks and another has."""
     grid = dict.fromkeys((row.token, row.head) for table in tables for row in table.rows)
     return [
         f"{table.name} {token}/{head}"
@@ -140,7 +135,7 @@ def _peaks(tables: Sequence[ScoreTable]) -> list[str]:
 
 
 def _noise(table: ScoreTable, n: int) -> Noise:
-    """The best figure is a share of ``n`` questions, in percent."""
+    """The noise of a table whose figures are shares of ``n`` questions, in per cent; raises DataError for others."""
     rows = [row for row in table.rows if len(row.figures) > 1]
     below = 0
     for row in rows:
@@ -163,7 +158,7 @@ def _differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]:
 
 
 def _bold_differences(tables: Sequence[ScoreTable]) -> list[str]:
-    """Rows whose bold marks are not their best figures; documents that mark nothing are not blamed."""
+    """Rows whose bold figures are not their best ones; none for documents without bold figures."""
     if not any(row.bold for table in tables for row in table.rows):
         return []
     return [
@@ -193,7 +188,7 @@ def _row_differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]:
 
 
 def _win_differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]:
-    """Stated wins against counted ones; one list over all tables, or one list per table in their order."""
+    """Claimed wins that differ from counted ones."""
     if not claims.wins:
         return []
     found = []
@@ -217,7 +212,7 @@ def _win_differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]:
 
 
 def _win_scopes(tables: Sequence[ScoreTable], claims: Claims) -> list[tuple[list[ScoreTable], list[Any]]]:
-    """Which tables a list of stated wins is about: the one it stands under, where every table has its own list."""
+    """(tables, claimed wins) that belong together: each table with the list below it, if all have one; else all."""
     starts = [table.rows[0].line if table.rows else 0 for table in tables]
     owners = [[claim for claim in claims.wins if start < claim.line < end]
               for start, end in zip(starts, [*starts[1:], 10**9], strict=True)]  # fmt: skip

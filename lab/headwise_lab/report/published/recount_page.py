@@ -1,4 +1,4 @@
-"""A recount in words, for the terminal."""
+"""The recount of score tables in words, for the terminal."""
 
 from __future__ import annotations
 

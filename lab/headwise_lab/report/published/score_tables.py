@@ -19,7 +19,7 @@ from headwise.reading import shortened, text_of
 
 LARGEST = 2**24  # bytes
 LONGEST_LINE, MOST_DIGITS = 2**14, 40
-"""Letters of a line, and digits of a number: with these limits no pattern takes long."""
+"""Most letters of a line and most digits of a number; with these limits no regular expression takes long."""
 _ANY_HEADING = re.compile(r"#{1,6}\s+\S.*")
 _FIGURE = re.compile(r"(-?\d+(?:\.\d+)?)\s*%?(?:\s*±\s*\S+)?")
 _MISSING = ("", "-", "–", "—")
@@ -28,7 +28,7 @@ _SIGNS = "≈↑↓★ "
 
 @attrs.frozen
 class PrintedFigure:
-    """A printed figure, exactly as printed, and whether it is bold."""
+    """A figure exactly as printed, and whether it is bold."""
 
     value: Decimal
     bold: bool = False
@@ -36,7 +36,7 @@ class PrintedFigure:
 
 @attrs.frozen
 class ScoreRow:
-    """One token budget and head count: column -> figure, columns with a missing one left out."""
+    """One token budget and head count: column -> figure, without columns whose figure is missing."""
 
     token: str
     head: str
@@ -45,7 +45,7 @@ class ScoreRow:
 
     @property
     def best(self) -> tuple[str, ...]:
-        """Columns with the highest figure, several where they tie; nothing is best alone in its row."""
+        """The columns with the highest figure, several where they tie; none in a row with a single figure."""
         if len(self.figures) < 2:
             return ()
         top = max(figure.value for figure in self.figures.values())
@@ -53,7 +53,7 @@ class ScoreRow:
 
     @property
     def bold(self) -> tuple[str, ...]:
-        """Columns the document marks as best."""
+        """The columns that the document marks as best."""
         return tuple(name for name, figure in self.figures.items() if figure.bold)
 
     @property
@@ -72,7 +72,7 @@ class ScoreTable:
 
 
 def read_text(path: Path) -> str:
-    """The text of a document, every run of blanks as one; raises DataError where it cannot be read or has no limits."""
+    """The text of a document, with single blanks; raises DataError where it cannot be read or exceeds the limits."""
     try:
         text = re.sub(r"[^\S\n]+", " ", text_of(Path(path), largest=LARGEST))
     except DataError as error:
@@ -86,7 +86,7 @@ def read_text(path: Path) -> str:
 
 
 def read_tables(text: str, source: str) -> list[ScoreTable]:
-    """All score tables of a document; raises DataError naming ``source`` and the line of what does not fit."""
+    """All score tables of a document; raises DataError, with ``source`` and line, for none or a broken one."""
     lines = text.splitlines()
     tables: list[ScoreTable] = []
     for start, line in enumerate(lines):
@@ -103,13 +103,13 @@ def read_tables(text: str, source: str) -> list[ScoreTable]:
 
 
 def has_score_tables(text: str) -> bool:
-    """Whether a document has a score table under a heading of its own."""
+    """Whether a document has a score table below a heading that announces it."""
     lines = text.splitlines()
     return any(_announced(line) and _table_below("", lines, start + 1, "") for start, line in enumerate(lines))
 
 
 def _announced(line: str) -> str:
-    """The benchmark whose results a heading announces; nothing where it announces none."""
+    """The benchmark whose results a heading announces; empty for other lines."""
     if not _ANY_HEADING.fullmatch(line.strip()):
         return ""
     title = line.strip().lstrip("#").strip()
@@ -156,7 +156,7 @@ def _rows(name: str, header: Sequence[str], lines: Sequence[str], start: int, so
 
 
 def cells_of(line: str) -> list[str]:
-    """The cells of a table line, or nothing where it is none; an escaped bar does not end a cell."""
+    """The cells of a line of a table, empty for other lines; an escaped bar does not end a cell."""
     line = line.strip()
     if not (len(line) > 1 and line.startswith("|") and line.endswith("|")):
         return []
@@ -164,12 +164,12 @@ def cells_of(line: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A cell's text without emphasis and escapes."""
+    """The text of a cell without emphasis and escapes."""
     return unescaped(re.sub(r"(?<!\\)\*\*", "", text)).strip()
 
 
 def unescaped(text: str) -> str:
-    """Markdown escapes undone."""
+    """Text without Markdown escapes."""
     return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))
 
 
