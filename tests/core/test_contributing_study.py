@@ -94,10 +94,27 @@ def test_what_is_no_study_is_one_sentence(install, tmp_path, capsys, source, sai
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_a_chapter_that_fails_names_its_study(install, tmp_path, capsys):
-    source = SOURCE.replace("        trials = sorted(", "        trials = sorted(1, ")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "        trials = sorted(",
+            "        trials = sorted(1, ",
+            "3 records are not shown: the chapter of",
+        ),
+        (
+            "        return Chapter(",
+            "        return 3; Chapter(",
+            "TypeError: wanted a Chapter of Sections, got 3",
+        ),
+        ("slug=table.slug,", "slug=table.slug, draw=print,", "has no figures: the chapter of study 'ranks' failed"),
+    ],
+)
+def test_a_chapter_that_fails_is_told_with_its_study_and_loses_nothing(install, tmp_path, capsys, old, new, said):
+    assert old in SOURCE
+    source = SOURCE.replace(old, new).replace("draw=print", "draw=lambda folder: 1 / 0")
     install("yak", "0.1", {"study": {"ranks": "torn_ranks:study"}}, torn_ranks=source)
     assert main(["ablate", "--study", "ranks", *WORDS, "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr()
-    assert "warning: 3 records are not shown: the chapter of study 'ranks' failed: TypeError" in told.err + told.out
+    assert re.search(rf"warning: .*{said}", told.err + told.out)
     assert len(records(tmp_path / "out")) == 3  # what was run stays

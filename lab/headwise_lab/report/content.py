@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from headwise.errors import DataError
-from headwise_lab.report.chapter import Chapter, ReadFolder, Section
+from headwise.errors import ContractError, DataError
+from headwise_lab.report.chapter import Chapter, Drawn, ReadFolder, Section
 from headwise_lab.report.failures import failures
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.grid import Grid
@@ -86,7 +86,11 @@ class Content:
 
 
 def _drawn(section: Section, folder: Path) -> Section:
-    return attrs.evolve(section, drawn=section.draw(folder))
+    try:
+        drawn = section.draw(folder)
+    except ContractError as error:  # of a study of another package
+        drawn = Drawn(warning=f"{section.title} has no figures: {error}")
+    return attrs.evolve(section, drawn=drawn)
 
 
 def gather(folder: Path, title: str | None = None) -> Content:

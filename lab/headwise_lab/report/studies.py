@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-from headwise.blame import blamed, guarded
+import attrs
+
+from headwise.blame import blamed, guarded, owned
 from headwise.errors import ContractError, HeadwiseError, StrategyError
+from headwise.reading import shown
 from headwise.registry import configured, distribution, installed, only, owner_of
 from headwise.text import StrategyText
-from headwise_lab.report.chapter import Chapter, ReadFolder
+from headwise_lab.report.chapter import Chapter, ReadFolder, Section
 from headwise_lab.store.record_types import Record
 
 GROUP = "study"
@@ -87,7 +90,7 @@ def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
             layout = studies[name].layout
             layouts.setdefault(id(layout), (name, layout, []))[2].append(record)
     made = []
-    for name, layout, mine in sorted(layouts.values(), key=lambda shown: shown[0]):
+    for name, layout, mine in sorted(layouts.values(), key=lambda layout: layout[0]):
         try:
             made.append(_chapter(name, layout, found, mine))
         except ContractError as error:
@@ -98,8 +101,13 @@ def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
 def _chapter(name: str, layout: ChapterLayout, found: ReadFolder, mine: Sequence[Record]) -> Chapter:
     if _is_ours(name):
         return layout.chapter(found, mine)
-    with blamed(f"the chapter of study {name!r}"):
-        return layout.chapter(found, mine)
+    who = f"the chapter of study {name!r}"
+    with blamed(who):
+        made = layout.chapter(found, mine)
+        if not isinstance(made, Chapter) or not all(isinstance(section, Section) for section in made.sections):
+            raise TypeError(f"wanted a Chapter of Sections, got {shown(made)}")
+        sections = [attrs.evolve(section, draw=owned(section.draw, who)) for section in made.sections]
+    return attrs.evolve(made, sections=sections, terminal=owned(made.terminal, who))
 
 
 def _is_ours(name: str) -> bool:
