@@ -8,7 +8,7 @@ because a question may be in both.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,17 +32,16 @@ class Questions:
     sets: Mapping[tuple[str, Any, str], int]
 
     @classmethod
-    def of(cls, trials: Iterable[AskedTrial]) -> Questions:
+    def of(cls, trials: Sequence[AskedTrial]) -> Questions:
         """The questions of all trials that are compared with each other."""
-        members = list(trials)
         seeds: dict[tuple[str, str], int] = {}
-        for trial in members:
+        for trial in trials:
             key = trial.benchmark, _digest(trial)
             seeds[key] = min(seeds.get(key, _seed(trial)), _seed(trial))
         asked: dict[tuple[str, Any, int], dict[str, int]] = {}
         kinds: dict[str, dict[tuple[Any, int], int]] = {}
         sets = {}
-        for trial in members:
+        for trial in trials:
             digest, limit = _digest(trial), trial.record.limit
             same_seed = asked.setdefault((trial.benchmark, limit, seeds[trial.benchmark, digest]), {})
             kind = limit, same_seed.setdefault(digest, len(same_seed))

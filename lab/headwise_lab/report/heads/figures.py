@@ -51,16 +51,14 @@ def _looks(comparison: Comparison) -> dict[str, tuple[Colour, str]]:
 
 def _lines(comparison: Comparison, unpruned: float | None, path: Path) -> None:
     """A panel per head count."""
-    heads = list(dict.fromkeys(row.heads for row in comparison.rows))
+    heads = grouped(comparison.rows, lambda row: row.heads)
     looks = _looks(comparison)
     canvas = new_canvas(max(5.6, 3.4 * len(heads)), 3.9)
     panels = canvas.subplots(1, len(heads), sharey=True, squeeze=False)[0]
-    for panel, count in zip(panels, heads, strict=True):
-        rows = [row for row in comparison.rows if row.heads == count]
+    for panel, (count, rows) in zip(panels, heads.items(), strict=True):
         for index, name in enumerate(comparison.columns):
             _line(panel, rows, name, looks[name], _dodge(index, len(comparison.columns), comparison))
-        if unpruned is not None:
-            unpruned_line(panel, unpruned)
+        unpruned_line(panel, unpruned)
         panel.set_title("all heads" if count == "all" else f"{rows[0].head_label} heads")
         panel.set_xlabel("visual tokens processed per layer, average")
         pale_grid(panel, "y")
@@ -115,8 +113,7 @@ def _dots(comparison: Comparison, unpruned: float | None, path: Path) -> None:
     for index, (row, shade) in enumerate(zip(comparison.rows, shades, strict=True)):
         _row_dots(panel, row, names, (index - (len(heads) - 1) / 2) * 0.6 / len(heads), shade)
     _baseline_dot(panel, comparison, names)
-    if unpruned is not None:
-        unpruned_line(panel, unpruned, "v")
+    unpruned_line(panel, unpruned, "v")
     name_lines(panel, names)
     panel.set_xlabel(comparison.metric)
     pale_grid(panel, "x")

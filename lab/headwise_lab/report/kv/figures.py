@@ -77,12 +77,10 @@ def _context(judged: JudgedSetting, path: Path) -> bool:
     for group in COLOURS:
         if group in by_group and group != "full":
             _group_dots(panel, group, by_group[group])
-    full = judged.first(FULL)
-    if full:
+    if full := judged.first(FULL):
         panel.axhline(full.run.ppl, color="black", linestyle=":", linewidth=1.2, label=_LABELS["full"])
     _log_axes(panel, [one.run.context for one in judged.judgements if one.run.part != FULL])
-    panel.set_xlabel("effective context: entries per KV head, mean")
-    panel.set_ylabel("perplexity")
+    panel.set(xlabel="effective context: entries per KV head, mean", ylabel="perplexity")
     pale_grid(panel, "y", "both")
     canvas.legend(loc="outside right upper", fontsize=8)
     save_all(canvas, path)

@@ -115,8 +115,7 @@ def _plot(
         budgets = list(dict.fromkeys(point.budget for point in points))
         for name, look in named.items():
             _method(panel, [point for point in points if point.name == name], budgets, name, look)
-        if unpruned is not None:
-            unpruned_line(panel, unpruned)
+        unpruned_line(panel, unpruned)
         panel.set_xlabel("prefill time, as a share of the unpruned model's")
         panel.set_ylabel(label)
         pale_grid(panel, "both")

@@ -136,12 +136,14 @@ def costs(methods: Methods) -> Grid:
         for group in by_machine(result.trials or [result.trial])
     ]
     header = ["Budget", "Method", "Stages", "Processed", "As reported", *COST_HEADER]
-    caption = (
-        "Stages: layer:tokens left before it. Processed: visual tokens per layer on average; as reported: by the"
-        " method's own way of counting, where it differs; only processed averages are compared. FLOPs share: planned"
-        f" prefill of visual and text tokens against the unpruned model. {COST_CAPTION}"
-    )
-    return Grid.of(f"{methods.title}: costs", f"{methods.slug}-costs", header, rows, caption)
+    return Grid.of(f"{methods.title}: costs", f"{methods.slug}-costs", header, rows, f"{_COLUMNS} {COST_CAPTION}")
+
+
+_COLUMNS = (
+    "Stages: layer:tokens left before it. Processed: visual tokens per layer on average; as reported: by the method's"
+    " own way of counting, where it differs; only processed averages are compared. FLOPs share: planned prefill of"
+    " visual and text tokens against the unpruned model."
+)
 
 
 def _cost(budget: str, name: str, group: Sequence[Trial], unpruned: Trial | None) -> list[str | Mark]:

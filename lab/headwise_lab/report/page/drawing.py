@@ -28,7 +28,8 @@ def bar_length(error: float) -> float:
     return 0.0 if math.isnan(error) else error
 
 
-def unpruned_line(panel: Axes, score: float, direction: Literal["h", "v"] = "h") -> None:
-    """A dotted line at the score of the unpruned model."""
+def unpruned_line(panel: Axes, score: float | None, direction: Literal["h", "v"] = "h") -> None:
+    """A dotted line at the score of the unpruned model; none where it was not run."""
     draw = panel.axhline if direction == "h" else panel.axvline
-    draw(score, color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)
+    if score is not None:
+        draw(score, color=GREY, linestyle=":", linewidth=1.3, label="unpruned", zorder=1)

@@ -65,7 +65,6 @@ class Book:
 
 def facts(record: Result) -> tuple[str, ...]:
     """The facts of a record that has a result, in the order of ``LABELS``; empty texts where it does not say."""
-    weights = record.weights and f"weights {record.weights}"
     return (
         _score(record.metric),
         _count(record),
@@ -76,7 +75,7 @@ def facts(record: Result) -> tuple[str, ...]:
         record.recipe or "",
         ", ".join(f"{key}={value}" for key, value in (record.settings or {}).items()),
         "" if record.seed is None else str(record.seed),
-        ", ".join(part for part in (record.model, weights) if part),
+        ", ".join(filter(None, (record.model, record.weights and f"weights {record.weights}"))),
         where(record, gpu=True),
         record.created or "",
     )

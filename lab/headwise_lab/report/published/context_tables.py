@@ -102,7 +102,6 @@ def _row(found: Sequence[str], columns: dict[str, int], line: int, where: str) -
     ppl, error = _figure(found[columns["ppl"]], where)
     context, _ = _figure(found[columns["context"]], where)
     accuracy = found[columns["accuracy"]] if "accuracy" in columns else "-"
-    given = accuracy.strip() not in ("", "-")
     strategy = found[columns["strategy"]] if "strategy" in columns else ""
     return ContextRow(
         name=name,
@@ -110,7 +109,7 @@ def _row(found: Sequence[str], columns: dict[str, int], line: int, where: str) -
         ppl=ppl,
         context=context,
         line=line,
-        accuracy=_figure(accuracy, where)[0] if given else None,
+        accuracy=_figure(accuracy, where)[0] if accuracy.strip() not in ("", "-") else None,
         error=error,
     )
 

@@ -225,9 +225,7 @@ def _peak_differences(tables: Sequence[ScoreTable], claims: Claims) -> list[str]
     found = []
     for claim in claims.peaks:
         table = next((table for table in tables if table.name == claim.table), None)
-        if table is None:
-            continue
-        top, winners = _top(table)
+        top, winners = _top(table) if table else (Decimal(0), [])
         if not winners:
             continue
         counted = [(row.token, row.head, name) for row, name in winners]
