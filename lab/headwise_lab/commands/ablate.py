@@ -78,7 +78,7 @@ Permutations = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Study kv: times that the windows of a head-aware run are dealt at random; 2 or more for a verdict.",
+        help="Study kv: times that the windows of a head-aware run are shuffled over the heads; 2 or more for a verdict.",
     ),
 ]
 
@@ -116,8 +116,8 @@ def ablate(
 
     Ctrl-C leaves the finished trials; the same command goes on where it stopped. Ends with the report. Study methods
     takes whole methods as they were published, at equal processed averages, and times their prefill. Study kv reads
-    one text under every strategy: windows with and without sinks, windows by head class, the same windows dealt to
-    heads at random, and the full cache. Heads are classified on the text after the tokens that are scored.
+    one text under every strategy: windows with and without sinks, windows by head class, the same windows
+    shuffled over the heads, and the full cache. Heads are classified on the text after the tokens that are scored.
     """
     from headwise.errors import BudgetError
     from headwise.text import StrategyText

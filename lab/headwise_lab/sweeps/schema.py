@@ -88,7 +88,7 @@ class TextTable:
 
     ``profile`` holds head classes (they are measured on what follows the scored tokens without one); both files are
     relative to the sweep file. ``scale``: windows times this, by the model's trained context where None;
-    ``permutations``: times that the windows of a head-aware run are dealt at random.
+    ``permutations``: times that the windows of a head-aware run are shuffled over the heads.
     """
 
     name: str = "kjv"

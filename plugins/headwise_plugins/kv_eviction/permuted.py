@@ -1,4 +1,4 @@
-"""The windows of another strategy, dealt to heads at random: the control that says what knowing heads is worth."""
+"""The windows of another strategy, shuffled over the heads: the control that says what knowing heads is worth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headwise.numbers import seed as as_seed
 
 @attrs.frozen(eq=False)
 class Permuted:
-    """The windows that ``of`` gives, each with its sinks, dealt at random to the KV heads by ``seed``.
+    """The windows that ``of`` gives, each with its sinks, shuffled over the KV heads by ``seed``.
 
     The null control of every assignment of windows to heads: budgets, effective context and cost are those of ``of``,
     and nothing is known about heads any more. An assignment that does not beat several seeds of this one has learned
