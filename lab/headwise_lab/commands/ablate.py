@@ -78,7 +78,7 @@ Permutations = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Study kv: times that the windows of a head-aware run are shuffled over the heads; 2 or more for a verdict.",
+        help="Study kv: times that the windows of a head-aware run are shuffled; 2 or more for a verdict.",
     ),
 ]
 
