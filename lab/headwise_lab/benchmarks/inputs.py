@@ -28,7 +28,7 @@ from headwise_lab.metrics.overlap import Box, Mask, token_mask
 from headwise_lab.models.load import DTYPES, Loaded
 
 if TYPE_CHECKING:
-    from transformers import BatchFeature
+    from transformers import BatchFeature, ProcessorMixin
 
 
 SAMPLE = 64
@@ -121,31 +121,13 @@ class Inputs:
     @cached_property
     def truths(self) -> list[Mask | None]:
         """The visual tokens under each question's boxes; None without boxes, or where tokens have no known place."""
-        side, tokens = self._crop_side(), self.loaded.geometry.visual_tokens
+        side, tokens = crop_side(self.loaded.processor), self.loaded.geometry.visual_tokens
         return [self._truth(question, side, tokens) for question in self.questions]
-
-    def _crop_side(self) -> int | None:
-        """Pixels per side of the square that the vision tower sees; None for a processor that does not crop as CLIP's.
-
-        CLIP's processor makes the shortest side as long as the square that it cuts out. A processor that cuts a picture
-        into several crops (LLaVA-NeXT) shows several squares.
-        """
-        images = self.loaded.processor.image_processor
-        if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
-            return None
-        sides = {images.size.get("shortest_edge"), images.crop_size["height"], images.crop_size["width"]}
-        if len(sides) > 1 or getattr(images, "image_grid_pinpoints", None):
-            return None
-        return int(images.crop_size["height"])
 
     @property
     def pictures(self) -> str | None:
         """How a picture becomes a square: ``padded`` or ``cropped``; None where tokens have no known place in it."""
-        if self._crop_side() is None:
-            return None
-        images = self.loaded.processor.image_processor
-        padded = hasattr(images, "pad_to_square") and getattr(images, "do_pad", False)
-        return "padded" if padded else "cropped"
+        return made_square(self.loaded.processor)
 
     def _truth(self, question: Question, side: int | None, tokens: int) -> Mask | None:
         if not question.boxes or side is None or round(tokens**0.5) ** 2 != tokens:
@@ -165,6 +147,30 @@ class Inputs:
             with self.prefix.remembered(batch.first):
                 found += image_features(self.loaded, batch)
         return found[:SAMPLE]
+
+
+def crop_side(processor: ProcessorMixin) -> int | None:
+    """Pixels per side of the square that the vision tower sees; None for a processor that does not crop as CLIP's.
+
+    CLIP's processor makes the shortest side as long as the square that it cuts out. A processor that cuts a picture
+    into several crops (LLaVA-NeXT) shows several squares.
+    """
+    images = processor.image_processor
+    if not (getattr(images, "do_center_crop", False) and getattr(images, "do_resize", False)):
+        return None
+    sides = {images.size.get("shortest_edge"), images.crop_size["height"], images.crop_size["width"]}
+    if len(sides) > 1 or getattr(images, "image_grid_pinpoints", None):
+        return None
+    return int(images.crop_size["height"])
+
+
+def made_square(processor: ProcessorMixin) -> str | None:
+    """How a picture becomes a square: ``padded`` or ``cropped``; None where tokens have no known place in it."""
+    if crop_side(processor) is None:
+        return None
+    images = processor.image_processor
+    padded = hasattr(images, "pad_to_square") and getattr(images, "do_pad", False)
+    return "padded" if padded else "cropped"
 
 
 def squared(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[list[Box], tuple[int, int]]:

@@ -20,7 +20,7 @@ from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
 from headwise_lab.models.generation import greedy
-from headwise_lab.models.load import DTYPES, Loaded
+from headwise_lab.models.load import DTYPES, Loaded, LoadedModel
 from headwise_lab.store.record_types import Cost
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def timed(
         tensors, rows = batch.on(loaded), len(batch.visual)
         with attached() as attachment:
             with choices_timed(loaded.model, loaded.device, attachment.pipeline) as choices:
-                whole = _seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
-            alone = _seconds(loaded, prefill, loaded.model, tensors)
+                whole = seconds(loaded, generate, loaded, tensors, STEPS, STEPS)
+            alone = seconds(loaded, prefill, loaded.model, tensors)
         plain = None if in_turns else _plain.setdefault(inputs, {}).get(batch.first)
         if plain is None:
-            plain = _plain.setdefault(inputs, {})[batch.first] = _seconds(loaded, prefill, loaded.model, tensors)
+            plain = _plain.setdefault(inputs, {})[batch.first] = seconds(loaded, prefill, loaded.model, tensors)
         prefills.append(1000 * alone / rows)
         unpruned.append(1000 * plain / rows)
         shares.append(alone / plain)
@@ -113,7 +113,7 @@ def prefill(model: PreTrainedModel, tensors: BatchFeature) -> ModelOutput:
     return model(**tensors, use_cache=True, **last_only)
 
 
-def _seconds(loaded: Loaded, work: Callable[..., object], *arguments: object) -> float:
+def seconds(loaded: LoadedModel, work: Callable[..., object], *arguments: object) -> float:
     """Wall-clock time of one call, until a GPU has also finished its work."""
     cuda = torch.device(loaded.device).type == "cuda"
     if cuda:

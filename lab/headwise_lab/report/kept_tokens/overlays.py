@@ -54,11 +54,11 @@ def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -
         first = outcomes[strategies[0]]
         shown = square(image, first.boxes, padded=padded)
         picture = np.asarray(shown.image, dtype=np.float32) / 255
-        _show(panels[line][0], picture, shown.boxes)
+        show_panel(panels[line][0], picture, shown.boxes)
         panels[line][0].set_xlabel(_question(first), fontsize=7, color=INK)
         for panel, name in zip(panels[line][1:], strategies, strict=True):
             outcome = outcomes[name]
-            _show(panel, dimmed(picture, outcome.kept, side), shown.boxes)
+            show_panel(panel, dimmed(picture, outcome.kept, side), shown.boxes)
             panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome.score else GREY)
         if line == 0:
             for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
@@ -66,18 +66,19 @@ def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -
     save_all(canvas, path)
 
 
-def dimmed(picture: Pixels, kept: Sequence[int], side: int) -> Pixels:
-    """The image with dropped patches in pale grey and kept ones unchanged."""
+def dimmed(picture: Pixels, kept: Sequence[int], side: int, *, darker: bool = False) -> Pixels:
+    """The image with dropped patches in pale grey, or in dark grey if ``darker``, and kept ones unchanged."""
     rows = np.arange(picture.shape[0]) * side // picture.shape[0]
     columns = np.arange(picture.shape[1]) * side // picture.shape[1]
     stays = np.zeros(side * side, dtype=bool)
     stays[list(kept)] = True
     mask = stays[rows[:, None] * side + columns[None, :]][..., None]
     grey = picture.mean(axis=2, keepdims=True)
-    return np.where(mask, picture, 0.82 + 0.18 * grey)
+    return np.where(mask, picture, 0.3 * grey if darker else 0.82 + 0.18 * grey)
 
 
-def _show(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
+def show_panel(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
+    """A picture in shares of full brightness, boxes (x0, y0, x1, y1) in its pixels drawn over it, and a thin frame."""
     panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
     for x0, y0, x1, y1 in boxes:
         panel.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import attrs
 import matplotlib
@@ -61,11 +62,11 @@ class Figure:
         return self.path.with_suffix(".pdf")
 
 
-def save(canvas: Canvas, path: Path) -> None:
-    """Write a PNG. It contains no time stamp, so equal records give equal files."""
+def save(canvas: Canvas, path: Path | IO[bytes]) -> None:
+    """Write a PNG to a file or a stream. It contains no time stamp, so equal records give equal files."""
     for text in canvas.findobj(Text):
         text.set_text(printable(text.get_text()))
-    canvas.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
+    canvas.savefig(path, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
 
 
 def save_all(canvas: Canvas, path: Path) -> None:
