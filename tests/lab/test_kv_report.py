@@ -244,6 +244,16 @@ def test_lost_outcomes_are_a_warning_and_no_comparison(tmp_path):
     assert any("J_pos64_mix64_g128 is not compared: its outcomes are missing" in told for told in built.findings)
 
 
+@pytest.mark.parametrize("loss", [1e4, 1e150, -5.0])
+def test_a_loss_that_no_token_has_is_a_warning_and_no_comparison(tmp_path, loss):
+    runs = study()
+    record, losses = runs[-1]
+    write_kv(tmp_path, [*runs[:-1], (record, [loss, *losses[1:]])])
+    built = gather(tmp_path)
+    assert any(f"Record {record['id']} is compared with nothing: token 1 has a loss" in told for told in built.warnings)
+    markdown_page(built)
+
+
 def test_outcomes_that_contradict_their_record_are_a_warning(tmp_path):
     records = write_kv(tmp_path, study())
     records[0]["nll"]["mean"] += 0.5

@@ -22,6 +22,9 @@ PARTS = (FULL, WINDOW, UNIFORM, TWIN, HEAD_AWARE, PERMUTED, SCORED)
 """The parts of a run in a comparison. A twin is a head-aware strategy with equal windows for all heads, which is a
 uniform run; its difference to the uniform curve therefore cannot come from head-awareness."""
 
+LARGEST = 700.0
+"""Nats of a loss whose perplexity is still a number, as is that of a difference between two such losses."""
+
 _PARTS = {
     "none": FULL,
     "window": WINDOW,
@@ -149,7 +152,11 @@ def _load_losses(run: KvRun, folder: Path) -> str | None:
     outcomes, warning = outcomes_of(folder, run.id, TokenOutcome)
     if not outcomes:
         return warning
-    run.nll = {outcome.id: float(outcome.score) for outcome in outcomes}
+    nll = {outcome.id: float(outcome.score) for outcome in outcomes}
+    odd = next((token for token, loss in nll.items() if not -1 < loss < LARGEST), None)
+    if odd is not None:
+        return f"Record {run.id} is compared with nothing: token {odd} has a loss of {nll[odd]:.3g} nats."
+    run.nll = nll
     mean, recorded = math.fsum(run.nll.values()) / len(run.nll), or_nan(run.record.nll.mean)
     if abs(mean - recorded) > 1e-4 * max(1.0, abs(recorded)):
         return f"The outcomes of record {run.id} give a loss of {mean:.4f} nats, its record says {recorded:.4f}."
