@@ -54,9 +54,12 @@ def test_its_records_are_shown_without_it_and_beside_a_broken_one(out, install, 
         without.setattr(studies, "installed", lambda group: {k: v for k, v in known(group).items() if k != "ranks"})
         assert main(["report", str(out)]) == 0
     assert "## Without head selection" in (out / "report.md").read_text()
+    odd = "class Odd:\n    @property\n    def layout(self):\n        raise KeyError('lost')\n"
+    install("emu", "0.1", {"study": {"odd": "odd:Odd"}}, odd=odd)
     install("yak", "0.1", {"study": {"torn": "torn:study"}}, torn="raise OSError('no such luck')\n")
     assert main(["report", str(out)]) == 0
     told = capsys.readouterr()
+    assert re.search(r"Study 'odd' is left out.*emu 0\.1.*lost", told.out + told.err)
     assert re.search(r"Study 'torn' is left out.*yak 0\.1.*no such luck", told.out + told.err)
     assert "## shapes-gqa: ranks" in (out / "report.md").read_text()
 

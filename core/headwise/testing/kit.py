@@ -137,7 +137,15 @@ def _hold(subject: Subject, text: str, law: str, sample: Sample) -> None:
     __tracebackhide__ = True
     hook, error = subject.strategy.hook, problem_with(subject, law, sample)
     if error is not None:
-        problem = f"{error}" if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        told = f"{subject.who} breaks the law {law!r}: {problem}"
-        again = f"headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
-        raise ConformanceError(f"{told}\nagain: {again}", sample, error) from error
+        told = f"{subject.who} breaks the law {law!r}: {words_of(error)}"
+        raise ConformanceError(f"{told}\nagain: {call_of(hook, text, law, sample)}", sample, error) from error
+
+
+def words_of(problem: Exception) -> str:
+    """What a problem says: a law's own words, or the class and words of what the strategy raised."""
+    return f"{problem}" if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
+
+
+def call_of(hook: str, text: str, law: str, sample: Sample) -> str:
+    """Python that runs one case once more."""
+    return f"headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"

@@ -10,7 +10,7 @@ import attrs
 
 import headwise
 from headwise.registry import Registry
-from headwise.testing.kit import ConformanceError, failure_of, laws, problem_with
+from headwise.testing.kit import ConformanceError, call_of, failure_of, laws, problem_with, words_of
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject
 
@@ -60,8 +60,8 @@ def verdicts(hook: str, text: str) -> Iterator[Verdict]:
 
 def _broken(subject: Subject, text: str, law: str, demand: str, error: ConformanceError) -> Verdict:
     sample, problem = _smallest(subject, law, error.sample, error.problem)
-    again = f"headwise.testing.reproduce({subject.strategy.hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"
-    return Verdict(law, demand, _told(problem), _place(problem), again)
+    again = call_of(subject.strategy.hook, text, law, sample)
+    return Verdict(law, demand, words_of(problem), _place(problem), again)
 
 
 LEAST = Sample(seed=0, rows=2, heads=8, visual=9)
@@ -76,11 +76,6 @@ def _smallest(subject: Subject, law: str, sample: Sample, problem: Exception) ->
         if found is not None:
             sample, problem = simpler, found
     return sample, problem
-
-
-def _told(problem: BaseException) -> str:
-    """What a problem says: a law's own words, or the class and words of what the strategy raised."""
-    return str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
 
 
 def _place(problem: BaseException) -> str:

@@ -21,6 +21,7 @@ from headwise_lab.commands.options import (
     Seed,
     SinkShare,
 )
+from headwise_lab.kv.study import TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 EVERYWHERE = ("study", "model", "out", "dtype", "device", "attention")
 """Options that mean something in every study."""
-
-KV_TOKENS = 1000
 
 Study = Annotated[
     str,
@@ -51,7 +50,7 @@ Averages = Annotated[
     list[float] | None,
     typer.Option(
         help="Processed averages; repeat. [default: a third, 2 ninths, a ninth of the visual tokens] Study kv:"
-        f" tokens of the text that are scored. [default: {KV_TOKENS}]"
+        f" tokens of the text that are scored. [default: {TOKENS}]"
     ),
 ]
 Kept = Annotated[list[int] | None, typer.Option(help="Visual tokens kept, instead of --tokens; repeat.")]

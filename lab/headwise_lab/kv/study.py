@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 import attrs
 
+TOKENS = 1000
+"""Tokens that are scored where no number is given."""
+
 SINKS = 4
 CONTEXTS = (64, 128, 256, 512)
 BETWEEN = (96, 192, 384)

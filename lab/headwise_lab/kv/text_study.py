@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headwise.errors import DataError, HeadwiseError
+from headwise_lab.kv.study import TOKENS
 from headwise_lab.report.kv.chapter import KvLayout
 from headwise_lab.report.studies import ChapterLayout
 from headwise_lab.store.record_types import Record
@@ -14,9 +15,6 @@ from headwise_lab.store.record_types import Record
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Plan
     from headwise_lab.sweeps.schema import SweepFile
-
-TOKENS = 1000
-"""Tokens that are scored where no number is given."""
 
 
 class TextStudy:

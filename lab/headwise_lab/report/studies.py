@@ -7,13 +7,12 @@ a search), the first study that takes such records reports it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import attrs
 
 from headwise.blame import blamed, guarded, owned
-from headwise.errors import ContractError, HeadwiseError, StrategyError
+from headwise.errors import ContractError, HeadwiseError
 from headwise.reading import shown
 from headwise.registry import configured, distribution, installed, only, owner_of
 from headwise.text import StrategyText
@@ -59,21 +58,18 @@ def study_called(text: str) -> object:
     return guarded(configured(GROUP, text, entry), f"study {parsed.name!r} ({owner_of(entry)})")
 
 
-def reported(text: str) -> Reported:
-    """An installed study that can be reported; raises StrategyError for one that cannot."""
-    found = study_called(text)
-    if not isinstance(found, Reported):
-        raise StrategyError(f"study {text!r} lacks layout or takes; see headwise_lab.report.studies.Reported")
-    return found
-
-
-def loaded() -> dict[str, object]:
-    """Name -> installed study, without those that cannot be loaded."""
-    found = {}
+def loaded() -> tuple[dict[str, object], dict[str, str]]:
+    """Name -> installed study; and of those that cannot be loaded, name -> why."""
+    found, failed = {}, {}
     for name in names():
-        with suppress(HeadwiseError):
-            found[name] = study_called(_text(name))
-    return found
+        try:
+            study = study_called(f"{OURS}/{name}" if _is_ours(name) else name)
+            for part in dir(study):  # one whose parts cannot be read fails here, and not where somebody looks at it
+                getattr(study, part)
+            found[name] = study
+        except HeadwiseError as error:
+            failed[name] = str(error)
+    return found, failed
 
 
 def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
@@ -82,7 +78,7 @@ def chapters(found: ReadFolder) -> tuple[list[Chapter], list[str]]:
     Where a study of another package cannot be loaded, its records are shown like those that name no study. Where its
     chapter fails, only that chapter is missing.
     """
-    studies, left_out = _loaded()
+    studies, left_out = _reported()
     layouts: dict[int, tuple[str, ChapterLayout, list[Record]]] = {}
     for record in found.records:
         name = _study_of(record, studies)
@@ -114,20 +110,14 @@ def _is_ours(name: str) -> bool:
     return any(entry.dist and distribution(entry.dist)[0] == OURS for entry in installed(GROUP)[name])
 
 
-def _text(name: str) -> str:
-    """The text that loads the study which a record means by this name."""
-    return f"{OURS}/{name}" if _is_ours(name) else name
-
-
-def _loaded() -> tuple[dict[str, Reported], list[str]]:
-    studies: dict[str, Reported] = {}
-    left_out = []
-    for name in names():
-        try:
-            studies[name] = reported(_text(name))
-        except HeadwiseError as error:
-            left_out.append(f"Study {name!r} is left out, its records are shown as those of no study: {error}")
-    return studies, left_out
+def _reported() -> tuple[dict[str, Reported], list[str]]:
+    """The studies that can be reported, and a warning for each that cannot."""
+    found, failed = loaded()
+    studies = {name: study for name, study in found.items() if isinstance(study, Reported)}
+    lacking = "study {!r} lacks layout or takes; see headwise_lab.report.studies.Reported"
+    failed |= {name: lacking.format(name) for name in found.keys() - studies.keys()}
+    told = "Study {!r} is left out, its records are shown as those of no study: {}"
+    return studies, [told.format(*one) for one in sorted(failed.items())]
 
 
 def _study_of(record: Record, studies: Mapping[str, Reported]) -> str | None:

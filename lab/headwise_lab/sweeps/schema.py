@@ -193,7 +193,7 @@ def check_places(sweep: SweepFile, keys: Iterable[str]) -> None:
     own = rules_of(sweep.study_text).keys
     for key in keys:
         if key not in (*COMMON, *own):
-            homes = [name for name, study in loaded().items() if isinstance(study, Rules) and key in study.keys]
+            homes = [name for name, study in loaded()[0].items() if isinstance(study, Rules) and key in study.keys]
             if len(homes) == 1:
                 problem = f'belongs to study {homes[0]} and means nothing without it; give study = "{homes[0]}", or'
                 raise WrongValue(key, f"{problem} leave it out")

@@ -69,7 +69,7 @@ def find_study(text: str) -> Study:
 
 def studies() -> dict[str, Study]:
     """The installed studies that can be planned, by name."""
-    return {name: found for name, found in loaded().items() if isinstance(found, Study)}
+    return {name: found for name, found in loaded()[0].items() if isinstance(found, Study)}
 
 
 _PARTS = ("about", "keys", "layout", "model", "options", "plans", "table", "takes", "title", "wrong")
