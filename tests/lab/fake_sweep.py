@@ -30,6 +30,14 @@ from headwise_lab.sweeps.trials import Terms, Trial, Work
 QUESTIONS = 3
 
 
+def alive(pid: int) -> bool:
+    """Whether this process still runs; it may end, and be waited for, while we ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class FakeRunner:
     """Answers at once, or does what the trial's recipe says; ``terms.data`` is a folder for notes."""
 

@@ -17,7 +17,7 @@ import attrs
 import pytest
 from tests.lab import fake_sweep
 from tests.lab.as_json import has_result, json_outcomes
-from tests.lab.fake_sweep import swept, trials, value
+from tests.lab.fake_sweep import alive, swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise.cli import main
@@ -55,13 +55,6 @@ def check_whole(folder, listed):
     assert results(folder) == wanted(listed)
     for trial in listed:
         assert [row["score"] for row in json_outcomes(folder / "out", trial.id)] == [value(trial)] * 3
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def workers(folder):

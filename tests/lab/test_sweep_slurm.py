@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.lab import fake_slurm
 from tests.lab.as_json import has_result, json_outcomes
-from tests.lab.fake_sweep import plan, result, swept, trials, value
+from tests.lab.fake_sweep import alive, plan, result, swept, trials, value
 
 from headwise import DataError, StrategyError
 from headwise_lab.store.records import read_lines
@@ -39,14 +39,6 @@ def told(folder):
 
 def pids(folder):
     return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
 def check_whole(folder, listed):
