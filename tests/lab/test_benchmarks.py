@@ -8,7 +8,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +27,7 @@ from headwise_lab.benchmarks import (
     shapes_pope,
     shapes_textvqa,
 )
+from headwise_lab.benchmarks.questions import questions_of
 from headwise_lab.demo.llava.tokenizer import question_ids
 from headwise_lab.scenes import COLORS, SHAPES, Example, Scene, ask, draw, sample_scene
 
@@ -351,3 +354,17 @@ def test_the_headline_is_scale_times_the_mean_unit_and_among_the_figures(name: s
     headline = found.scale * sum(units.values()) / len(units)
     assert headline == pytest.approx(found.metrics(asked, said)[found.metric])
     assert 0 < headline < (200 if name == "shapes-mme" else 100)
+
+
+def test_a_benchmark_whose_questions_share_an_id_is_refused_by_name(tmp_path: Path) -> None:
+    class Twins(SimpleNamespace):
+        name = "twins"
+
+        def load(self, folder: Path, limit: int | None) -> list[Question]:
+            one, other = benchmark("shapes-gqa").load(gqa, None)[:2]
+            return [one, attrs.evolve(other, id=one.id)]
+
+    gqa = tmp_path / "gqa"
+    benchmark("shapes-gqa").prepare(gqa, 40, 0)
+    with pytest.raises(DataError, match=r"benchmark 'twins' gave several questions the id '.+'; answers are paired by"):
+        questions_of(Twins(), data=gqa)

@@ -276,6 +276,7 @@ FAULTS = [
     ("scienceqa", "problems.json", swap('"cat"', '"cat", "c", "d", "e", "f"'), r"line \d+: 'choices' should be 2 to 5"),
     ("scienceqa", "pid_splits.json", swap('"5"', '"6"'), r"line \d+: problem '6' is not in .*problems.json"),
     ("scienceqa", "pid_splits.json", swap('"test"', '"exam"'), "line 1: expected a JSON object with the key 'test'"),
+    ("scienceqa", "pid_splits.json", swap('"5"', '"11"'), r"line \d+: question '11' is already on line \d+"),
     ("mmbench", TSV, swap("241\t", "none\t"), "line 2: 'index' should be a whole number, found 'none'"),
     ("mmbench", TSV, swap("1000241\t", "241\t"), "line 6: question '241' is already on line 2"),
     ("mmbench", TSV, swap("\tB\timage", "\tE\timage"), "line 2: 'answer' should be one of A, B, C, D, found 'E'"),

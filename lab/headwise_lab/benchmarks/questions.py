@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def questions_of(
 
     ``data`` is a folder with official files, or a folder with such a folder under the benchmark's name. ``hub...`` is a
     dataset (headwise_lab.benchmarks.hub). Without ``data``, questions are prepared from ``seed``. Raises DataError for
-    malformed questions, or where there are none.
+    malformed questions, where there are none, or where two have one id (answers are paired by it).
     """
     if data is None:
         folder = _prepared(benchmark, max(limit or COUNT, COUNT), seed)
@@ -35,6 +36,12 @@ def questions_of(
     questions = benchmark.load(folder, limit)
     if not questions:
         raise DataError(f"{folder} holds no question of {benchmark.name}; nothing can be measured on it")
+    twice = [name for name, times in Counter(question.id for question in questions).items() if times > 1]
+    if twice:
+        raise DataError(
+            f"benchmark {benchmark.name!r} gave several questions the id {twice[0]!r}; answers are paired by their "
+            "question's id, so each needs its own"
+        )
     return questions
 
 

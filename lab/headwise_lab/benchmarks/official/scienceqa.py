@@ -29,8 +29,9 @@ class ScienceQa(Official):
         path, images = folder / PROBLEMS, first_existing(folder, "images/test", "test")
         problems = distinct(path, [(entry.key, entry) for entry in json_members(path)])
         rows = []
-        for number in json_members(folder / SPLITS, "test"):
-            name = str(number.value)
+        splits = folder / SPLITS
+        asked = distinct(splits, [(str(entry.value), entry) for entry in json_members(splits, "test")])
+        for name, number in asked.items():
             if name not in problems:
                 raise number.wrong(f"problem {name!r} is not in {path}")
             if problems[name].field("image") is not None:
