@@ -177,10 +177,17 @@ def test_a_batch_depends_on_stage_and_step_alone():
     assert not torch.equal(first.sprites, other.sprites)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts."""
+    run = LlavaRun(TINY, seed=0, dtype=torch.float32)
+    train(run, tmp_path_factory.mktemp("whole"))
+    return run
+
+
 @pytest.mark.parametrize("interrupted_after", [3, 4, 5])
-def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_after, tmp_path):
-    whole, half, rest = (LlavaRun(TINY, seed=0, dtype=torch.float32) for _ in range(3))
-    train(whole, tmp_path / "whole")
+def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_after, whole, tmp_path):
+    half, rest = (LlavaRun(TINY, seed=0, dtype=torch.float32) for _ in range(2))
     train(half, tmp_path / "halves", stop_after=interrupted_after)
     resumed = train(rest, tmp_path / "halves", resume=True)
     assert (resumed.images, resumed.questions, resumed.averages) == (whole.images, whole.questions, whole.averages)

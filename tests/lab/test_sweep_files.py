@@ -149,7 +149,8 @@ def test_the_files_that_ship_are_the_studies():
         }
     assert sum(case.recipe == "vanilla" for case in found) == 1
     named = pruning_recipes()
-    wanted = {(name, Budget(tokens=average)) for name in named for average in common_averages(MODEL, named)[0]}
+    averages = common_averages(MODEL, named)[0]
+    wanted = {(name, Budget(tokens=average)) for name in named for average in averages}
     assert {(case.recipe, case.budget) for case in cases(read("methods"), "x", MODEL)} == wanted | {
         ("vanilla", Budget())
     }
