@@ -370,9 +370,9 @@ def test_a_model_of_another_size_is_planned_by_its_own_counts():
     ]
 
 
-def test_the_sweep_file_of_the_readme_is_one():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"```toml\n(title = .+?)```", readme, re.DOTALL)[1]
-    found = structured(tomllib.loads(example), "README.md")
+def test_the_sweep_file_of_the_site_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "sweeps.md").read_text(encoding="utf-8")
+    example = re.search(r"```toml\n(title = .+?)```", page, re.DOTALL)[1]
+    found = structured(tomllib.loads(example), "sweeps.md")
     assert found.budgets.tokens == (192, 128, 64)
     assert found.grids[0].heads == (8, 16)
