@@ -88,6 +88,10 @@ def test_a_planted_gain_is_the_first_finding_and_beats_chance(paths):
     )
     assert "1 is better than the same windows shuffled over the heads" in finding(paths, "Knowing the heads")
     assert "Better than the uniform budget and than chance: J_pos64_mix64_g128" in finding(paths, "Knowing the heads")
+    (concluded,) = paths.content.conclusions
+    assert concluded.startswith("1 run beats StreamingLLM (equal windows for all heads) at an equal effective context")
+    assert "; 1 of 1 also beat the same windows shuffled over the heads. " in concluded
+    assert concluded.endswith("8 of 9 runs are worse.")
 
 
 def test_without_a_gain_the_report_says_that_nothing_helps(tmp_path):
@@ -95,6 +99,8 @@ def test_without_a_gain_the_report_says_that_nothing_helps(tmp_path):
     told = gather(tmp_path).findings
     assert "no head-aware run beats StreamingLLM at an equal effective context; of 8 head-aware runs" in told[0]
     assert "0 are better than the same windows shuffled over the heads" in told[1]
+    (concluded,) = gather(tmp_path).conclusions
+    assert concluded.startswith("No eviction method beats StreamingLLM")
 
 
 def test_sinks_inverse_and_thresholds_have_their_sentences(paths):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,13 +70,15 @@ def compared(folder, tmp_path_factory) -> Path:
 class Reader:
     """What a reader does with a page, and sees of it."""
 
-    def __init__(self, browser, page: Path, state: str = "") -> None:
+    def __init__(self, browser, page: Path, state: str = "", *, folded: bool = False) -> None:
         self.browser, self.page = browser, page
         self.logs: dict[str, list] = {"browser": [], "performance": []}
         self.listen()  # what an earlier page said is not this one's
         self.logs = {"browser": [], "performance": []}
         browser.get("about:blank")
         browser.get(page.as_uri() + state)
+        if not folded:
+            self.run("document.querySelector('.filters [name=folds]').click()")
 
     def listen(self) -> None:
         for kind, told in self.logs.items():
@@ -118,7 +121,7 @@ class Reader:
 
     def labels(self, section: str) -> list[tuple[str, str]]:
         """Budget and heads of the rows of a section's first table."""
-        rows = f"#{section} .block:first-of-type tbody tr"
+        rows = f"#{section} > .fold > .block tbody tr"
         found = self.texts(f"{rows} td:nth-child(1)"), self.texts(f"{rows} td:nth-child(2)")
         return list(zip(*found, strict=True))
 
@@ -160,6 +163,70 @@ def test_tables_figures_and_failures_are_there_and_nothing_is_asked_for(reader, 
     assert outside == set()
 
 
+SCREENS = {"desktop": (1280, 800, False), "phone": (390, 844, True)}
+
+
+@pytest.fixture(params=SCREENS)
+def screen(browser, request) -> Iterator[tuple[int, int]]:
+    """Width and height of a window, which the browser has while the test runs."""
+    width, height, mobile = SCREENS[request.param]
+    given = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", given)
+    yield width, height
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_first_screen_says_what_was_measured_what_it_shows_and_has_one_figure(browser, folder, screen):
+    reader = Reader(browser, folder / "report.html", folded=True)
+    told = dict(zip(reader.texts(".measured dt"), reader.texts(".measured dd"), strict=True))
+    assert told == {
+        "Model": "demo-llava", "Benchmark": "first, second", "n": "20 questions per trial",
+        "Budget": "keep 48, keep 16", "Hardware": "a made-up CPU, 2 cores", "Date": "2026-01-01", "Trials": "42",
+    }  # fmt: skip
+    (conclusion,) = reader.texts(".conclusion")
+    assert conclusion.startswith("Choosing heads beats all heads, and as many random heads, at 3 of 4 combinations")
+    assert re.search(r"may have been missed\)\.$", conclusion)
+    width, height = screen
+    boxes = reader.run(
+        "return [...document.querySelectorAll('h1, .measured, .conclusion, .lead img, .lead svg')]"
+        ".map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.top, box.right, box.bottom])"
+    )
+    assert len(boxes) == 4
+    for left, top, right, bottom in boxes:
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+    assert reader.texts("main details[open]") == []
+    for anchor in ("", "#records", "#first-differences"):
+        page = Reader(browser, folder / "report.html", anchor, folded=not anchor)
+        assert page.run("return document.documentElement.scrollWidth") <= width  # the page never scrolls sideways
+
+
+def test_an_address_opens_the_fold_it_leads_to(browser, folder):
+    reader = Reader(browser, folder / "report.html", "#first-differences", folded=True)
+    opened = "return [...document.querySelectorAll('main details[open]')].map((one) => one.id || one.parentElement.id)"
+    assert reader.run(opened) == ["first", "first-differences"]
+    reader.click(".contents a[href='#records']")
+    assert reader.state() == "#records"
+    assert reader.run(opened) == ["first", "first-differences", "records"]
+    reader.set("benchmark", "second")  # from now on the address carries the filters
+    reader.click(".contents a[href='#second']")
+    assert "second" in reader.run(opened)
+    assert reader.state() == "#benchmark=second"
+    assert len(set(reader.run("return [...document.querySelectorAll('[id]')].map((one) => one.id)"))) == reader.run(
+        "return document.querySelectorAll('[id]').length"
+    )
+
+
+def test_printing_opens_every_fold_and_closes_it_again(browser, folder):
+    reader = Reader(browser, folder / "report.html", folded=True)
+    closed = "return [...document.querySelectorAll('main details:not([open])')].length"
+    before = reader.run(closed)
+    reader.run("dispatchEvent(new Event('beforeprint'))")
+    assert reader.run(closed) == 0
+    reader.run("dispatchEvent(new Event('afterprint'))")
+    assert reader.run(closed) == before > 4
+
+
 def test_filters_hide_what_does_not_match_and_clearing_shows_it_again(reader):
     everything = reader.count()
     reader.set("benchmark", "second")
@@ -182,7 +249,7 @@ def test_filters_hide_what_does_not_match_and_clearing_shows_it_again(reader):
 
 def test_a_search_leaves_the_strategies_that_match(reader):
     reader.set("strategy", "SHARP")
-    assert reader.texts("#first .block:first-of-type th") == ["Token", "Head", "sharp"]
+    assert reader.texts("#first > .fold > .block th") == ["Token", "Head", "sharp"]
     commands = reader.texts("#records tbody td:nth-child(3)")
     assert len(commands) == 8
     assert all("head_scoring=sharp" in text for text in commands)
@@ -206,7 +273,7 @@ def test_a_filtered_view_is_restored_from_its_address(browser, folder, reader):
 
 def test_a_number_opens_its_n_error_difference_strategies_and_command(reader, folder):
     record = record_of(folder, benchmark="first", budget="keep=16", scoring="sharp", heads="fixed:heads=4")
-    reader.click(f"#first .block:first-of-type a[href='#r-{record['id']}']")
+    reader.click(f"#first > .fold > .block a[href='#r-{record['id']}']")
     facts = dict(zip(reader.texts("#facts dt"), reader.texts("#facts dd"), strict=True))
     value, se = record["metric"]["value"], record["metric"]["se"]
     assert reader.texts("#facts .value")[0].startswith(f"{value:.2f}")
@@ -299,7 +366,7 @@ def test_the_page_shows_everything_without_scripts(browser, folder):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         reader = Reader(browser, folder / "report.html")
-        assert len(reader.texts("#first .block:first-of-type tbody tr")) == 4
+        assert len(reader.texts("#first > .fold > .block tbody tr")) == 4
         assert len(reader.texts("#records tbody tr")) == 42
         assert reader.texts(".filters") == []
         assert reader.run("return document.querySelectorAll('noscript img').length") == 2

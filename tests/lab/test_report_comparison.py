@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.lab.fake_records import fake_outcomes, fake_record, study_a, trial_from, write_folder
 
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, compare_heads
+from headwise_lab.report.heads.conclusion import conclusion
 from headwise_lab.report.heads.verdicts import recommendations, total_wins
 from headwise_lab.report.trials import Trial, load_trials, load_units
 from headwise_lab.stats.differences import LEVEL, Difference, paired
@@ -129,6 +131,9 @@ def test_known_effects_are_found_and_noise_is_not(tmp_path):
         assert "worse than all heads: dull with" in harms
         assert "sharp" not in harms
         assert "even" not in harms
+    concluded = conclusion([comparison])
+    assert concluded.startswith("Choosing heads beats all heads, and as many random heads, at 2 of 2 combinations of")
+    assert re.search(r"4 of 12 choices are worse than all heads, 4 show no difference \(there, a true diff", concluded)
 
 
 def test_differences_equal_those_computed_from_the_outcomes(tmp_path):
@@ -175,9 +180,11 @@ def test_without_baseline_or_control_nothing_is_recommended(tmp_path):
     assert "`sum` over all heads was run neither here nor on both sides of it" in recommendations(alone)[0]
     (uncontrolled,) = laid_out(tmp_path / "b", [sharp, (fake_record(), 0.3)])
     assert "no random-heads control was run" in recommendations(uncontrolled)[0]
+    assert conclusion([uncontrolled]).endswith("1 of 1 choices is better than all heads only.")
     (bare,) = laid_out(tmp_path / "c", [(fake_record(), 0.3)])
     assert [(row.head_label, tuple(row.cells)) for row in bare.rows] == [("all", (BASELINE,))]
     assert "only the baseline was run" in recommendations(bare)[0]
+    assert conclusion([alone, bare]) == ""
 
 
 def test_equal_printed_figures_tie_and_count_for_each():

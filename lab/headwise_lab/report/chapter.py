@@ -119,12 +119,14 @@ class Section:
 class Chapter:
     """What a study reports on a folder; empty where the folder has nothing that it can compare.
 
-    ``closing``: tables over all sections. ``method``: one paragraph on how to read the chapter. ``results``: the
-    records with a result. ``records``: the table that lists them. ``terminal``: makes the short tables that a command
-    prints when it ends.
+    ``conclusion``: what it shows, in two or three plain sentences made from its verdicts; a page begins with it, or
+    with the first verdict where it is empty. ``closing``: tables over all sections. ``method``: one paragraph on how to
+    read the chapter. ``results``: the records with a result. ``records``: the table that lists them. ``terminal``:
+    makes the short tables that a command prints when it ends.
     """
 
     sections: Sequence[Section] = ()
+    conclusion: str = ""
     closing: Sequence[Grid] = ()
     method: str = ""
     results: Sequence[Result] = ()

@@ -55,6 +55,12 @@ class Content:
         return [sentence for section in self.sections for sentence in section.verdicts]
 
     @property
+    def conclusions(self) -> list[str]:
+        """What each study shows: its conclusion, or the first of its findings where it draws none."""
+        firsts = ((one.conclusion, *(line for part in one.sections for line in part.verdicts)) for one in self.chapters)
+        return [text for lines in firsts if (text := next(filter(None, lines), ""))]
+
+    @property
     def methods(self) -> list[str]:
         """How to read the chapters: a paragraph for each."""
         return [chapter.method for chapter in self.chapters if chapter.method]

@@ -25,6 +25,7 @@ from headwise_lab.report.content import Content
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid
+from headwise_lab.report.page.measured import measured, natural
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
 
@@ -41,12 +42,18 @@ _FRACTION = re.compile(r"\d+\.\d{2,}")
 
 @attrs.frozen(eq=False, slots=False)
 class Page:
-    """What the templates use: title, records, contents, and tables with their facets."""
+    """What the templates use: title, records, contents, and tables with their facets.
+
+    ``measured`` (label, text), ``conclusions`` and ``lead``, the main figure with its facets, are the first screen.
+    """
 
     title: str
     book: Book
     contents: Sequence[tuple[str, str]]
     warnings: Sequence[str] = ()
+    measured: Sequence[tuple[str, str]] = ()
+    conclusions: Sequence[str] = ()
+    lead: tuple[Figure, Facets] | None = None
     findings: Sequence[tuple[str, Facets]] = ()
 
     @cached_property
@@ -70,7 +77,7 @@ class Page:
         """Kind of filter -> its values. There is a filter for models only where there are several."""
         known = union(self.book.facets.values())
         kinds = ["benchmark", "budget", "heads", *(["model"] if len(known.model) > 1 else [])]
-        return {kind: sorted(getattr(known, kind), key=_natural if kind in ("budget", "heads") else None)
+        return {kind: sorted(getattr(known, kind), key=natural if kind in ("budget", "heads") else None)
                 for kind in kinds}  # fmt: skip
 
     @staticmethod
@@ -96,16 +103,21 @@ class Page:
         return attrs.evolve(around, budget=tuple(named))
 
 
-def _natural(value: str) -> list[Any]:
-    """A sort key: words by letters, and numbers in them by size, the largest first."""
-    return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
-
-
 def html_page(content: Content) -> str:
     """The whole page, made from ``templates/report.html.j2``; all text from records is escaped."""
-    page = Page(content.title, Book.of(content.records), _contents(content), content.warnings)
+    page = Page(
+        content.title,
+        Book.of(content.records),
+        _contents(content),
+        content.warnings,
+        measured(content.results),
+        content.conclusions,
+    )
     findings = [(line, page.about(line, section)) for section in content.sections for line in section.verdicts]
-    return render("report.html.j2", attrs.evolve(page, findings=findings), content=content)
+    lead = next(
+        ((figure, page.around(section)) for section in content.sections for figure in section.drawn.figures), None
+    )
+    return render("report.html.j2", attrs.evolve(page, findings=findings, lead=lead), content=content)
 
 
 def _contents(content: Content) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from headwise.errors import DataError
-from headwise_lab.report.compare.page import METHOD, Against, grid, heading, page
+from headwise_lab.report.compare.page import METHOD, Against, conclusion, grid, heading, page
 from headwise_lab.report.compare.pairs import side_by_side
 from headwise_lab.report.compare.sides import BY, Side
 from headwise_lab.report.failures import failures
@@ -19,6 +19,7 @@ from headwise_lab.report.page.facets import Facets, of_record, union
 from headwise_lab.report.page.grid import Grid, Mark, grid_csv, markdown_text
 from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.page.latex import latex
+from headwise_lab.report.page.measured import measured
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.store.atomic import make_folder, put
 from headwise_lab.store.record_types import Record
@@ -145,7 +146,13 @@ def _html(compared: Compared, title: str, shown: Sequence[Shown]) -> str:
     contents += [(found.slug, found.title) for found in failed]
     book = Book.of(records)
     shown_page = Page(
-        title, book, [*contents, ("reading", "How to read this"), ("records", "Records")], compared.warnings
+        title,
+        book,
+        [*contents, ("reading", "How to read this"), ("records", "Records")],
+        compared.warnings,
+        measured([record for side in compared.sides for record in side.records]),
+        list(map(conclusion, compared.parts)),
+        next(((one.figure, one.around) for one in shown), None),
     )
     sides = [(letter, side.called) for letter, side in named]
     return render("side_by_side.html.j2", shown_page, shown=shown, sides=sides, failed=failed, method=METHOD,

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise_lab.report.compare.pairs import Pair
+from headwise_lab.report.conclusions import left_open, points, tally
 from headwise_lab.report.page.facts import certainty, difference, known, sign_of
 from headwise_lab.report.page.grid import Grid, Mark, markdown, markdown_line, markdown_text
 from headwise_lab.report.page.terminal import STYLES, short_table
+from headwise_lab.stats.differences import BETTER, SAME, WORSE
 from headwise_lab.stats.resampling import CONFIDENCE
 from headwise_lab.stats.rule import stated
 
@@ -53,6 +55,26 @@ def caption(against: Against) -> str:
     """The rule by which the pairs are judged."""
     units = " or ".join(dict.fromkeys(pair.unit for pair in against.pairs))
     return stated([pair.difference for pair in against.pairs], units)
+
+
+def conclusion(against: Against) -> str:
+    """What the whole table shows, in one or two plain sentences."""
+    verdicts = [pair.verdict for pair in against.pairs]
+    better, worse, same = (verdicts.count(verdict) for verdict in (BETTER, WORSE, SAME))
+    found = [pair.difference for pair in against.pairs]
+    plain = not any(one.lower_is_better for one in found)
+    open_ones = left_open(found, points if plain else "{:.2g}".format)
+    ours = f"{against.letter} against A"
+    if not better + worse:
+        return f"{ours}: no difference in any of {len(found)} comparisons{open_ones}."
+    counted = tally(
+        len(found),
+        "comparisons",
+        (better, "is better", "are better"),
+        (worse, "is worse", "are worse"),
+        (same, "shows no difference", "show no difference"),
+    )
+    return f"{ours}: {counted}{open_ones}."
 
 
 def _heading(name: str) -> str:

@@ -11,6 +11,7 @@ import attrs
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.heads import tables, verdicts
 from headwise_lab.report.heads.comparison import BASELINE, CONTROL, Comparison, compare_heads
+from headwise_lab.report.heads.conclusion import conclusion
 from headwise_lab.report.heads.console import heads_table
 from headwise_lab.report.heads.efficiency import efficiency
 from headwise_lab.report.heads.references import references
@@ -43,6 +44,7 @@ class HeadLayout:
         closing = (total if len(comparisons) > 1 else None, references(trials), efficiency(trials))
         return Chapter(
             sections=[_section(comparison, found) for comparison in comparisons],
+            conclusion=conclusion(comparisons),
             closing=[grid for grid in closing if grid is not None],
             method=verdicts.METHOD,
             results=[trial.record for trial in trials],

@@ -8,6 +8,7 @@ from pathlib import Path
 from headwise_lab.report.chapter import Chapter, Detail, Drawn, ReadFolder, Section
 from headwise_lab.report.grouping import grouped
 from headwise_lab.report.kv import tables
+from headwise_lab.report.kv.conclusion import conclusion
 from headwise_lab.report.kv.judgement import JudgedSetting, judge_runs
 from headwise_lab.report.kv.runs import KvRun, load_runs
 from headwise_lab.report.kv.terminal import kv_table
@@ -29,6 +30,7 @@ class KvLayout:
         judged = list(zip(titles, slugs(titles), map(judge_runs, groups.values()), strict=True))
         return Chapter(
             sections=[_section(*one) for one in judged],
+            conclusion=conclusion([one for _, _, one in judged]),
             method=METHOD if runs else "",
             results=[run.record for run in runs],
             records=tables.records(runs) if runs else None,

@@ -11,6 +11,7 @@ from headwise_lab.report.heads.tables import records as records_table
 from headwise_lab.report.heads.verdicts import PAIRED
 from headwise_lab.report.kept_tokens.choices import KeptSetting
 from headwise_lab.report.methods import tables
+from headwise_lab.report.methods.conclusion import conclusion
 from headwise_lab.report.methods.console import methods_table
 from headwise_lab.report.methods.methods import CONTROLS, REFERENCE, MethodResult, Methods, compare_methods
 from headwise_lab.report.page.facets import plain
@@ -38,6 +39,7 @@ class MethodsLayout:
         refusals = tables.refusals(compared)
         return Chapter(
             sections=[*_overview(compared), *(_section(methods, compared, found) for methods in compared)],
+            conclusion=conclusion(compared),
             closing=[refusals] if refusals else [],
             method=METHOD if compared else "",
             results=[trial.record for trial in trials],

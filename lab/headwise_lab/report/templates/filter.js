@@ -95,6 +95,7 @@ function apply() {
   for (const section of sections) {
     const tables = [...section.querySelectorAll("table.filtered")];
     section.hidden = tables.length ? tables.every((table) => left.get(table) === 0) : !passes(ofElement(section), state);
+    tellRows(section, tables.reduce((sum, table) => sum + left.get(table), 0));
     const link = document.querySelector(`.contents a[href="#${CSS.escape(section.id)}"]`);
     if (link) link.parentElement.hidden = section.hidden;
   }
@@ -102,6 +103,12 @@ function apply() {
   shown.textContent = `${count} of ${rows.length} rows shown`;
   Object.values(fields).forEach((field) => field?.classList.toggle("set", Boolean(field.value)));
   form.elements.clear.disabled = !Object.values(fields).some((field) => field?.value);
+}
+
+/** How many rows of a folded section match, beside its heading. */
+function tellRows(section, count) {
+  const of = section.querySelectorAll("table.filtered > tbody > tr").length;
+  section.querySelector(".rows").textContent = count === of ? `${of} rows` : `${count} of ${of} rows`;
 }
 
 function ofElement(element) {

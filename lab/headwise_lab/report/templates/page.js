@@ -32,19 +32,53 @@ function writeState(changes) {
   history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
 }
 
-/** Go to a place on the page and leave the state in the address as it is. */
+/** Go to a place on the page: the folds around it open, and its own. The state in the address stays as it is. */
 function show(id) {
-  const place = document.getElementById(id);
+  const place = id && document.getElementById(id);
   if (!place) return;
-  place.closest("details")?.setAttribute("open", "");
+  unfold(place);
   place.scrollIntoView({ block: place.matches("tr") ? "center" : "start" });
   document.querySelectorAll("tr.found").forEach((row) => row.classList.remove("found"));
   if (place.matches("tr")) place.classList.add("found");
 }
 
+function unfold(place) {
+  for (let fold = place.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  const own = place.querySelector(":scope > details.fold");
+  if (own) own.open = true;
+}
+
+/** The place that the address names; none where it carries state. */
+function named() {
+  return location.hash.includes("=") ? "" : decodeURIComponent(location.hash.slice(1));
+}
+
 document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#"]:not(.figure)');
-  if (!link || !readState().size) return;
-  event.preventDefault();
-  show(decodeURIComponent(link.getAttribute("href").slice(1)));
+  if (!link) return;
+  const id = decodeURIComponent(link.getAttribute("href").slice(1));
+  if (readState().size) event.preventDefault();
+  else if (location.hash !== `#${id}`) return; // the browser goes there, and "hashchange" unfolds it
+  show(id);
 });
+window.addEventListener("hashchange", () => show(named()));
+document.addEventListener("DOMContentLoaded", () => show(named()));
+
+const folds = [...document.querySelectorAll("main details:not(.columns)")];
+const allFolds = document.querySelector(".filters [name=folds]");
+
+function foldAll(open) {
+  folds.forEach((fold) => { fold.open = open; });
+}
+
+allFolds.addEventListener("click", () => foldAll(folds.some((fold) => !fold.open)));
+document.addEventListener("toggle", () => {
+  allFolds.textContent = folds.some((fold) => !fold.open) ? "Open all" : "Close all";
+}, true);
+
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  closed = folds.filter((fold) => !fold.open);
+  foldAll(true);
+});
+window.addEventListener("afterprint", () => closed.forEach((fold) => { fold.open = false; }));

@@ -1,0 +1,44 @@
+"""Parts of the sentence that concludes a study; every study computes its own from its verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from headwise_lab.stats.differences import FEWEST, Difference
+from headwise_lab.stats.sensitivity import could_be_missed
+
+MOST_NAMED = 3
+"""A conclusion names this many and counts the rest."""
+
+
+def named(texts: Sequence[str]) -> str:
+    """``a, b and c``; of many texts the first ``MOST_NAMED`` and how many more there are."""
+    shown = list(texts[:MOST_NAMED])
+    if len(texts) > MOST_NAMED:
+        shown.append(f"{len(texts) - MOST_NAMED} more")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def tally(total: int, what: str, *parts: tuple[int, str, str]) -> str:
+    """``12 of 40 runs are worse, 1 shows no difference``, from (count, words for one, words for many) of each part."""
+    told = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
+    return ", ".join(told).replace(" ", f" of {total} {what} ", 1)
+
+
+def points(size: float) -> str:
+    """A difference of scores in words."""
+    return f"{size:.2g} points" if size < 10 else f"{size:.0f} points"
+
+
+def left_open(found: Iterable[Difference], told: Callable[[float], str] = points) -> str:
+    """What comparisons without a clear difference leave open, as the end of a sentence; empty where there are none."""
+    unclear = [one for one in found if not one.clear]
+    if not unclear:
+        return ""
+    size = could_be_missed(unclear)
+    if size is None:
+        return " (no answer changed in them)"
+    if math.isinf(size):
+        return f" (on fewer than {FEWEST} units no difference can count)"
+    return f" (there, a true difference below about {told(size)} may have been missed)"

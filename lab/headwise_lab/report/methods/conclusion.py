@@ -1,0 +1,42 @@
+"""The conclusion on whole methods: which are better than the reference in most comparisons, and which are worse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from headwise_lab.report.conclusions import left_open, named
+from headwise_lab.report.grouping import grouped
+from headwise_lab.report.methods.methods import REFERENCE, MethodResult, Methods
+from headwise_lab.stats.differences import BETTER, WORSE
+
+
+def conclusion(compared: Sequence[Methods]) -> str:
+    """All benchmarks and budgets in two or three sentences; empty where nothing is compared with the reference."""
+    results = [one for methods in compared for one in methods.results.values() if one.verdict]
+    if not results:
+        return ""
+    same = [one for one in results if not one.certain]
+    told = [_with(results, BETTER), _with(results, WORSE)]
+    open_ones = left_open(one.to_reference for one in same if one.to_reference)
+    rest = [f"No difference in {len(same)} of {len(results)} comparisons{open_ones}."] if same else []
+    return " ".join([*told, *rest])
+
+
+def _with(results: Sequence[MethodResult], verdict: str) -> str:
+    """The methods with this verdict in more than half of their comparisons, the clearest first."""
+    found = []
+    for name, own in grouped(results, lambda one: one.name).items():
+        count, gap = sum(one.verdict == verdict for one in own), _mean_gap(own)
+        if 2 * count > len(own):
+            many = f"{count} of {len(own)}" if len(own) > 1 else f"{gap:+.1f}"
+            found.append((-count / len(own), -abs(gap), f"{name} ({many})"))
+    than = f"than {REFERENCE} at the same budget"
+    if found:
+        return f"{verdict.capitalize()} {than}: {named([text for *_, text in sorted(found)])}."
+    some = any(one.verdict == verdict for one in results)
+    return f"No method is {verdict} {than}{' in most of its comparisons' if some else ''}."
+
+
+def _mean_gap(own: Sequence[MethodResult]) -> float:
+    return fmean(one.to_reference.value for one in own if one.to_reference)
