@@ -16,9 +16,9 @@ from scipy.stats import bootstrap, permutation_test
 
 from headwise_lab.stats.blocks import block_length, in_blocks
 from headwise_lab.stats.differences import LEVEL, MCNEMAR, PERMUTATION, Difference, paired, paired_losses
+from headwise_lab.stats.power import POWER, smallest_seen
 from headwise_lab.stats.resampling import interval, mcnemar, permutation_probability, resampled_means
 from headwise_lab.stats.rule import block_unit, corrected, holm, rule, stated
-from headwise_lab.stats.sensitivity import POWER, could_be_missed, smallest_seen
 
 laws = settings(deadline=None, max_examples=25, derandomize=True)
 SKEWED = [0.1, 0.4, 0.5, 0.9, 1.3, 4.0]
@@ -414,7 +414,7 @@ def test_effects_among_many_comparisons_are_found(quick):
 def test_the_smallest_difference_that_could_be_seen_is_seen_as_often_as_it_says(family):
     random = np.random.default_rng(0)
     n, spread, counted, times = 200, 1.0, 0, 400
-    size = smallest_seen(Difference(0.0, spread / math.sqrt(n), n, family=family))
+    size = smallest_seen([Difference(0.0, spread / math.sqrt(n), n, family=family)])
     for _ in range(times):
         gaps = random.normal(size, spread, n)
         error = gaps.std(ddof=1) / math.sqrt(n)
@@ -422,16 +422,11 @@ def test_the_smallest_difference_that_could_be_seen_is_seen_as_often_as_it_says(
     assert abs(counted / times - POWER) < 0.07
 
 
-def test_what_could_be_missed_is_told_of_comparisons_that_could_see_something():
-    clear, wide, narrow = Difference(9.0, 1.0, 50, p=0.0), Difference(1.0, 2.0, 50), Difference(1.0, 0.5, 50)
+def test_what_could_be_seen_is_that_of_the_comparison_in_the_middle():
+    wide, narrow, middle = Difference(1.0, 2.0, 50), Difference(1.0, 0.5, 50), Difference(1.0, 1.0, 50)
     off = Difference(1.0, 2.0, 50, allowance=3.0)
-    few, unknown, unchanged = (
-        Difference(1.0, 2.0, 9),
-        Difference(1.0, 2.0, 50, allowance=None),
-        Difference(0.0, 0.0, 50),
-    )
-    assert smallest_seen(wide) == pytest.approx(2.0 * 2.802, rel=1e-3)
-    assert smallest_seen(off) == pytest.approx(smallest_seen(wide) + 3.0)
-    assert could_be_missed([clear, narrow, wide, few, unknown, unchanged]) == smallest_seen(wide)
-    assert could_be_missed([few, unknown, unchanged]) == math.inf
-    assert could_be_missed([clear, unchanged]) is None
+    unknown, unchanged = Difference(1.0, 9.0, 50, allowance=None), Difference(0.0, 0.0, 50)
+    assert smallest_seen([wide]) == pytest.approx(2.0 * 2.802, rel=1e-3)
+    assert smallest_seen([off]) == pytest.approx(smallest_seen([wide]) + 3.0)
+    assert smallest_seen([narrow, wide, middle, unknown, unchanged]) == smallest_seen([middle])
+    assert smallest_seen([unknown, unchanged]) is None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 from headwise_lab.stats.differences import FEWEST, Difference
-from headwise_lab.stats.sensitivity import could_be_missed
+from headwise_lab.stats.power import smallest_seen
 
 MOST_NAMED = 3
 """A conclusion names this many and counts the rest."""
@@ -32,13 +31,16 @@ def points(size: float) -> str:
 
 
 def left_open(found: Iterable[Difference], told: Callable[[float], str] = points) -> str:
-    """What comparisons without a clear difference leave open, as the end of a sentence; empty where there are none."""
-    unclear = [one for one in found if not one.clear]
-    if not unclear:
+    """What comparisons could have seen, as the end of a sentence that says "no difference"; empty where all are clear.
+
+    ``found``: all comparisons, the clear ones too.
+    """
+    made = list(found)
+    if all(one.clear for one in made):
         return ""
-    size = could_be_missed(unclear)
-    if size is None:
-        return " (no answer changed in them)"
-    if math.isinf(size):
+    if all(one.n < FEWEST for one in made):
         return f" (on fewer than {FEWEST} units no difference can count)"
-    return f" (there, a true difference below about {told(size)} may have been missed)"
+    size = smallest_seen(made)
+    if size is None:
+        return " (no answer changed)"
+    return f" (a typical comparison here could have seen a true difference of about {told(size)}, not much less)"

@@ -18,7 +18,7 @@ def conclusion(compared: Sequence[Methods]) -> str:
         return ""
     same = [one for one in results if not one.certain]
     told = [_with(results, BETTER), _with(results, WORSE)]
-    open_ones = left_open(one.to_reference for one in same if one.to_reference)
+    open_ones = left_open(one.to_reference for one in results if one.to_reference)
     rest = [f"No difference in {len(same)} of {len(results)} comparisons{open_ones}."] if same else []
     return " ".join([*told, *rest])
 
