@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import EntryPoint, version
@@ -20,10 +21,14 @@ from typer.main import get_command
 
 from headwise.blame import reason
 from headwise.errors import ContractError, HeadwiseError
+from headwise.help_text import Command, Group
 from headwise.output import answer_alone
 from headwise.printing import say
 from headwise.registry import distribution, installed, load, only, owner_of
+from headwise.shared_options import with_shared_options
 from headwise.source import describe_entry
+from headwise.verbosity import is_verbose, own_verbosity
+from headwise.waiting import telling_of_imports
 
 OWN = {
     name: (EntryPoint(name, f"headwise.commands.{name}:{name}", "headwise.command"),)
@@ -32,6 +37,9 @@ OWN = {
 """The commands of core; no other distribution can take their names."""
 
 INTERRUPTED = 130
+
+COMPLETING = "_HEADWISE_COMPLETE"
+"""The variable that a shell sets when it asks what may follow."""
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Commands have it from the group that they belong to."""
@@ -44,11 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _spell_out()
+    with own_verbosity(), telling_of_imports():
+        return _complete() if COMPLETING in os.environ else _run(words)
+
+
+def _complete() -> int:
+    """Print what may follow the words that a shell has; nothing where a plugin in the way is broken."""
+    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    try:
+        get_command(application(words.split()[1:]))(args=[], prog_name="headwise")
+    except HeadwiseError:
+        return 1
+    return 0
+
+
+def _run(words: Sequence[str]) -> int:
     try:
         with answer_alone() if "--json" in words else nullcontext():  # plugins may print; that goes to standard error
-            status = get_command(application(words))(args=words, prog_name="headwise", standalone_mode=False)
+            status = get_command(application(words))(args=list(words), prog_name="headwise", standalone_mode=False)
         sys.stdout.flush()
     except HeadwiseError as error:
+        if is_verbose():
+            traceback.print_exc()
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         _drop_output()
@@ -86,16 +111,19 @@ def _drop_output() -> None:
 
 def application(words: Sequence[str]) -> typer.Typer:
     """The commands, of which only the one that ``words`` ask for is imported."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP)
-    app.callback()(_overview)
+    app = typer.Typer(cls=Group, rich_markup_mode=None, context_settings=HELP)
+    app.callback()(with_shared_options(_overview))
     found = {**installed("command"), **OWN}
     wanted = next((word for word in words if not word.startswith("-")), None)
     for name, entries in found.items():
         if name == wanted:
             entry = only("command", name, found)
-            app.command(name)(load(entry) if _ours(entry) else _foreign(load(entry), entry))
+            app.command(name, cls=Command)(
+                with_shared_options(load(entry)) if _ours(entry) else _foreign(load(entry), entry)
+            )
         else:
-            app.command(name, help=describe_entry(entries[0]).summary or "?")(_not_wanted)
+            summary = None if wanted in found else describe_entry(entries[0]).told
+            app.command(name, cls=Command, help=summary)(_not_wanted)
     return app
 
 
@@ -117,7 +145,7 @@ def _foreign(command: Callable[P, T], entry: EntryPoint) -> Callable[P, T]:
                 raise
             raise ContractError(f"command {entry.name!r} ({owner_of(entry)}) failed: {reason(error)}") from error
 
-    return run
+    return with_shared_options(run, completes=False)
 
 
 def _version(asked: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import typer
 
-from headwise.printing import printable
+from headwise.printing import columns, fitted, printable
 
 _kept: list[TextIO] = []
 """Standard output, while everything but a command's own answer goes to standard error."""
@@ -29,4 +29,13 @@ def answer_alone() -> Iterator[None]:
 
 def answer(text: str) -> None:
     """Print what a command was asked for, with a line end."""
-    typer.echo(printable(text), file=_kept[-1] if _kept else None)
+    if _kept:
+        typer.echo(printable(text), file=_kept[-1])
+    else:
+        typer.echo(fitted(printable(text), columns(sys.stdout)))
+
+
+def end_with(*, whole: bool) -> None:
+    """End a command with status 1, by raising Exit, where something is not as it should be."""
+    if not whole:
+        raise typer.Exit(1)

@@ -29,21 +29,48 @@ class Option:
 
 
 @attrs.frozen
+class PresetText:
+    """A ``Preset`` as it is written: strategy texts and settings, or what is said of one that code makes."""
+
+    strategies: tuple[str, ...] = ()
+    settings: Mapping[str, object] = attrs.field(factory=dict)
+    told: str = ""
+
+
+@attrs.frozen
 class Description:
-    """Summary and options of a plugin; None where the source does not say."""
+    """What a plugin's source says of it; None where it does not say, and ``why`` it says nothing at all.
+
+    ``preset``: what a recipe is made of. ``asks``: what a strategy asks for by default; without either, it is empty.
+    """
 
     summary: str | None = None
     options: tuple[Option, ...] | None = None
+    why: str = ""
+    documentation: str = ""
+    preset: PresetText | None = None
+    asks: PresetText | None = None
+
+    @property
+    def told(self) -> str:
+        """The summary, or a sentence on why there is none."""
+        return self.summary or f"no summary: {self.why or 'its source has no docstring'}"
 
 
 def describe(module: str, attribute: str) -> Description:
     """Describe ``attribute`` of ``module`` from the module's source."""
     path = find(module)
     if path is None:
-        return Description()
+        return Description(why=f"there is no source of {module}")
     try:
         source = Source(ast.parse(path.read_bytes()))
-        return Description(source.summary(attribute), source.options(attribute))
+        return Description(
+            source.summary(attribute),
+            source.options(attribute),
+            documentation=source.documentation(attribute),
+            preset=source.preset(attribute),
+            asks=source.asks(attribute),
+        )
     except (
         OSError,
         SyntaxError,
@@ -51,7 +78,7 @@ def describe(module: str, attribute: str) -> Description:
         RecursionError,
         MemoryError,
     ):  # the last two: nested too deep
-        return Description()
+        return Description(why=f"the source of {module} cannot be read")
 
 
 def describe_entry(entry: EntryPoint) -> Description:
@@ -59,7 +86,7 @@ def describe_entry(entry: EntryPoint) -> Description:
     try:
         module, attribute = entry.module, entry.attr
     except AttributeError:
-        return Description()
+        return Description(why=f"its entry point is {entry.value!r}, and not of the form module:name")
     return describe(module, attribute)
 
 
@@ -99,6 +126,42 @@ class Source:
         made_from = _preset(node)
         inherited = self.summary(made_from[0]) if made_from else _first_line(ast.get_docstring(self.tree))
         return _first_line(_documentation(node, self.tree.body)) or inherited
+
+    def documentation(self, attribute: str) -> str:
+        """All that ``attribute`` is documented with; a recipe, which has one of its own rarely, with its module."""
+        node, summary = self._defined.get(attribute), self.summary(attribute) or ""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            return ast.get_docstring(node) or ""
+        of_module = ast.get_docstring(self.tree) or ""
+        whole = _is_preset(getattr(node, "value", None)) and of_module.startswith(summary)
+        return of_module if whole else summary
+
+    def preset(self, attribute: str) -> PresetText | None:
+        """What the recipe ``attribute`` is made of; None for what is no recipe, and for one that code makes."""
+        value = getattr(self._defined.get(attribute), "value", None)
+        if isinstance(value, ast.Tuple):
+            return _texts(value.elts, ())
+        return _texts(value.args, value.keywords) if isinstance(value, ast.Call) and _is_preset(value) else None
+
+    def asks(self, attribute: str) -> PresetText | None:
+        """What the class ``attribute`` asks for; None where the source does not say."""
+        node = self._defined.get(attribute)
+        if not isinstance(node, ast.ClassDef):
+            return None if _preset(node) else PresetText()
+        for item in node.body:
+            if isinstance(item, ast.FunctionDef) and item.name == "asks":
+                return PresetText(told=_first_line(ast.get_docstring(item)) or "it depends on the options")
+            if "asks" in _names(item):
+                value = getattr(item, "value", None)
+                return _texts(value.args, value.keywords) if isinstance(value, ast.Call) and _is_preset(value) else None
+        bases = [base for base in map(_last_name, node.bases) if base not in _NO_FIELDS]
+        return self._asks_of(bases[0]) if bases else PresetText()
+
+    def _asks_of(self, base: str) -> PresetText | None:
+        if base in self._defined:
+            return self.asks(base)
+        origin = self._imported.get(base)
+        return describe(*origin).asks if origin else None
 
     def options(self, attribute: str) -> tuple[Option, ...] | None:
         """The options of a class, function or preset; None where they cannot be told without running code."""
@@ -210,6 +273,15 @@ def _ordered(inherited: dict[str, Option], own: dict[str, Option], node: ast.Cla
         return inherited | own
     rest = {name: option for name, option in inherited.items() if name not in own}
     return own | rest if given.get("field_transformer") == "own_first" else rest | own
+
+
+def _texts(strategies: Sequence[ast.expr], settings: Sequence[ast.keyword]) -> PresetText | None:
+    """The strategy texts and settings that are written out; None where one of them is computed."""
+    try:
+        texts = tuple(str(ast.literal_eval(text)) for text in strategies)
+        return PresetText(texts, {str(one.arg): ast.literal_eval(one.value) for one in settings})
+    except ValueError:
+        return None
 
 
 def _is_preset(node: ast.expr | None) -> bool:

@@ -15,7 +15,7 @@ import typer
 from headwise.errors import DataError, StrategyError
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
-from headwise.output import answer
+from headwise.output import answer, end_with
 from headwise.printing import say
 from headwise.registry import Registry, owner_of
 
@@ -49,7 +49,7 @@ def check(
         told += _held(hook, text, expect or (), shown=not as_json)
     if as_json:
         answer(json.dumps(told, indent=2))
-    _end(whole=all(record["as_expected"] for record in told))
+    end_with(whole=all(record["as_expected"] for record in told))
 
 
 def _strategies(name: str) -> list[tuple[str, EntryPoint]]:
@@ -60,11 +60,6 @@ def _strategies(name: str) -> list[tuple[str, EntryPoint]]:
     if not found:
         raise StrategyError(f"{name} is no strategy of a hook with laws; `headwise strategies` lists those there are")
     return found
-
-
-def _end(*, whole: bool) -> None:
-    if not whole:
-        raise typer.Exit(1)
 
 
 def _check_expected(hook: str, expect: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import attrs
 import typer
 from packaging.requirements import Requirement
 
-from headwise.output import answer
+from headwise.output import answer, end_with
 from headwise.plugins_at_hand import Distribution, distributions
 from headwise.printing import say
 
@@ -48,12 +48,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one objec
         answer(json.dumps(attrs.asdict(found), indent=2))
     else:
         say("\n".join(_lines(found)))
-    _end(found.failures)
-
-
-def _end(failures: int) -> None:
-    if failures:
-        raise typer.Exit(1)
+    end_with(whole=not found.failures)
 
 
 def _found() -> Finding:

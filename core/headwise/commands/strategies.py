@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 from headwise.listing import Row, rows
 from headwise.output import answer
-from headwise.printing import printable, say
+from headwise.printing import coloured, columns, fitted, printable, say
 
 
 def strategies(
@@ -29,32 +30,32 @@ def strategies(
     if as_json:
         answer(json.dumps([row.record() for row in found], indent=2, default=str))
     elif found:
-        say("\n\n".join(_blocks(found)), styled=True)
+        say("\n\n".join(_blocks(found, columns(sys.stdout))), set_already=True)
     else:
         say(f"no {hook or 'strategy'} is installed")
 
 
-def _blocks(found: Sequence[Row]) -> list[str]:
+def _blocks(found: Sequence[Row], width: int | None) -> list[str]:
     """One block per hook, one entry per strategy; then what the marks mean that were used."""
     blocks = [
-        "\n".join([typer.style(printable(hook), bold=True), *map(_entry, of_hook)])
+        "\n".join([coloured(printable(hook)), *(_entry(row, width) for row in of_hook)])
         for hook, of_hook in groupby(found, key=lambda row: row.hook)
     ]
-    return [*blocks, *_notes(found)]
+    return [*blocks, *(fitted(note, width) for note in _notes(found))]
 
 
-def _entry(row: Row) -> str:
+def _entry(row: Row, width: int | None) -> str:
     clash = "  CLASH" if row.clash else ""
     options = f"  [{row.options_text}]" if row.options_text else ""
-    name = typer.style(printable(row.name), fg="cyan")
-    rest = f"({row.distribution} {row.version}){options}{clash}\n      {row.description.summary or '?'}"
-    return f"  {name}  {printable(rest)}"
+    name = printable(row.name)
+    rest = f"({row.distribution} {row.version}){options}{clash}\n      {row.description.told}"
+    return fitted(f"  {name}  {printable(rest)}", width).replace(name, coloured(name, "cyan"), 1)
 
 
 def _notes(found: Sequence[Row]) -> list[str]:
     notes = []
     if any(row.clash for row in found):
         notes.append("CLASH: two distributions ship this name; write OWNER/NAME to choose one")
-    if any(row.description.summary is None or "?" in row.options_text for row in found):
+    if any("?" in row.options_text for row in found):
         notes.append("?: not readable without importing it; see headwise show NAME")
     return notes
