@@ -68,6 +68,21 @@ def test_run_prints_one_record_and_its_command_gives_the_same_record_again(tiny_
     assert {k: v for k, v in again.items() if k not in moving} == {k: v for k, v in record.items() if k not in moving}
 
 
+def test_run_shows_predictions_beside_right_answers(tiny_folder, capsys, tmp_path):
+    assert run(tiny_folder, "--show", "2", "--quiet", "--out", str(tmp_path / "o")) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    outcomes = json_outcomes(tmp_path / "o", json_records(tmp_path / "o")[0][0]["id"])
+    asked = out.split("\n\n")[1:]
+    assert len(asked) == 2
+    for block, outcome in zip(asked, outcomes, strict=False):
+        question, said, right, score = block.splitlines()
+        assert question.startswith(f"{outcome['id']}  ")
+        assert said.split() == ["said", *(outcome["prediction"].split() or ["(nothing)"])]
+        assert right.startswith("  right  ")
+        assert score == f"  score  {outcome['score']:g}"
+
+
 def test_run_stores_behind_a_url_what_it_prints(tiny_folder, capsys):
     url = "memory://run/out"
     assert run(tiny_folder, "--keep", "16", *SHARP, "--json", "--out", url) == 0

@@ -122,7 +122,7 @@ def ablate(
     from headwise.text import StrategyText
     from headwise_lab.commands.sweeping import carry_out, plans_of
     from headwise_lab.sweeps.study import find_study
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal import beside
 
     _check_known(study)
     asked = find_study(study)
@@ -133,7 +133,7 @@ def ablate(
     def plans(folder: Path) -> Sequence[Plan]:
         return plans_of(sweep, folder, BudgetError)
 
-    carry_out(plans, out, f"study {StrategyText.parse(study).name}", Terminal(stderr=True), title=sweep.title)
+    carry_out(plans, out, f"study {StrategyText.parse(study).name}", beside(), title=sweep.title)
 
 
 def _check_known(study: str) -> None:

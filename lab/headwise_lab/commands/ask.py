@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
 from headwise.reading import given_path
+from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import AsJson, Attention, Device, Dtype, Keep, Profile, Tokens
 
 if TYPE_CHECKING:
@@ -105,6 +105,6 @@ def _leave(found: Outcome, folder: Path | None, *, opened: bool) -> None:
     from headwise_lab.asking.page import write
 
     paths = write(found, folder or Path(tempfile.mkdtemp(prefix="headwise-ask-")))
-    say(f"wrote {' and '.join(map(str, paths))}", err=True)
+    remark(f"wrote {' and '.join(map(str, paths))}")
     if opened and not webbrowser.open(paths[0].resolve().as_uri()):
-        say("warning: no browser could be opened; open the page yourself", err=True)
+        warn("no browser could be opened; open the page yourself")

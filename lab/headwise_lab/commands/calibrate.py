@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
 from headwise.reading import given_path
+from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import AsJson, Attention, Batch, Data, Device, Dtype, Model
 from headwise_lab.commands.storing import writing
 
@@ -89,7 +89,7 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
 
     if data is None:
         if seed == 0:
-            say("warning: `headwise run` asks the same questions; evaluate with another --seed", err=True)
+            warn("`headwise run` asks the same questions; evaluate with another --seed")
         return questions_of(asked, limit=limit, seed=seed)
     every = questions_of(asked, data=data)
     rest = len(every) - limit
@@ -97,7 +97,7 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
         raise DataError(
             f"{data} has {len(every)} questions, and some have to be left to evaluate on; give a smaller --limit"
         )
-    say(f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most", err=True)
+    remark(f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most")
     return every[-limit:]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
 from headwise.reading import given_path
+from headwise.verbosity import warn
 from headwise_lab.commands.options import AsJson, Attention, Device, Dtype, LanguageModel, Text, TextTokens
 from headwise_lab.commands.storing import writing
 
@@ -77,7 +77,7 @@ def _check_file(out: Path) -> None:
 
 def _warn_beyond(longest: int, tokens: int) -> None:
     if tokens > longest:
-        say(f"warning: {tokens} tokens are more than the {longest} positions the model was made for", err=True)
+        warn(f"{tokens} tokens are more than the {longest} positions the model was made for")
 
 
 @contextmanager

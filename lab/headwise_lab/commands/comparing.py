@@ -13,6 +13,7 @@ import attrs
 from headwise.errors import DataError
 from headwise.output import answer
 from headwise.printing import say
+from headwise.verbosity import warn
 
 if TYPE_CHECKING:
     from headwise_lab.report.compare.sides import Side
@@ -43,7 +44,7 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
         compared = compare_all(sides, options.by, allow_different=options.allow_different)
         written = [] if options.out is None else write(compared, options.out, options.title)
     for warning in compared.warnings:
-        say(f"warning: {_as_called(warning, sides)}", err=True)
+        warn(f"{_as_called(warning, sides)}")
     if options.as_json:
         pairs = [as_dict(part, pair) for part in compared.parts for pair in part.pairs]
         answer(json.dumps(pairs, ensure_ascii=False))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.verbosity import warn
+
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Plan
-    from headwise_lab.terminal import Terminal
 
 BENCHMARKS = ("shapes-gqa", "shapes-textvqa")
 KEEP = 16  # a ninth of demo-llava's 144 visual tokens
@@ -38,16 +39,14 @@ def demo(
     smollm2 if its wheel is installed, read a text with a full KV cache and with smaller ones.
     """
     from headwise_lab.commands.sweeping import carry_out
-    from headwise_lab.terminal import Terminal
-
-    console = Terminal(stderr=True)
+    from headwise_lab.terminal import beside
 
     def plans(folder: Path) -> list[Plan]:
         pruning = _pruning(keep, limit, seed)
-        readings = (_reading(name, folder, console) for name in _language_models())
+        readings = (_reading(name, folder) for name in _language_models())
         return [pruning, *(plan for plan in readings if plan is not None)]
 
-    carry_out(plans, out, "demo", console, title="Headwise demo")
+    carry_out(plans, out, "demo", beside(), title="Headwise demo")
 
 
 def _pruning(keep: int, limit: int, seed: int) -> Plan:
@@ -81,12 +80,11 @@ def _language_models() -> list[str]:
     return ["demo-pythia", *(["smollm2"] if installed() else [])]
 
 
-def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
+def _reading(name: str, folder: Path) -> Plan | None:
     """A small KV study on one language model; None, after a warning, where the model cannot be loaded."""
     import attrs
 
     from headwise.errors import ModelError
-    from headwise_lab.commands.sweeping import tell
     from headwise_lab.cost.environment import one_thread
     from headwise_lab.kv.planning import loaded_for_planning, plan_reading
     from headwise_lab.kv.preparing import KvOptions
@@ -98,7 +96,7 @@ def _reading(name: str, folder: Path, console: Terminal) -> Plan | None:
     try:
         loaded = loaded_for_planning(name, terms)
     except ModelError as error:
-        tell(console, f"warning: {name} is left out: {error}")
+        warn(f"{name} is left out: {error}")
         return None
     cases = demo_real() if name == "smollm2" else demo_kv(given.scale_of(loaded))
     with one_thread() if terms.one_thread else nullcontext():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headwise.errors import HeadwiseError
+from headwise.verbosity import warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
         paths = build(folder, title)
     tables = [table for chapter in paths.content.chapters for table in chapter.terminal()]
     for warning in paths.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
+        warn(warning)
     output = wide_enough(tables)
     for table in tables:
         output.print(table)

@@ -9,6 +9,7 @@ import typer
 
 from headwise.printing import say
 from headwise.reading import given_path
+from headwise.verbosity import warn
 
 
 def export(
@@ -43,6 +44,6 @@ def export(
         tables, warnings = exporting.read_tables(local)
         exporting.export(tables, paths, to)
     for warning in warnings:
-        say(f"warning: {warning.replace(str(local), str(given))}", err=True)
+        warn(f"{warning.replace(str(local), str(given))}")
     written = paths if out is not None else [given / path.name for path in paths]
     say(f"Wrote {' and '.join(map(str, written))}.")

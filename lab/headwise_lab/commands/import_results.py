@@ -13,6 +13,7 @@ import typer
 
 from headwise.output import answer
 from headwise.printing import say
+from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import AsJson
 from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_types import Metric, VisualRecord
@@ -54,7 +55,7 @@ def import_results(
             records, notes = records_of(read_run(path), metric or ())
             found += records
             for note in notes:
-                say(f"warning: {note}", err=True)
+                warn(f"{note}")
     store = _opened(place(out))
     new = [(record, outcomes) for record, outcomes in found if record.id not in store.records]
     for record, outcomes in new:
@@ -63,7 +64,7 @@ def import_results(
         answer(json.dumps([record.to_json() for record, _ in found], indent=2, ensure_ascii=False))
     else:
         say("\n".join(described(found)))
-    say(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them", err=True)
+    remark(f"{len(new)} of {len(found)} results are new in {out}; headwise report {out} shows them")
 
 
 def _at_hand(file: str, copies: ExitStack) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
+from headwise.verbosity import remark
 from headwise_lab.commands.options import (
     AsJson,
     Attention,
@@ -204,4 +204,4 @@ def _draw(records: list[NeedleRecord], folder: Path) -> None:
     with at_hand(folder, writes=True) as local:
         drawn = [draw_passkeys(record, local / "figures") for record in records]
     for path in drawn:
-        say(f"heat map: {folder / 'figures' / path.name}", err=True)
+        remark(f"heat map: {folder / 'figures' / path.name}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
+from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import (
     AsJson,
     Attention,
@@ -77,7 +77,7 @@ def ppl(
     asked = tokens_of(loaded.tokenizer, text, tokens)
     store = opened(to, "ppl")
     for warning in _warnings(loaded, tokens):
-        say(f"warning: {warning}", err=True)
+        warn(f"{warning}")
 
     def measure(recipe: Recipe, advance: Callable[[int], None]) -> tuple[TextRecord, list[TokenOutcome]]:
         command = command_line(loaded, asked, recipe, profile=profile, chunk=chunk)
@@ -99,7 +99,7 @@ def ppl(
     else:
         _print([record for record, _ in measured], compared)
     if store is not None:
-        say(f"stored in {out}", err=True)
+        remark(f"stored in {out}")
 
 
 def _warnings(loaded: LoadedLm, tokens: int) -> list[str]:

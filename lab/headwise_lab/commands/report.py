@@ -12,6 +12,7 @@ from headwise.errors import DataError
 from headwise.output import answer
 from headwise.printing import say
 from headwise.reading import given_path
+from headwise.verbosity import warn
 from headwise_lab.commands.options import AsJson
 
 BY = "model,benchmark,strategies,settings,budget"
@@ -128,7 +129,7 @@ def _build(given: str, title: str | None, as_json: bool) -> None:
         answer(json.dumps(written, ensure_ascii=False))
         return
     for warning in paths.warnings:
-        say(f"warning: {warning.replace(str(local), str(folder))}", err=True)
+        warn(f"{warning.replace(str(local), str(folder))}")
     for finding in paths.findings:
         say(finding)
     say(

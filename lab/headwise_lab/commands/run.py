@@ -9,6 +9,7 @@ import typer
 
 from headwise.output import answer
 from headwise.printing import say
+from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import (
     Aggregate,
     AsJson,
@@ -31,9 +32,10 @@ from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_types import Cost, VisualRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from headwise_lab.benchmarks import Question
     from headwise_lab.benchmarks.inputs import Inputs
     from headwise_lab.trial.record import Setting
 
@@ -42,6 +44,7 @@ Found = TypeVar("Found")
 Benchmark = Annotated[str, typer.Option(help="Name of a benchmark, such as shapes-gqa.")]
 Strategy = Annotated[list[str] | None, typer.Option(help="[HOOK=]NAME[:option=value,...]; repeat for several hooks.")]
 Recipe = Annotated[str | None, typer.Option(help="A named recipe to start from.")]
+Show = Annotated[int, typer.Option(min=0, metavar="N", help="Print the first N predictions beside the right answers.")]
 Out = Annotated[str | None, typer.Option(help="Also store the record and its outcomes in this folder or URL.")]
 
 
@@ -65,12 +68,14 @@ def run(
     device: Device = "cpu",
     attention: Attention = "sdpa",
     out: Out = None,
+    show: Show = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run one model on one benchmark with one recipe.
 
     A pruning method needs one budget, --tokens or --keep. Without a strategy, the unpruned model runs, without budget.
     """
+    from headwise.errors import DataError
     from headwise.recipe import Recipe
     from headwise_lab.benchmarks import benchmark as benchmark_called
     from headwise_lab.benchmarks.inputs import Inputs
@@ -91,17 +96,21 @@ def run(
     store = opened(folder, "run")
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose right answers are only on a server
+        if show:
+            raise DataError(f"--show: the right answers of {asked.name} are not here; leave it out")
         path = _with_progress(submit, setting, inputs, folder)
         say(f"submission written: {path}")
         return
     record, outcomes = _with_progress(run_trial, setting, inputs, folder)
     for figure, reason in (record.unmeasured or {}).items():
-        say(f"warning: {figure} could not be measured: {reason}", err=True)
+        warn(f"{figure} could not be measured: {reason}")
     if store is not None:
         store.add(record, outcomes)
     answer(json.dumps(record.to_json(), indent=2, ensure_ascii=False) if as_json else describe(record))
+    if show:
+        say("\n".join(predictions(inputs.questions, outcomes[:show])), err=as_json)
     if store is not None:
-        say(f"stored in {out}", err=True)
+        remark(f"stored in {out}")
         _keep_answers(inputs, outcomes, store.folder, record.id)
 
 
@@ -113,7 +122,7 @@ def _keep_answers(inputs: Inputs, outcomes: list[QuestionOutcome], folder: Path,
         path = keep(
             inputs.benchmark, inputs.questions, [outcome.prediction or "" for outcome in outcomes], folder, identity
         )
-        say(f"answers to judge: {path}", err=True)
+        remark(f"answers to judge: {path}")
 
 
 def _with_progress(
@@ -127,6 +136,20 @@ def _with_progress(
 
     with counted(inputs.benchmark.name, len(inputs)) as advance:
         return ask(setting, inputs, folder, advance)
+
+
+def predictions(questions: Sequence[Question], outcomes: Sequence[QuestionOutcome]) -> list[str]:
+    """What the model said to the first questions, beside what is right, as lines of text."""
+    lines = []
+    for question, outcome in zip(questions, outcomes, strict=False):
+        lines += [
+            "",
+            f"{question.id}  {question.text.partition(chr(10))[0]}",
+            f"  said   {' '.join((outcome.prediction or '').split()) or '(nothing)'}",
+            f"  right  {' | '.join(dict.fromkeys(question.answers))}",
+            f"  score  {outcome.score:g}",
+        ]
+    return lines
 
 
 def describe(record: VisualRecord) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.printing import say
+from headwise.verbosity import warn
 from headwise_lab.commands.options import AsJson
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def status(
         answer(json.dumps(as_dict(found), ensure_ascii=False, indent=2))
         return
     for warning in found.warnings:
-        say(f"warning: {warning}", err=True)
+        warn(f"{warning}")
     console = Terminal(soft_wrap=True)
     console.print(sentence(found))
     console.print(table(found))

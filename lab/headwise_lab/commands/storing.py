@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from headwise.printing import say
+from headwise.verbosity import warn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def opened(folder: Path | None, kind: str) -> Store | None:
         return None
     store = Store.open(folder, kind)
     for warning in store.warnings:
-        say(f"warning: {warning}", err=True)
+        warn(f"{warning}")
     return store
 
 

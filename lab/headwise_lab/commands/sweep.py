@@ -74,7 +74,7 @@ def sweep(
     from headwise_lab.commands.sweeping import carry_out, overridden, plans_of, tell
     from headwise_lab.sweeps.executor import executor as executor_called
     from headwise_lab.sweeps.reading import read
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal import beside
 
     if out is None and not dry_run:
         raise DataError("a sweep needs --out DIR, or --plan to look at its trials only")
@@ -88,7 +88,7 @@ def sweep(
         "dtype": dtype,
     }
     found = overridden(read(file), {key: value for key, value in given.items() if value})
-    console = Terminal(stderr=True)
+    console = beside()
     if dry_run or out is None:
         plans = plans_of(found, None)
         tell(console, *(remark for plan in plans for remark in plan.remarks))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headwise.verbosity import warn
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -48,7 +50,7 @@ def carry_out(
     with locked(folder, part):
         store = Store.open(folder, kind)
         for warning in store.warnings:
-            tell(console, f"warning: {warning}")
+            warn(warning)
         made = plans(folder)
         tell(console, *(remark for plan in made for remark in plan.remarks))
         mine, heading = numbered(made, part), title or made[0].title

@@ -46,7 +46,7 @@ def tune(
     processed averages. After any interruption, run the same line again: the search continues until --trials have ended.
     """
     from headwise_lab.commands.sweeping import overridden
-    from headwise_lab.terminal import Terminal
+    from headwise_lab.terminal import beside
     from headwise_lab.tuning.display import SearchDisplay
     from headwise_lab.tuning.reading import read
     from headwise_lab.tuning.running import SearchOptions
@@ -56,7 +56,7 @@ def tune(
     given |= {"seed": seed, "batch": batch, "device": device, "dtype": dtype}
     _check(sampler, cost)
     file = overridden(read(space), {key: value for key, value in given.items() if value is not None})
-    console, folder = Terminal(stderr=True), _folder(out)
+    console, folder = beside(), _folder(out)
     wanted = SearchOptions(
         out=folder,
         trials=trials,

@@ -16,6 +16,7 @@ from headwise.attachment import adapter_for
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise.reading import local_path
+from headwise.waiting import waiting
 from headwise_lab.models import SHIPPED, shipped
 from headwise_lab.models.checkpoints import (
     READ,
@@ -84,7 +85,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attent
     """Load the vision-language model called ``name``; raises ModelError in one sentence where that cannot be done."""
     _check(dtype, attention, device)
     folder = find(name)
-    with speaking_for(name):
+    with speaking_for(name), waiting(f"loading {name}"):
         model, processor, weights = load_pair(folder, DTYPES[dtype], attention)
         if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
             raise ModelError(
@@ -100,7 +101,7 @@ def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu
 
     _check(dtype, attention, device)
     folder = find(name)
-    with speaking_for(name):
+    with speaking_for(name), waiting(f"loading {name}"):
         model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, geometry = _ready(model, name, device, tokenizer)

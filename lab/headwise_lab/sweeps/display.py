@@ -63,14 +63,14 @@ class Display(Watched):
         """A trial has failed; ``again``: it will be tried once more."""
         self._leave(trial, completed=not again)
         self._failed += not again
-        self.say(f"failed{', will be tried again' if again else ''}: {trial.label}: {reason}")
+        self.alert(f"failed{', will be tried again' if again else ''}: {trial.label}: {reason}")
         self._refresh()
 
     def refuse(self, trial: Trial, reason: str) -> None:
         """A trial cannot be run."""
         self._leave(trial, completed=True)
         self._refused += 1
-        self.say(f"not run: {trial.label}: {reason}")
+        self.alert(f"not run: {trial.label}: {reason}")
         self._refresh()
 
     def _leave(self, trial: Trial, *, completed: bool) -> None:

@@ -1,5 +1,5 @@
 """Consoles and progress bars of headwise."""
 
-from headwise_lab.terminal.console import Terminal
+from headwise_lab.terminal.console import Terminal, beside
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "beside"]

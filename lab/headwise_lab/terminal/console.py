@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from headwise.printing import printable
+from headwise.verbosity import is_quiet
 
 
 class Terminal(Console):
@@ -21,6 +22,11 @@ class Terminal(Console):
         """The segments to show, made printable; rich's own control codes stay."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def beside() -> Terminal:
+    """The console for what is told beside the answer: standard error, or nothing under ``--quiet``."""
+    return Terminal(stderr=True, quiet=is_quiet())
 
 
 def wide_enough(tables: Iterable[RenderableType]) -> Terminal:

@@ -17,10 +17,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from headwise_lab.terminal.console import Terminal
+from headwise.verbosity import is_quiet, warn
+from headwise_lab.terminal.console import beside
 
 LONGEST = 60  # characters of a name beside a bar
+FINISHING = "All of it is read and answered; figures are measured and written ..."
+"""What is shown in the place of full bars: a command measures, tests and writes after the last question."""
+
 SHORT = 20  # width of a bar with much beside it
 
 
@@ -33,13 +38,17 @@ class Bar(Progress):
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=width),
             *columns,
-            console=console or Terminal(stderr=True),
+            console=console or beside(),
             transient=True,
+            disable=is_quiet(),
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """The bars and what is below them."""
-        yield self.make_tasks_table(self.tasks)
+        """The bars and what is below them. When all are full, a line stands in their place until the work ends."""
+        if any(not task.finished for task in self.tasks) or not self.tasks:
+            yield self.make_tasks_table(self.tasks)
+        else:
+            yield Text(FINISHING)
         yield from self.below()
 
 
@@ -59,6 +68,13 @@ class Watched:
     def say(self, sentence: str) -> None:
         """Print above the bar."""
         self._bar.console.print(sentence, soft_wrap=True)
+
+    def alert(self, sentence: str) -> None:
+        """Print above the bar what has to be known, under ``--quiet`` too."""
+        if is_quiet():
+            warn(sentence)
+        else:
+            self.say(sentence)
 
 
 @contextmanager
