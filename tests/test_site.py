@@ -111,9 +111,8 @@ def test_docstrings_lose_no_letter_to_markup():
 
 
 def test_what_a_page_would_load_from_elsewhere_is_found(tmp_path):
-    (tmp_path / "a.html").write_text(
-        '<a href="https://x.org/">x</a><script src="//cdn.x/y.js"></script><style>a { background: url(https://x/z) }'
-    )
+    link, script = '<a href="https://x.org/">x</a>', '<script src="//cdn.x/y.js"></script>'
+    (tmp_path / "a.html").write_text(f"{link}{script}<style>a {{ background: url(https://x/z) }}</style>")
     (tmp_path / "b.css").write_text("@import 'http://x/fonts.css'; a { background: url(data:image/png;base64,AA) }")
     found = ["a.html: //cdn.x/y.js", "a.html: https://x/z", "b.css: http://x/fonts.css"]
     assert outside.loads(str(tmp_path)) == found
