@@ -12,12 +12,14 @@ from headwise.errors import BudgetError, ContractError, DataError, HeadwiseError
 from headwise.hookspecs import HOOKS, hookimpl
 
 if TYPE_CHECKING:
-    from headwise.attachment import attach, cache
+    from headwise.adapter import CacheReading, EvictingCache
+    from headwise.attachment import Attachment, attach, cache
     from headwise.budget import Budget
     from headwise.eviction import CacheEvidence, ScorePlan, WindowPlan
     from headwise.families import shape
     from headwise.geometry import Geometry
     from headwise.heads import HeadLabels, HeadProfile, HeadStatistics
+    from headwise.kept import KeptRow, KeptToken
     from headwise.layout import Layout
     from headwise.pipeline import Pipeline
     from headwise.plan import Merged, PruningPlan, Queries, Selection, Stage
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from headwise.registry import Registry, resolve
 
 _LAZY = {
+    "Attachment": "attachment",
+    "CacheReading": "adapter",
+    "EvictingCache": "adapter",
+    "KeptRow": "kept",
+    "KeptToken": "kept",
     "attach": "attachment",
     "cache": "attachment",
     "Budget": "budget",
@@ -51,16 +58,21 @@ _LAZY = {
 
 __all__ = [
     "HOOKS",
+    "Attachment",
     "Budget",
     "BudgetError",
     "CacheEvidence",
+    "CacheReading",
     "ContractError",
     "DataError",
+    "EvictingCache",
     "Geometry",
     "HeadLabels",
     "HeadProfile",
     "HeadStatistics",
     "HeadwiseError",
+    "KeptRow",
+    "KeptToken",
     "Layout",
     "Merged",
     "ModelError",
@@ -87,3 +99,7 @@ def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'headwise' has no attribute {name!r}")
     return getattr(importlib.import_module(f"headwise.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY} - {"_LAZY", "importlib", "annotations", "TYPE_CHECKING"})

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
     from torch import nn
-    from transformers import Cache
 
     from headwise.eviction import EvictionPlan
     from headwise.geometry import Geometry
+    from headwise.kept import KeptRow
     from headwise.pipeline import Pipeline
     from headwise.plan import PruningPlan
 
@@ -42,6 +48,53 @@ class Decoder(Protocol):
         ...
 
 
+class CacheReading(Protocol):
+    """What a cache holds of what was read."""
+
+    def kv_bytes(self) -> int:
+        """Bytes of all keys and values held, measured on their storages."""
+        ...
+
+    def bookkeeping_bytes(self) -> int:
+        """Bytes of everything else that the cache holds: positions, remembered queries, attention received."""
+        ...
+
+    def entries(self) -> npt.NDArray[np.int64]:
+        """Entries held per layer and KV head, of the first row: (layers, kv_heads)."""
+        ...
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens that were read, padding included; most of them may be evicted."""
+        ...
+
+
+@runtime_checkable
+class EvictingCache(CacheReading, Protocol):
+    """A transformers ``Cache`` that evicts, to be given as ``past_key_values``; it serves the model it was made for."""
+
+    def reset(self) -> None:
+        """Forget everything that was read."""
+        ...
+
+
+class Trace(Protocol):
+    """What the forwards under an attached recipe leave to be read."""
+
+    @property
+    def kept(self) -> tuple[KeptRow, ...]:
+        """What each row of the last forward with pictures kept; raises ModelError where nothing was kept or pruned."""
+        ...
+
+    def show(self, given: Sequence[Image.Image | str | PathLike[str]], row: int | None) -> Image.Image:
+        """The images of all rows of that forward, or of one row, and what was kept of each, in one picture."""
+        ...
+
+    @property
+    def cache(self) -> CacheReading:
+        """The cache that the last forward filled; raises ModelError where there is none that evicts."""
+        ...
+
+
 class Adapter(Protocol):
     """One model with what headwise does to it; made by the model's family (``headwise.adapter``)."""
 
@@ -55,13 +108,13 @@ class Adapter(Protocol):
         """Where the model's layers are."""
         ...
 
-    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[Trace]:
         """Prune, and evict KV entries, inside the context, whatever cache `generate` or the caller brings.
 
-        Leave the model exactly as it was on the way out, also after an exception.
+        Leave the model exactly as it was on the way out, also after an exception. Give what forwards leave to be read.
         """
         ...
 
-    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> Cache:
-        """An empty transformers ``Cache`` that evicts, to be passed as ``past_key_values``."""
+    def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
+        """An empty cache that evicts."""
         ...

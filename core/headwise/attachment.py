@@ -20,18 +20,23 @@ from headwise.recipe import SETTINGS, Recipe
 from headwise.registry import installed
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from os import PathLike
 
-    from headwise.adapter import Adapter
+    from PIL import Image
+    from transformers import PreTrainedModel
+
+    from headwise.adapter import Adapter, CacheReading, EvictingCache, Trace
+    from headwise.kept import KeptRow
 
 
 @attrs.frozen(eq=False, repr=False)
 class Attachment:
-    """What is attached: the recipe's pipeline and its plans for this model."""
+    """What is attached: the recipe's pipeline and its plans for this model, and what its forwards leave to be read."""
 
     pipeline: Pipeline
     plan: PruningPlan
     eviction: EvictionPlan
+    _trace: Trace
 
     def __repr__(self) -> str:
         """The strategies that do something, the budget, and what the plan makes of it, in one line."""
@@ -42,6 +47,31 @@ class Attachment:
         pruning = recipe.strategies["token_pruning"].text if plan.stages else ""
         told = ", ".join(filter(None, (pruning, visual, cache))) or "nothing is thrown away"
         return f"<headwise on {plan.geometry.name.rpartition('/')[2]}: {told}>"
+
+    @property
+    def kept(self) -> tuple[KeptRow, ...]:
+        """What each row of the last forward with pictures kept, as the model ran them: beams repeat rows.
+
+        Of a prompt that is read in chunks, the last chunk that has pictures. Forwards without pictures, such as
+        decoding steps, change nothing. Raises ModelError where no picture was read, or the recipe prunes none.
+        """
+        return self._trace.kept
+
+    @property
+    def cache(self) -> CacheReading:
+        """What the cache of the last forward holds. It lives as long as the attachment, or until the next is filled.
+
+        Raises ModelError where nothing was read, or the recipe evicts no KV entry.
+        """
+        return self._trace.cache
+
+    def show(self, *images: Image.Image | str | PathLike[str], row: int | None = None) -> Image.Image:
+        """Each image, and beside it what was kept of it (of an image cut into crops: of it all, then of the crops).
+
+        ``images``: those of all rows of the last forward, in order, or of one ``row``. Raises ModelError as ``kept``
+        does, and DataError for pictures that the model did not see, or whose tokens have no known place on them.
+        """
+        return self._trace.show(images, row)
 
 
 _WRAPPED = {"get_base_model": "get_base_model()", "module": "module"}
@@ -117,11 +147,11 @@ def attach(
     eviction = pipeline.eviction(adapter.geometry)
     with ExitStack() as entered:
         with blamed(f"the adapter {type(adapter).__name__}"):
-            entered.enter_context(adapter.attached(pipeline, plan, eviction))
-        yield Attachment(pipeline, plan, eviction)
+            trace = entered.enter_context(adapter.attached(pipeline, plan, eviction))
+        yield Attachment(pipeline, plan, eviction, trace)
 
 
-def cache(model: PreTrainedModel, recipe: Recipe | str, *texts: str, **settings: object) -> Cache:
+def cache(model: PreTrainedModel, recipe: Recipe | str, *texts: str, **settings: object) -> EvictingCache:
     """An empty KV cache that evicts as the recipe says; pass it as ``past_key_values``, turn after turn.
 
     >>> held = headwise.cache(model, "snapkv:budget=512")  # doctest: +SKIP

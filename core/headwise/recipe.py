@@ -80,7 +80,7 @@ def _profile(given: HeadProfile | str | Path | None) -> HeadProfile | None:
     return HeadProfile.load(Path(given)) if isinstance(given, str | Path) else given
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Recipe:
     """Strategies, budget and the few settings that belong to none of them.
 
@@ -137,6 +137,12 @@ class Recipe:
             if hook not in chosen:
                 chosen[hook] = resolve(f"{hook}={text}", prefer=OWN)
         return cls(strategies=chosen, budget=Budget(tokens=tokens, keep=keep), name=name, **wanted)
+
+    def __repr__(self) -> str:
+        """Its name, the strategies that are not the usual ones, and the budget, in one line."""
+        own = [strategy.text for hook, strategy in self.strategies.items() if strategy.name != DEFAULTS.get(hook)]
+        name = "" if self.name is None else f" {self.name}"
+        return f"<recipe{name}: {', '.join(own) or 'nothing is thrown away'}; {self.budget.text}>"
 
     @property
     def text(self) -> str:

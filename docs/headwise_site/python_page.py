@@ -6,7 +6,17 @@ import headwise
 from headwise import errors, testing
 
 _GROUPS = {
-    "Attach": ("attach", "cache", "Recipe", "Preset"),
+    "Attach": (
+        "attach",
+        "cache",
+        "Recipe",
+        "Preset",
+        "Attachment",
+        "KeptRow",
+        "KeptToken",
+        "CacheReading",
+        "EvictingCache",
+    ),
     "Plan without a model": ("shape", "Geometry", "Budget", "Pipeline"),
     "What strategies are given and return": (
         "Layout",

@@ -175,7 +175,7 @@ def test_questions_of_the_evaluation_are_left_alone(run, tiny, tmp_path, capsys)
         (["--data", "/nowhere/at/all"], "there is no data folder /nowhere/at/all"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
         (["--limit", "1"], "see headwise calibrate --help"),
-        (["--dtype", "int4"], "dtype 'int4' is not one of float32"),
+        (["--dtype", "int4"], "dtype 'int4' is not one of auto, float32"),
     ],
 )
 def test_refusals_are_one_sentence_and_leave_no_file(run, tmp_path, capsys, words, told):

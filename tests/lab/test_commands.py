@@ -127,7 +127,7 @@ def test_run_without_a_strategy_is_the_unpruned_model(tiny_folder, capsys):
         (["--limit", "0"], "see headwise run --help"),
         (["--data", "/nowhere/at/all"], "there is no data folder /nowhere/at/all"),
         (["--model", "/nowhere/at/all"], "there is no model folder /nowhere/at/all"),
-        (["--dtype", "int4"], "dtype 'int4' is not one of float32"),
+        (["--dtype", "int4"], "dtype 'int4' is not one of auto, float32"),
         (["--keep", "x"], "see headwise run --help"),
     ],
 )

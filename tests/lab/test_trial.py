@@ -220,7 +220,7 @@ def test_nothing_watches_while_the_clock_runs(tiny, toy, monkeypatch):
 def test_the_command_of_a_named_recipe_says_its_name_and_what_is_different(tiny, toy, texts, options, told):
     setting = Setting(recipe=Recipe.of(*texts, **options))
     words = command(setting, Inputs(tiny, toy, toy.questions, 4))
-    assert words.partition("--benchmark toy ")[2] == told
+    assert words.partition("--benchmark toy ")[2] == f"{told} --dtype float32 --device cpu"
 
 
 def test_notes_of_the_adaptive_strategy_are_counted(tiny, toy):
@@ -325,9 +325,9 @@ def test_unreadable_weights_and_foreign_models_are_one_sentence(tiny_folder, tmp
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"dtype": "int4"}, "dtype 'int4' is not one of float32"),
+        ({"dtype": "int4"}, "dtype 'int4' is not one of auto, float32"),
         ({"attention": "flash"}, "attention 'flash' is not one of sdpa, eager"),
-        ({"device": "tpu9"}, "cannot be loaded"),
+        ({"device": "tpu9"}, "torch knows no device 'tpu9'"),
     ],
 )
 def test_settings_no_model_can_have_are_one_sentence(tiny_folder, options, told):

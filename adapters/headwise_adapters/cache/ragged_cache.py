@@ -321,6 +321,13 @@ class EvictingCache(Cache):  # type: ignore[misc]
         super().__init__(layers=list(layers))
         self._hold = hold  # a handle: the model's attention stays patched while this cache or a copy of it lives
 
+    def __repr__(self) -> str:
+        """The rule it evicts by, and how much it holds of what it read, in one line."""
+        held = self.entries() if self.layers[0].counts else np.zeros((1, 1))
+        most = f"{held.min():g}" if held.min() == held.max() else f"{held.min():g} to {held.max():g}"
+        read, of = self.get_seq_length(), f"{len(self.layers)} layers"
+        return f"<cache by {self.layers[0].rule}: {most} entries per KV head in {of}, {read} tokens read>"
+
     def kv_bytes(self) -> int:
         """Bytes of all keys and values held, measured on their storages."""
         return kv_bytes(self)

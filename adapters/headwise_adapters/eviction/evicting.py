@@ -29,6 +29,7 @@ from headwise_adapters.cache.score_layer import ScoreLayer
 from headwise_adapters.cache.window_layer import WindowLayer
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, entered, forward_of
+from headwise_adapters.eviction.trace import Trace
 from headwise_adapters.parts import TextParts
 from headwise_adapters.patching import Kwargs
 
@@ -71,8 +72,9 @@ class AttentionPatch(patching.Patch):
         """A forward of the decoder, with a cache that evicts where the block or the caller brings one."""
         cache, layers = kwargs.get("past_key_values"), None if block is None else block.layers
         once = layers is not None and cache is None and not _wanted(kwargs, self._decoder.text.config, "use_cache")
-        if layers is not None:
+        if block is not None and layers is not None:
             cache = _converted(cache, layers)
+            block.trace.fill(cache.layers)
         if not _evicts(cache):
             return call(**kwargs)
         kwargs = {**kwargs, "past_key_values": cache}
@@ -151,22 +153,25 @@ def attached(
     model: nn.Module,
     decoder: TextParts,
     layers: Layers | None,
-    prune: Callable[[ExitStack], object] | None = None,
-) -> Iterator[None]:
+    prune: Callable[[ExitStack, Trace], object] | None = None,
+) -> Iterator[Trace]:
     """Inside, forwards of a model evict KV entries and drop visual tokens; the model is as it was afterwards.
+
+    Yields what these forwards leave to be read.
 
     ``layers``: makes the layers of caches that evict, None where nothing is evicted. ``prune``: puts what drops visual
     tokens on the model until the stack that it is given closes, and returns it; None where none are dropped.
     """
-    block = Block(text=decoder.text, layers=layers)
+    trace = Trace(prunes=prune is not None, evicts=layers is not None)
+    block = Block(text=decoder.text, layers=layers, trace=trace)
     with ExitStack() as patches:
         if layers is not None:
             patches.callback(AttentionPatch.held(model, decoder).release)
         if prune is not None:
-            block.dropper = prune(patches)
+            block.dropper = prune(patches, trace)
         installed = patches.pop_all()
     with entered(block, installed):
-        yield
+        yield trace
 
 
 def evicting_cache(model: nn.Module, decoder: TextParts, layers: Layers) -> EvictingCache:

@@ -17,6 +17,7 @@ from torch import nn
 
 from headwise.errors import ModelError
 from headwise_adapters.cache.ragged_cache import Layers
+from headwise_adapters.eviction.trace import Trace
 from headwise_adapters.patching import Patch, lock, memory, remembered
 
 
@@ -24,12 +25,14 @@ from headwise_adapters.patching import Patch, lock, memory, remembered
 class Block:
     """A recipe attached to the model whose language model is ``text``.
 
+    ``trace``: what its forwards leave.
     ``layers``: makes the layers of caches that evict, None where nothing is evicted. ``dropper``: whose wrappers drop
     visual tokens, None where none are dropped. ``parent``: the block it was entered in. ``patch``: what is on the
     model, held by the block while it is open and by each forward that began under it.
     """
 
     text: nn.Module
+    trace: Trace
     layers: Layers | None = None
     dropper: object = None
     parent: Block | None = attrs.field(default=None, init=False)

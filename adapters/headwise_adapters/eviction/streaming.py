@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.attachment import adapter_for
-from headwise.errors import BudgetError, DataError
+from headwise.errors import BudgetError, DataError, ModelError
 from headwise.eviction import EvictionPlan, WindowPlan, clamp_to_sliding_window, visible
 from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
@@ -78,13 +78,15 @@ def read_plan(
 ) -> Reading:
     """As :func:`read_text`, by a plan that is already made.
 
-    Raises DataError for a text of fewer than two tokens.
+    Raises DataError for a text of fewer than two tokens, ModelError for an adapter whose caches are none of ours.
     """
     if ids.ndim != 1 or len(ids) < 2:
         raise DataError(f"a text of shape {tuple(ids.shape)} cannot be read; give the ids of at least two tokens (n,)")
     plan = clamp_to_sliding_window(plan)
     size = _chunk(plan, chunk)
     cache = adapter_for(model).cache(pipeline, plan)
+    if not isinstance(cache, EvictingCache):
+        raise ModelError(f"a {type(cache).__name__} does not tell what a token sees; read texts with an EvictingCache")
     ids = ids.to(model.device)
     # Reserved beforehand: many small results kept between large temporary ones would fray the memory of long streams.
     nll, seen = torch.empty(len(ids) - 1, dtype=torch.float64), torch.empty(len(ids), dtype=torch.float64)

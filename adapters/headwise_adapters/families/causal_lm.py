@@ -11,6 +11,7 @@ from headwise.pipeline import Pipeline
 from headwise.plan import PruningPlan
 from headwise_adapters.cache.ragged_cache import EvictingCache
 from headwise_adapters.eviction.evicting import attached, evicting_cache, layers_of
+from headwise_adapters.eviction.trace import Trace
 from headwise_adapters.families.family import Family
 from headwise_adapters.families.finding import checked, found
 from headwise_adapters.parts import TextParts
@@ -29,8 +30,8 @@ class CausalLmAdapter:
         self.decoder = TextParts(text=text, layers=layers, attention=family.attention, cache=family.cache)
         self.geometry = checked(model, self.decoder, family)
 
-    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
-        """Evict inside the context; the model is as it was afterwards.
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[Trace]:
+        """Evict inside the context; the model is as it was afterwards. Gives what forwards leave to be read.
 
         Raises ModelError for a plan that prunes, because there are no visual tokens.
         """

@@ -19,6 +19,7 @@ from headwise.plan import PruningPlan
 from headwise_adapters import patching
 from headwise_adapters.cache.ragged_cache import EvictingCache, Layers
 from headwise_adapters.eviction.evicting import attached, evicting_cache, layers_of
+from headwise_adapters.eviction.trace import Trace
 from headwise_adapters.families.family import VisionFamily
 from headwise_adapters.families.finding import checked, found
 from headwise_adapters.families.unmoved import unmoved
@@ -49,8 +50,8 @@ class VisionLanguageAdapter:
         self.geometry = checked(model, self.decoder, family)
         self.decoder = attrs.evolve(self.decoder, sliding=self.geometry.sliding)
 
-    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[None]:
-        """Prune and evict inside the context; the model is as it was afterwards.
+    def attached(self, pipeline: Pipeline, plan: PruningPlan, eviction: EvictionPlan) -> AbstractContextManager[Trace]:
+        """Prune and evict inside the context; the model is as it was afterwards. Gives what forwards leave to be read.
 
         Raises ModelError for what would count positions along one axis where they have several.
         """
@@ -60,11 +61,11 @@ class VisionLanguageAdapter:
         prune = partial(self._dropper, pipeline, plan) if plan.stages else None
         return attached(self._model, self.decoder, layers, prune)
 
-    def _dropper(self, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+    def _dropper(self, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack, trace: Trace) -> Dropper:
         """What drops visual tokens by a plan until ``patches`` are closed."""
         modules = [self.decoder.outer, *self.decoder.modules()]
         patches.enter_context(patching.eagerly(self._model, modules))
-        return dropping(self.decoder, pipeline, plan, patches)
+        return dropping(self.decoder, pipeline, plan, patches, trace)
 
     def cache(self, pipeline: Pipeline, plan: EvictionPlan) -> EvictingCache:
         """An empty cache that evicts; raises ModelError as :meth:`attached` does."""

@@ -31,6 +31,7 @@ from headwise_adapters.cache.masks import flagged
 from headwise_adapters.cache.pruned_cache import PrunedCache, check_whole, expect
 from headwise_adapters.eviction import served
 from headwise_adapters.eviction.ruling import Block, forward_of, ruling
+from headwise_adapters.eviction.trace import Trace
 from headwise_adapters.parts import VisionParts
 from headwise_adapters.patching import Args, Call, Kwargs
 from headwise_adapters.pruning.capturing import ActivationCapture, capturing
@@ -38,20 +39,22 @@ from headwise_adapters.pruning.choices import Decision, generating, generation_o
 from headwise_adapters.pruning.evidence import Instruments, Scene, StageEvidence
 from headwise_adapters.pruning.forward import Forward
 from headwise_adapters.pruning.groups import groups
+from headwise_adapters.pruning.kept import kept_rows
 from headwise_adapters.pruning.outcomes import Outcomes
 from headwise_adapters.pruning.restoring import restore
 
 
-def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack) -> Dropper:
+def dropping(parts: VisionParts, pipeline: Pipeline, plan: PruningPlan, patches: ExitStack, trace: Trace) -> Dropper:
     """Patch the model of ``parts`` so that it prunes by a plan; ``patches`` takes everything off again.
 
+    ``trace`` is told what each forward keeps.
     Raises ModelError for attention masks that cannot be cut, and for stages whose evidence is not there.
     """
     flagged(parts.text)
     looks = any({"vision", "clip"} & set(stage.reads) for stage in plan.stages)
     capture = patches.enter_context(capturing(parts, tower=looks))
     instruments = {stage.layer: _instruments(parts, stage, looks, patches) for stage in plan.stages}
-    dropper = Dropper(parts, pipeline, plan, instruments, capture)
+    dropper = Dropper(parts, pipeline, plan, instruments=instruments, capture=capture, trace=trace)
     for module, wrapper in dropper.wrappers():
         patches.enter_context(patching.around(module, wrapper))
     if hasattr(parts.head, "generate"):
@@ -85,11 +88,14 @@ class Dropper:
         parts: VisionParts,
         pipeline: Pipeline,
         plan: PruningPlan,
+        *,
         instruments: dict[int, Instruments],
         capture: ActivationCapture,
+        trace: Trace,
     ) -> None:
         self._parts, self._pipeline, self._plan = parts, pipeline, plan
-        self._instruments, self._capture = instruments, capture
+        self._instruments, self._capture, self._trace = instruments, capture, trace
+        self._merges = any(stage.merged for stage in plan.stages)
         self._whole_prompts = [stage for stage in plan.stages if not stage.per_image]
         self._by_picture = [stage for stage in plan.stages if stage.per_image]  # whose sizes are known with features
         self._signature = inspect.signature(parts.outer.forward)
@@ -191,6 +197,8 @@ class Dropper:
         asked = kwargs.get("return_dict", getattr(self._parts.text.config, "return_dict", True))
         output = call(*args, **{**kwargs, "return_dict": True})
         restore(forward, output, len(self._parts.layers))
+        if forward.has_images:
+            self._trace.keep(kept_rows(forward, merged=self._merges))
         return output.to_tuple() if asked is False else output
 
     def _layer(self, layer: int, stage: Stage | None, call: Call, args: Args, kwargs: Kwargs) -> object:

@@ -22,7 +22,8 @@ from headwise_lab.benchmarks.prompting import check_questions, encode
 from headwise_lab.cost.timing import prefill, seconds
 from headwise_lab.models.checkpoints import first_line
 from headwise_lab.models.generation import greedy
-from headwise_lab.models.load import DTYPES, Loaded, LoadedLm, LoadedModel, load_language_model, load_model
+from headwise_lab.models.load import Loaded, LoadedLm, LoadedModel, load_language_model, load_model
+from headwise_lab.models.placing import DTYPES
 from headwise_lab.trial.run import observer
 
 if TYPE_CHECKING:

@@ -11,20 +11,19 @@ from collections.abc import Sequence
 import attrs
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from headwise_adapters.vision.overlay import Tile, drawn
 from headwise_lab.asking.answering import Answered, Ready
 from headwise_lab.asking.request import Asked
 from headwise_lab.benchmarks.inputs import made_square
 from headwise_lab.models.load import Loaded
-from headwise_lab.report.kept_tokens.overlays import dimmed, show_panel
+from headwise_lab.report.kept_tokens.overlays import show_panel
 from headwise_lab.report.kept_tokens.squares import Square, square
 from headwise_lab.report.page.canvas import INK, STYLE, new_canvas, save
 
 LARGEST = 672  # pixels along an edge of what is shown
 PER_LINE = 4
-BRIGHT = 0.5  # mean brightness of a picture above which dropped squares are dark and not pale
-OUTLINE = (255, 110, 0)
 
 
 @attrs.frozen(eq=False)
@@ -82,32 +81,16 @@ def seen(asked: Asked, model: Ready) -> tuple[Seen | None, list[str]]:
 def panels(view: Seen, answers: Sequence[Answered], edge: int | None = None) -> list[Panel]:
     """The square as the model sees it, then what each recipe kept of it.
 
-    ``edge``: pixels along the edge of small panels, in which kept squares have no outline.
+    ``edge``: pixels along the edge of small panels, in which squares have neither outline nor hatching.
     """
     whole = view.at(edge or view.edge)
-    pixels = np.asarray(whole, dtype=np.float32) / 255
     found = [Panel("the picture", f"{answers[0].name}: {answers[0].answer}", whole)]
     for one in answers[1:]:
         if one.refused is None and one.kept is not None:
-            faded = dimmed(pixels, one.kept, view.side, darker=bool(pixels.mean() > BRIGHT))
-            drawn = Image.fromarray(np.rint(255 * np.clip(faded, 0, 1)).astype(np.uint8))
-            if edge is None:
-                _outline(drawn, one.kept, view.side)
-            found.append(Panel(one.name, one.answer or "", drawn))
+            tile = Tile((view.side, view.side), (0, 0, *whole.size))
+            image = drawn(whole, [tile], one.kept, edge=whole.width)
+            found.append(Panel(one.name, one.answer or "", image))
     return found
-
-
-def _outline(image: Image.Image, kept: Sequence[int], side: int) -> None:
-    """Draw a line between the squares that were kept and those that were not."""
-    cell, stays, draw = image.width // side, np.zeros((side, side), dtype=bool), ImageDraw.Draw(image)
-    stays.flat[list(kept)] = True
-    width = max(1, cell // 12)
-    for row, column in np.argwhere(stays[:, 1:] != stays[:, :-1]).tolist():
-        x, y = (column + 1) * cell, row * cell
-        draw.line((x, y, x, y + cell), fill=OUTLINE, width=width)
-    for row, column in np.argwhere(stays[1:] != stays[:-1]).tolist():
-        x, y = column * cell, (row + 1) * cell
-        draw.line((x, y, x + cell, y), fill=OUTLINE, width=width)
 
 
 def png(shown: Sequence[Panel], title: str) -> bytes:

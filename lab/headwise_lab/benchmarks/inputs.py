@@ -25,7 +25,8 @@ from headwise_lab.benchmarks import Benchmark, Question
 from headwise_lab.benchmarks.pictures import size_of
 from headwise_lab.benchmarks.prompting import check_questions, encode
 from headwise_lab.metrics.overlap import Box, Mask, token_mask
-from headwise_lab.models.load import DTYPES, Loaded
+from headwise_lab.models.load import Loaded
+from headwise_lab.models.placing import DTYPES
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin

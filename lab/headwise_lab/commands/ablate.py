@@ -107,8 +107,8 @@ def ablate(
     profile: Profile = None,
     scale: Scale = None,
     permutations: Permutations = 3,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     attention: Attention = "sdpa",
 ) -> None:
     """Compare strategies in a full grid.

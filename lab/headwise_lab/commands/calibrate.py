@@ -41,8 +41,8 @@ def calibrate(
     ] = 1,
     batch: Batch = 16,
     data: Data = None,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     attention: Attention = "sdpa",
     as_json: AsJson = False,
 ) -> None:
@@ -70,9 +70,9 @@ def calibrate(
     inputs = Inputs(loaded, asked, _questions(asked, data, limit, seed), batch)
     inputs.check()
     given = {"model": model, "benchmark": benchmark, "out": out, "limit": limit, "layers": layers, "seed": seed}
-    given |= {"batch": batch, "data": pinned(data, asked), "dtype": dtype, "device": device, "attention": attention}
+    given |= {"batch": batch, "data": pinned(data, asked)}
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
-    command = shlex.join(["headwise", "calibrate", *words, *([] if mass else ["--no-mass"])])
+    command = shlex.join(["headwise", "calibrate", *words, *loaded.options, *([] if mass else ["--no-mass"])])
     found = _with_progress(inputs, chosen, by_mass=mass, source={"seed": None if data else seed, "command": command})
     with writing("head weights", out):
         found.save(out)

@@ -33,8 +33,8 @@ def classify_heads(
         Path, typer.Option(callback=given_path, help="The profile, a .json file; its picture goes beside it as .png.")
     ] = Path("profile.json"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random tokens that retrieval repeats.")] = 0,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     attention: Attention = "sdpa",
     as_json: AsJson = False,
 ) -> None:

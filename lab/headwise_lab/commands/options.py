@@ -45,8 +45,10 @@ StoreIn = Annotated[
     str | None,
     typer.Option("--out", help="Also store the results in this folder or URL; what is there is not run again."),
 ]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+DTYPE = "auto, float32, bfloat16 or float16; auto: bfloat16 on a GPU that computes in it, else float32."
+DEVICE = "auto, cpu, cuda, cuda:1, ...; auto: a GPU of CUDA if there is one, else the CPU."
+Dtype = Annotated[str, typer.Option(help=DTYPE)]
+Device = Annotated[str, typer.Option(help=DEVICE)]
 Attention = Annotated[str, typer.Option(help="sdpa or eager.")]
 LanguageModel = Annotated[
     str,

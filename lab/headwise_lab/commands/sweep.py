@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.printing import say
-from headwise_lab.commands.options import Data
+from headwise_lab.commands.options import DEVICE, DTYPE, Data
 
 if TYPE_CHECKING:
     from headwise_lab.sweeps.plan import Part, Plan
@@ -43,8 +43,8 @@ Retries = Annotated[int, typer.Option(min=0, help="Times that a failed trial is 
 Models = Annotated[list[str] | None, typer.Option(help="Models instead of the file's; repeat.")]
 Benchmarks = Annotated[list[str] | None, typer.Option(help="Benchmarks instead of the file's; repeat.")]
 LimitOf = Annotated[int | None, typer.Option(min=1, help="Questions asked of each benchmark.")]
-DeviceOf = Annotated[str | None, typer.Option(help="cpu, cuda (all GPUs), cuda:1, ...")]
-DtypeOf = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+DeviceOf = Annotated[str | None, typer.Option(help=f"{DEVICE} cuda: all GPUs.")]
+DtypeOf = Annotated[str | None, typer.Option(help=DTYPE)]
 DryRun = Annotated[bool, typer.Option("--plan", help="Print the trials and run nothing.")]
 
 
@@ -72,7 +72,9 @@ def sweep(
     """
     from headwise.errors import DataError
     from headwise_lab.commands.sweeping import carry_out, overridden, plans_of, tell
+    from headwise_lab.models.placing import AUTO, device_of
     from headwise_lab.sweeps.executor import executor as executor_called
+    from headwise_lab.sweeps.local import Local
     from headwise_lab.sweeps.reading import read
     from headwise_lab.terminal import beside
 
@@ -89,6 +91,8 @@ def sweep(
     }
     found = overridden(read(file), {key: value for key, value in given.items() if value})
     console = beside()
+    if found.device == AUTO and not isinstance(runs, Local):
+        tell(console, f"device: {device_of(AUTO)}, as this machine plans it; --device names that of workers elsewhere")
     if dry_run or out is None:
         plans = plans_of(found, None)
         tell(console, *(remark for plan in plans for remark in plan.remarks))

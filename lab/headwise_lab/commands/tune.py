@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwise_lab.commands.options import Data
+from headwise_lab.commands.options import DEVICE, DTYPE, Data
 
 if TYPE_CHECKING:
     from headwise_lab.tuning.outcome import SearchOutcome
@@ -37,8 +37,8 @@ def tune(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search and of synthetic questions.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Questions asked at once.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
+    dtype: Annotated[str | None, typer.Option(help=DTYPE)] = None,
 ) -> None:
     """Search strategies and budgets for high accuracy at low cost, then confirm the best points.
 
@@ -46,6 +46,7 @@ def tune(
     processed averages. After any interruption, run the same line again: the search continues until --trials have ended.
     """
     from headwise_lab.commands.sweeping import overridden
+    from headwise_lab.models.placing import settled
     from headwise_lab.terminal import beside
     from headwise_lab.tuning.display import SearchDisplay
     from headwise_lab.tuning.reading import read
@@ -56,6 +57,8 @@ def tune(
     given |= {"seed": seed, "batch": batch, "device": device, "dtype": dtype}
     _check(sampler, cost)
     file = overridden(read(space), {key: value for key, value in given.items() if value is not None})
+    dtype, device = settled(file.dtype, file.device)
+    file = overridden(file, {"dtype": dtype, "device": device})
     console, folder = beside(), _folder(out)
     wanted = SearchOptions(
         out=folder,
@@ -99,6 +102,7 @@ def _command(space: str, file: SpaceFile, chosen: dict[str, object]) -> str:
     import shlex
 
     values = {"model": file.model, "limit": file.limit, "held-out": file.held_out, "seed": file.seed, "data": file.data}
+    values |= {"dtype": file.dtype, "device": file.device}
     options = [*(("benchmark", name) for name in file.benchmarks), *values.items(), *chosen.items()]
     words = [word for key, value in options if value is not None for word in (f"--{key}", str(value))]
     return shlex.join(["headwise", "tune", space, *words])

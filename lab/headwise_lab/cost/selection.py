@@ -45,15 +45,14 @@ class Stopwatch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """One span of time; it does not count once the watch has stopped."""
-        on_gpu = self._device.type == "cuda"
-        event, start = self._event() if on_gpu else None, time.perf_counter()
+        event, start = self._event() if self._device.type == "cuda" else None, self._now()
         try:
             yield
         finally:
             if not self._stopped and event is not None:
                 self._events.append((event, self._event()))
             elif not self._stopped:
-                self._times.append((start, time.perf_counter()))
+                self._times.append((start, self._now()))
 
     def stop(self) -> None:
         """Count no further spans."""
@@ -65,6 +64,12 @@ class Stopwatch:
             return sum(end - start for start, end in self._times)
         torch.cuda.synchronize(self._device)
         return float(sum(start.elapsed_time(end) for start, end in self._events)) / 1000
+
+    def _now(self) -> float:
+        """The host's clock, once a device other than CPU and CUDA has done its work."""
+        if self._device.type not in ("cpu", "cuda"):
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()
 
     def _event(self) -> torch.cuda.Event:
         make: Callable[..., torch.cuda.Event] = torch.cuda.Event  # untyped

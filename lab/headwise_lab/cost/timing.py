@@ -20,7 +20,8 @@ from headwise.plan import PruningPlan
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.cost.selection import choices_timed
 from headwise_lab.models.generation import greedy
-from headwise_lab.models.load import DTYPES, Loaded, LoadedModel
+from headwise_lab.models.load import Loaded, LoadedModel
+from headwise_lab.models.placing import DTYPES
 from headwise_lab.store.record_types import Cost
 
 if TYPE_CHECKING:
@@ -114,14 +115,14 @@ def prefill(model: PreTrainedModel, tensors: BatchFeature) -> ModelOutput:
 
 
 def seconds(loaded: LoadedModel, work: Callable[..., object], *arguments: object) -> float:
-    """Wall-clock time of one call, until a GPU has also finished its work."""
-    cuda = torch.device(loaded.device).type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(loaded.device)
+    """Wall-clock time of one call, until a GPU of any kind has also finished its work."""
+    behind = torch.device(loaded.device).type != "cpu"  # such devices work behind the host's back
+    if behind:
+        torch.accelerator.synchronize(loaded.device)
     start = time.perf_counter()
     work(*arguments)
-    if cuda:
-        torch.cuda.synchronize(loaded.device)
+    if behind:
+        torch.accelerator.synchronize(loaded.device)
     return time.perf_counter() - start
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-import torch
 
 from headwise.errors import DataError, HeadwiseError, StrategyError
 from headwise.hints import did_you_mean
 from headwise.reading import shortened, shown
 from headwise.recipe import Recipe
+from headwise_lab.models.placing import AUTO
 
 BRACKETS = (
     "in --model_args a comma ends an argument, so put strategies with several options in brackets:"
@@ -115,7 +115,7 @@ def _rows(given: str | int | None) -> int:
 
 
 def _device(given: object) -> str:
-    return str(given) if given else ("cuda" if torch.cuda.is_available() else "cpu")
+    return str(given or AUTO)
 
 
 @attrs.frozen(kw_only=True)
@@ -137,7 +137,7 @@ class Arguments:
     min_mass: float | None = attrs.field(default=None, converter=_real)
     sink_share: float | None = attrs.field(default=None, converter=_real)
     profile: str | None = None
-    dtype: str = "float32"
+    dtype: str = AUTO
     device: str = attrs.field(default=None, converter=_device)
     attention: str = "sdpa"
     batch_size: int = attrs.field(default=None, converter=_rows)

@@ -20,6 +20,7 @@ from headwise_lab.engines import NAME
 from headwise_lab.engines.arguments import Arguments, model_arguments
 from headwise_lab.engines.results import VERSIONS, HarnessMetric, HarnessRun, Worth, figures_of, filter_of, worth_of
 from headwise_lab.models.load import NAMES
+from headwise_lab.models.placing import AUTO
 from headwise_lab.schema.json_object import Json
 from headwise_lab.store.outcome_types import QuestionOutcome
 from headwise_lab.store.record_schema import judged
@@ -209,7 +210,7 @@ def _vision_model(run: HarnessRun, given: Json) -> dict[str, object]:
     whole = {key: round(value) for key in ("kept", "visual") if is_number(value := seen[key])}
     return {
         "study": "methods" if recipe.name else None,
-        "dtype": asked.dtype,
+        "dtype": _dtype(asked.dtype, figures.get("avg_headwise_dtype_bits")),
         "attention_implementation": asked.attention,
         "strategies": {hook: strategy.text for hook, strategy in recipe.strategies.items()},
         "recipe": recipe.name,
@@ -217,3 +218,10 @@ def _vision_model(run: HarnessRun, given: Json) -> dict[str, object]:
         "budget": {"given": recipe.budget.text, "processed": seen["processed"], **whole},
         "heads": {"of": seen["heads_of"], "mean": seen["heads"], "sd": None},
     }
+
+
+def _dtype(asked: str, bits: object) -> str:
+    """What the model was loaded in. ``auto`` was float32 before our model wrote ``bits``, and where they are 32."""
+    if asked != AUTO:
+        return asked
+    return "bfloat16" if bits == 16 else "float32"

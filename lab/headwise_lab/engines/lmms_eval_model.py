@@ -25,6 +25,7 @@ from headwise_lab.engines.arguments import Arguments, alone
 from headwise_lab.engines.asking import HarnessRequest, continuation, encode, pictures_of
 from headwise_lab.engines.generating import answers, batched, dictated, wishes_of
 from headwise_lab.models.load import load_model
+from headwise_lab.models.placing import DTYPES
 from headwise_lab.trial.run import check
 
 if TYPE_CHECKING:
@@ -126,6 +127,6 @@ class HeadwiseModel(lmms):  # type: ignore[misc]
     def _facts(self, heads: Sequence[int]) -> dict[str, float]:
         """The figures that our report shows beside a score, under names that begin with ``headwise_``."""
         facts = {"processed": self.plan.average, "kept": self.plan.kept, "visual": self.plan.geometry.visual_tokens}
-        facts["heads_of"] = self.loaded.geometry.heads
+        facts |= {"heads_of": self.loaded.geometry.heads, "dtype_bits": 8 * DTYPES[self.loaded.dtype].itemsize}
         facts |= {"heads": fmean(heads)} if heads else {}
         return {f"headwise_{name}": float(value) for name, value in facts.items()}

@@ -24,7 +24,8 @@ from headwise.pipeline import Pipeline
 from headwise.recipe import Recipe
 from headwise_adapters.eviction.streaming import Reading, read_text
 from headwise_lab.cost.environment import common_head, identity_of
-from headwise_lab.models.load import DTYPES, LoadedLm
+from headwise_lab.models.load import LoadedLm
+from headwise_lab.models.placing import DTYPES
 from headwise_lab.stats.means import mean_and_error, perplexity
 from headwise_lab.store.outcome_types import TokenOutcome
 from headwise_lab.store.record_types import Loss, Metric, Passage, Record, TextRecord, TokenShare

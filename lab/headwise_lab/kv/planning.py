@@ -18,6 +18,7 @@ from headwise_lab.kv.profiling import trained_context
 from headwise_lab.kv.recipes import eviction_recipe
 from headwise_lab.kv.study import CONTEXTS, KvCase, study_kv
 from headwise_lab.models.load import LoadedLm, load_language_model
+from headwise_lab.models.placing import settled
 from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.plan import Head, Plan, check_any_left, plan_of
 from headwise_lab.sweeps.schema import SweepFile
@@ -50,7 +51,8 @@ def planned_kv(
         profile=None if reading.profile is None else Path(reading.profile),
         scale=reading.scale,
     )
-    terms = Terms(dtype=sweep.dtype, device=sweep.device, attention=sweep.attention, study=STUDY)
+    dtype, device = settled(sweep.dtype, sweep.device)
+    terms = Terms(dtype=dtype, device=device, attention=sweep.attention, study=STUDY)
     plans = []
     for model in sweep.models:
         loaded = loaded_for_planning(model, terms, load)

@@ -28,14 +28,13 @@ from headwise_lab.models.checkpoints import (
     pad_left,
     speaking_for,
 )
+from headwise_lab.models.placing import AUTO, DTYPES, device_of, dtype_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "eager")
-DEFAULTS = {"dtype": "float32", "device": "cpu", "attention": "sdpa"}
 SMOLLM2 = "smollm2"
 NAMES = (*SHIPPED, SMOLLM2)
 """Models that are loaded by a name and not by a folder or a hub id."""
@@ -62,9 +61,9 @@ class LoadedModel:
 
     @property
     def options(self) -> list[str]:
-        """The command-line options that load the model so, where they differ from the defaults."""
-        changed = [(key, getattr(self, key)) for key, default in DEFAULTS.items() if getattr(self, key) != default]
-        return [word for key, value in changed for word in (f"--{key}", value)]
+        """The command-line options that load the model so on any machine, whatever ``auto`` means there."""
+        attention = [] if self.attention == ATTENTIONS[0] else ["--attention", self.attention]
+        return ["--dtype", self.dtype, "--device", self.device, *attention]
 
 
 @attrs.frozen(eq=False)
@@ -81,9 +80,12 @@ class LoadedLm(LoadedModel):
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> Loaded:
-    """Load the vision-language model called ``name``; raises ModelError in one sentence where that cannot be done."""
-    _check(dtype, attention, device)
+def load_model(name: str, *, dtype: str = AUTO, device: str = AUTO, attention: str = "sdpa") -> Loaded:
+    """Load the vision-language model called ``name``; raises ModelError in one sentence where that cannot be done.
+
+    What ``auto`` became stands in the result, never ``auto``.
+    """
+    dtype, device = _judged(dtype, device, attention)
     folder = find(name)
     with speaking_for(name), waiting(f"loading {name}"):
         model, processor, weights = load_pair(folder, DTYPES[dtype], attention)
@@ -92,29 +94,38 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", attent
                 f"its processor is a {type(processor).__name__}; wanted one with tokenizer and image processor"
             )
         model, geometry = _ready(model, name, device, processor.tokenizer)
-    return Loaded(geometry.name, name, model, geometry, weights, dtype, attention, str(device), processor)
+    return Loaded(geometry.name, name, model, geometry, weights, dtype, attention, device, processor)
 
 
-def load_language_model(name: str, *, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> LoadedLm:
-    """Load the language model called ``name``; raises ModelError in one sentence where that cannot be done."""
+def load_language_model(name: str, *, dtype: str = AUTO, device: str = AUTO, attention: str = "sdpa") -> LoadedLm:
+    """Load the language model called ``name``, as :func:`load_model` does; raises ModelError as it does."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _check(dtype, attention, device)
+    dtype, device = _judged(dtype, device, attention)
     folder = find(name)
     with speaking_for(name), waiting(f"loading {name}"):
         model = load_weights(folder, AutoModelForCausalLM, DTYPES[dtype], attention)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, geometry = _ready(model, name, device, tokenizer)
-    return LoadedLm(geometry.name, name, model, geometry, digest(folder), dtype, attention, str(device), tokenizer)
+    return LoadedLm(geometry.name, name, model, geometry, digest(folder), dtype, attention, device, tokenizer)
 
 
-def _check(dtype: str, attention: str, device: str) -> None:
-    if str(device).partition(":")[0] == "meta":
-        raise ModelError("device 'meta' holds no numbers, so nothing can be computed on it; give cpu or cuda")
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+def _judged(dtype: str, device: str, attention: str) -> tuple[str, str]:
+    """The data type and the device that a model is loaded with; raises ModelError for values that mean nothing."""
+    if dtype not in (AUTO, *DTYPES):
+        raise ModelError(f"dtype {dtype!r} is not one of {', '.join((AUTO, *DTYPES))}")
     if attention not in ATTENTIONS:
         raise ModelError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+    place = device_of(str(device))
+    try:
+        kind = torch.device(place).type
+    except RuntimeError as error:
+        raise ModelError(f"torch knows no device {place!r}; give auto, cpu, cuda or cuda:1") from error
+    if kind == "meta":
+        raise ModelError("device 'meta' holds no numbers, so nothing can be computed on it; give cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"torch finds no GPU here for device {place}; give auto or cpu")
+    return dtype_of(dtype, place), place
 
 
 def _ready(

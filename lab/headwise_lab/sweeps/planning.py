@@ -13,6 +13,7 @@ from headwise_lab.benchmarks import benchmark, synthetic
 from headwise_lab.benchmarks.inputs import Inputs
 from headwise_lab.benchmarks.questions import questions_of
 from headwise_lab.models.load import Loaded, load_model
+from headwise_lab.models.placing import settled
 from headwise_lab.store.record_types import Record
 from headwise_lab.sweeps.cases import budgets_for, cases
 from headwise_lab.sweeps.labels import label
@@ -55,14 +56,15 @@ def planned(
 
 
 def terms_of(sweep: SweepFile, study: str | None) -> Terms:
-    """What a sweep file says about all of its trials."""
+    """What a sweep file says about all of its trials; ``auto`` is what this machine makes of it, wherever they run."""
+    dtype, device = settled(sweep.dtype, sweep.device)
     return Terms(
         limit=sweep.limit,
         batch=sweep.batch,
         timed_batches=sweep.timed_batches,
         timed_in_turns=sweep.timed_in_turns,
-        dtype=sweep.dtype,
-        device=sweep.device,
+        dtype=dtype,
+        device=device,
         attention=sweep.attention,
         data=sweep.data,
         study=study,

@@ -9,7 +9,8 @@ import attrs
 
 from headwise.errors import HeadwiseError, StrategyError
 from headwise.recipe import AGGREGATES, POSITIONS
-from headwise_lab.models.load import ATTENTIONS, DTYPES
+from headwise_lab.models.load import ATTENTIONS
+from headwise_lab.models.placing import AUTO, DTYPES
 from headwise_lab.report.studies import loaded, study_called
 from headwise_lab.schema.json_object import default_of
 from headwise_lab.schema.wrong_values import WrongValue
@@ -139,6 +140,7 @@ class SweepFile:
     ``title`` heads the report; ``study`` says which layout of the report the trials belong to. ``unpruned`` adds the
     model as it is, ``baseline`` FastV at every budget (for grids: ``sum`` over all heads at each token pruning), and
     ``control`` random heads, as many, for every grid. ``data`` is as in ``headwise run``, relative to the file.
+    ``device`` and ``dtype`` may be ``auto``: what the machine that plans the sweep does fast.
     ``timed_in_turns``: the unpruned model is timed beside every trial, or else once for those that share inputs.
 
     A study that reads a text is models x strategies on one ``text``; in ``kv_eviction``, ``"*"`` stands for its cases.
@@ -155,8 +157,8 @@ class SweepFile:
     batch: int = attrs.field(default=16, validator=single(at_least(1)))
     timed_batches: int = attrs.field(default=3, validator=single(at_least(1)))
     timed_in_turns: bool = True
-    dtype: str = attrs.field(default="float32", validator=one_of(DTYPES))
-    device: str = "cpu"
+    dtype: str = attrs.field(default=AUTO, validator=one_of((AUTO, *DTYPES)))
+    device: str = AUTO
     attention: str = attrs.field(default="sdpa", validator=one_of(ATTENTIONS))
     data: str | None = None
     unpruned: bool = True

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from headwise.errors import HeadwiseError
-from headwise_lab.models.load import ATTENTIONS, DTYPES
+from headwise_lab.models.load import ATTENTIONS
+from headwise_lab.models.placing import AUTO, DTYPES
 from headwise_lab.schema.wrong_values import WrongValue
 from headwise_lab.sweeps.schema import Settings
 from headwise_lab.sweeps.values import (
@@ -110,8 +111,8 @@ class SpaceFile:
     held_out: int | None = attrs.field(default=None, validator=single(at_least(1)))
     seed: int = attrs.field(default=0, validator=single(at_least(0)))
     batch: int = attrs.field(default=16, validator=single(at_least(1)))
-    dtype: str = attrs.field(default="float32", validator=one_of(DTYPES))
-    device: str = "cpu"
+    dtype: str = attrs.field(default=AUTO, validator=one_of((AUTO, *DTYPES)))
+    device: str = AUTO
     attention: str = attrs.field(default="sdpa", validator=one_of(ATTENTIONS))
     data: str | None = None
     choices: Choices = attrs.field(factory=Choices)
