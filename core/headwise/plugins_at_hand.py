@@ -11,7 +11,7 @@ from headwise.errors import HeadwiseError
 from headwise.listing import KINDS
 from headwise.registry import distribution, installed, load
 
-OTHERS = ("checkpoint", "command", "executor", "judge", "study")
+OTHERS = ("checkpoint", "command", "executor", "judge", "kit", "study")
 """Groups of entry points that cannot be listed as strategies can."""
 
 

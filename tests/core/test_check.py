@@ -71,7 +71,7 @@ def test_what_is_expected_to_break_must_break(capsys):
     [
         (["nosuch"], "unknown strategy 'nosuch'"),
         (["fastv", "--expect", "speed"], "--expect speed: token_pruning has no such law; its laws are budget_is_met"),
-        (["shapes-gqa"], "shapes-gqa is no strategy of a hook with laws"),
+        (["recipe=fastv"], "recipe=fastv is no strategy of a hook with laws"),
         (["streaming:sinks=many"], "refuses 'streaming:sinks=many'"),
     ],
 )

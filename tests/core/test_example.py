@@ -31,4 +31,4 @@ def test_example_package_meets_the_laws_of_its_hook(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "40 passed" in done.stdout
+    assert "52 passed" in done.stdout

@@ -16,7 +16,7 @@ from headwise.hookspecs import HOOKS
 
 def test_the_tests_of_a_package_with_every_hook_pass_untouched(tmp_path, capsys):
     folder = tmp_path / "my-rules"
-    words = [word for hook in HOOKS for word in ("--hook", hook)]
+    words = [word for hook in EXAMPLES for word in ("--hook", hook)]
     assert main(["new", "my-rules", *words, "--out", str(folder)]) == 0
     assert f"cd {folder} && pip install" in capsys.readouterr().out
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
@@ -42,7 +42,7 @@ def test_the_tests_of_a_package_with_every_hook_pass_untouched(tmp_path, capsys)
 
 
 def test_every_hook_has_an_example_and_files_are_only_those_asked_for():
-    assert tuple(EXAMPLES) == HOOKS
+    assert tuple(EXAMPLES) == (*HOOKS, "benchmark")
     made = package("one", ["kv_eviction"])
     assert sorted(path for path in made if path.endswith(".py")) == [
         "one/__init__.py", "one/long_values.py", "tests/test_conformance.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import textwrap
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -16,8 +16,8 @@ from headwise.errors import DataError, StrategyError
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
 from headwise.output import answer, end_with
-from headwise.printing import say
-from headwise.registry import Registry, owner_of
+from headwise.printing import columns, hanging, say
+from headwise.registry import Registry, installed, owner_of
 
 if TYPE_CHECKING:
     from headwise.testing.verdicts import Verdict
@@ -29,37 +29,54 @@ LINES = 16
 def check(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME[:option=value,...]", help="A strategy, or HOOK=NAME, or OWNER/NAME."),
+        typer.Argument(metavar="NAME[:option=value,...]", help="A strategy or benchmark, or KIND=NAME, or OWNER/NAME."),
     ],
     expect: Annotated[list[str] | None, typer.Option(help="A law that the strategy breaks on purpose; repeat.")] = None,
+    data: Annotated[str | None, typer.Option(help="For a benchmark: a folder with its files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
-    """Hold a strategy to every law of its hook.
+    """Hold a strategy to every law of its hook, or a benchmark to those of benchmarks.
 
     Prints each law with its verdict; of a broken one what is wrong, the line of the strategy that raised, and Python
     that runs the smallest failing input again. Laws on the form of an answer come first; where one of them is broken,
     the others are not tried. Ends with status 0 where all hold (or break as expected), 1 where one does not.
     """
     told: list[dict[str, object]] = []
-    for hook, entry in _strategies(name):
+    for hook, entry in _strategies(name, data):
         text = name.removeprefix(f"{hook}=")
         _check_expected(hook, expect or ())
         if not as_json:
-            say(f"{hook} strategy {Registry.installed(hook).build(text).text} ({owner_of(entry)})")
-        told += _held(hook, text, expect or (), shown=not as_json)
+            say(f"{_called(hook, text)} ({owner_of(entry)})")
+        told += _held(hook, text, expect or (), data, shown=not as_json)
     if as_json:
         answer(json.dumps(told, indent=2))
     end_with(whole=all(record["as_expected"] for record in told))
 
 
-def _strategies(name: str) -> list[tuple[str, EntryPoint]]:
-    """The strategies of a name; raises StrategyError for none, DataError where the kit cannot be imported."""
+def _strategies(name: str, data: str | None) -> list[tuple[str, EntryPoint]]:
+    """What has laws and that name; raises StrategyError for none, DataError where the kit cannot be imported."""
     if find_spec("hypothesis") is None or find_spec("pytest") is None:
         raise DataError('the conformance kit needs hypothesis and pytest; pip install "headwise[testing]"')
-    found = [(hook, entry) for hook, entry in locate(name) if hook in HOOKS]
+    found = [(hook, entry) for hook, entry in locate(name) if hook in (*HOOKS, *installed("kit"))]
     if not found:
         raise StrategyError(f"{name} is no strategy of a hook with laws; `headwise strategies` lists those there are")
+    _check_data(name, [hook for hook, _ in found], data)
     return found
+
+
+def _check_data(name: str, kinds: Sequence[str], data: str | None) -> None:
+    """Raise DataError for data that a strategy does not want, or a benchmark lacks."""
+    from headwise.testing.kits import kit_of
+
+    for kind in kinds:
+        if kind not in HOOKS:
+            kit_of(kind).check_given(name.removeprefix(f"{kind}="), data)
+        elif data is not None:
+            raise DataError(f"--data is for benchmarks, and {name} is a {kind} strategy; leave it out")
+
+
+def _called(hook: str, text: str) -> str:
+    return f"{hook} strategy {Registry.installed(hook).build(text).text}" if hook in HOOKS else f"{hook} {text}"
 
 
 def _check_expected(hook: str, expect: Sequence[str]) -> None:
@@ -71,13 +88,13 @@ def _check_expected(hook: str, expect: Sequence[str]) -> None:
             raise DataError(f"--expect {law}: {hook} has no such law; its laws are {', '.join(laws(hook))}")
 
 
-def _held(hook: str, text: str, expect: Sequence[str], *, shown: bool) -> list[dict[str, object]]:
+def _held(hook: str, text: str, expect: Sequence[str], data: str | None, *, shown: bool) -> list[dict[str, object]]:
     """The verdicts as plain data, each printed as soon as it is known where they are ``shown``."""
     from headwise.testing import laws
     from headwise.testing.verdicts import verdicts
 
     records: list[dict[str, object]] = []
-    for verdict in verdicts(hook, text):
+    for verdict in verdicts(hook, text, data):
         as_expected = (verdict.problem is None) != (verdict.law in expect)
         records.append({"hook": hook, "strategy": text, **attrs.asdict(verdict), "as_expected": as_expected})
         if shown:
@@ -102,5 +119,5 @@ def _lines(verdict: Verdict, *, expected: bool) -> list[str]:
 
 def _wrapped(text: str, most: int) -> list[str]:
     """A text in indented lines, no more than ``most``."""
-    lines = textwrap.wrap(" ".join(text.split()), 100, initial_indent="      ", subsequent_indent="      ")
+    lines = hanging(f"      {' '.join(text.split())}", columns(sys.stdout) or 100, indent=6).split("\n")
     return lines if len(lines) <= most else [*lines[: most - 1], "      ..."]

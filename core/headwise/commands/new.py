@@ -15,7 +15,6 @@ from jinja2 import Environment, StrictUndefined
 
 from headwise.errors import DataError
 from headwise.hints import did_you_mean
-from headwise.hookspecs import HOOKS
 from headwise.printing import say
 from headwise.reading import local_path
 
@@ -38,12 +37,16 @@ EXAMPLES = {
     "token_pruning": Example("longest", "Longest"),
     "kv_eviction": Example("long_values", "LongValues"),
     "head_classification": Example("sink_heads", "SinkHeads"),
+    "benchmark": Example("counting", "Counting"),
 }
+"""Hook -> what is written for it; a benchmark is no hook, and is found in the same way."""
 
 
 def new(
     name: Annotated[str, typer.Argument(help="Name of the package, as in my-strategies.")],
-    hook: Annotated[list[str] | None, typer.Option(help="A hook to write a strategy for; repeat.")] = None,
+    hook: Annotated[
+        list[str] | None, typer.Option(help="A hook to write a strategy for, or benchmark; repeat.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write. [default: NAME, here]")] = None,
 ) -> None:
     """Write a package with a strategy of your own.
@@ -72,7 +75,9 @@ def package(name: str, hooks: list[str]) -> dict[str, str]:
         )
     for hook in hooks:
         if hook not in EXAMPLES:
-            raise DataError(f"there is no hook {hook!r}{did_you_mean(hook, HOOKS) or ';'} hooks are {', '.join(HOOKS)}")
+            raise DataError(
+                f"there is no hook {hook!r}{did_you_mean(hook, EXAMPLES) or ';'} give {', '.join(EXAMPLES)}"
+            )
     strategies = [(hook, EXAMPLES[hook]) for hook in hooks]
     oldest = version("headwise").rpartition(".")[0]
     made = {
@@ -84,8 +89,13 @@ def package(name: str, hooks: list[str]) -> dict[str, str]:
             (".github/workflows/tests.yml", "tests.yml.j2"),
         )
     }
-    code = {f"{module}/{example.name}.py": _read(f"{example.name}.py") for _, example in strategies}
+    code = {f"{module}/{example.name}.py": _code(example.name) for _, example in strategies}
     return {**made, f"{module}/__init__.py": '"""Strategies for headwise."""\n', **code}
+
+
+def _code(name: str) -> str:
+    """What imports the lab is kept as a text, because nothing in core does."""
+    return _read(f"{name}.py" if (SCAFFOLD / f"{name}.py").is_file() else f"{name}.py.j2")
 
 
 def _read(name: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from headwise.registry import Registry
 from headwise.testing import head_classification, head_count, head_scoring, kv_eviction, query_selection, token_pruning
+from headwise.testing.kits import kinds, kit_of
 from headwise.testing.samples import Sample, samples
 from headwise.testing.subject import Subject
 
@@ -42,38 +43,51 @@ _settings = settings(
 class ConformanceError(AssertionError):
     """A strategy breaks a law of its hook; the message says whose it is and how to see it again.
 
-    ``sample`` is the input, ``problem`` what the law, or the strategy, raised on it.
+    ``sample`` is the input of a strategy, ``problem`` what the law, or the strategy, raised on it.
     """
 
-    def __init__(self, message: str, sample: Sample, problem: Exception) -> None:
+    def __init__(self, message: str, sample: Sample | None, problem: Exception) -> None:
         super().__init__(message)
         self.sample, self.problem = sample, problem
 
 
-def laws(hook: str) -> dict[str, Law]:
-    """Name -> law of a hook; the first line of a law's docstring says what it demands.
+def laws(hook: str) -> dict[str, Callable[..., None]]:
+    """Name -> law of a hook, or of another kind of plugin that has a kit; its docstring says first what it demands.
 
     Raises ValueError for a hook without laws.
     """
+    if hook in kinds():
+        return dict(kit_of(hook).laws())
     if hook not in _LAWS:
-        raise ValueError(f"no laws are known for hook {hook!r}; there are some for {', '.join(_LAWS)}")
+        raise ValueError(f"no laws are known for hook {hook!r}; there are some for {', '.join((*_LAWS, *kinds()))}")
     module = _LAWS[hook]
     found = inspect.getmembers(module, inspect.isfunction)
     return {name: law for name, law in found if law.__module__ == module.__name__ and not name.startswith("_")}
 
 
 def parametrize(
-    hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None
+    hook: str,
+    texts: Iterable[str],
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    data: str | None = None,
 ) -> pytest.MarkDecorator:
     """Decorate a test that takes ``check`` and calls it: one test per strategy text and law.
 
-    ``expected_failures`` maps the name of a law to the reason why these strategies do not follow it. Raises ValueError
-    for a law that the hook does not have.
+    ``expected_failures`` maps the name of a law to the reason why these strategies do not follow it. ``hook`` may be
+    ``benchmark``, too; ``data`` is the folder with the files of one that prepares no questions. Raises ValueError for a
+    law that the hook does not have.
     """
-    return pytest.mark.parametrize("check", cases(hook, texts, expected_failures=expected_failures))
+    return pytest.mark.parametrize("check", cases(hook, texts, expected_failures=expected_failures, data=data))
 
 
-def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, str] | None = None) -> list[object]:
+def cases(
+    hook: str,
+    texts: Iterable[str],
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    data: str | None = None,
+) -> list[object]:
     """The parameters behind :func:`parametrize`, for tests that join several hooks or lists of exceptions.
 
     Raises ValueError for an expected failure of a law that the hook does not have.
@@ -84,7 +98,7 @@ def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, st
         raise ValueError(f"expected failure of {unknown}: no such law of {hook}; its laws are {', '.join(known)}")
     return [
         pytest.param(
-            partial(check, hook, text, law),
+            partial(check, hook, text, law, data),
             id=f"{hook}={text}-{law}",
             marks=[pytest.mark.xfail(reason=exceptions[law], strict=True, raises=ConformanceError)]
             if law in exceptions
@@ -95,12 +109,25 @@ def cases(hook: str, texts: Iterable[str], *, expected_failures: Mapping[str, st
     ]
 
 
-def check(hook: str, text: str, law: str) -> None:
-    """Hold one strategy to one law on generated samples; raises ConformanceError."""
+def check(hook: str, text: str, law: str, data: str | None = None) -> None:
+    """Hold one strategy to one law on generated samples, or one benchmark on its questions; raises ConformanceError."""
     __tracebackhide__ = True  # pytest shows the strategy's own frames, not those of the kit
+    if hook in kinds():
+        _check_other(hook, text, law, data)
+        return
     error = failure_of(Subject.of(Registry.installed(hook), text), text, law)
     if error is not None:
         raise error.with_traceback(None) from error.problem
+
+
+def _check_other(kind: str, name: str, law: str, data: str | None) -> None:
+    __tracebackhide__ = True
+    kit = kit_of(kind)
+    kit.check_given(name, data)
+    problem = kit.problem(name, law, data)
+    if problem is not None:
+        told = f"{kind} {name!r} breaks the law {law!r}: {words_of(problem)}"
+        raise ConformanceError(f"{told}\nagain: {call_of(kind, name, law, data)}", None, problem) from problem
 
 
 def failure_of(subject: Subject, text: str, law: str) -> ConformanceError | None:
@@ -118,9 +145,12 @@ def failure_of(subject: Subject, text: str, law: str) -> ConformanceError | None
     return None
 
 
-def reproduce(hook: str, text: str, law: str, sample: Sample) -> None:
-    """Hold one strategy to one law on one sample; raises ConformanceError."""
+def reproduce(hook: str, text: str, law: str, sample: Sample | str | None = None) -> None:
+    """Hold one strategy to one law on one sample, or one benchmark on a folder of data; raises ConformanceError."""
     __tracebackhide__ = True
+    if not isinstance(sample, Sample):
+        _check_other(hook, text, law, sample)
+        return
     _hold(Subject.of(Registry.installed(hook), text), text, law, sample)
 
 
@@ -146,6 +176,8 @@ def words_of(problem: Exception) -> str:
     return f"{problem}" if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
 
 
-def call_of(hook: str, text: str, law: str, sample: Sample) -> str:
+def call_of(hook: str, text: str, law: str, sample: Sample | str | None) -> str:
     """Python that runs one case once more."""
+    if not isinstance(sample, Sample):
+        return f"headwise.testing.reproduce({hook!r}, {text!r}, {law!r}{f', {sample!r}' if sample else ''})"
     return f"headwise.testing.reproduce({hook!r}, {text!r}, {law!r}, headwise.testing.{sample})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import attrs
 import headwise
 from headwise.registry import Registry
 from headwise.testing.kit import ConformanceError, call_of, failure_of, laws, problem_with, words_of
+from headwise.testing.kits import kinds, kit_of
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject
 
@@ -40,11 +42,14 @@ class Verdict:
     again: str = ""
 
 
-def verdicts(hook: str, text: str) -> Iterator[Verdict]:
+def verdicts(hook: str, text: str, data: str | None = None) -> Iterator[Verdict]:
     """Hold a strategy to the laws of its hook, those on the form of its answer first; stops after one of them breaks.
 
     Raises StrategyError for a strategy that cannot be built, ValueError for a hook without laws.
     """
+    if hook in kinds():
+        yield from _other_verdicts(hook, text, data)
+        return
     subject = Subject.of(Registry.installed(hook), text)
     known = laws(hook)
     for law in dict.fromkeys((*FIRST[hook], *known)):
@@ -58,8 +63,23 @@ def verdicts(hook: str, text: str) -> Iterator[Verdict]:
             return
 
 
+def _other_verdicts(kind: str, name: str, data: str | None) -> Iterator[Verdict]:
+    """The same for a plugin that is no strategy, by the kit of its kind."""
+    kit = kit_of(kind)
+    kit.check_given(name, data)
+    for law, demanded in kit.laws().items():
+        demand, problem = (demanded.__doc__ or "").strip().partition("\n")[0], kit.problem(name, law, data)
+        if problem is None:
+            yield Verdict(law, demand)
+            continue
+        place = _place(problem, kit=[inspect.getfile(type(kit)), inspect.getfile(demanded)])
+        yield Verdict(law, demand, words_of(problem), place, call_of(kind, name, law, data))
+        if law in kit.first:
+            return
+
+
 def _broken(subject: Subject, text: str, law: str, demand: str, error: ConformanceError) -> Verdict:
-    sample, problem = _smallest(subject, law, error.sample, error.problem)
+    sample, problem = _smallest(subject, law, error.sample or LEAST, error.problem)
     again = call_of(subject.strategy.hook, text, law, sample)
     return Verdict(law, demand, words_of(problem), _place(problem), again)
 
@@ -78,9 +98,9 @@ def _smallest(subject: Subject, law: str, sample: Sample, problem: Exception) ->
     return sample, problem
 
 
-def _place(problem: BaseException) -> str:
-    """The last line of the traceback that is not headwise's own; empty where there is none."""
-    ours = str(Path(headwise.__file__).parent)
+def _place(problem: BaseException, *, kit: Sequence[str] = ()) -> str:
+    """The last line of the traceback that is neither headwise's own nor in a file of ``kit``; empty without one."""
+    ours = (str(Path(headwise.__file__).parent), *kit)
     raised = problem
     while raised.__cause__ is not None:  # core tells of what a strategy raises in a sentence of its own
         raised = raised.__cause__

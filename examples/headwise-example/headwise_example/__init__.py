@@ -1,1 +1,1 @@
-"""A strategy and a recipe for headwise in a package of their own."""
+"""A strategy, a recipe and a benchmark for headwise in a package of their own."""

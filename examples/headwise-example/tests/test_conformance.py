@@ -1,4 +1,4 @@
-"""Every law of head scoring, for the strategy as users find it: by name; and the recipe likewise."""
+"""Every law of head scoring and of benchmarks, for both as users find them: by name; and the recipe likewise."""
 
 import headwise
 import headwise.testing
@@ -7,6 +7,12 @@ import headwise.testing
 @headwise.testing.parametrize("head_scoring", ["top_mass", "top_mass:share=0.5", "top_mass:share=1"])
 def test_conformance(check):
     """One strategy text, one law."""
+    check()
+
+
+@headwise.testing.parametrize("benchmark", ["counting"])
+def test_benchmark(check):
+    """One law."""
     check()
 
 
