@@ -21,6 +21,7 @@ from headwise_lab.report.content import gather
 from headwise_lab.report.methods.console import methods_table
 from headwise_lab.report.methods.figures import looks
 from headwise_lab.report.methods.tables import shares
+from headwise_lab.report.page.canvas import GREY
 
 LAYERS = {"fastv": 2, "dart": 2, "pdrop": 3, "cdpruner": 0, "random": 0, "uniform": 0}
 REASON = "tokens=32 cannot be met when pruning before layers 3, 6; the nearest feasible budget is tokens=36.75"
@@ -230,7 +231,8 @@ def test_without_an_unpruned_model_nothing_is_a_share_of_it(tmp_path):
 
 def test_everything_is_written(paths):
     assert [path.name for path in paths.figures] == [
-        "methods-prefill.png", "methods-first-prefill.png", "methods-second-prefill.png",
+        "methods-scores.png", "methods-prefill.png",
+        *(f"methods-{one}-{kind}.png" for one in ("first", "second") for kind in ("scores", "differences", "prefill")),
     ]  # fmt: skip
     names = {path.name for path in paths.tables}
     for slug in ("methods-overview", "methods-not-run", *(f"methods-first{end}" for end in ("", "-costs", "-kept"))):
@@ -245,7 +247,7 @@ def test_a_method_looks_the_same_in_every_figure_and_like_no_other(folder):
     found = looks(compared)
     assert found == looks([attrs.evolve(one, names=tuple(reversed(one.names))) for one in compared])
     assert len(set(found.values())) == len(found) == 5
-    assert {name for name, (_, marker) in found.items() if marker} == {"random"}
+    assert {name for name, (colour, _) in found.items() if colour == GREY} == {"random"}
 
 
 def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
@@ -258,7 +260,7 @@ def test_pages_have_tables_figures_refusals_and_how_to_read_them(paths):
         assert "correction over the 16 comparisons of this table, is at most 0.05" in page
         assert "Strategies are held against `sum` over all heads" not in page  # that is of other studies
     assert "![Mean score over first, second" in markdown
-    assert html.count('<img src="data:image/svg+xml') == 3
+    assert html.count("<svg viewBox=") == 8
     assert '<a href="#methods-overview">' in html
 
 

@@ -104,12 +104,15 @@ def test_record_tells_the_plan_and_its_cost(tiny, toy):
     per_token = 4 * 128 * 128 + 3 * 128 * 384
     assert record["cost"]["flops_visual"] == sum(n * per_token + 2 * n * n * 128 for n in processed)
     assert record["cost"].keys() == {
-        "prefill_ms", "prefill_unpruned_ms", "prefill_share", "selection_ms", "selection_share", "decode_tokens_per_s",
-        "batch", "flops_visual", "flops_total", "flops_formula", "flops_counted", "flops_counted_unpruned",
+        "prefill_ms", "prefill_unpruned_ms", "prefill_share", "prefill_share_low", "prefill_share_high",
+        "selection_ms", "selection_share", "decode_tokens_per_s", "batch", "flops_visual", "flops_total",
+        "flops_formula", "flops_counted", "flops_counted_unpruned",
         "flops_counted_layers", "flops_counted_selection", "text_tokens", "kv_bytes", "kv_bytes_stored",
         "peak_bytes", "peak_grown_bytes", "peak_source",
     }  # fmt: skip
     assert record["cost"]["prefill_ms"] > record["cost"]["selection_ms"] > 0
+    low, middle, high = (record["cost"][f"prefill_share{end}"] for end in ("_low", "", "_high"))
+    assert 0 < low <= middle <= high
     assert record["strategies"]["head_scoring"] == "sparsity:form=l2"
     assert set(record["timing"]) == {"query_selection", "head_scoring", "head_count", "token_pruning"}
     assert record["versions"].keys() == {"headwise", "torch", "transformers", "python"}

@@ -66,7 +66,8 @@ def timed(
     for all trials that share ``inputs``.
 
     ``prefill_ms``: median wall-clock time of one forward of a batch, vision tower included, divided by its rows.
-    ``prefill_unpruned_ms``: the same without the recipe; ``prefill_share``: the median ratio of both times.
+    ``prefill_unpruned_ms``: the same without the recipe; ``prefill_share``: the median ratio of both times, of
+    which ``prefill_share_low`` and ``prefill_share_high`` are the lowest and the highest.
     ``decode_tokens_per_s``: every batch generates exactly STEPS tokens. The prefill gives the first; the time beyond a
     prefill's goes to the other rows x (STEPS - 1) tokens. None where generating was not measured to be slower.
     ``selection_ms``: the time that the generation's prefill spends on choosing tokens and KV entries, with evidence,
@@ -94,6 +95,8 @@ def timed(
         prefill_ms=_median(prefills),
         prefill_unpruned_ms=_median(unpruned),
         prefill_share=_median(shares),
+        prefill_share_low=min(shares, default=None),
+        prefill_share_high=max(shares, default=None),
         selection_ms=_median(selections),
         selection_share=_median(parts),
         decode_tokens_per_s=_median(rates),

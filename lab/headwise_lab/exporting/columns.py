@@ -38,7 +38,8 @@ TRIALS = _columns({
     "real results": "metric.value metric.se nll.mean nll.se accuracy.value accuracy.se",
     "integer cost": "cost.flops_visual cost.flops_total",
     "text cost": "cost.flops_formula",
-    "real cost": "cost.text_tokens cost.prefill_ms cost.prefill_unpruned_ms cost.prefill_share"
+    "real cost": "cost.text_tokens cost.prefill_ms cost.prefill_unpruned_ms cost.prefill_share cost.prefill_share_low"
+    " cost.prefill_share_high"
     " cost.decode_tokens_per_s",
     "integer memory": "cost.batch cost.kv_bytes kv_bytes kv_bytes_planned peak_bytes",
     "real kept tokens": "overlap.recall overlap.precision overlap.iou overlap.lift overlap.n"

@@ -28,16 +28,11 @@ from headwise_lab.report.page.grid import Grid
 from headwise_lab.report.page.measured import measured, natural
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
+from headwise_lab.report.page.svg import inline, theme
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
-LARGEST = 80_000
-"""A figure is embedded as SVG up to this many bytes, even where its PNG is smaller."""
-
 NOWHERE = Facets()
-
-_PATH = re.compile(r'\b(?:d|x|y)="[^"]*"')
-_FRACTION = re.compile(r"\d+\.\d{2,}")
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -59,7 +54,7 @@ class Page:
     @cached_property
     def style(self) -> str:
         """The style sheet."""
-        return (TEMPLATES / "page.css").read_text(encoding="utf-8")
+        return (TEMPLATES / "page.css").read_text(encoding="utf-8") + theme()
 
     @cached_property
     def script(self) -> str:
@@ -141,24 +136,9 @@ def templates(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {"embedded": embedded, "light": light}
+    filters: dict[str, Callable[..., str]] = {"inline": inline, "light": light}
     environment.filters.update(filters)
     return environment
-
-
-def embedded(figure: Figure) -> str:
-    """A figure as a data URI: its SVG; or its PNG, where the SVG is larger than that and than ``LARGEST``."""
-    pixels = figure.path.read_bytes()
-    lines = _rounded(figure.svg.read_text(encoding="utf-8")).encode() if figure.svg.is_file() else b""
-    if lines and len(lines) <= max(LARGEST, len(pixels)):
-        return f"data:image/svg+xml;base64,{base64.b64encode(lines).decode('ascii')}"
-    return f"data:image/png;base64,{base64.b64encode(pixels).decode('ascii')}"
-
-
-def _rounded(svg: str) -> str:
-    """The same SVG with lines rounded to a tenth of a pixel and without comments; it is half as long."""
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    return _PATH.sub(lambda path: _FRACTION.sub(lambda number: f"{float(number[0]):.1f}", path[0]), svg)
 
 
 def light(figure: Figure) -> str:

@@ -38,6 +38,8 @@ class QuestionOutcome(Outcome):
     """Boxes around what the question is about: x0, y0, x1, y1 in pixels of the picture."""
     kept: list[int] = attrs.field(factory=list)
     """Indices of the visual tokens that were kept."""
+    stages: list[list[int]] = attrs.field(factory=list)
+    """The same after each stage, where there are several."""
     heads: list[int] = attrs.field(factory=list)
     """The heads whose attention chose them."""
     recall: float | None = None

@@ -120,6 +120,10 @@ class Cost(JsonObject):
     """The same for the unpruned model."""
     prefill_share: float | None = None
     """``prefill_ms`` / ``prefill_unpruned_ms``, both measured in turns."""
+    prefill_share_low: float | None = None
+    """The lowest such ratio of the batches that were timed."""
+    prefill_share_high: float | None = None
+    """The highest one."""
     selection_ms: float | None = None
     """The part of ``prefill_ms`` that choosing tokens takes."""
     selection_share: float | None = None

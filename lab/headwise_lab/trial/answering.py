@@ -97,7 +97,7 @@ def _answer(prediction: str, visual: int, text: int, seen: Any) -> Answer:
     """The answer of one row; ``seen`` is None where nothing was chosen, so that every token stayed."""
     if seen is None:
         return Answer(prediction=prediction, kept=list(range(visual)), visual=visual, text=text)
-    choices = {name: getattr(seen, name) for name in ("kept", "heads", "notes", "concentration", "entropy")}
+    choices = {name: getattr(seen, name) for name in ("kept", "stages", "heads", "notes", "concentration", "entropy")}
     return Answer(prediction=prediction, visual=visual, text=text, **choices)
 
 

@@ -28,14 +28,15 @@ from headwise_lab.store.unfinished import path_in
 class Answer:
     """What the model said to one question, what it kept of the picture, and what the recorder saw.
 
-    ``kept``: which of the ``visual`` tokens stayed. ``text``: the number of other tokens in the prompt. ``heads`` to
-    ``entropy``: as in ``headwise_plugins.observers.recorder.RowRecord``; empty where nothing was chosen.
+    ``kept``: which of the ``visual`` tokens stayed. ``text``: the number of other tokens in the prompt. ``stages``
+    to ``entropy``: as in ``headwise_plugins.observers.recorder.RowRecord``; empty where nothing was chosen.
     """
 
     prediction: str
     kept: list[int]
     visual: int
     text: int
+    stages: list[list[int]] = attrs.field(factory=list)
     heads: list[int] = attrs.field(factory=list)
     notes: dict[str, Any] = attrs.field(factory=dict)
     concentration: float | None = None

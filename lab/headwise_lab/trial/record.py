@@ -177,6 +177,7 @@ def outcome(question: Question, answer: Answer, score: float, found: TokenOverla
         score=score,
         boxes=[list(box) for box in question.boxes],
         kept=answer.kept,
+        stages=answer.stages if len(answer.stages) > 1 else [],
         heads=answer.heads,
         recall=None if found is None else found.recall,
     )

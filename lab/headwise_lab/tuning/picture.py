@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.canvas import GREY, INK, LINES, SERIES, STYLE, Figure, new_canvas, save_all
 from headwise_lab.tuning.confirming import Again
 from headwise_lab.tuning.judging import Accuracy
 from headwise_lab.tuning.outcome import SearchOutcome
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_FOUND, _HELD = "#9ac3e0", "#0b69a3"
+_FOUND, _HELD = SERIES[5], SERIES[0]
 
 
 def draw(outcome: SearchOutcome, folder: Path) -> Figure:
@@ -36,7 +36,7 @@ def draw(outcome: SearchOutcome, folder: Path) -> Figure:
         panel.set_xticks(_ticks([outcome.shown(one.value.cost) for one in outcome.found]))
         panel.set_xlabel(outcome.axis)
         panel.set_ylabel("accuracy, % of the unpruned model's")
-        panel.grid(color="#e4e7eb", linewidth=0.7)
+        panel.grid(color=LINES, linewidth=0.7)
         canvas.legend(loc="outside right upper", fontsize=8)
         save_all(canvas, path)
     names = ", ".join(record.benchmark for record in outcome.searched.unpruned)

@@ -18,13 +18,15 @@ from headwise.attention_math import entropy
 class RowRecord:
     """What one row of a batch kept after its last stage, and what its last stage that read attention saw.
 
-    ``kept``: surviving visual tokens, ascending, counted among those the row entered the model with. ``heads``: those
-    that decided, ascending. ``notes``: what strategies and stages noted. ``concentration``: share of all heads'
-    attention to the image that went to the kept tokens. ``entropy``: of the token scores, 1 when even, 0 when one token
-    has it all. Without attention to the image, or a choice to make, the last two are None.
+    ``kept``: surviving visual tokens, ascending, counted among those the row entered the model with. ``stages``: the
+    same after each stage. ``heads``: those that decided, ascending. ``notes``: what strategies and stages noted.
+    ``concentration``: share of all heads' attention to the image that went to the kept tokens. ``entropy``: of the
+    token scores, 1 when even, 0 when one token has it all. Without attention to the image, or a choice to make, the
+    last two are None.
     """
 
     kept: list[int]
+    stages: list[list[int]] = attrs.field(factory=list)
     heads: list[int] = attrs.field(factory=list)
     notes: dict[str, Any] = attrs.field(factory=dict)
     concentration: float | None = None
@@ -58,7 +60,7 @@ class Recorder:
             before = self._records.get(row) or RowRecord(kept)
             now = {name: values[place] for name, values in seen.items()}
             now["notes"] = before.notes | now["notes"]
-            self._records[row] = attrs.evolve(before, kept=kept, **now)
+            self._records[row] = attrs.evolve(before, kept=kept, stages=[*before.stages, kept], **now)
 
 
 def _seen(selection: Selection) -> Mapping[str, list[Any]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -15,21 +13,18 @@ from headwise_lab.report.compare.pairs import Pair
 from headwise_lab.report.compare.sides import Side
 from headwise_lab.report.kept_tokens.choices import KeptSetting
 from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
-from headwise_lab.report.page.facets import of_record
+from headwise_lab.report.page.canvas import STYLE, Figure, new_canvas, save_all
+from headwise_lab.report.page.drawing import SIGNS, interval, name_lines, pale_grid, seen, zero_line
+from headwise_lab.report.page.facets import of_record, union
 from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.page.slugs import slugs
 from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.store.record_types import VisualRecord
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 MOST = 30
 """A figure shows this many pairs: those with the largest differences."""
 
 LONGEST = 100  # letters of a label
-_COLOURS = {"better": "#147d64", "worse": "#ba2525", "no difference": GREY}
 
 
 def differences(against: Against, folder: Path) -> Figure:
@@ -40,28 +35,27 @@ def differences(against: Against, folder: Path) -> Figure:
     with matplotlib.rc_context(STYLE):
         canvas = new_canvas(7.6, 1.2 + 0.26 * len(shown))
         panel = canvas.subplots()
-        panel.axvline(0, color=INK, linewidth=1)
-        for line, pair in enumerate(shown):
-            _line(panel, line, pair)
-        panel.set_yticks(range(len(shown)), [shortened(label(against, pair), LONGEST) for pair in shown], fontsize=8)
-        panel.set_ylim(len(shown) - 0.4, -0.6)
+        zero_line(panel)
+        names = [shortened(label(against, pair), LONGEST) for pair in shown]
+        for line, (name, pair) in enumerate(zip(names, shown, strict=True)):
+            interval(panel, line, pair.difference, name, _facets(pair))
+        name_lines(panel, names, 8)
         panel.set_xlabel(f"{against.letter} - A")
-        panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
-        save_all(canvas, path)
+        pale_grid(panel, "x")
+        save_all(canvas, path, seen(pair.difference for pair in against.pairs))
     some = f", the {MOST} largest of {len(against.pairs)}" if len(shown) < len(against.pairs) else ""
     caption = (
-        f"{against.letter} against A: paired differences with 95% intervals{some}. Green: better, red: worse, grey: no"
-        " difference after Holm's correction."
+        f"{against.letter} against A: paired differences with 95% intervals{some}, judged after Holm's correction."
+        f" {SIGNS}"
     )
     return Figure(path, caption, against.slug)
 
 
-def _line(panel: Axes, line: int, pair: Pair) -> None:
-    found = pair.difference
-    low, high = (found.value if math.isnan(end) else end for end in (found.low, found.high))
-    error = [[max(0.0, found.value - low)], [max(0.0, high - found.value)]]
-    panel.errorbar([found.value], [line], xerr=error, fmt="o", markersize=5, capsize=2.5,
-                   color=_COLOURS[pair.verdict])  # fmt: skip
+def _facets(pair: Pair) -> dict[str, str]:
+    """What filters hide a pair by."""
+    own = union(of_record(record) for side in pair.records for record in side)
+    ids = " ".join(record.id for side in pair.records for record in side)
+    return {"budget": "\n".join(own.budget), "heads": "\n".join(own.heads), "records": ids}
 
 
 def kept(against: Against, left: Side, right: Side, folder: Path) -> list[KeptView]:

@@ -95,7 +95,7 @@ def _draw(comparison: Comparison, found: ReadFolder, folder: Path) -> Drawn:
     from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
 
     full = _unpruned(comparison, found.trials)
-    drawn = (figures.scores(comparison, full.value if full else None, folder), figures.heat_map(comparison, folder))
+    drawn = (figures.scores(comparison, full.value if full else None, folder), figures.differences(comparison, folder))
     wanted = KeptRequest(
         title=comparison.title,
         slug=comparison.slug,

@@ -1,7 +1,7 @@
 """Figures of kept tokens on example images, with several strategies side by side, where they disagree.
 
-The visual tokens of one square image form a square grid, row by row. An image that is not square is cropped to its
-centre or gets borders, as the record says.
+The visual tokens of an image form a square grid, row by row. They lie on the centre of an image that is not square,
+or on all of it and its borders, as the record says.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from headwise.printing import printable
+from headwise_adapters.vision.overlay import drawn, untouched
 from headwise_lab.report.kept_tokens.choices import KeptSetting, placed
-from headwise_lab.report.kept_tokens.squares import Box, square
+from headwise_lab.report.kept_tokens.pictures import Box, Shown, shown
 from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
 
@@ -39,31 +41,40 @@ def overlay(
 ) -> Figure:
     """Draw the figure: for each example a line with the image and what each strategy kept of it."""
     path = folder / f"{slug}-kept.png"
+    lines = []
+    for image, outcomes in examples[:EXAMPLES]:
+        first = next(iter(outcomes.values()))
+        lines.append((shown(image, first.boxes, (side, side), padded=placed(choice) == "padded"), outcomes))
     with matplotlib.rc_context(STYLE):
-        _draw(examples[:EXAMPLES], side, path, padded=placed(choice) == "padded")
-    caption = f"{title}: tokens kept at {choice.label}, on examples where strategies disagree."
+        _draw(lines, path)
+    caption = (
+        f"{title}: tokens kept at {choice.label}, on examples where strategies disagree. Outlined: kept; grey,"
+        " hatched: dropped."
+    )
     return Figure(path, caption, slug, choice.budget, choice.heads)
 
 
-def _draw(examples: Sequence[Example], side: int, path: Path, *, padded: bool) -> None:
-    strategies = list(examples[0][1])
+def _draw(lines: Sequence[tuple[Shown, Mapping[str, Outcome]]], path: Path) -> None:
+    strategies = list(lines[0][1])
     width = len(strategies) + 1
-    canvas = new_canvas(1.75 * width, 2.2 * len(examples) + 0.2)
-    panels = canvas.subplots(len(examples), width, squeeze=False)
-    for line, (image, outcomes) in enumerate(examples):
-        first = outcomes[strategies[0]]
-        shown = square(image, first.boxes, padded=padded)
-        picture = np.asarray(shown.image, dtype=np.float32) / 255
-        show_panel(panels[line][0], picture, shown.boxes)
-        panels[line][0].set_xlabel(_question(first), fontsize=7, color=INK)
-        for panel, name in zip(panels[line][1:], strategies, strict=True):
+    canvas = new_canvas(1.75 * width, 2.2 * len(lines) + 0.2)
+    panels = canvas.subplots(len(lines), width, squeeze=False)
+    for line, (picture, outcomes) in zip(panels, lines, strict=True):
+        _panel(line[0], picture, untouched(picture.image, [picture.tile]))
+        line[0].set_xlabel(_question(outcomes[strategies[0]]), fontsize=7, color=INK)
+        for panel, name in zip(line[1:], strategies, strict=True):
             outcome = outcomes[name]
-            show_panel(panel, dimmed(picture, outcome.kept, side), shown.boxes)
+            _panel(panel, picture, drawn(picture.image, [picture.tile], outcome.kept))
             panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome.score else GREY)
-        if line == 0:
-            for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
-                panel.set_title("\n".join(textwrap.wrap(name, 18)), fontsize=8, fontweight="bold", color=INK)
+    for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
+        panel.set_title("\n".join(textwrap.wrap(name, 18)), fontsize=8, fontweight="bold", color=INK)
     save_all(canvas, path)
+
+
+def _panel(panel: Axes, picture: Shown, image: Image.Image) -> None:
+    """An image of the whole picture at any scale, with the boxes of the question."""
+    scale = image.width / picture.image.width
+    show_panel(panel, np.asarray(image) / 255, [tuple(scale * end for end in box) for box in picture.boxes])
 
 
 def dimmed(picture: Pixels, kept: Sequence[int], side: int, *, darker: bool = False) -> Pixels:
@@ -79,9 +90,12 @@ def dimmed(picture: Pixels, kept: Sequence[int], side: int, *, darker: bool = Fa
 
 def show_panel(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
     """A picture in shares of full brightness, boxes (x0, y0, x1, y1) in its pixels drawn over it, and a thin frame."""
-    panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+    panel.imshow(np.clip(picture, 0, 1), interpolation="antialiased")
     for x0, y0, x1, y1 in boxes:
-        panel.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.4))
+        for colour, width in (("black", 2.6), (_BOX, 1.4)):
+            panel.add_patch(
+                Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width)
+            )
     panel.set_xticks([])
     panel.set_yticks([])
     for side in panel.spines.values():

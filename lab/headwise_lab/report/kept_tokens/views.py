@@ -22,7 +22,7 @@ from headwise_lab.report.kept_tokens.choices import (
     with_images,
 )
 from headwise_lab.report.kept_tokens.overlays import EXAMPLES, Example, overlay
-from headwise_lab.report.kept_tokens.squares import square
+from headwise_lab.report.kept_tokens.pictures import shown as picture_of
 from headwise_lab.report.page.kept import KeptView
 from headwise_lab.report.trials import Trial
 from headwise_lab.store.outcome_types import QuestionOutcome as Outcome
@@ -74,7 +74,7 @@ def kept_view(wanted: KeptRequest, folder: Path) -> tuple[KeptView | None, str |
     ]
     figure = overlay(choice, examples[:EXAMPLES], side, title=wanted.title, slug=wanted.slug, folder=folder)
     settings, left = _settings(wanted, choice, [next(iter(given.values())) for _, given in examples], side)
-    data = {**_questions(examples, padded=seen == "padded"), "side": side, "settings": settings}
+    data = {**_questions(examples, side, padded=seen == "padded"), "grid": [side, side], "settings": settings}
     benchmark = next(iter(choice.trials.values())).benchmark
     return KeptView(wanted.title, data, figure, _note(len(shown), len(found), left, seen), benchmark), None
 
@@ -83,26 +83,26 @@ def _note(shown: int, found: int, left: int, seen: str) -> str:
     note = f"{shown} of {found} questions, those on which strategies disagree most: some right and some wrong, then the"
     note += " least tokens in common."
     note += f" {left} settings with more tokens are left out to keep the page small." if left else ""
-    how = "with borders" if seen == "padded" else "as its centre"
-    return f"{note} An image that is not square is shown {how}, which is what the model sees."
+    how = "all of it and the borders around it" if seen == "padded" else "the square at its centre"
+    return f"{note} Of an image that is not square, the model sees {how}."
 
 
-def _questions(examples: Sequence[Example], *, padded: bool) -> dict[str, object]:
+def _questions(examples: Sequence[Example], side: int, *, padded: bool) -> dict[str, object]:
     """The questions, and each of their images once."""
-    pictures: dict[Path, str] = {}
+    pictures: dict[Path, dict[str, object]] = {}
     questions = []
     for image, outcomes in examples:
         first = next(iter(outcomes.values()))
-        shown = square(image, first.boxes, padded=padded)
-        pictures.setdefault(image, shown.data_uri())
+        shown = picture_of(image, first.boxes, (side, side), padded=padded)
+        if image not in pictures:
+            pictures[image] = shown.as_data()
         questions.append(
             {
                 "id": first.id,
                 "text": (first.question or "").partition("\n")[0],
                 "answers": list(dict.fromkeys(first.answers))[:3],
-                "boxes": shown.shares,
+                "boxes": [shown.scaled(box) for box in shown.boxes],
                 "picture": list(pictures).index(image),
-                "small": shown.small,
             }
         )
     return {"questions": questions, "pictures": list(pictures.values())}
@@ -146,7 +146,9 @@ def _strategy(name: str, trial: Trial, folder: Path, asked: Sequence[Outcome], s
         _as_data(outcome, side) if outcome is not None and same_question(one, outcome) else None
         for one, outcome in zip(asked, found, strict=True)
     ]
-    return {"name": name, "record": trial.id, "given": given}
+    stages = trial.record.stages or ()
+    return {"name": name, "record": trial.id, "given": given, "layers": [stage.layer for stage in stages],
+            "merges": any(stage.merged for stage in stages)}  # fmt: skip
 
 
 def _as_data(outcome: Outcome, side: int) -> dict[str, object] | None:
@@ -154,6 +156,7 @@ def _as_data(outcome: Outcome, side: int) -> dict[str, object] | None:
         return None
     return {
         "kept": bits(outcome.kept, side * side),
+        "stages": [bits(kept, side * side) for kept in outcome.stages],
         "said": (outcome.prediction or "")[:80],
         "score": round(float(outcome.score), 3),
         "heads": outcome.heads,

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import matplotlib
 import numpy as np
 
 from headwise_lab.report.grouping import grouped
 from headwise_lab.report.kv.baseline import same_context
-from headwise_lab.report.kv.judgement import JudgedRun, JudgedSetting, orientation, per_cent, per_cent_error
+from headwise_lab.report.kv.judgement import JudgedRun, JudgedSetting, orientation, per_cent
 from headwise_lab.report.kv.runs import FULL, HEAD_AWARE, PERMUTED, SCORED, TWIN, UNIFORM, WINDOW, KvRun
 from headwise_lab.report.kv.verdicts import thresholds
-from headwise_lab.report.page.canvas import GREY, INK, STYLE, Figure, new_canvas, save_all
-from headwise_lab.report.page.drawing import bar_length, name_lines, pale_grid
+from headwise_lab.report.page.canvas import GREY, INK, LINES, SERIES, STYLE, Figure, marked, new_canvas, save_all
+from headwise_lab.report.page.drawing import (
+    SIGNS,
+    bar_length,
+    below,
+    interval,
+    name_lines,
+    pale_grid,
+    seen,
+    zero_line,
+)  # fmt: skip
+from headwise_lab.report.page.facets import of_record
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-COLOURS = {
-    "A": "#d64545", "B": "#147d64", "G": "#2b6cb0", "I": "#7b3fb3", "J": "#de911d", "K": "#12a4b8",
-    "allocated": "#8d5b3f", "score": "#c2408f", "permuted": "#b8bfc8", "full": "black",
+LOOKS = {
+    "A": (SERIES[1], "v"), "B": (SERIES[2], "o"), "G": (SERIES[0], "s"), "I": (SERIES[3], "D"), "J": (SERIES[4], "^"),
+    "K": (SERIES[5], "P"), "allocated": (SERIES[4], "X"), "score": (SERIES[3], "h"), "permuted": (GREY, "."),
+    "full": (INK, "*"),
 }  # fmt: skip
-"""Groups in the colours of the head-aware cache study: A red, B green, G blue, I purple, K cyan."""
+"""Colour and marker of each group of runs."""
 
 _LABELS = {
     "A": "A: window, no sinks", "B": "B: StreamingLLM", "G": "G: by confidence", "I": "I: inverse",
@@ -41,8 +54,9 @@ def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list
     """Draw every figure for which there are runs into ``folder``."""
     wanted: list[tuple[str, Draw, str]] = [
         ("ppl-vs-context", _context, "perplexity against effective context; the line: interpolated uniform budget"),
-        ("head-aware", _forest, "change of perplexity against the uniform budget at each run's own context, paired SE"
-         " (grey band: interpolation error); hollow: the same windows shuffled over the heads"),
+        ("head-aware", _forest, "change of perplexity against the uniform budget at each run's own context, paired,"
+         " with 95% intervals (grey band: interpolation error); small dots: the same windows shuffled over the heads."
+         f" {SIGNS[:-1]}"),
         ("sink-importance", _sinks, "the same number of entries with and without sinks"),
         ("confidence-threshold", _thresholds, "perplexity by confidence threshold beside the uniform budget at each"
          " run's own context"),
@@ -61,7 +75,7 @@ def draw_all(judged: JudgedSetting, title: str, slug: str, folder: Path) -> list
 
 def group_of(one: JudgedRun) -> str:
     """The key of a run's colour: its group in the study where it has one, else the group of its strategy."""
-    if one.run.group in COLOURS:
+    if one.run.group in LOOKS:
         return one.run.group
     if one.run.part != HEAD_AWARE:
         return _GROUPS[one.run.part]
@@ -74,34 +88,51 @@ def _context(judged: JudgedSetting, path: Path) -> bool:
     panel = canvas.subplots()
     _curve(panel, judged)
     by_group = grouped(judged.judgements, group_of)
-    for group in COLOURS:
+    for group in LOOKS:
         if group in by_group and group != "full":
             _group_dots(panel, group, by_group[group])
     if full := judged.first(FULL):
-        panel.axhline(full.run.ppl, color="black", linestyle=":", linewidth=1.2, label=_LABELS["full"])
+        panel.axhline(full.run.ppl, color=INK, linestyle=":", linewidth=1.2, label=_LABELS["full"])
     _log_axes(panel, [one.run.context for one in judged.judgements if one.run.part != FULL])
     panel.set(xlabel="effective context: entries per KV head, mean", ylabel="perplexity")
     pale_grid(panel, "y", "both")
-    canvas.legend(loc="outside right upper", fontsize=8)
-    save_all(canvas, path)
+    below(canvas, [panel])
+    save_all(canvas, path, _note(judged))
     return True
 
 
 def _group_dots(panel: Axes, group: str, members: Sequence[JudgedRun]) -> None:
     small = group == "permuted"
-    panel.errorbar(
-        [one.run.context for one in members], [one.run.ppl for one in members],
-        yerr=None if small else [bar_length(one.run.ppl_se) for one in members], fmt="o",
-        markersize=2.5 if small else 4.5, capsize=0, elinewidth=0.6, alpha=0.7 if small else 0.95,
-        color=COLOURS[group], label=_LABELS[group], zorder=2 if small else 3,
-    )  # fmt: skip
+    colour, marker = LOOKS[group]
+    for number, one in enumerate(members):
+        drawn = panel.errorbar(
+            [one.run.context], [one.run.ppl], yerr=None if small else [bar_length(one.run.ppl_se)], linestyle="none",
+            marker=marker, markersize=4 if small else 5, elinewidth=0.6, color=colour, zorder=2 if small else 3,
+            label=None if number else _LABELS[group],
+        )  # fmt: skip
+        _marked(drawn.get_children(), one.run, f"{one.run.ppl:.4g}")
+
+
+def _marked(parts: Iterable[Artist | None], run: KvRun, value: str) -> None:
+    """Say which run parts of a picture show, and what filters hide them by."""
+    marked(parts, f"{run.name}, {run.context:.0f} entries: {value}", **_facets(run))
+
+
+def _facets(run: KvRun) -> dict[str, str]:
+    return {"budget": "\n".join(of_record(run.record).budget), "records": run.id}
+
+
+def _note(judged: JudgedSetting) -> str:
+    """How many blocks of tokens the differences stand on, and the smallest change that could have been seen."""
+    found = [one.to_uniform for one in judged.judgements if one.verdict]
+    return seen(found, "blocks of tokens", lambda nats: f"{per_cent(nats):.2g}% of perplexity")
 
 
 def _curve(panel: Axes, judged: JudgedSetting) -> None:
     """The interpolated uniform budget: straight lines in log perplexity over log context."""
     contexts = judged.curve.contexts
     if len(contexts) > 1:
-        panel.plot(contexts, np.exp(judged.curve.losses), color=COLOURS["B"], linewidth=1.4, zorder=1)
+        panel.plot(contexts, np.exp(judged.curve.losses), color=LOOKS["B"][0], linewidth=1.4, zorder=1)
 
 
 def _log_axes(panel: Axes, contexts: Sequence[float]) -> None:
@@ -121,34 +152,32 @@ def _forest(judged: JudgedSetting, path: Path) -> bool:
         return False
     canvas = new_canvas(7.4, 1.3 + 0.24 * len(shown))
     panel = canvas.subplots()
-    panel.axvline(0, color=INK, linewidth=1)
+    zero_line(panel)
     for line, one in enumerate(shown):
         error = per_cent(one.to_uniform.allowance or 0.0) if one.to_uniform else 0.0
-        panel.barh(line, 2 * error, left=-error, height=0.8, color="#eceff3")
+        panel.barh(line, 2 * error, left=-error, height=0.8, color=LINES, zorder=0)
         _controls(panel, line, one, judged)
         _dot(panel, line, one)
     name_lines(panel, [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], 8)
     panel.set_xlabel("perplexity against the uniform budget at the same effective context, % (left: better)")
     pale_grid(panel, "x")
-    save_all(canvas, path)
+    save_all(canvas, path, _note(judged))
     return True
 
 
 def _dot(panel: Axes, line: int, one: JudgedRun) -> None:
     found = one.to_uniform
     if found:
-        panel.errorbar(
-            [per_cent(found.value)], [line], xerr=[per_cent_error(found)], fmt="o", markersize=4.5, capsize=2,
-            color=COLOURS[group_of(one)], zorder=3,
-        )  # fmt: skip
+        value, low, high = map(per_cent, (found.value, found.low, found.high))
+        shown = attrs.evolve(found, value=value, low=low, high=high, allowance=found.allowance if one.verdict else None)
+        interval(panel, line, shown, one.run.name, _facets(one.run))
 
 
 def _controls(panel: Axes, line: int, one: JudgedRun, judged: JudgedSetting) -> None:
     ids = {run.id for run in one.controls}
     found = [other.to_uniform.value for other in judged.of(PERMUTED) if other.run.id in ids and other.to_uniform]
     if found:
-        panel.plot([per_cent(value) for value in found], [line + 0.18] * len(found), "o", markersize=3.5,
-                   markerfacecolor="none", markeredgecolor=GREY, zorder=2)  # fmt: skip
+        panel.plot(list(map(per_cent, found)), [line + 0.18] * len(found), ".", markersize=5, color=GREY, zorder=2)
 
 
 def _sinks(judged: JudgedSetting, path: Path) -> bool:
@@ -168,7 +197,7 @@ def _sinks(judged: JudgedSetting, path: Path) -> bool:
     panel.set_ylabel("perplexity")
     pale_grid(panel, "y")
     panel.legend(fontsize=8)
-    save_all(canvas, path)
+    save_all(canvas, path, _note(judged))
     return True
 
 
@@ -176,7 +205,7 @@ def _sink_bars(panel: Axes, pairs: Sequence[tuple[KvRun, KvRun]]) -> None:
     """Two bars for each (run without sinks, uniform run), and the change between them."""
     for place, group in enumerate(("A", "B")):
         runs = [pair[place] for pair in pairs]
-        panel.bar(np.arange(len(pairs)) + 0.38 * (place - 0.5), [run.ppl for run in runs], 0.36, color=COLOURS[group],
+        panel.bar(np.arange(len(pairs)) + 0.38 * (place - 0.5), [run.ppl for run in runs], 0.36, color=LOOKS[group][0],
                   yerr=[bar_length(run.ppl_se) for run in runs], capsize=3, label=_LABELS[group])  # fmt: skip
     for place, (window, uniform) in enumerate(pairs):
         change, top = 100 * (window.ppl / uniform.ppl - 1), window.ppl + bar_length(window.ppl_se)
@@ -197,15 +226,15 @@ def _thresholds(judged: JudgedSetting, path: Path) -> bool:
         pale_grid(panel, "y")
     panels[0].set_ylabel("perplexity")
     panels[0].legend(fontsize=8)
-    save_all(canvas, path)
+    save_all(canvas, path, _note(judged))
     return True
 
 
 def _threshold_lines(panel: Axes, runs: Sequence[tuple[float, JudgedRun]]) -> None:
-    panel.plot([threshold for threshold, _ in runs], [one.run.ppl for _, one in runs], "o-", color=COLOURS["G"],
+    panel.plot([threshold for threshold, _ in runs], [one.run.ppl for _, one in runs], "o-", color=LOOKS["G"][0],
                label="by confidence")  # fmt: skip
     known = [(threshold, one.baseline.ppl) for threshold, one in runs if one.baseline]
-    panel.plot([at for at, _ in known], [ppl for _, ppl in known], "s--", color=COLOURS["B"], markersize=3.5,
+    panel.plot([at for at, _ in known], [ppl for _, ppl in known], "s--", color=LOOKS["B"][0], markersize=3.5,
                label="uniform, same context")  # fmt: skip
     for threshold, one in runs:
         panel.annotate(f"{one.run.context:.0f}", (threshold, one.run.ppl), textcoords="offset points",
@@ -219,23 +248,25 @@ def _best(judged: JudgedSetting, path: Path, most: int = 12) -> bool:
     )[:most]
     if not shown:
         return False
-    _bars(shown, path)
+    _bars(shown, path, _note(judged))
     return True
 
 
-def _bars(shown: Sequence[JudgedRun], path: Path) -> None:
+def _bars(shown: Sequence[JudgedRun], path: Path, note: str) -> None:
     """The perplexity of each run, and a tick at the perplexity of the uniform budget of the same context."""
     canvas = new_canvas(7.2, 1.2 + 0.29 * len(shown))
     panel = canvas.subplots()
     for line, one in enumerate(shown):
-        panel.errorbar([one.run.ppl], [line], xerr=[bar_length(one.run.ppl_se)], fmt="o", markersize=5, capsize=2,
-                       color=COLOURS[group_of(one)], zorder=3)  # fmt: skip
+        colour, marker = LOOKS[group_of(one)]
+        drawn = panel.errorbar([one.run.ppl], [line], xerr=[bar_length(one.run.ppl_se)], marker=marker, markersize=5,
+                               capsize=2, color=colour, zorder=3)  # fmt: skip
+        _marked(drawn.get_children(), one.run, f"{one.run.ppl:.4g}")
         if one.baseline and one.run.part != UNIFORM:
-            panel.plot([one.baseline.ppl], [line], marker="|", markersize=13, markeredgewidth=2, color=COLOURS["B"])
+            panel.plot([one.baseline.ppl], [line], marker="|", markersize=13, markeredgewidth=2, color=LOOKS["B"][0])
     name_lines(panel, [f"{one.run.name}  ({one.run.context:.0f})" for one in shown], 8)
-    panel.set_xlabel("perplexity (green tick: uniform budget at the same context; in brackets: effective context)")
+    panel.set_xlabel("perplexity (tick: uniform budget at the same context; in brackets: effective context)")
     pale_grid(panel, "x")
-    save_all(canvas, path)
+    save_all(canvas, path, note)
 
 
 def _inverse(judged: JudgedSetting, path: Path) -> bool:
@@ -243,5 +274,5 @@ def _inverse(judged: JudgedSetting, path: Path) -> bool:
     shown.sort(key=lambda one: (orientation(one.run) != "inverse", one.run.context))
     if not any(orientation(one.run) == "inverse" for one in shown):
         return False
-    _bars(shown, path)
+    _bars(shown, path, _note(judged))
     return True

@@ -58,8 +58,7 @@ def _overview(compared: Sequence[Methods]) -> list[Section]:
 def _draw_overview(compared: Sequence[Methods], folder: Path) -> Drawn:
     from headwise_lab.report.methods.figures import draw_overview, looks  # matplotlib takes a second to import
 
-    figure = draw_overview(compared, looks(compared), folder)
-    return Drawn([figure] if figure else [])
+    return Drawn(draw_overview(compared, looks(compared), folder))
 
 
 def _section(methods: Methods, compared: Sequence[Methods], found: ReadFolder) -> Section:
@@ -78,14 +77,13 @@ def _section(methods: Methods, compared: Sequence[Methods], found: ReadFolder) -
 
 def _draw(methods: Methods, compared: Sequence[Methods], source: Path, folder: Path) -> Drawn:
     from headwise_lab.report.kept_tokens.views import KeptRequest, kept_view
-    from headwise_lab.report.methods.figures import draw_scores, looks
+    from headwise_lab.report.methods.figures import draw_all, looks
 
-    figure = draw_scores(methods, looks(compared), folder)
     wanted = KeptRequest(
         title=methods.title, slug=methods.slug, choices=kept_settings(methods), source=source, unpruned=methods.unpruned
     )
     kept, warning = kept_view(wanted, folder)
-    return Drawn([figure] if figure else [], kept, warning)
+    return Drawn(draw_all(methods, looks(compared), folder), kept, warning)
 
 
 def kept_settings(methods: Methods) -> list[KeptSetting]:

@@ -18,6 +18,7 @@ const rows = [...document.querySelectorAll("table.filtered > tbody > tr")].map((
   values: Object.fromEntries(kinds.map((kind) => [kind, valuesOf(element, kind)])),
 }));
 const pictures = [...document.querySelectorAll("figure.drawn, li[data-benchmark]")];
+const marks = [...document.querySelectorAll(".chart .mark")];
 const sections = [...document.querySelectorAll("section.filtered")];
 
 function chosen() {
@@ -91,6 +92,7 @@ function apply() {
   }
   for (const [table, number] of left) table.closest(".block").hidden = number === 0;
   for (const picture of pictures) picture.hidden = !passes(ofElement(picture), state);
+  for (const mark of marks) mark.toggleAttribute("hidden", !passes(ofElement(mark), state) || !has(strategiesOf((mark.dataset.records ?? "").split(" ")), state.words));
   document.querySelectorAll(".kept").forEach((view) => view.dispatchEvent(new CustomEvent("filter", { detail: state })));
   for (const section of sections) {
     const tables = [...section.querySelectorAll("table.filtered")];

@@ -1,4 +1,4 @@
-// Kept tokens over pictures: one question, a setting, and two to four strategies beside each other.
+// Kept tokens over pictures: one question, a setting, the picture itself, and up to four strategies beside it.
 
 const most = 4;
 
@@ -18,42 +18,80 @@ function mark(given) {
 
 let drawn = 0;
 
-/** The picture, faded where tokens were dropped, and the boxes that the question is about. */
-function drawing(picture, { boxes, small }, kept, side, told) {
-  const size = 100 / side;
+/** Path of the cells of tokens, and of the line around them; a grid [rows, columns] lies on a box [x0, y0, x1, y1]. */
+function outline(kept, [rows, columns], [left, top, right, bottom]) {
+  const [width, height] = [(right - left) / columns, (bottom - top) / rows];
+  const held = new Set(kept);
+  let [cells, edges] = ["", ""];
+  for (const index of kept) {
+    const [row, column] = [Math.floor(index / columns), index % columns];
+    const [x, y] = [left + column * width, top + row * height];
+    cells += `M${x} ${y}h${width}v${height}h${-width}z`;
+    if (!row || !held.has(index - columns)) edges += `M${x} ${y}h${width}`;
+    if (row === rows - 1 || !held.has(index + columns)) edges += `M${x} ${y + height}h${width}`;
+    if (!column || !held.has(index - 1)) edges += `M${x} ${y}v${height}`;
+    if (column === columns - 1 || !held.has(index + 1)) edges += `M${x + width} ${y}v${height}`;
+  }
+  return { cells, edges };
+}
+
+/** The picture as it is, or (given what was kept) grey and hatched where tokens were dropped; with the question's boxes. */
+function drawing(picture, grid, boxes, kept, told) {
+  const { uri, width, height, box, small } = picture;
   const name = `kept-${(drawn += 1)}`;
-  const cells = kept.map((index) => `M${(index % side) * size} ${Math.floor(index / side) * size}h${size}v${size}h${-size}z`).join("");
-  const whole = { href: picture, width: 100, height: 100, preserveAspectRatio: "none", style: `image-rendering: ${small ? "pixelated" : "auto"}` };
-  const svg = make("svg", { viewBox: "0 0 100 100", role: "img" }, make("title", {}, told),
-    make("clipPath", { id: name }, make("path", { d: cells })),
-    make("image", { ...whole, style: `${whole.style}; filter: grayscale(1)`, opacity: 0.22 }),
-    make("image", { ...whole, "clip-path": `url(#${name})` }),
-    make("path", { d: cells, fill: "none", stroke: "white", "stroke-opacity": 0.55, "stroke-width": 0.35, class: "cells" }));
+  const whole = { href: uri, width, height, preserveAspectRatio: "none", style: `image-rendering: ${small ? "pixelated" : "auto"}` };
+  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, make("title", {}, told));
+  if (!kept) svg.append(make("image", whole));
+  else {
+    const { cells, edges } = outline(kept, grid, box);
+    const place = { x: box[0], y: box[1], width: box[2] - box[0], height: box[3] - box[1] };
+    svg.append(make("clipPath", { id: name }, make("path", { d: cells })),
+      make("pattern", { id: `${name}-lines`, width: 2, height: 2, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+        make("path", { d: "M.4 0v2", stroke: "#101010", "stroke-width": 0.4, "stroke-opacity": 0.5 }),
+        make("path", { d: "M.8 0v2", stroke: "white", "stroke-width": 0.4, "stroke-opacity": 0.5 })),
+      make("image", { ...whole, style: `${whole.style}; filter: grayscale(1)`, opacity: 0.3 }),
+      make("rect", { ...place, fill: "#808080", "fill-opacity": 0.6 }), make("rect", { ...place, fill: `url(#${name}-lines)` }),
+      make("image", { ...whole, "clip-path": `url(#${name})` }), make("path", { d: cells, fill: "none", class: "cells" }));
+    for (const [colour, size] of [["#101010", 1.3], ["white", 0.55]])
+      svg.append(make("path", { d: edges, fill: "none", stroke: colour, "stroke-width": size, "stroke-linecap": "square" }));
+  }
   for (const [left, top, right, bottom] of boxes)
-    svg.append(make("rect", { x: 100 * left, y: 100 * top, width: 100 * (right - left), height: 100 * (bottom - top),
-      fill: "none", stroke: "#ffb000", "stroke-width": 1.1, class: "box" }));
+    for (const [colour, size] of [["black", 1.7], ["#ffb000", 0.9]])
+      svg.append(make("rect", { x: left, y: top, width: right - left, height: bottom - top, fill: "none", stroke: colour,
+        "stroke-width": size, class: size < 1 ? "box" : "case" }));
   return svg;
 }
 
-function panel(data, question, strategy, given) {
+/** The untouched picture, with the boxes of the question. */
+function original(data, question) {
+  return make("figure", { class: "panel" }, drawing(data.pictures[question.picture], data.grid, question.boxes, null, "The picture itself"),
+    make("figcaption", {}, make("b", {}, "the picture")));
+}
+
+/** What a strategy kept after a stage, counted from 1; of one with fewer stages, after its last. */
+function panel(data, question, strategy, given, stage) {
   if (!given)
-    return make("figure", { class: "panel" }, make("figcaption", {}, make("b", {}, strategy.name), make("p", { class: "soft" }, "Its tokens cannot be placed on this picture.")));
-  const kept = indices(given.kept);
-  const told = `${strategy.name} keeps ${kept.length} of ${data.side ** 2} tokens and answers ${given.said}`;
+    return make("figure", { class: "panel", "data-strategy": strategy.name }, make("figcaption", {}, make("b", {}, strategy.name), make("p", { class: "soft" }, "Its tokens cannot be placed on this picture.")));
+  const last = Math.max(given.stages.length, 1);
+  const now = Math.min(stage, last);
+  const kept = indices(now < last ? given.stages[now - 1] : given.kept);
+  const count = `${kept.length} of ${data.grid[0] * data.grid[1]} tokens`;
   const [sign, kind] = mark(given);
   const list = make("dl");
-  const facts = [["kept", `${kept.length} of ${data.side ** 2} tokens`]];
+  const facts = [[last > 1 ? `before layer ${strategy.layers[now - 1]}` : "kept", count]];
   if (given.recall !== null) facts.push(["recall", given.recall.toFixed(2)]);
   if (given.heads.length) facts.push(["heads", given.heads.join(", ")]);
+  if (strategy.merges) facts.push(["merged", "kept tokens also hold some of the dropped ones"]);
   for (const [label, value] of facts) list.append(make("dt", {}, label), make("dd", {}, value));
-  return make("figure", { class: "panel", "data-strategy": strategy.name }, drawing(data.pictures[question.picture], question, kept, data.side, told),
+  return make("figure", { class: "panel", "data-strategy": strategy.name },
+    drawing(data.pictures[question.picture], data.grid, question.boxes, kept, `${strategy.name} keeps ${count} and answers ${given.said}`),
     make("figcaption", {}, make("b", {}, strategy.name), " ", make("span", { class: kind }, `${sign} ${given.said || "no answer"}`), list));
 }
 
 function view(root) {
   const data = JSON.parse(root.querySelector("script").textContent);
   const [question, setting] = [root.querySelector("select.question"), root.querySelector("select.setting")];
-  const [chips, panels, asked] = [".chips", ".panels", ".asked"].map((name) => root.querySelector(name));
+  const [chips, panels, asked, stage] = [".chips", ".panels", ".asked", ".stage"].map((name) => root.querySelector(name));
   const key = root.id;
   let names = [];
   let words = [];
@@ -94,8 +132,12 @@ function view(root) {
     const offered = strategies.filter((strategy) => names.includes(strategy.name) || has(`${strategy.name.toLowerCase()} ${strategiesOf([strategy.record])}`, words));
     chips.replaceChildren(make("legend", {}, `Strategies, up to ${most} at once`), ...offered.map(chip));
     asked.replaceChildren(make("b", {}, one.text), one.answers.length ? ` → ${one.answers.join(" / ")}` : "");
-    panels.replaceChildren(...names.map((name) => strategies.find((strategy) => strategy.name === name)).filter(Boolean)
-      .map((strategy) => panel(data, one, strategy, strategy.given[question.value])));
+    const shown = names.map((name) => strategies.find((strategy) => strategy.name === name)).filter(Boolean);
+    const stages = Math.max(1, ...shown.map((strategy) => strategy.given[question.value]?.stages.length ?? 0));
+    if (stages !== Number(stage.max)) stage.value = stage.max = stages;
+    stage.parentElement.hidden = stages < 2;
+    stage.nextElementSibling.value = `${stage.value} of ${stages}`;
+    panels.replaceChildren(original(data, one), ...shown.map((strategy) => panel(data, one, strategy, strategy.given[question.value], Number(stage.value))));
     root.querySelector(".before").disabled = question.selectedIndex === 0;
     root.querySelector(".after").disabled = question.selectedIndex === data.questions.length - 1;
   }
@@ -109,6 +151,7 @@ function view(root) {
   root.querySelector(".before").addEventListener("click", () => step(-1));
   root.querySelector(".after").addEventListener("click", () => step(1));
   question.addEventListener("change", () => step(0));
+  stage.addEventListener("input", draw);
   setting.addEventListener("change", () => {
     const there = data.settings[setting.value].strategies.map((one) => one.name);
     names = names.filter((name) => there.includes(name));

@@ -5,7 +5,7 @@ document.documentElement.classList.add("script");
 
 /** A new element with attributes and children; texts stay texts. */
 function make(name, attributes = {}, ...children) {
-  const drawing = ["svg", "image", "path", "rect", "clipPath", "title"].includes(name);
+  const drawing = ["svg", "image", "path", "rect", "clipPath", "pattern", "title"].includes(name);
   const element = drawing ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
