@@ -59,7 +59,8 @@ class Sweeps:
         """Start a sweep of ``count`` trials in ``folder/out``, or in the URL ``out``; its process.
 
         ``die`` (moment, n): it kills itself at that moment for the n-th time. ``linger``: milliseconds that it takes
-        over every such moment; the others are as in ``swept``.
+        over every such moment. ``hold`` (moment, n): it waits there for a file ``folder/go``. The others are as in
+        ``swept``.
         """
         return self._ask({"folder": str(folder), "count": count, **options})
 
@@ -87,11 +88,11 @@ def _serve() -> None:
         print(answer, flush=True)
 
 
-def _sweep(folder: str, count: int, *, die=None, linger: int = 0, out=None, part=None, **options) -> None:
+def _sweep(folder: str, count: int, *, die=(), hold=(), linger: int = 0, out=None, part=None, **options) -> None:
     """Run a sweep and end."""
     status = 1
     try:
-        _watch(die or ("", 0), linger / 1000)
+        _watch(die, hold, Path(folder, "go"), linger / 1000)
         where = {"out": place(out or f"{folder}/out"), "part": part and tuple(part)}
         status = swept(Path(folder), trials(count), **where, **options).failed
     except BaseException:
@@ -101,14 +102,17 @@ def _sweep(folder: str, count: int, *, die=None, linger: int = 0, out=None, part
         os._exit(status)
 
 
-def _watch(die: Sequence, linger: float) -> None:
+def _watch(die: Sequence, hold: Sequence, go: Path, linger: float) -> None:
     """From now on something happens at the moments of writing, of which this tells."""
     seen: Counter[str] = Counter()
 
     def now(moment: str) -> None:
         seen[moment] += 1
         time.sleep(linger)
-        if [moment, seen[moment]] == list(die):
+        here = [moment, seen[moment]]
+        while here == list(hold) and not go.exists():
+            time.sleep(0.01)
+        if here == list(die):
             os.kill(os.getpid(), signal.SIGKILL)
 
     _watch_files(now)

@@ -252,11 +252,12 @@ def test_a_store_that_was_copied_while_it_was_written_and_cut_off_anywhere_goes_
 
 def test_two_parts_in_one_folder_one_of_which_is_killed_end_as_one_sweep(sweeps, untouched, tmp_path):
     draw = Random(5)
-    steady = sweeps.start(tmp_path, COUNT, part=(1, 2), pause=20, linger=5)
+    steady = sweeps.start(tmp_path, COUNT, part=(1, 2), linger=5, hold=(OUTCOMES_HIDDEN, COUNT // 2))
     for moment in draw.sample([HALF_A_LINE, LINE_WRITTEN, OUTCOMES_PLACED, OUTCOMES_HIDDEN], 4):
         assert sweeps.run(tmp_path, COUNT, part=(2, 2), die=(moment, draw.randint(1, 2))) == KILLED
     assert is_locked(tmp_path / "out")  # the other goes on
     assert 0 < look(tmp_path / "out").count("done") < COUNT
+    (tmp_path / "go").touch()
     assert sweeps.run(tmp_path, COUNT, part=(2, 2)) == 0
     assert sweeps.wait(steady) == 0
     check(tmp_path, untouched)
