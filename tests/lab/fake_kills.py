@@ -59,8 +59,8 @@ class Sweeps:
         """Start a sweep of ``count`` trials in ``folder/out``, or in the URL ``out``; its process.
 
         ``die`` (moment, n): it kills itself at that moment for the n-th time. ``linger``: milliseconds that it takes
-        over every such moment. ``hold`` (moment, n): it waits there for a file ``folder/go``. The others are as in
-        ``swept``.
+        over every such moment. ``hold`` (moment, n): it waits there for a file ``folder/go``. ``recipes``: what some
+        trials do. The others are as in ``swept``.
         """
         return self._ask({"folder": str(folder), "count": count, **options})
 
@@ -88,13 +88,13 @@ def _serve() -> None:
         print(answer, flush=True)
 
 
-def _sweep(folder: str, count: int, *, die=(), hold=(), linger: int = 0, out=None, part=None, **options) -> None:
+def _sweep(folder: str, count: int, *, die=(), hold=(), linger=0, recipes=None, out=None, part=None, **options) -> None:
     """Run a sweep and end."""
     status = 1
     try:
         _watch(die, hold, Path(folder, "go"), linger / 1000)
         where = {"out": place(out or f"{folder}/out"), "part": part and tuple(part)}
-        status = swept(Path(folder), trials(count), **where, **options).failed
+        status = swept(Path(folder), trials(count, **(recipes or {})), **where, **options).failed
     except BaseException:
         traceback.print_exc()
     finally:

@@ -168,8 +168,10 @@ def check_failures(folder: Path, killed: int) -> None:
 
 
 def test_workers_that_are_killed_again_and_again_cost_attempts_and_no_result(sweeps, untouched, tmp_path):
-    process = sweeps.start(tmp_path, COUNT, workers=2, retries=9, pause=10)
+    last = {f"t{COUNT - 1}": "waits", f"t{COUNT - 2}": "waits"}  # so that there are workers to be killed
+    process = sweeps.start(tmp_path, COUNT, workers=2, retries=9, pause=10, recipes=last)
     killed = kill_workers(process, tmp_path, Random(3), 4)
+    (tmp_path / "go").touch()
     assert sweeps.wait(process) == 0
     check_failures(tmp_path, killed)
     check(tmp_path, untouched)
