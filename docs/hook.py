@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-MODULES = (command_page, law_page, notebooks, paper_page, python_page, strategy_pages, sweep_page)
+MODULES = (law_page, notebooks, paper_page, python_page, strategy_pages, sweep_page)
+
+MADE = {"commands": command_page.commands, "errors": errors_table}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -44,8 +46,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """The table of errors stands where its page says so, and diagrams that need a script from elsewhere nowhere."""
-    return outside.without_diagrams(markdown.replace("<!-- made: errors -->", errors_table()))
+    """What pages ask for with a mark is put there; diagrams that need a script from elsewhere are not."""
+    for mark, made in MADE.items():
+        if f"<!-- made: {mark} -->" in markdown:
+            markdown = markdown.replace(f"<!-- made: {mark} -->", made())
+    return outside.without_diagrams(markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -65,10 +65,19 @@ def command_lines(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", named(path for path in PAGES if command_lines(path)))
 def test_every_command_line_has_options_that_there_are(path):
     for line in command_lines(path):
-        name, *words = shlex.split(line)
-        command = get_command(application([name])).commands[name]
+        words = shlex.split(line)
+        group = get_command(application(words))
+        context = group.make_context("headwise", [], resilient_parsing=True)
+        _, (name, *rest), _ = group.make_parser(context).parse_args([*words, "strategies"])
+        command = group.commands[name]
         context = command.make_context(name, [], resilient_parsing=True)
-        command.make_parser(context).parse_args(words)  # raises for an option that there is not
+        command.make_parser(context).parse_args(rest)  # raises, as above, for an option that there is not
+
+
+@pytest.mark.parametrize("path", named(PAGES))
+def test_command_lines_stand_in_blocks(path):
+    outside_blocks = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"^(?:\w+=\S+ )*(?:headwise|python) [\w.-]+ .*--.*$", outside_blocks, re.MULTILINE)
 
 
 def test_every_strategy_and_recipe_has_a_page_and_is_listed_under_its_kind():
@@ -99,9 +108,9 @@ def test_every_law_stands_on_the_page_of_laws():
 
 
 def test_every_command_and_every_key_has_its_place():
-    (commands,) = command_page.pages().values()
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert {*groups["headwise.command"], "plan", "show"} <= set(re.findall(r"^## (\S+)$", commands, re.MULTILINE))
+    told = re.findall(r"^## (\S+)$", command_page.commands(), re.MULTILINE)
+    assert {*groups["headwise.command"], "plan", "show"} <= set(told)
     (keys,) = sweep_page.pages().values()
     assert all(f"| `{key}` |" in keys for key in ("kv_eviction", "head_shares", "permutations", "held_out"))
 

@@ -1,4 +1,4 @@
-"""The page of the command line: every command with its help, as typer knows it."""
+"""Every command with its help, as typer knows it, for the page of the command line."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from headwise.cli import OWN, application
 from headwise.registry import installed
 from headwise_site.text import cell, indented, prose, table
 
-PATH = "reference/cli.md"
 
-_ABOUT = """# Command line
-
-Every command of `headwise`, with all of its options. This page is made from the commands themselves when the site is
-built. `headwise --help` and `headwise COMMAND --help` print the same on a terminal.
-
-What the exit status of a command means is told under [errors and exit codes](errors.md).
-"""
-
-
-def pages() -> dict[str, str]:
-    """Path -> text."""
-    return {PATH: "\n".join([_ABOUT, *map(_section, sorted({**installed("command"), **OWN}))])}
+def commands() -> str:
+    """A section for every command."""
+    return "\n".join(map(_section, sorted({**installed("command"), **OWN})))
 
 
 def _section(name: str) -> str:

@@ -13,10 +13,9 @@ _TOLD = re.compile(
 
 _ABOUT = """# Papers and their code
 
-The code that comes with a paper often does something else than its text says, and comparison tables often count a
-budget in another way. Where they differ, headwise follows the paper's own code in what it computes and the [common
-budget](budgets.md) in what it spends, and the file of the strategy says what was chosen. This page collects those
-paragraphs from the files.
+The code that comes with a paper often does something else than its text says, other implementations do a third thing, and
+comparison tables count a budget in several ways. Headwise compares methods on [one budget](budgets.md); whatever else it
+had to choose is told in the file of the strategy. This page collects the paragraphs that speak of papers and of code.
 """
 
 
