@@ -13,9 +13,10 @@ _TOLD = re.compile(
 
 _ABOUT = """# Papers and their code
 
-The code that comes with a paper often does something else than its text says, other implementations do a third thing, and
-comparison tables count a budget in several ways. Headwise compares methods on [one budget](budgets.md); whatever else it
-had to choose is told in the file of the strategy. This page collects the paragraphs that speak of papers and of code.
+The code that comes with a paper often does something else than its text says, other implementations do a third thing,
+and comparison tables count a budget in several ways. Headwise compares methods on [one budget](budgets.md); whatever
+else it had to choose is told in the file of the strategy. This page collects the paragraphs that speak of papers and of
+code.
 """
 
 
