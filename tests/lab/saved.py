@@ -24,14 +24,15 @@ KINDS = ("heads", "kv", "methods", "failures")
 
 _PICTURE = re.compile(r"data:image/[\w+]+;base64,[A-Za-z0-9+/=]*")
 _OURS = re.compile(r"<style>.*?</style>|<script>.*?</script>|content=\"default-src[^\"]*\"", re.DOTALL)
+_FILES = re.compile(r'"files": \{[^}]*\}')
 _LONG = re.compile(r"-?\d+\.\d{7,}(?:e-?\d+)?")
 
 
 def rebuilt(kind: str, folder: Path) -> dict[str, str]:
     """Name -> text of everything that the report of a saved folder says, rebuilt in a copy within ``folder``.
 
-    Left out is what differs by machine: pictures, and digits of a fraction behind the ninth; and the page's own style
-    and scripts, which are the same for all records.
+    Left out is what differs by machine: pictures, digits of a fraction behind the ninth, and the compressed tables of
+    the page, which are beside it as files; and the page's own style and scripts, which are the same for all records.
     """
     copy = folder / kind
     shutil.copytree(SAVED / kind, copy)
@@ -61,7 +62,7 @@ def _nothing(_: Canvas, path: Path, **__: object) -> None:
 
 
 def _words(page: str) -> str:
-    return _PICTURE.sub("picture", _OURS.sub("", page))
+    return _FILES.sub("files", _PICTURE.sub("picture", _OURS.sub("", page)))
 
 
 def _digest(page: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from tests.lab.fake_records import fake_record, study_a, write_folder
@@ -34,6 +37,7 @@ def browser(tmp_path_factory) -> Iterator:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=Service(DRIVER))
+    opened.set_script_timeout(120)
     yield opened
     opened.quit()
 
@@ -119,11 +123,9 @@ class Reader:
     def state(self) -> str:
         return self.run("return location.hash")
 
-    def labels(self, section: str) -> list[tuple[str, str]]:
-        """Budget and heads of the rows of a section's first table."""
-        rows = f"#{section} > .fold > .block tbody tr"
-        found = self.texts(f"{rows} td:nth-child(1)"), self.texts(f"{rows} td:nth-child(2)")
-        return list(zip(*found, strict=True))
+    def settings(self, section: str) -> list[str]:
+        """Budget and heads of the columns of a section's first table."""
+        return self.texts(f"#{section} > .fold > .block th")[1:]
 
 
 @pytest.fixture
@@ -142,8 +144,11 @@ def record_of(folder: Path, **wanted: object) -> dict:
 
 
 def test_tables_figures_and_failures_are_there_and_nothing_is_asked_for(reader, folder):
-    assert reader.labels("first") == [("keep 48 (64.0)", "4"), ("keep 48 (64.0)", "2"), ("keep 16 (37.3)", "4"),
-                                      ("keep 16 (37.3)", "2")]  # fmt: skip
+    assert reader.settings("first") == [
+        "keep 48 (64.0), 4 heads", "keep 48 (64.0), 2 heads", "keep 16 (37.3), 4 heads", "keep 16 (37.3), 2 heads",
+    ]  # fmt: skip
+    rows = reader.texts("#first > .fold > .block tbody td:first-child")
+    assert rows == ["sum (all heads)", "random (control)", "dull", "even", "sharp"]
     shown, of = reader.count()
     assert shown == of == len(reader.run("return [...document.querySelectorAll('table.filtered tbody tr')]"))
     decoded = "return Promise.all([...document.images].map((one) => one.decode().then(() => one.naturalWidth)))"
@@ -185,7 +190,7 @@ def test_the_first_screen_says_what_was_measured_what_it_shows_and_has_one_figur
         "Budget": "keep 48, keep 16", "Hardware": "a made-up CPU, 2 cores", "Date": "2026-01-01", "Trials": "42",
     }  # fmt: skip
     (conclusion,) = reader.texts(".conclusion")
-    assert conclusion.startswith("Choosing heads beats all heads, and as many random heads, at 3 of 4 combinations")
+    assert conclusion.startswith("No choice of heads beats both all heads and as many random heads, at any of the 4")
     assert re.search(r"of about [\d.]+ points, not much less\)\.$", conclusion)
     width, height = screen
     boxes = reader.run(
@@ -220,7 +225,7 @@ def test_an_address_opens_the_fold_it_leads_to(browser, folder):
 
 def test_printing_opens_every_fold_and_closes_it_again(browser, folder):
     reader = Reader(browser, folder / "report.html", folded=True)
-    closed = "return [...document.querySelectorAll('main details:not([open])')].length"
+    closed = "return [...document.querySelectorAll('main details:not([open], .columns)')].length"
     before = reader.run(closed)
     reader.run("dispatchEvent(new Event('beforeprint'))")
     assert reader.run(closed) == 0
@@ -236,7 +241,11 @@ def test_filters_hide_what_does_not_match_and_clearing_shows_it_again(reader):
     assert all(text.startswith("second") for text in reader.texts("#findings .findings li"))
     reader.set("budget", "keep 16")
     reader.set("heads", "4")
-    assert reader.labels("second") == [("keep 16 (37.3)", "4")]
+    assert reader.settings("second") == ["keep 16 (37.3), 4 heads"]
+    assert len(reader.texts("#second > .fold > .block tbody tr")) == 5
+    (told,) = reader.texts("#second > .fold > summary .rows")
+    shown, of = re.fullmatch(r"(\d+) of (\d+) rows", told).groups()
+    assert 0 < int(shown) < int(of)
     assert all("keep 16" in text for text in reader.texts("#findings .findings li"))
     offered = "return [...document.querySelectorAll('#second .setting option')].filter((one) => !one.disabled)"
     assert reader.run(f"{offered}.map((one) => one.textContent)") == ["keep 16 (37.3) with 4 heads"]
@@ -250,7 +259,7 @@ def test_filters_hide_what_does_not_match_and_clearing_shows_it_again(reader):
 
 def test_a_search_leaves_the_strategies_that_match(reader):
     reader.set("strategy", "SHARP")
-    assert reader.texts("#first > .fold > .block th") == ["Token", "Head", "sharp"]
+    assert reader.texts("#first > .fold > .block tbody td:first-child") == ["sharp"]
     commands = reader.texts("#records tbody td:nth-child(3)")
     assert len(commands) == 8
     assert all("head_scoring=sharp" in text for text in commands)
@@ -267,7 +276,7 @@ def test_a_filtered_view_is_restored_from_its_address(browser, folder, reader):
     again = Reader(browser, folder / "report.html", state)
     assert (again.count(), again.state()) == (count, state)
     assert again.run("return document.querySelector('.filters').elements.benchmark.value") == "first"
-    assert again.labels("first") == [("keep 48 (64.0)", "4"), ("keep 48 (64.0)", "2")]
+    assert again.settings("first") == ["keep 48 (64.0), 4 heads", "keep 48 (64.0), 2 heads"]
     unknown = Reader(browser, folder / "report.html", "#benchmark=gone&heads=77")
     assert unknown.count()[0] == unknown.count()[1]
 
@@ -310,6 +319,95 @@ def test_a_header_sorts_its_table_up_down_and_back(reader):
         assert reader.run("return document.querySelector('#records th:nth-child(5)').ariaSort") == direction
     reader.click(header)
     assert reader.texts(column) == before
+
+
+def test_a_wide_table_chooses_its_columns_and_shows_that_it_scrolls(browser, folder, screen):
+    reader = Reader(browser, folder / "report.html")
+    table = "#first-differences"
+    columns = reader.texts(f"{table} th")
+    assert len(columns) == 13
+    assert reader.texts(f"{table} .hint") == ["More columns: scroll sideways →"]
+    assert reader.run(f"return document.querySelector('{table} .frame').classList.contains('more-right')")
+    reader.run(f"document.querySelector('{table} .columns').open = true")
+    offered = reader.texts(f"{table} .columns label")
+    assert offered == columns[1:]
+    for name in offered[3:]:
+        place = offered.index(name) + 1
+        reader.run(f"document.querySelector('{table} .columns label:nth-of-type({place}) input').click()")
+    assert reader.texts(f"{table} th") == columns[:4]
+    assert len(reader.texts(f"{table} tbody tr:first-child td")) == 4
+    reader.set("heads", "2")  # a filter brings none of them back
+    assert reader.texts(f"{table} th") == columns[:4]
+    assert screen[0] == 390 or reader.texts(f"{table} .hint") == []
+    assert "columns" not in reader.state()
+
+
+def test_the_page_saves_its_tables_and_figures(browser, folder, tmp_path):
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    reader = Reader(browser, folder / "report.html")
+    wanted = {name: folder / "tables" / name for name in ("first.csv", "first.tex", "failures.csv", "records.csv")}
+    for name, path in wanted.items():
+        reader.click(f".download[data-file='{name}']")
+        assert downloaded(tmp_path / name) == path.read_bytes(), name
+    reader.click(".lead .download")
+    drawing = ElementTree.fromstring(downloaded(tmp_path / "first-scores.svg"))
+    assert drawing.tag.endswith("svg")
+    offered = reader.run("return [...document.querySelectorAll('.download[data-file]')].map((one) => one.dataset.file)")
+    assert {path.name for path in (folder / "tables").iterdir()} == set(offered)
+
+
+def downloaded(path: Path) -> bytes:
+    """What the browser has saved to a path; a browser names a file so once it is whole."""
+    for _ in range(300):
+        if path.exists():
+            return path.read_bytes()
+        time.sleep(0.1)
+    raise AssertionError(f"{path} was not saved")
+
+
+def test_a_command_is_copied_with_one_click(browser, folder):
+    reader = Reader(browser, folder / "report.html")
+    granted = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", granted)
+    cell = "#records tbody tr:first-child td:nth-child(8)"
+    command = reader.run(f"return document.querySelector('{cell}').firstChild.textContent")
+    reader.click(f"{cell} .copy")
+    read = "const done = arguments[0]; navigator.clipboard.readText().then(done, (error) => done(`${error}`))"
+    assert browser.execute_async_script(read) == command
+    assert reader.texts(f"{cell} .copy") == ["Copied"]
+    assert command.startswith("headwise run --strategy")
+    assert len(reader.texts("#records tbody .copy")) == 42
+
+
+def axe() -> str:
+    """The source of axe-core, from a package that carries it; a skip where none is installed."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("needs axe-core: pip install --no-deps axe-playwright-python")
+    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("scheme", "screen"), [("light", "desktop"), ("dark", "phone")], indirect=["screen"])
+@pytest.mark.parametrize("name", ["folder", "compared"])
+def test_axe_finds_nothing(browser, name, scheme, screen, request):
+    source, page = axe(), request.getfixturevalue(name) / "report.html"
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        reader = Reader(browser, page)
+        reader.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert (reader.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") == (
+            scheme == "light"
+        )
+        reader.run(source)
+        found = browser.execute_async_script(
+            "const done = arguments[0]; axe.run().then((told) => done([told.passes.length, told.violations.map("
+            "(one) => `${one.id}: ${one.nodes.map((node) => node.html.slice(0, 200)).slice(0, 3)}`)]))"
+        )
+        assert found[1] == []
+        assert found[0] > 20
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def panels(reader: Reader, root: str = "#kept-first") -> list[dict]:
@@ -367,7 +465,7 @@ def test_the_page_shows_everything_without_scripts(browser, folder):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         reader = Reader(browser, folder / "report.html")
-        assert len(reader.texts("#first > .fold > .block tbody tr")) == 4
+        assert len(reader.texts("#first > .fold > .block tbody tr")) == 5
         assert len(reader.texts("#records tbody tr")) == 42
         assert reader.texts(".filters") == []
         assert reader.run("return document.querySelectorAll('noscript img').length") == 2

@@ -61,7 +61,8 @@ def test_rows_are_of_their_labels_else_of_the_records_their_numbers_come_from():
 def test_columns_named_by_a_budget_are_of_it_and_so_is_what_follows():
     known = book(fake_record(keep=16), fake_record(keep=48)).facets
     grid = Grid.of("T", "t", ["Method", "Before layer", "keep 48", "prefill", "keep 16", "prefill"], [])
-    assert of_columns(grid, known) == ["", "", "keep 48", "keep 48", "keep 16", "keep 16"]
+    found = of_columns(grid, known)
+    assert [facets.budget for facets in found] == [(), (), ("keep 48",), ("keep 48",), ("keep 16",), ("keep 16",)]
 
 
 @given(st.lists(st.builds(Facets, *[st.lists(st.sampled_from("abc"), max_size=3).map(tuple)] * 4), max_size=4))
@@ -126,3 +127,26 @@ def test_a_picture_is_its_centre_and_boxes_are_shares_of_it(tmp_path):
     (tmp_path / "none.png").write_text("no picture")
     with pytest.raises(DataError, match="is not an image that can be read"):
         square(tmp_path / "none.png", [])
+
+
+def test_strategies_are_rows_of_a_page_and_know_the_columns_in_which_they_stand():
+    base, sharp = fake_record(), fake_record("sharp", 4)
+    grid = Grid.of(
+        "T", "t", ["Token", "Head", "sum", "sharp"],
+        [
+            [Mark("keep 16 (37.3)", bold=True), "4", Mark("1", anchor=base["id"]), Mark("2", anchor=sharp["id"])],
+            ["", "2", Mark("1", anchor=base["id"]), "-"],
+            ["keep 8 (9.1)", "own count (3.6)", Mark("7", anchor=base["id"]), "8"],
+        ],
+    )  # fmt: skip
+    table = page_table(grid, book(base, sharp), Facets())
+    assert table.grid.header == ("Strategy", "keep 16 (37.3), 4 heads", "keep 16 (37.3), 2 heads",
+                                 "keep 8 (9.1), own count (3.6) heads")  # fmt: skip
+    assert [(facets.budget, facets.heads) for facets in table.columns] == [
+        ((), ()), (("keep 16",), ("4",)), (("keep 16",), ("2",)), (("keep 8",), ("own count",)),
+    ]  # fmt: skip
+    assert [[cell.mark.text for cell in row.cells] for row in table.rows] == [
+        ["sum", "1", "1", "7"], ["sharp", "2", "-", "8"],
+    ]  # fmt: skip
+    assert [dict(row.facets)["heads"] for row in table.rows] == ["4\n2\nown count", "4\nown count"]
+    assert table.rows[1].cells[3].linked == base["id"]  # a number without records comes from its row's

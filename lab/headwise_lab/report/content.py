@@ -12,7 +12,7 @@ from headwise.errors import ContractError, DataError
 from headwise_lab.report.chapter import Chapter, Drawn, ReadFolder, Section
 from headwise_lab.report.failures import failures
 from headwise_lab.report.page.canvas import Figure
-from headwise_lab.report.page.grid import Grid
+from headwise_lab.report.page.grid import Grid, flat
 from headwise_lab.report.studies import chapters
 from headwise_lab.store.record_types import Record, Result
 from headwise_lab.store.records import attempts_in, read_records
@@ -67,11 +67,16 @@ class Content:
 
     @property
     def listed(self) -> list[Grid]:
-        """The lists of records that all figures come from; chapters that use the same list share one."""
+        """The lists of records that all figures come from; chapters that use the same list share one.
+
+        As CSV they hold every field of the records.
+        """
         found: dict[str, Grid] = {}
-        for grid in (chapter.records for chapter in self.chapters if chapter.records):
-            before = found.get(grid.slug)
-            found[grid.slug] = attrs.evolve(before, rows=(*before.rows, *grid.rows)) if before else grid
+        for chapter in self.chapters:
+            if grid := chapter.records:
+                before = found.get(grid.slug, attrs.evolve(grid, rows=(), long=()))
+                long = (*before.long, *(flat(record.to_json()) for record in chapter.results))
+                found[grid.slug] = attrs.evolve(before, rows=(*before.rows, *grid.rows), long=long)
         return list(found.values())
 
     @property

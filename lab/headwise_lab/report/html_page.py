@@ -24,14 +24,15 @@ from headwise_lab.report.chapter import Section
 from headwise_lab.report.content import Content
 from headwise_lab.report.page.canvas import Figure
 from headwise_lab.report.page.facets import Facets, of_record, union
-from headwise_lab.report.page.grid import Grid
+from headwise_lab.report.page.grid import Grid, grid_csv
+from headwise_lab.report.page.latex import latex
 from headwise_lab.report.page.measured import measured, natural
 from headwise_lab.report.page.page_records import Book
 from headwise_lab.report.page.page_tables import PageTable, page_table
 from headwise_lab.report.page.svg import inline, theme
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "kept.js")
+SCRIPTS = ("page.js", "sort.js", "facts.js", "filter.js", "tables.js", "kept.js")
 NOWHERE = Facets()
 
 
@@ -83,6 +84,11 @@ class Page:
     def table(self, grid: Grid, around: Facets = NOWHERE, *, entries: bool = False, wide: bool = False) -> PageTable:
         """A table. ``around``: the facets of its section. ``entries``: links to records lead to its rows."""
         return page_table(grid, self.book, around, entries=entries, wide=wide)
+
+    def downloads(self, grid: Grid, *, paper: bool = True) -> list[tuple[str, str]]:
+        """(kind, file name) of the files of a table, which the page keeps. ``paper``: as LaTeX too."""
+        kept = [("CSV", self.book.keep(f"{grid.slug}.csv", grid_csv(grid)))]
+        return [*kept, ("LaTeX", self.book.keep(f"{grid.slug}.tex", latex(grid)))] if paper else kept
 
     def around(self, section: Section) -> Facets:
         """The benchmarks and models of a section."""

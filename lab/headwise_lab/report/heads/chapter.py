@@ -23,8 +23,8 @@ from headwise_lab.store.record_types import Record
 
 LEGEND = "≈ no difference to all heads, ↑ better, ↓ worse (p adjusted over the table), ★ recommended, - not measured."
 PAGE_LEGEND = (
-    "Bold: best of its row. Small print: paired difference to all heads ± SE; ≈ no difference, ↑ better, ↓ worse. ★ and"
-    " a green ground: recommended. -: not measured."
+    "Bold: best of its column. Small print: paired difference to all heads ± SE; ≈ no difference, ↑ better, ↓ worse. ★"
+    " and a green ground: recommended. -: not measured."
 )
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 import attrs
 
 from headwise.text import StrategyText
-from headwise_lab.report.page.grid import Grid, Mark
+from headwise_lab.report.page.grid import MISSING, Grid, Mark
 from headwise_lab.report.trials import AskedTrial, Trial
 from headwise_lab.store.record_types import Record, TextRecord, VisualRecord
 
@@ -77,10 +77,11 @@ def plain(label: str) -> str:
     return _MEAN.sub("", label).partition(":")[0].replace("=", " ")
 
 
-def of_rows(grid: Grid, known: Mapping[str, Facets], around: Facets) -> list[Facets]:
-    """The facets of each row: from its labels, else from the records of its figures, else those of the section.
+def of_rows(grid: Grid, known: Mapping[str, Facets], around: Facets, columns: Sequence[Facets] = ()) -> list[Facets]:
+    """The facets of each row: from its labels, else from its columns or the records of its figures, else the section's.
 
-    ``known``: record -> its facets. ``around``: the facets of the section.
+    ``known``: record -> its facets. ``around``: the facets of the section. ``columns``: those of each column, if any; a
+    row has those of its columns with a figure.
     """
     values = {kind: {value for one in known.values() for value in getattr(one, kind)} for kind in HEADERS.values()}
     places = [(place, HEADERS[name]) for place, name in enumerate(grid.header) if name in HEADERS]
@@ -88,6 +89,8 @@ def of_rows(grid: Grid, known: Mapping[str, Facets], around: Facets) -> list[Fac
     found = []
     for row in grid.rows:
         facets = union(known[name] for name in sources(row) if name in known)
+        across = union(facet for facet, mark in zip(columns, row, strict=False) if mark.text not in ("", MISSING))
+        facets = attrs.evolve(facets, **{kind: tuple(values.split("\n")) for kind, values in across.items()})
         for place, kind in places:
             last[kind] = _value(kind, row[place].text) if row[place].text else last.get(kind, "")
             if last[kind] in values[kind]:
@@ -104,12 +107,12 @@ def _missing(own: Facets, around: Facets) -> list[tuple[str, tuple[str, ...]]]:
     return [(kind, getattr(around, kind)) for kind in ("benchmark", "model") if not getattr(own, kind)]
 
 
-def of_columns(grid: Grid, known: Mapping[str, Facets]) -> list[str]:
-    """The budget of each column, empty where there is none. Columns behind a budget belong to that budget."""
+def of_columns(grid: Grid, known: Mapping[str, Facets]) -> list[Facets]:
+    """The facets of each column: its budget, if it has one. Columns behind a budget belong to that budget."""
     budgets = {value for one in known.values() for value in one.budget}
-    found, last = [], ""
+    found, last = [], Facets()
     for name in grid.header:
-        last = plain(name) if plain(name) in budgets else last
+        last = Facets(budget=(plain(name),)) if plain(name) in budgets else last
         found.append(last)
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -22,13 +24,14 @@ class Book:
     """The records of a page by id: their facets and their facts (a text for each of ``LABELS``).
 
     ``repeated``: texts that stand in a record, so that a figure need not repeat them. ``notes``: what figures say
-    beyond their records; each text has one number.
+    beyond their records; each text has one number. ``files``: name -> CSV or LaTeX of a table, compressed.
     """
 
     facets: Mapping[str, Facets]
     facts: Mapping[str, tuple[str, ...]]
     repeated: frozenset[str]
     notes: dict[str, int] = attrs.field(factory=dict)
+    files: dict[str, str] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Book:
@@ -51,6 +54,12 @@ class Book:
         """The number by which the page finds a text; empty for an empty text."""
         return str(self.notes.setdefault(text, len(self.notes))) if text else ""
 
+    def keep(self, name: str, text: str) -> str:
+        """Keep a file for download; returns its name. A browser decompresses it (raw deflate in base64)."""
+        packed = zlib.compress(text.encode(), 9, -zlib.MAX_WBITS)
+        self.files[name] = base64.b64encode(packed).decode("ascii")
+        return name
+
     def as_json(self) -> dict[str, object]:
         """The data of the page. Notes, and texts that records share, are listed once and referred to by number."""
         shared = [LABELS.index(label) for label in ("Settings", "Where", "Model", "Strategies")]
@@ -60,7 +69,13 @@ class Book:
             records[name] = [
                 texts.setdefault(value, len(texts)) if place in shared else value for place, value in enumerate(values)
             ]
-        return {"labels": LABELS, "texts": list(texts), "notes": list(self.notes), "records": records}
+        return {
+            "labels": LABELS,
+            "texts": list(texts),
+            "notes": list(self.notes),
+            "records": records,
+            "files": self.files,
+        }
 
 
 def facts(record: Result) -> tuple[str, ...]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import attrs
 
-from headwise_lab.report.page.facets import HEADERS, Facets, of_columns, of_rows
+from headwise_lab.report.page.facets import HEADERS, Facets, of_columns, of_rows, plain, sources
 from headwise_lab.report.page.grid import Grid, Mark
 from headwise_lab.report.page.own_facts import own_facts
 from headwise_lab.report.page.page_records import Book
 
 _NUMBER = re.compile(r"[<≥≤+−-]? ?\d[\d.,:]*(e[+-]?\d+)?($|[ %~])")
+ACROSS = ("Token", "Head")
+"""A header that begins so has a column for each strategy, unless it has one called Strategy."""
+
 _LONG = 40  # a cell of more letters gets more room
 
 
@@ -49,24 +52,27 @@ class PageRow:
 
 @attrs.frozen
 class PageTable:
-    """A table. ``budgets``: the budget of each column, where budgets are columns. ``texts``: whether each column holds
-    labels. ``strategies``: whether strategies are columns. ``wide``: whether its cells are long texts."""
+    """A table. ``columns``: the facets of each column, where budgets or head counts are columns. ``texts``: whether
+    each column holds labels. ``wide``: whether its cells are long texts."""
 
     grid: Grid
     rows: tuple[PageRow, ...]
-    budgets: tuple[str, ...]
+    columns: tuple[Facets, ...]
     texts: tuple[bool, ...]
-    strategies: bool
     wide: bool
 
 
 def page_table(grid: Grid, book: Book, around: Facets, *, entries: bool = False, wide: bool = False) -> PageTable:
     """The table of a grid; what its figures say beyond their records becomes notes of the book.
 
-    ``entries``: links to a record lead to its row here. ``wide``: its cells are long texts.
+    Strategies are rows: a grid with a column for each strategy is turned. ``entries``: links to a record lead to its
+    row here. ``wide``: its cells are long texts.
     """
+    columns = tuple(of_columns(grid, book.facets))
+    if tuple(grid.header[:2]) == ACROSS != grid.header and "Strategy" not in grid.header:
+        grid, columns = turned(grid)
     texts = tuple(_is_text(grid, place) for place in range(len(grid.header)))
-    facets = of_rows(grid, book.facets, around)
+    facets = of_rows(grid, book.facets, around, columns)
     above: list[Mark] = [Mark("")] * len(grid.header)
     rows = []
     for number, marks in enumerate(grid.rows):
@@ -80,8 +86,22 @@ def page_table(grid: Grid, book: Book, around: Facets, *, entries: bool = False,
         entry = next((mark.anchor for mark in marks if mark.anchor), "") if entries else ""
         shared = " ".join(of_row) if any(cell.linked and not cell.records for cell in cells) else ""
         rows.append(PageRow(own, shared, tuple(cells), entry))
-    across = tuple(grid.header[:2]) == ("Token", "Head") and "Strategy" not in grid.header
-    return PageTable(grid, tuple(rows), tuple(of_columns(grid, book.facets)), texts, across, wide)
+    return PageTable(grid, tuple(rows), columns, texts, wide)
+
+
+def turned(grid: Grid) -> tuple[Grid, tuple[Facets, ...]]:
+    """A grid of budgets and head counts down and strategies across, turned; and the facets of its new columns."""
+    labels, facets, budget = [], [], ""
+    for row in grid.rows:
+        budget = row[0].text or budget
+        labels.append(f"{budget}, {row[1].text} heads")
+        facets.append(Facets(budget=(plain(budget),), heads=(plain(row[1].text),)))
+    rows = [
+        [Mark(name), *(attrs.evolve(row[place], records=row[place].sources or sources(row)) for row in grid.rows)]
+        for place, name in enumerate(grid.header[2:], 2)
+    ]
+    made = Grid.of(grid.title, grid.slug, ["Strategy", *labels], rows, grid.caption)
+    return made, (Facets(), *facets)
 
 
 def _is_text(grid: Grid, place: int) -> bool:

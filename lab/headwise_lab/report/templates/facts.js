@@ -19,13 +19,17 @@ function own(text) {
 }
 
 function copyButton(text) {
-  const button = make("button", { type: "button", class: "copy" }, "Copy");
+  const button = make("button", { type: "button", class: "copy", "aria-label": "Copy the command" }, "Copy");
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(button.previousSibling);
+      const range = document.createRange(); // without the right to the clipboard: select the text before the button
+      range.setStart(button.parentElement, 0);
+      range.setEndBefore(button);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
       button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
     }
   });

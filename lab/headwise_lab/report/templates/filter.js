@@ -40,52 +40,39 @@ function strategiesOf(ids) {
   return ids.map((id) => `${fact(id, "Strategies")} ${fact(id, "Recipe")}`).join(" ").toLowerCase();
 }
 
-/** Texts of a row to search in, by column; made when first asked for. */
+/** Texts of a row to search in; made when first asked for. */
 function searchable(row) {
   row.texts ??= [...row.element.cells].map((cell) => {
     const link = cell.querySelector("a.figure");
     const ids = link ? (link.dataset.records ?? row.element.dataset.records ?? "").split(" ") : [];
     const text = cell.classList.contains("l") ? cell.textContent.toLowerCase() : "";
     return `${text} ${strategiesOf(ids)}`;
-  });
+  }).join(" ");
   return row.texts;
 }
 
-/** Columns of a table where strategies or budgets go across: hidden where they do not match. */
+/** Columns are hidden where the reader took them out, or where they are of another budget or head count. */
 function filterColumns(table, state) {
-  const heads = [...table.tHead.rows[0].cells];
-  const across = table.dataset.across === "strategies";
-  const own = rows.filter((row) => row.table === table);
-  heads.forEach((head, place) => {
-    const budget = head.dataset.of;
-    let hide = Boolean(state.budget && budget && budget !== state.budget);
-    if (across && place > 1 && state.words.length)
-      hide ||= !own.some((row) => has(`${head.textContent.toLowerCase()} ${searchable(row)[place]}`, state.words));
+  [...table.tHead.rows[0].cells].forEach((head, place) => {
+    const { ofBudget, ofHeads } = head.dataset;
+    const hide = head.classList.contains("off") || Boolean((state.budget && ofBudget && ofBudget !== state.budget) || (state.heads && ofHeads && ofHeads !== state.heads));
     if (hide === head.hidden) return;
     head.hidden = hide;
-    for (const row of own) row.element.cells[place].hidden = hide;
+    for (const row of table.tBodies[0].rows) row.cells[place].hidden = hide;
   });
-  return heads.map((head) => head.hidden);
 }
 
-function rowMatches(row, state, hiddenColumns) {
-  if (!passes(row.values, state)) return false;
-  if (!state.words.length) return true;
-  const heads = row.table.tHead.rows[0].cells;
-  if (row.table.dataset.across === "strategies")
-    return searchable(row).some((text, place) => place > 1 && !hiddenColumns[place]
-      && row.element.cells[place].querySelector("a.figure")
-      && has(`${heads[place].textContent.toLowerCase()} ${text}`, state.words));
-  return has(searchable(row).join(" "), state.words);
+function rowMatches(row, state) {
+  return passes(row.values, state) && (!state.words.length || has(searchable(row), state.words));
 }
 
 function apply() {
   const state = chosen();
-  const columns = new Map([...new Set(rows.map((row) => row.table))].map((table) => [table, filterColumns(table, state)]));
+  for (const table of new Set(rows.map((row) => row.table))) filterColumns(table, state);
   const left = new Map();
   let count = 0;
   for (const row of rows) {
-    const matches = rowMatches(row, state, columns.get(row.table));
+    const matches = rowMatches(row, state);
     row.element.hidden = !matches;
     if (matches) count += 1;
     left.set(row.table, (left.get(row.table) ?? 0) + matches);
