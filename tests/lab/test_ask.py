@@ -29,7 +29,7 @@ CELL, SIDE = 12, 12
 RECIPES = ["fastv", "cdpruner"]
 FIELDS = {
     *("name", "strategies", "budget", "answer", "kept", "processed", "processed_mean", "prefill_ms", "kv_bytes"),
-    *("kv_bytes_end", "entries", "entries_end", "merges", "refused"),
+    *("kv_bytes_end", "entries", "entries_end", "merges", "refused", "stages"),
 }
 PROMPT = "In the beginning God created the heaven and the earth. And the earth was"
 STREAMING, SNAPKV = "streaming:sinks=4,window=12", "snapkv:budget=8"
@@ -129,10 +129,14 @@ def test_the_page_shows_the_kept_squares_as_they_are_and_the_others_faded(asked,
     found, folder = asked
     shown = [np.asarray(image).astype(int) for image in pictures_in((folder / "ask.html").read_text())]
     assert len(shown) == 3
-    assert (shown[0] == drawn.pixels).all()  # the centre of the wide picture, as the model sees it
+    size = shown[0].shape[0] // SIDE  # the picture is 204 x 144, and the model sees the square from its 31st column on
+    left, wide = round(30 * size / CELL), SIDE * size
+    assert (shown[0][size // 2 :: size, left + size // 2 : left + wide : size] == drawn.pixels[6::CELL, 6::CELL]).all()
     for image, one in zip(shown[1:], found["answers"][1:], strict=True):
-        same = (image == drawn.pixels).all(axis=2).reshape(SIDE, CELL, SIDE, CELL)[:, 2:-2, :, 2:-2].all(axis=(1, 3))
-        assert np.flatnonzero(same).tolist() == one["kept"]
+        inner = slice(size // 3, -size // 3)
+        seen = (image == shown[0]).all(axis=2)[:, left : left + wide].reshape(SIDE, size, SIDE, size)
+        assert np.flatnonzero(seen[:, inner, :, inner].all(axis=(1, 3))).tolist() == one["kept"]
+        assert not (image == shown[0]).all(axis=2)[:, :left].any()
     with Image.open(folder / "ask.png") as picture:
         assert (picture.format, picture.width > 600) == ("PNG", True)
 

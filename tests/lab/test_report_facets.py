@@ -13,7 +13,7 @@ from tests.lab.fake_records import fake_record
 
 from headwise.errors import DataError
 from headwise_lab.benchmarks.inputs import squared
-from headwise_lab.report.kept_tokens.squares import square
+from headwise_lab.report.kept_tokens.pictures import shown
 from headwise_lab.report.kept_tokens.views import bits
 from headwise_lab.report.page.facets import NO_CHOICE, Facets, of_columns, of_record, of_rows, plain, union
 from headwise_lab.report.page.grid import Grid, Mark
@@ -112,21 +112,23 @@ def test_kept_tokens_travel_as_bits(drawn):
     assert found == sorted(kept)
 
 
-def test_a_picture_is_its_centre_and_boxes_are_shares_of_it(tmp_path):
+def test_a_picture_is_whole_and_its_tokens_lie_where_the_model_sees_them(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    shown = square(tmp_path / "wide.png", [(10, 0, 30, 20), (0, 0, 60, 40)])
-    assert np.array_equal(np.asarray(shown.image), pixels[:, 10:50])
-    assert shown.shares == [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
-    assert shown.data_uri().startswith("data:image/webp;base64,")
-    whole = square(tmp_path / "wide.png", [(10, 0, 30, 20)], padded=True)
-    assert np.array_equal(np.asarray(whole.image)[10:50], pixels)
-    assert np.asarray(whole.image)[[9, 50], :].reshape(-1, 3).tolist() == [[122, 116, 104]] * 120
-    assert whole.boxes == ((10, 10, 30, 30),)
-    assert squared([(10, 0, 30, 20)], (60, 40)) == (list(whole.boxes), whole.image.size)  # as recall is counted
+    centre = shown(tmp_path / "wide.png", [(10, 0, 30, 20)], (4, 4), padded=False)
+    assert np.array_equal(np.asarray(centre.image), pixels)
+    assert centre.tile.box == (10, 0, 50, 40)
+    data = centre.as_data()
+    assert data.pop("uri").startswith("data:image/webp;base64,")
+    assert data == {"width": 100, "height": 66.667, "box": [16.667, 0, 83.333, 66.667], "small": True}
+    bordered = shown(tmp_path / "wide.png", [(10, 0, 30, 20)], (4, 4), padded=True)
+    left, top, right, bottom = bordered.tile.box
+    boxes, size = squared([(10, 0, 30, 20)], (60, 40))  # as recall is counted
+    assert (right - left, bottom - top) == size
+    assert boxes == [(10 - left, 0 - top, 30 - left, 20 - top)]
     (tmp_path / "none.png").write_text("no picture")
     with pytest.raises(DataError, match="is not an image that can be read"):
-        square(tmp_path / "none.png", [])
+        shown(tmp_path / "none.png", [], (4, 4), padded=False)
 
 
 def test_strategies_are_rows_of_a_page_and_know_the_columns_in_which_they_stand():

@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 from tests.lab.compared import heads_in
-from tests.lab.fake_records import SIDE, VISUAL, fake_record, study_a, write_folder
+from tests.lab.fake_records import fake_record, study_a, write_folder
 from typer.testing import CliRunner
 
 from headwise.budget import prefill_flops
@@ -29,7 +29,6 @@ from headwise_lab.report import build
 from headwise_lab.report.content import gather
 from headwise_lab.report.heads.comparison import compare_heads
 from headwise_lab.report.heads.console import heads_table
-from headwise_lab.report.kept_tokens.overlays import dimmed
 from headwise_lab.report.page.grid import Grid, Mark, markdown
 from headwise_lab.report.page.latex import latex
 from headwise_lab.report.published.recount import recount
@@ -266,16 +265,6 @@ def test_building_twice_gives_the_same_files(tmp_path):
     before = {path: path.read_bytes() for path in (built.markdown, built.html, *built.tables, *drawn)}
     build(tmp_path)
     assert before == {path: path.read_bytes() for path in before}
-
-
-def test_an_overlay_shows_kept_patches_as_they_are_and_fades_the_rest():
-    picture = np.random.default_rng(0).random((SIDE * 4, SIDE * 4, 3)) * 0.5
-    kept = [0, 13, VISUAL - 1]
-    shown = dimmed(picture, kept, SIDE)
-    for index in range(VISUAL):
-        patch = np.s_[index // SIDE * 4 : index // SIDE * 4 + 4, index % SIDE * 4 : index % SIDE * 4 + 4]
-        assert (index in kept) == np.array_equal(picture[patch], shown[patch])
-        assert index in kept or shown[patch].min() > 0.8
 
 
 def test_missing_images_leave_the_overlay_out_with_a_note(tmp_path):

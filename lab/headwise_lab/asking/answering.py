@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from headwise.attachment import adapter_for, attach
+from headwise.attachment import Attachment, adapter_for, attach
 from headwise.errors import DataError, HeadwiseError
 from headwise_adapters import patching
 from headwise_adapters.cache.ragged_cache import kv_bytes
@@ -52,7 +52,8 @@ class Ready:
 class Answered:
     """What one recipe made of it; of a recipe that could not run, only its name, strategies and the reason.
 
-    ``kept``: the visual tokens left after the last stage, in reading order. ``processed``: visual tokens in each
+    ``kept``: the visual tokens left after the last stage, in reading order. ``stages``: the layer before which each
+    stage stands, and the tokens left after it. ``processed``: visual tokens in each
     decoder layer of the prefill, counted while it ran. ``prefill_ms``: the median of ROUNDS forwards, vision tower
     included. ``kv_bytes``: the storages of the cache after the prefill, ``kv_bytes_end`` after the answer; ``entries``
     and ``entries_end``: the same as entries per layer and KV head, on average.
@@ -63,6 +64,7 @@ class Answered:
     budget: str | None = None
     answer: str | None = None
     kept: Sequence[int] | None = None
+    stages: Sequence[tuple[int, Sequence[int]]] = ()
     processed: Sequence[int] | None = None
     prefill_ms: float | None = None
     kv_bytes: int | None = None
@@ -127,7 +129,7 @@ def answers(
     ]
 
 
-def _attached(model: PreTrainedModel, one: Candidate, *observers: object) -> AbstractContextManager[object]:
+def _attached(model: PreTrainedModel, one: Candidate, *observers: object) -> AbstractContextManager[Attachment | None]:
     return nullcontext() if one.recipe is None else attach(model, one.recipe, observers=observers)
 
 
@@ -155,7 +157,7 @@ def _answered(asked: Ready, one: Candidate, most: int) -> Answered:
 @torch.inference_mode()
 def _said(asked: Ready, one: Candidate, bare: Answered, most: int) -> Answered:
     model, recorder = asked.loaded.model, observer("recorder")
-    with _attached(model, one, recorder):
+    with _attached(model, one, recorder) as attached:
         chosen = greedy(model, asked.tokenizer, most, return_dict_in_generate=True)
         whole = model.generate(**asked.tensors, generation_config=chosen)
         seen = recorder.take().get(0)  # None where every visual token stayed
@@ -167,12 +169,18 @@ def _said(asked: Ready, one: Candidate, bare: Answered, most: int) -> Answered:
         bare,
         answer=asked.tokenizer.decode(whole.sequences[0, asked.length :], skip_special_tokens=True).strip(),
         kept=tuple(range(asked.visual) if seen is None else seen.kept) if asked.visual else None,
+        stages=() if seen is None or attached is None else _stages(attached, seen.stages),
         processed=tuple(length - asked.length + asked.visual for length in lengths) if asked.visual else None,
         kv_bytes=held,
         kv_bytes_end=end,
         entries=held / one_entry,
         entries_end=end / one_entry,
     )
+
+
+def _stages(attached: Attachment, kept: Sequence[Sequence[int]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Each stage that was run: the layer before which it stands, and what it left."""
+    return tuple((stage.layer, tuple(left)) for stage, left in zip(attached.plan.stages, kept, strict=True))
 
 
 def _bytes_of_an_entry(loaded: LoadedModel) -> int:

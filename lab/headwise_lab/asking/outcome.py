@@ -8,8 +8,9 @@ import attrs
 
 from headwise_lab.asking.answering import ROUNDS, Answered, Ready
 from headwise_lab.asking.request import Asked
-from headwise_lab.asking.views import Seen, seen
+from headwise_lab.asking.views import seen
 from headwise_lab.models.load import LoadedModel
+from headwise_lab.report.kept_tokens.pictures import Shown
 
 TIMES = (
     f"Prefill: the median of {ROUNDS} forwards of this one prompt, on this machine, one run, not a benchmark."
@@ -26,7 +27,7 @@ class Outcome:
     visual: int
     length: int
     answers: Sequence[Answered]
-    view: Seen | None
+    view: Shown | None
     notes: Sequence[str]
 
     def to_json(self) -> dict[str, object]:
@@ -38,7 +39,7 @@ class Outcome:
             **({"prompt": about.text} if about.image is None else {"image": str(about.image), "question": about.text}),
             "prompt_tokens": self.length,
             "visual_tokens": self.visual,
-            "grid": None if self.view is None else [self.view.side, self.view.side],
+            "grid": None if self.view is None else list(self.view.tile.grid),
         }
         answers = [{**attrs.asdict(one), "processed_mean": one.average} for one in self.answers]
         return {**head, "answers": answers, "notes": list(self.notes)}

@@ -19,7 +19,7 @@ from headwise_lab.terminal.tables import text_table
 
 NARROWEST = 76  # columns; a narrower terminal wraps the lines of the table
 NAME = 30  # columns of a name that are not folded
-PANEL = 36  # columns of a picture, about: a multiple of the squares along its edge
+PANEL = 36  # columns of a picture, about
 
 
 def show(found: Outcome) -> None:
@@ -33,9 +33,8 @@ def show(found: Outcome) -> None:
     for sentence in legend(found):
         output.print(sentence, soft_wrap=whole)
     if found.view is not None and shows_pictures(output):
-        edge = found.view.side * max(1, PANEL // found.view.side)
         output.print()
-        output.print(Columns([_labelled(one, edge) for one in panels(found.view, found.answers, edge)], padding=(0, 2)))
+        output.print(Columns([_labelled(one) for one in panels(found.view, found.answers, PANEL)], padding=(0, 2)))
 
 
 def table(found: Outcome) -> Table:
@@ -53,8 +52,8 @@ def shows_pictures(console: Terminal) -> bool:
     return coloured and (console.encoding or "").lower().replace("-", "").startswith("utf")
 
 
-def _labelled(panel: Panel, width: int) -> Group:
-    return Group(Text(panel.name[:width], style="bold"), half_blocks(panel.image), Text(""))
+def _labelled(panel: Panel) -> Group:
+    return Group(Text(panel.name[: panel.image.width], style="bold"), half_blocks(panel.image), Text(""))
 
 
 def half_blocks(image: Image.Image) -> Text:

@@ -77,17 +77,6 @@ def _panel(panel: Axes, picture: Shown, image: Image.Image) -> None:
     show_panel(panel, np.asarray(image) / 255, [tuple(scale * end for end in box) for box in picture.boxes])
 
 
-def dimmed(picture: Pixels, kept: Sequence[int], side: int, *, darker: bool = False) -> Pixels:
-    """The image with dropped patches in pale grey, or in dark grey if ``darker``, and kept ones unchanged."""
-    rows = np.arange(picture.shape[0]) * side // picture.shape[0]
-    columns = np.arange(picture.shape[1]) * side // picture.shape[1]
-    stays = np.zeros(side * side, dtype=bool)
-    stays[list(kept)] = True
-    mask = stays[rows[:, None] * side + columns[None, :]][..., None]
-    grey = picture.mean(axis=2, keepdims=True)
-    return np.where(mask, picture, 0.3 * grey if darker else 0.82 + 0.18 * grey)
-
-
 def show_panel(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
     """A picture in shares of full brightness, boxes (x0, y0, x1, y1) in its pixels drawn over it, and a thin frame."""
     panel.imshow(np.clip(picture, 0, 1), interpolation="antialiased")
