@@ -13,6 +13,7 @@ import attrs
 
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.hints import within
 from headwise.numbers import number, whole
 
 Number = TypeVar("Number", int, float)
@@ -68,7 +69,7 @@ class Budget:
         """
         layers, everything = geometry.layers, geometry.visual_tokens
         if not 0 <= layer < layers:
-            raise BudgetError(f"layer={layer} is not in 0..{layers - 1}, the decoder layers of {geometry.name}")
+            raise BudgetError(f"layer={layer} is not in {within(0, layers - 1)}, the decoder layers of {geometry.name}")
         asked = self._asked(geometry)
         if self.keep is not None:
             return self.keep
@@ -119,8 +120,10 @@ class Budget:
         asked = self.tokens if self.keep is None else self.keep
         if asked is None:
             raise BudgetError("pruning needs a budget; give --tokens (average processed per layer) or --keep")
-        if asked > geometry.visual_tokens:
-            everything = geometry.visual_tokens
+        everything = geometry.visual_tokens
+        if everything == 0:
+            raise BudgetError(f"{self.text}: {geometry.name} reads text alone, so there are no visual tokens to prune")
+        if asked > everything:
             raise BudgetError(
                 f"{self.text} is more than the {everything} visual tokens of {geometry.name}; give at most {everything}"
             )
@@ -132,7 +135,7 @@ def _check_layers(geometry: Geometry, layers: Sequence[int]) -> None:
     for layer in layers:
         if not before < layer < geometry.layers:
             raise BudgetError(
-                f"layers {', '.join(map(str, layers))} are not ascending within 0..{geometry.layers - 1},"
+                f"layers {', '.join(map(str, layers))} are not ascending within {within(0, geometry.layers - 1)},"
                 f" the decoder layers of {geometry.name}"
             )
         before = layer

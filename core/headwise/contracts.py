@@ -20,6 +20,7 @@ from headwise.errors import ContractError, DataError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan
 from headwise.geometry import Geometry
 from headwise.heads import HeadLabels, check_labels
+from headwise.hints import number_of, within
 from headwise.hookspecs import HOOKS
 from headwise.layout import PADDING, Layout
 from headwise.plan import UNUSED, Merged, PruningPlan, Queries
@@ -147,7 +148,9 @@ def head_target(target: object, heads: int, who: str) -> int | None:
     if target is None:
         return None
     if isinstance(target, bool) or not isinstance(target, Integral) or not 1 <= int(target) <= heads:
-        raise ContractError(f"{who} has target({heads})={shown(target)}; wanted a whole number in 1..{heads}, or None")
+        raise ContractError(
+            f"{who} has target({heads})={shown(target)}; wanted a whole number in {within(1, heads)}, or None"
+        )
     return int(target)
 
 
@@ -158,7 +161,9 @@ def head_counts(counts: object, batch: int, heads: int, who: str) -> Tensor:
         raise ContractError(f"{who} returned head counts of dtype {found.dtype}; wanted integers")
     wrong = found[(found < 1) | (found > heads)]
     if wrong.numel():
-        raise ContractError(f"{who} wants {int(wrong[0])} heads; this model has 1..{heads} to choose from")
+        raise ContractError(
+            f"{who} wants {number_of(int(wrong[0]), 'head')}; this model has {within(1, heads)} to choose from"
+        )
     return found
 
 

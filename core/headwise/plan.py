@@ -12,6 +12,7 @@ import numpy.typing as npt
 from headwise.budget import processed_per_layer
 from headwise.errors import BudgetError
 from headwise.geometry import Geometry
+from headwise.hints import within
 from headwise.numbers import counted
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ class PruningPlan:
                 )
             if not 1 <= stage.keep <= kept:
                 raise BudgetError(
-                    f"a stage before layer {stage.layer} keeps {stage.keep} of {kept} visual tokens; keep 1..{kept}"
+                    f"a stage before layer {stage.layer} keeps {stage.keep} of {kept} visual tokens; keep"
+                    f" {within(1, kept) if kept else 'nothing, and name no stage: the model reads text alone'}"
                 )
             kept, last = stage.keep, stage.layer
 

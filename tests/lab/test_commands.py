@@ -280,7 +280,7 @@ def test_a_part_beyond_the_last_trial_has_nothing_to_do(tiny_folder, capsys, tmp
         f'models = ["{tiny_folder}"]\nbenchmarks = ["shapes-gqa"]\nlimit = 5\nbudgets.keep = [12]\nrecipes = ["fastv"]'
     )
     assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"), "--part", "3/3"]) == 0
-    assert "part 3/3 has nothing to do: there are 2 trials" in capsys.readouterr().err
+    assert "part 3/3 has nothing to do: the sweep has 2 trials" in capsys.readouterr().err
 
 
 def ablate_methods(tiny_folder, out, *words):

@@ -13,6 +13,7 @@ import attrs
 import typer
 
 from headwise.errors import DataError, StrategyError
+from headwise.hints import number_of
 from headwise.hookspecs import HOOKS
 from headwise.listing import locate
 from headwise.output import answer, end_with
@@ -101,7 +102,8 @@ def _held(hook: str, text: str, expect: Sequence[str], data: str | None, *, show
             say("\n".join(_lines(verdict, expected=verdict.law in expect)))
     left = len(laws(hook)) - len(records)
     if shown and left:
-        say(f"  {left} other laws are not tried: they would tell of the same mistake")
+        tried = "is not tried: it" if left == 1 else "are not tried: they"
+        say(f"  {number_of(left, 'other law')} {tried} would tell of the same mistake")
     return records
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwise.hints import number_of
 from headwise.output import answer
 from headwise.reading import given_path
 from headwise.verbosity import remark, warn
@@ -95,7 +96,8 @@ def _questions(asked: Benchmark, data: str | None, limit: int, seed: int) -> lis
     rest = len(every) - limit
     if rest < 1:
         raise DataError(
-            f"{data} has {len(every)} questions, and some have to be left to evaluate on; give a smaller --limit"
+            f"{data} has {number_of(len(every), 'question')}, and some have to be left to evaluate on; give a"
+            " smaller --limit"
         )
     remark(f"note: these are the last {limit} of {len(every)} questions; evaluate with --limit {rest} at most")
     return every[-limit:]
@@ -132,7 +134,7 @@ def _tell(found: HeadWeights, out: Path) -> None:
     source = found.source
     console = Terminal(soft_wrap=True)
     console.print(
-        f"{found.model} on {source['n']} questions of {source['benchmark']}; the right answers' loss is"
+        f"{found.model} on {number_of(source['n'], 'question')} of {source['benchmark']}; the right answers' loss is"
         f" {source['loss']:.3f} nats\n"
     )
     console.print(_table(found))

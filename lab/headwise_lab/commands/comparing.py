@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from headwise.errors import DataError
+from headwise.hints import number_of
 from headwise.output import answer
 from headwise.printing import say
 from headwise.verbosity import warn
@@ -55,7 +56,10 @@ def compare(folders: Sequence[str], options: Comparing) -> None:
         wide_enough([table]).print(table)
     if options.out is not None:
         shown = options.out / "report.html" if len(written) > 1 else options.out
-        say(f"Wrote {shown}" + (f" and {len(written) - 1} more files beside it." if len(written) > 1 else "."))
+        say(
+            f"Wrote {shown}"
+            + (f" and {number_of(len(written) - 1, 'more file')} beside it." if len(written) > 1 else ".")
+        )
 
 
 def _check(out: Path, *, overwrite: bool) -> None:

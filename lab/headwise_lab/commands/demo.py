@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.hints import number_of
 from headwise.verbosity import warn
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _pruning(keep: int, limit: int, seed: int) -> Plan:
     plan = plan_of("Headwise demo", Work(terms=terms), found)
     check_any_left([plan])
     message = (
-        f"{len(plan.trials)} trials of {limit} questions: {loaded.name} keeps {keep} of"
+        f"{len(plan.trials)} trials of {number_of(limit, 'question')}: {loaded.name} keeps {keep} of"
         f" {loaded.geometry.visual_tokens} visual tokens after two layers."
     )
     return attrs.evolve(plan, remarks=(message,))

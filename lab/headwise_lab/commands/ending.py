@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headwise.errors import HeadwiseError
+from headwise.hints import number_of
 from headwise.verbosity import warn
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ def finish(store: Store, tally: Tally, title: str, console: Console) -> None:
     for finding in paths.findings:
         output.print(finding)
     refused = f" {tally.refused} could not be run; the report says why." if tally.refused else ""
-    output.print(f"\n{tally.ran} trials run, {tally.found} were there already.{refused}")
+    there = f"{tally.found} {'was' if tally.found == 1 else 'were'} there already"
+    output.print(f"\n{number_of(tally.ran, 'trial')} run, {there}.{refused}")
     output.print(
         f"Report: {store.folder / paths.html.name}"
         f" (also report.md, results.jsonl, tables/ and figures/ in {store.folder})",
     )
     if tally.failed:
-        what = "1 trial" if tally.failed == 1 else f"{tally.failed} trials"
-        raise HeadwiseError(f"{what} failed; the report in {store.folder} says why")
+        raise HeadwiseError(f"{number_of(tally.failed, 'trial')} failed; the report in {store.folder} says why")
     if tally.refused and not any(record.has_result for record in paths.content.records):
         raise HeadwiseError(f"no trial could be run; the report in {store.folder} says why")

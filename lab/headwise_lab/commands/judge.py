@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headwise.hints import number_of
 from headwise.output import answer
 from headwise.reading import given_path
 from headwise_lab.commands.options import AsJson, Data
@@ -43,5 +44,5 @@ def judge(
 def describe(verdict: dict[str, Any]) -> str:
     """The scores as lines of text."""
     who = f"{verdict['judge']} ({verdict['judge_owner']})"
-    lines = [f"{who}: {verdict['total']:.2f} over {verdict['n']} of {verdict['of']} questions"]
+    lines = [f"{who}: {verdict['total']:.2f} over {verdict['n']} of {number_of(verdict['of'], 'question')}"]
     return "\n".join([*lines, *(f"  {skill} {score:.2f}" for skill, score in verdict["skills"].items())])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from headwise.hints import number_of
 from headwise.output import answer
 from headwise.printing import say
 from headwise.verbosity import remark, warn
@@ -157,7 +158,7 @@ def describe(record: VisualRecord) -> str:
     metric, budget, heads, overlap = record.metric, record.budget, record.heads, record.overlap
     lines = [
         f"{record.model} on {record.benchmark}: {metric.name} {_with_error(metric.value, metric.se)}"
-        f" ({record.n} questions)",
+        f" ({number_of(record.n, 'question')})",
         *(f"  {hook}={text}" for hook, text in record.strategies.items()),
         f"budget      {budget.given}: {budget.kept} of {budget.visual} visual tokens kept,"
         f" {budget.processed:.2f} processed per layer on average",

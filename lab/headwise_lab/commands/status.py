@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.hints import number_of
 from headwise.output import answer
 from headwise.verbosity import warn
 from headwise_lab.commands.options import AsJson
@@ -49,7 +50,7 @@ def sentence(found: Status) -> str:
     counts = ", ".join(f"{found.count(state)} {state}" for state in STATES if found.count(state) or state == "done")
     left = "" if found.left is None else f"; about {duration(found.left)} left"
     activity = "running" if found.active else "not running"
-    return f"{found.title}: {len(found.trials)} trials, {counts}; {activity}{left}"
+    return f"{found.title}: {number_of(len(found.trials), 'trial')}, {counts}; {activity}{left}"
 
 
 def duration(seconds: float) -> str:

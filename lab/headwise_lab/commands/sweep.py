@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwise.hints import number_of
 from headwise.printing import say
 from headwise_lab.commands.options import DEVICE, DTYPE, Data
 
@@ -130,4 +131,4 @@ def _show(plans: Sequence[Plan], part: Part | None) -> None:
     for trial in trials:
         say(f"{trial.id}  {trial.label}{f': not run: {trial.refused}' if trial.refused else ''}")
     refused = sum(trial.refused is not None for trial in trials)
-    say(f"{len(trials)} trials, {refused} of which cannot be run")
+    say(f"{number_of(len(trials), 'trial')}, {refused} of which cannot be run")

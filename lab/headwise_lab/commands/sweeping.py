@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headwise.hints import number_of
 from headwise.verbosity import warn
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def carry_out(
         tell(console, *(remark for plan in made for remark in plan.remarks))
         mine, heading = numbered(made, part), title or made[0].title
         if part is not None and not mine:
-            tell(console, f"part {part[0]}/{part[1]} has nothing to do: there are {len(numbered(made))} trials")
+            tell(
+                console,
+                f"part {part[0]}/{part[1]} has nothing to do: the sweep has {number_of(len(numbered(made)), 'trial')}",
+            )
             return
         order = Order(title=heading, plans=made, store=store, executor=runs or Local(0), retries=retries, part=part)
         finish(store, run(order, Display(console, mine)), heading, console)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwise import StrategyError, hookimpl
+from headwise.hints import number_of, within
 from headwise.numbers import number_or_none, whole_or_none
 
 
@@ -43,8 +44,8 @@ class Fixed:
             return max(1, int(self.share * heads + 0.5))
         if self.heads > heads:
             raise StrategyError(
-                f"head_count strategy 'fixed:heads={self.heads}' wants {self.heads} heads, but this model has {heads}"
-                f" heads; give heads=1..{heads}"
+                f"head_count strategy 'fixed:heads={self.heads}' wants {number_of(self.heads, 'head')}, but this model"
+                f" has {number_of(heads, 'head')}; give heads={within(1, heads)}"
             )
         return self.heads
 

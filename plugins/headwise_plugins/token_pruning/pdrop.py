@@ -84,10 +84,12 @@ class PDrop:
         given = self.ratios.split("/") if self.ratios else [0.5 ** (stage + 1) for stage in range(stages)]
         ratios = [float(ratio) for ratio in given]
         for ratio in ratios:
+            if visual == 0:
+                raise BudgetError("token_pruning strategy 'pdrop' has nothing to prune: the model reads text alone")
             if int(visual * ratio) < 1:
                 raise BudgetError(
                     f"token_pruning strategy 'pdrop' would keep {ratio:g} of {visual} visual tokens, which is none;"
-                    f" give ratios of at least {1 / max(1, visual):.4g}, or a budget"
+                    f" give ratios of at least {1 / visual:.4g}, or a budget"
                 )
         return tuple(int(visual * ratio) for ratio in ratios)
 
