@@ -30,6 +30,11 @@ PROJECT = "headwise"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+CONTRACT = (1, 0)
+"""The version of everything below, of what plugins get and return. The second number grows when something is added that
+older plugins need not know; the first when one of them could break. A plugin may say what it was written for, with
+``hook_contract = "1.0"`` in its class; one that says nothing was written for the first."""
+
 HOOKS = (
     "query_selection",
     "head_scoring",

@@ -18,7 +18,7 @@ import attrs
 from headwise.blame import blamed, message
 from headwise.errors import StrategyError
 from headwise.hints import did_you_mean
-from headwise.hookspecs import HOOKS
+from headwise.hookspecs import CONTRACT, HOOKS
 from headwise.text import StrategyText, canonical
 
 
@@ -181,6 +181,7 @@ class Registry:
         plugin = configured(f"{self.hook} strategy", text, entry)
         who = f"{self.hook} strategy {parsed.name!r} ({owner_of(entry)})"
         self._check_hook(plugin, who)
+        check_contract(plugin, who)
         return Strategy(self.hook, parsed.name, owner_of(entry), plugin)
 
     def _check_hook(self, plugin: object, who: str) -> None:
@@ -191,6 +192,24 @@ class Registry:
         if implemented != [self.hook]:
             what = ", ".join(implemented) or "no hook"
             raise StrategyError(f"{who} implements {what}; a {self.hook} strategy implements {self.hook} and no other")
+
+
+def check_contract(plugin: object, who: str) -> None:
+    """Raise StrategyError where a plugin says that it was written for a contract that this headwise does not have."""
+    written = getattr(plugin, "hook_contract", "1.0")
+    ours = ".".join(map(str, CONTRACT))
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", written) if isinstance(written, str) else None
+    if found is None:
+        raise StrategyError(f"{who} has hook_contract={written!r}; wanted two numbers as text, such as {ours!r}")
+    major, minor = int(found[1]), int(found[2])
+    if major < CONTRACT[0]:
+        raise StrategyError(
+            f"{who} is written for hook contract {written}, and this is {ours}; install a newer version of it"
+        )
+    if (major, minor) > CONTRACT:
+        raise StrategyError(
+            f"{who} is written for hook contract {written}, and this is {ours}; install a newer headwise"
+        )
 
 
 def resolve(text: str, hooks: Sequence[str] = HOOKS, *, prefer: str | None = None) -> Strategy:

@@ -11,6 +11,7 @@ import attrs
 import typer
 from packaging.requirements import Requirement
 
+from headwise.hookspecs import CONTRACT
 from headwise.output import answer, end_with
 from headwise.plugins_at_hand import Distribution, distributions
 from headwise.printing import say
@@ -114,7 +115,11 @@ def _names() -> list[str]:
 
 
 def _lines(found: Finding) -> list[str]:
-    lines = [f"headwise {found.packages['headwise']}, Python {found.python}, {found.platform}", "", "packages"]
+    lines = [
+        f"headwise {found.packages['headwise']} (hook contract {'.'.join(map(str, CONTRACT))}), Python {found.python}, {found.platform}",
+        "",
+        "packages",
+    ]
     lines += [f"  {name} {number}" for name, number in found.packages.items() if name != "headwise"]
     lines += ["", "devices", *(f"  {name}: {told}" for name, told in found.devices.items())]
     lines += ["", "attention"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headwise.blame import guarded
 from headwise.errors import StrategyError
-from headwise.registry import built, installed, only, owner_of
+from headwise.registry import built, check_contract, installed, only, owner_of
 from headwise_lab.benchmarks.base import SUFFIX, Benchmark, Question
 
 __all__ = ["SUFFIX", "Benchmark", "Question", "benchmark", "names", "synthetic"]
@@ -27,7 +27,9 @@ def benchmark(name: str) -> Benchmark:
     owner, _, bare = name.rpartition("/")
     entry = only(GROUP, bare, installed(GROUP), owner or None)
     who = f"benchmark {bare!r} ({owner_of(entry)})"
-    kept = guarded(built(entry), who)
+    made = built(entry)
+    check_contract(made, who)
+    kept = guarded(made, who)
     if not isinstance(kept, Benchmark):
         raise StrategyError(f"{who}: {entry.value} lacks part of the benchmark contract, headwise_lab.benchmarks.base")
     return kept

@@ -1,0 +1,1 @@
+"""A package that was written for hook contract 1.0."""
