@@ -202,13 +202,10 @@ def check_contract(plugin: object, who: str) -> None:
     if found is None:
         raise StrategyError(f"{who} has hook_contract={written!r}; wanted two numbers as text, such as {ours!r}")
     major, minor = int(found[1]), int(found[2])
-    if major < CONTRACT[0]:
+    if major < CONTRACT[0] or (major, minor) > CONTRACT:
+        newer = "version of it" if major < CONTRACT[0] else "headwise"
         raise StrategyError(
-            f"{who} is written for hook contract {written}, and this is {ours}; install a newer version of it"
-        )
-    if (major, minor) > CONTRACT:
-        raise StrategyError(
-            f"{who} is written for hook contract {written}, and this is {ours}; install a newer headwise"
+            f"{who} is written for hook contract {written}, and this is {ours}; install a newer {newer}"
         )
 
 

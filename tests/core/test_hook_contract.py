@@ -40,38 +40,12 @@ ARGUMENTS = {
 }
 """What every hook passed in contract 1.0; more may come, none may go."""
 
-NAMES = [
-    "Budget",
-    "BudgetError",
-    "CacheEvidence",
-    "ContractError",
-    "DataError",
-    "Geometry",
-    "HOOKS",
-    "HeadLabels",
-    "HeadProfile",
-    "HeadStatistics",
-    "HeadwiseError",
-    "Layout",
-    "Merged",
-    "ModelError",
-    "Pipeline",
-    "Preset",
-    "PruningPlan",
-    "Queries",
-    "Recipe",
-    "Registry",
-    "ScorePlan",
-    "Selection",
-    "Stage",
-    "StrategyError",
-    "WindowPlan",
-    "attach",
-    "cache",
-    "hookimpl",
-    "resolve",
-    "shape",
-]
+NAMES = {
+    *("Budget", "BudgetError", "CacheEvidence", "ContractError", "DataError", "Geometry", "HOOKS", "HeadLabels"),
+    *("HeadProfile", "HeadStatistics", "HeadwiseError", "Layout", "Merged", "ModelError", "Pipeline", "Preset"),
+    *("PruningPlan", "Queries", "Recipe", "Registry", "ScorePlan", "Selection", "Stage", "StrategyError"),
+    *("WindowPlan", "attach", "cache", "hookimpl", "resolve", "shape"),
+}
 """What could be imported from headwise in contract 1.0."""
 
 
@@ -88,7 +62,7 @@ def test_no_hook_has_gone_and_none_passes_less():
     assert CONTRACT[0] == 1
     for hook, arguments in ARGUMENTS.items():
         assert arguments <= set(inspect.signature(getattr(Specs, hook)).parameters), hook
-    assert set(NAMES) <= set(headwise.__all__)
+    assert set(headwise.__all__) >= NAMES
 
 
 LAWS = [(hook, name, law) for hook, entries in GROUPS.items() if hook not in ("observers", "recipe")
@@ -107,7 +81,7 @@ def test_recipes_and_observers_of_contract_1_0_work(frozen):
         assert pipeline.plan(headwise.shape("llava-1.5-7b")).kept == 166
         attention = torch.rand(2, 8, 16)
         choice = pipeline.choose_heads(attention, 0.3, lambda: torch.zeros(2, dtype=torch.int64))
-        assert len(choice.kept[0]) == 4
+        assert int(choice.kept[0].sum()) == 4
         assert diary.scored == 1
 
 

@@ -115,11 +115,9 @@ def _names() -> list[str]:
 
 
 def _lines(found: Finding) -> list[str]:
-    lines = [
-        f"headwise {found.packages['headwise']} (hook contract {'.'.join(map(str, CONTRACT))}), Python {found.python}, {found.platform}",
-        "",
-        "packages",
-    ]
+    contract = ".".join(map(str, CONTRACT))
+    about = f"headwise {found.packages['headwise']} (hook contract {contract}), Python {found.python}, {found.platform}"
+    lines = [about, "", "packages"]
     lines += [f"  {name} {number}" for name, number in found.packages.items() if name != "headwise"]
     lines += ["", "devices", *(f"  {name}: {told}" for name, told in found.devices.items())]
     lines += ["", "attention"]
