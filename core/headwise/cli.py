@@ -79,6 +79,9 @@ def _run(words: Sequence[str]) -> int:
         _drop_output()
         return 1
     except OSError as error:
+        if "--install-completion" in words:
+            told = f"{error.filename}: {error.strerror}; `headwise --show-completion` prints what to put elsewhere"
+            return _fail(f"completion cannot be installed: {told}")
         if error.filename is not None:  # the error is about a file, not about our output
             raise
         _drop_output()
@@ -97,7 +100,12 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _spell_out() -> None:
-    """Letters that the output's encoding does not have are spelled out, instead of ending the program."""
+    """Letters that the output's encoding does not have are spelled out, instead of ending the program.
+
+    A stream that the shell closed (``>&-``) takes everything and keeps nothing.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open as long as the program
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

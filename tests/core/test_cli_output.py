@@ -36,3 +36,25 @@ def test_a_closed_pipe_is_quiet():
         done = subprocess.run(WORDS, stdout=closed, stderr=subprocess.PIPE, check=False)
     assert done.stderr == b""
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("closing", "words", "status"), [(">&-", "--version", 0), ("2>&-", "show nothing", 2)])
+def test_a_stream_that_the_shell_closed_takes_everything(closing, words, status):
+    line = f'"{sys.executable}" -m headwise {words} {closing}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
+def test_completion_that_cannot_be_installed_is_one_sentence(tmp_path):
+    home = tmp_path / "file"
+    home.write_text("no folder")
+    done = subprocess.run(
+        [sys.executable, "-m", "headwise", "--install-completion", "bash"],
+        env=os.environ | {"HOME": str(home), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("headwise: completion cannot be installed: ")
+    assert done.stderr.endswith("; `headwise --show-completion` prints what to put elsewhere\n")

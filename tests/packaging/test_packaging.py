@@ -187,22 +187,22 @@ def test_the_example_is_installed_tested_used_and_removed_again(wheel, environme
 
 
 # ------------------------------------------------------------------------------------------------------ other Pythons
-def newer():
-    """The Python interpreters on the search path that are newer than the oldest that we promise, and runnable."""
-    found = {}
-    for minor in range(12, 20):
-        path = shutil.which(f"python3.{minor}")
-        if path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
-            found[minor] = path
-    return found
+def interpreter(minor):
+    """A Python 3.x that runs: on the search path, or among the versions that pyenv keeps; None where there is none."""
+    kept = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}"))
+    for path in filter(None, [shutil.which(f"python3.{minor}"), *map(str, kept)]):
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
 
 
 @pytest.mark.parametrize("minor", [12, 13, 14])
 def test_newer_pythons_list_and_show(minor, wheel, tmp_path):
     """Without torch, of which a listing has no need: installing it for every Python would be gigabytes."""
-    if minor not in newer():
+    python = interpreter(minor)
+    if python is None:
         pytest.skip(f"there is no Python 3.{minor} here")
-    subprocess.run([newer()[minor], "-m", "venv", str(tmp_path / "venv")], check=True)
+    subprocess.run([python, "-m", "venv", str(tmp_path / "venv")], check=True)
     programs = Path(tmp_path, "venv", "bin")
 
     def run(*words):
