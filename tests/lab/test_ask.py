@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.image_utils import load_image
 
 import headwise
 from headwise.cli import main
 from headwise.errors import ContractError
 from headwise_lab.asking import answering, views
 from headwise_lab.asking.terminal import half_blocks, shows_pictures
+from headwise_lab.benchmarks.pictures import remarks, rgb
 from headwise_lab.models import shipped
 from headwise_lab.scenes import held_out
 from headwise_lab.terminal import Terminal
@@ -200,6 +202,10 @@ def unloadable(monkeypatch):
         (["--image", "IMAGE", "--question", "Why?", "--prompt", "So"], "--prompt is for a language model"),
         (["--image", "/nowhere.png", "--question", "Why?"], "/nowhere.png cannot be read: No such file"),
         (["--image", __file__, "--question", "Why?"], "is in no format that can be read"),
+        (["--image", "https://e.example/a.png", "--question", "Why?"], "https://e.example/a.png is no file; download"),
+        (["--image", "data:image/png;base64,AA", "--question", "Why?"], "is no file; download the picture first"),
+        (["QUESTION", "--image", "IMAGE"], "2 pictures are given, and one is asked about at a time; give one --image"),
+        (["QUESTION", "--picture", "png"], "--picture 'png' is not one of auto, kitty, iterm, sixel, blocks, none"),
         (["QUESTION", "--recipe", "fastv", "--tokens", "9", "--keep", "9"], "a run has one budget"),
         (["QUESTION", "--tokens", "9"], "--tokens and --keep are the budget of recipes"),
         (["QUESTION", "--recipe", "fastw", "--keep", "9"], "did you mean fastv"),
@@ -235,6 +241,45 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence_before_a_model_is_loade
     assert err.startswith("headwise: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_odd_pictures_are_seen_as_transformers_opens_them_and_what_is_not_seen_is_said(picture, tmp_path, unloadable):
+    """What is read is judged without a model; that answers on it are transformers' own is judged elsewhere."""
+    with Image.open(picture) as stored:
+        whole = stored.convert("RGB")
+    clear = whole.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.indices((144, 144))[0].astype(np.uint8)))
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    frames = [whole.rotate(90), whole.rotate(180)]
+    saved = {
+        "grey.png": (whole.convert("L"), {}),
+        "cmyk.tiff": (whole.convert("CMYK"), {}),
+        "opaque.png": (whole.convert("RGBA"), {}),
+        "clear.png": (clear, {}),
+        "turned.png": (whole.rotate(90, expand=True), {"exif": turn}),
+        "moving.png": (whole, {"save_all": True, "append_images": frames}),
+    }
+    said = {}
+    for name, (image, how) in saved.items():
+        image.save(tmp_path / name, **how)
+        with Image.open(tmp_path / name) as stored:
+            wanted = np.asarray(load_image(stored))
+        assert np.array_equal(np.asarray(rgb(tmp_path / name)), wanted)
+        said[name] = remarks(tmp_path / name)
+    assert np.array_equal(np.asarray(rgb(tmp_path / "turned.png")), np.asarray(whole))
+    assert said.pop("moving.png") == ["The picture has 3 frames; the model sees the first."]
+    assert said.pop("clear.png") == [
+        "The picture is transparent in parts; there the model sees the colours stored behind."
+    ]
+    assert not any(said.values())
+
+
+def test_a_question_longer_than_the_model_was_trained_on_is_answered_with_a_note(picture):
+    question = "Was steht da? 你好 " * 400
+    status, out, err = told("--image", str(picture), "--question", question, "--json", "--new-tokens", "1")
+    assert status == 0, err
+    assert any("was trained on" in note for note in json.loads(out)["notes"])
 
 
 def test_files_that_are_there_are_replaced_only_when_told_to(picture, tmp_path, unloadable):
@@ -317,3 +362,27 @@ def test_pictures_are_half_blocks_and_only_for_a_terminal_with_colours():
     assert not shows_pictures(Terminal(file=utf, force_terminal=False))
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert not shows_pictures(Terminal(file=ascii_only, force_terminal=True, color_system="truecolor"))
+
+
+def test_a_terminal_that_shows_pictures_is_drawn_them_and_a_file_is_not(picture, monkeypatch):
+    """What was written is read back: the picture as it is, and beside it what fastv kept of it."""
+    words = ("--image", str(picture), "--question", "What is it?", "--recipe", "fastv", "--keep", "16")
+    status, out, err = told(*words, "--picture", "kitty")
+    assert (status, out) == (2, "")
+    assert "--picture kitty is for a terminal, and the output is none" in err
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-kitty")
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, err = told(*words)
+    assert status == 0, err
+    parts = re.findall(r"\x1b_G[^;]*;([A-Za-z0-9+/=]*)\x1b", out)
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode("".join(parts)))).convert("RGB"))
+    assert sheet.shape == (360, 740, 3)
+    with Image.open(picture) as whole:
+        assert np.array_equal(
+            sheet[:, :360], np.asarray(whole.convert("RGB").resize((360, 360), Image.Resampling.NEAREST))
+        )
+    inside = slice(10, 20)
+    changed = (sheet[:, 380:] != sheet[:, :360]).any(axis=2).reshape(12, 30, 12, 30)[:, inside, :, inside]
+    kept = json.loads(told(*words, "--json")[1])["answers"][1]["kept"]
+    assert np.flatnonzero(~changed.any(axis=(1, 3))).tolist() == kept

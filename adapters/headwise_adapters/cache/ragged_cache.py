@@ -26,6 +26,8 @@ from headwise.errors import ModelError
 NO_MASK = (1, 1, 1, 1)
 """Shape of a mask that hides nothing. transformers hands on masks with four axes and makes no others."""
 
+FACTOR = 0x5851F42D4C957F2D  # of a hash of token ids; odd, from Knuth's generator of random numbers
+
 TAG = "_headwise_layer"  # attribute of new keys on their way from a cache layer to the attention function
 
 
@@ -62,7 +64,8 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     ``counts``: tokens of each row that are no padding, empty before the first forward. ``forwards``: how many forwards
     the layer took part in. ``real`` bool (b, q): which tokens of the present forward are no padding, None where all
     are. ``dropped`` int64 (b, q): how many visual tokens were dropped in front of each of them in this forward, None
-    where that changes no distance. ``text``: the language model it was made for. ``rule``: the strategy it evicts by.
+    where that changes no distance. ``digest`` int64 (b,): a hash of the token ids read, None where embeddings were, and
+    in all layers but the first. ``text``: the language model it was made for. ``rule``: the strategy it evicts by.
     """
 
     text: Callable[[], nn.Module | None]
@@ -99,6 +102,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         self.real: Tensor | None = None
         self.dropped: Tensor | None = None
         self.missing: Tensor | None = None  # dropped in front of a row's tokens 0, 1, ..., n - 1 and all others: (b, n)
+        self.digest: Tensor | None = None
         self._expects = self._waiting = self.busy = False
 
     @abstractmethod
@@ -177,6 +181,22 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
         unanswered = self._waiting
         self._expects, self._waiting, self.real, self.dropped, self.busy = False, False, None, None, False
         return unanswered
+
+    def remember(self, ids: Tensor | None) -> None:
+        """Take in the token ids (b, q) of the forward that ended, None where embeddings were put in."""
+        before = 0 if ids is None else self.columns - ids.shape[1]
+        if ids is None or (before and self.digest is None):
+            self.digest = None
+            return
+        found = _digest(ids, before)
+        self.digest = found if self.digest is None else self.digest + found
+
+    def begins(self, ids: Tensor) -> bool:
+        """Whether token ids (b, n) go on from those that were read, as far as that is known."""
+        if self.digest is None or len(ids) != len(self.digest):
+            return True
+        read = ids[:, : self.columns].to(self.digest.device)
+        return ids.shape[1] > self.columns and torch.equal(_digest(read, 0), self.digest)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new keys (b, kv_heads, q, d), tagged, and the new values; ``answer`` stores them.
@@ -297,6 +317,7 @@ class EvictingLayer(CacheLayerMixin):  # type: ignore[misc]
     def _rows(self, index: Tensor) -> None:
         if self.counts:
             self.select_rows(index)
+            self.digest = None if self.digest is None else self.digest[index.to(self.digest.device)]
             if self.missing is not None:
                 self.missing = self.missing.index_select(0, index.to(self.missing.device))
             self.counts = [self.counts[row] for row in index.tolist()]
@@ -347,6 +368,13 @@ def kv_bytes(cache: Cache) -> int:
     for layer in cache.layers:
         tensors += layer.held() if isinstance(layer, EvictingLayer) else [layer.keys, layer.values]
     return _storage_bytes([tensor for tensor in tensors if tensor is not None])
+
+
+def _digest(ids: Tensor, start: int) -> Tensor:
+    """A hash int64 (b,) of token ids (b, n), the first of which is token ``start``; those of parts add up."""
+    first = pow(FACTOR, start, 2**64)
+    powers = torch.full(ids.shape[1:], FACTOR, device=ids.device).cumprod(dim=0)
+    return ((ids + 1) * (powers * (first - (first >> 63 << 64)))).sum(dim=-1)
 
 
 def _storage_bytes(tensors: Sequence[Tensor]) -> int:

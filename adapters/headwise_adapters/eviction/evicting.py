@@ -10,6 +10,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, TypeGuard
 from weakref import ref
 
@@ -51,6 +52,8 @@ class AttentionPatch(patching.Patch):
         with ExitStack() as patches:
             patches.enter_context(patching.eagerly(model, decoder.modules()))
             patches.enter_context(patching.around(decoder.text, self._text))
+            if hasattr(model, "generate"):
+                patches.enter_context(patching.method(model, "generate", _continuing))
             for layer in range(len(decoder.layers)):
                 module = decoder.attention_of(layer)
                 patches.enter_context(patching.attending(module, _asking_attention, innermost=True))
@@ -85,6 +88,7 @@ class AttentionPatch(patching.Patch):
                 # The layers know the padding, and a mask with four axes is handed through: none is made of all tokens.
                 kwargs["attention_mask"] = torch.ones(NO_MASK, dtype=torch.bool, device=source.device)
             output = call(**kwargs)
+        cache.layers[0].remember(kwargs.get("input_ids"))
         return _without(output, cache) if once else output
 
     @contextmanager
@@ -143,6 +147,32 @@ class AttentionPatch(patching.Patch):
             )
         if len({layer.forwards for layer in cache.layers}) > 1:
             raise ModelError("a forward with this cache was broken off halfway; start a new cache")
+
+
+def _continuing(original: patching.Call) -> patching.Call:
+    """``generate``, which refuses to go on from a cache that evicts with another text."""
+    signature = inspect.signature(original)
+
+    @wraps(original)  # transformers reads signatures
+    def generate(*args: object, **kwargs: object) -> object:
+        _check_continued(patching.arguments_of(signature, args, kwargs))
+        return original(*args, **kwargs)
+
+    return generate
+
+
+def _check_continued(given: Kwargs) -> None:
+    """Raise ModelError for a prompt that does not begin with what the cache read: its beginning would be skipped."""
+    cache, mask = given.get("past_key_values"), given.get("attention_mask")
+    ids = given.get("inputs") if given.get("input_ids") is None else given["input_ids"]
+    if not _evicts(cache) or not isinstance(ids, Tensor) or ids.ndim != 2:
+        return
+    alone = isinstance(mask, Tensor) and mask.shape[-1] != ids.shape[1]  # new tokens, without those that were read
+    if not alone and not cache.layers[0].begins(ids):
+        raise ModelError(
+            "this cache has read another text than the prompt begins with, as where a pipeline gives one cache to all"
+            " of its prompts; give each text a cache of its own, or use headwise.attach"
+        )
 
 
 _lock = threading.Lock()  # of caches that begin a forward

@@ -9,6 +9,7 @@ import attrs
 from headwise_lab.asking.answering import ROUNDS, Answered, Ready
 from headwise_lab.asking.request import Asked
 from headwise_lab.asking.views import seen
+from headwise_lab.benchmarks.pictures import remarks
 from headwise_lab.models.load import LoadedModel
 from headwise_lab.report.kept_tokens.pictures import Shown
 
@@ -48,14 +49,15 @@ class Outcome:
 def outcome(asked: Asked, model: Ready, answers: Sequence[Answered]) -> Outcome:
     """What came of it, with the sentences a reader needs."""
     view, notes = seen(asked, model)
+    notes += [] if asked.image is None else remarks(asked.image)
     merging = [one.name for one in answers if one.merges and one.refused is None]
     if merging:
         notes.append(f"{', '.join(merging)}: tokens that were dropped are partly merged into those that were kept.")
-    trained = getattr(model.loaded.model.config, "max_position_embeddings", None)
-    if asked.image is None and trained is not None and model.length > trained:
+    trained = getattr(model.loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    if trained is not None and model.length > trained:
         notes.append(
             f"The prompt has {model.length} tokens, and {model.loaded.name} was trained on {trained} at most, so the"
-            " answer with the full cache may be useless."
+            " answer with all of them may be useless."
         )
     return Outcome(
         asked=asked,

@@ -12,6 +12,7 @@ from headwise.families import read_geometry
 from headwise.geometry import Geometry
 from headwise.heads import HeadProfile
 from headwise.pipeline import Pipeline
+from headwise.reading import local_path, shortened
 from headwise.recipe import Recipe
 from headwise_lab.benchmarks.pictures import check as check_picture
 from headwise_lab.kv.recipes import eviction_recipe
@@ -47,17 +48,28 @@ class Candidate:
     merges: bool = False
 
 
-def asked(image: Path | None, question: str | None, prompt: str | None) -> Asked:
+def asked(images: Sequence[str] | None, question: str | None, prompt: str | None) -> Asked:
     """What the options ask; raises DataError in one sentence where they ask nothing, or two things at once."""
     if prompt is not None:
-        if image is not None or question is not None:
+        if images or question is not None:
             raise DataError("--prompt is for a language model and --image with --question for one that sees; give one")
         return Asked(text=_text("--prompt", prompt))
-    if image is None:
+    if not images:
         raise DataError("there is nothing to answer; give --image and --question, or --prompt for a language model")
+    image = _one_file(images)
     if question is None:
         raise DataError(f"there is no question about {image}; give --question")
     return Asked(text=_text("--question", question), image=image, size=check_picture(image))
+
+
+def _one_file(images: Sequence[str]) -> Path:
+    """The file that --image names; raises DataError for several, and for an address of the web."""
+    if len(images) > 1:
+        raise DataError(f"{len(images)} pictures are given, and one is asked about at a time; give one --image")
+    (given,) = images
+    if "://" in given or given.startswith("data:"):
+        raise DataError(f"--image {shortened(given)} is no file; download the picture first, and give the file")
+    return local_path(given)
 
 
 def _text(option: str, given: str) -> str:

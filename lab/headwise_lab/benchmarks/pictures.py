@@ -53,6 +53,17 @@ def check(path: Path) -> tuple[int, int]:
     return size_of(path)
 
 
+def remarks(path: Path) -> list[str]:
+    """Sentences on what is in a picture's file and the model does not see; DataError as from ``rgb``."""
+    with _opened(path, str(path)) as stored:
+        frames, found = getattr(stored, "n_frames", 1), []
+        if frames > 1:
+            found.append(f"The picture has {frames} frames; the model sees the first.")
+        if stored.has_transparency_data and np.asarray(stored.convert("RGBA"))[..., 3].min() < EIGHT_BITS:
+            found.append("The picture is transparent in parts; there the model sees the colours stored behind.")
+        return found
+
+
 @contextmanager
 def _opened(source: Path | IO[bytes], what: str) -> Iterator[Image.Image]:
     """An open picture; every error inside the block becomes a DataError about it."""

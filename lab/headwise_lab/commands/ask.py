@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwise.output import answer
-from headwise.reading import given_path
 from headwise.verbosity import remark, warn
 from headwise_lab.commands.options import AsJson, Attention, Device, Dtype, Keep, Profile, Tokens
 
 if TYPE_CHECKING:
     from headwise_lab.asking.outcome import Outcome
 
-Image = Annotated[Path | None, typer.Option(callback=given_path, help="A picture of yours.")]
+Images = Annotated[list[str] | None, typer.Option("--image", help="A picture of yours, one file.")]
 Asking = Annotated[str | None, typer.Option("--question", help="What you ask about the picture.")]
 Prompt = Annotated[str | None, typer.Option(help="A text that a language model continues, instead of a picture.")]
 AnyModel = Annotated[
@@ -37,6 +36,12 @@ Strategies = Annotated[
     ),
 ]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")]
+Picture = Annotated[
+    str,
+    typer.Option(
+        help="How the terminal shows the picture: auto, kitty, iterm, sixel, blocks (coloured letters) or none."
+    ),
+]
 Out = Annotated[str | None, typer.Option(metavar="DIR", help="Write ask.html and ask.png into this folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace ask.html and ask.png that are there.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
@@ -44,7 +49,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser
 
 def ask(
     *,
-    image: Image = None,
+    image: Images = None,
     question: Asking = None,
     prompt: Prompt = None,
     model: AnyModel = None,
@@ -57,6 +62,7 @@ def ask(
     dtype: Dtype = "auto",
     device: Device = "auto",
     attention: Attention = "sdpa",
+    picture: Picture = "auto",
     out: Out = None,
     overwrite: Overwrite = False,
     open_page: Open = False,
@@ -64,17 +70,21 @@ def ask(
 ) -> None:
     """Ask a model about your own picture, with and without pruning, side by side.
 
-    With --prompt instead, a language model continues a text with a full KV cache and with smaller ones. A terminal with
-    colours also shows what each recipe kept of the picture. Times are those of one run on this machine.
+    With --prompt instead, a language model continues a text with a full KV cache and with smaller ones. A terminal that
+    can also shows what each recipe kept of the picture. Times are those of one run on this machine.
     """
     from headwise.heads import HeadProfile
     from headwise_lab.asking.answering import ROUNDS, answers, ready
     from headwise_lab.asking.outcome import outcome
     from headwise_lab.asking.page import folder_for
     from headwise_lab.asking.request import asked, looked_up, planned, recipes_for_a_picture, recipes_for_a_prompt
+    from headwise_lab.asking.terminal import way_of
+    from headwise_lab.terminal import Terminal
     from headwise_lab.terminal.progress import counted
 
     about = asked(image, question, prompt)
+    if not as_json:
+        way_of(Terminal(), picture)  # judged before anything is computed
     folder = None if out is None else folder_for(out, overwrite=overwrite)
     known = HeadProfile.load(profile) if profile else None
     recipes = recipes_for_a_prompt if about.image is None else recipes_for_a_picture
@@ -85,19 +95,19 @@ def ask(
     with counted("answering", len(candidates) + ROUNDS) as advance:
         said = answers(loaded, candidates, new_tokens, advance)
     found = outcome(about, loaded, said)
-    _tell(found, as_json=as_json)
+    _tell(found, picture, as_json=as_json)
     if folder is not None or open_page:
         _leave(found, folder, opened=open_page)
 
 
-def _tell(found: Outcome, *, as_json: bool) -> None:
+def _tell(found: Outcome, picture: str, *, as_json: bool) -> None:
     """Print one JSON object, or what a person reads."""
     if as_json:
         answer(json.dumps(found.to_json(), ensure_ascii=False))
         return
     from headwise_lab.asking.terminal import show
 
-    show(found)
+    show(found, picture)
 
 
 def _leave(found: Outcome, folder: Path | None, *, opened: bool) -> None:
