@@ -20,10 +20,11 @@ This page is made from `headwise.testing.laws()`.
 
 def pages() -> dict[str, str]:
     """Path -> text."""
-    return {"reference/laws.md": "\n".join([_ABOUT, *map(_section, HOOKS)])}
+    return {"reference/laws.md": "\n".join([_ABOUT, *map(_section, (*HOOKS, "benchmark"))])}
 
 
 def _section(hook: str) -> str:
     rows = [[f"`{name}`", cell(inspect.getdoc(law) or "")] for name, law in laws(hook).items()]
+    own = "[A benchmark of your own](../howto/benchmark-of-your-own.md)."
     contract = f"What a strategy of this kind is given and returns: [{hook}](strategies/{hook}/index.md)."
-    return f"## {hook}\n\n{contract}\n\n{table(['law', 'what it demands'], rows)}"
+    return f"## {hook}\n\n{contract if hook in HOOKS else own}\n\n{table(['law', 'what it demands'], rows)}"
