@@ -157,6 +157,28 @@ def test_each_thread_reads_what_its_own_forward_kept(llava):
             attached.kept  # noqa: B018
 
 
+def test_a_thread_that_has_ended_is_forgotten_when_the_next_one_comes():
+    """As where a server starts a thread for each request: the last is read, and one cache is held, not all."""
+    model, ids = tiny("llama"), torch.arange(5, 35)[None]
+    lengths = iter((12, 20, 28))
+
+    def work():
+        with torch.no_grad():
+            model(ids[:, : next(lengths)], use_cache=True)
+
+    done = threading.Event()
+    waiting = [threading.Thread(target=done.wait) for _ in range(3)]
+    with headwise.attach(model, STREAMING) as attached:
+        for wanted, other in zip((12, 20, 28), waiting, strict=True):
+            request = threading.Thread(target=work)
+            request.start()
+            request.join()
+            other.start()  # takes what the system called the first by, so that the next one is called otherwise
+            assert attached.cache.get_seq_length() == wanted
+        assert len(attached._trace._layers) == 1
+    done.set()
+
+
 def test_the_cache_of_the_last_forward_can_be_read():
     model, ids = tiny("llama"), torch.arange(5, 35)[None]
     with headwise.attach(model, STREAMING) as attached:

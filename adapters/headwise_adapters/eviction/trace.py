@@ -53,21 +53,22 @@ class CacheReading:
 class Trace:
     """The last forward of every thread that ran one; a thread without any reads that of the only other one.
 
-    That is how the thread that started another one to call ``generate`` learns what was kept.
+    That is how the thread that started another one to call ``generate`` learns what was kept. Threads that have ended
+    are forgotten when another one comes, with the caches they filled.
     """
 
     def __init__(self, *, prunes: bool, evicts: bool) -> None:
         self._prunes, self._evicts = prunes, evicts
-        self._kept: dict[int, Rows] = {}
-        self._layers: dict[int, Sequence[EvictingLayer]] = {}
+        self._kept: dict[threading.Thread, Rows] = {}
+        self._layers: dict[threading.Thread, Sequence[EvictingLayer]] = {}
 
     def keep(self, rows: Rows) -> None:
         """Note what a forward with pictures kept of each row."""
-        self._kept[threading.get_ident()] = rows
+        _note(self._kept, rows)
 
     def fill(self, layers: Sequence[EvictingLayer]) -> None:
         """Note the layers of the cache that a forward begins to fill; the one before is let go of."""
-        self._layers[threading.get_ident()] = layers
+        _note(self._layers, layers)
 
     @property
     def kept(self) -> tuple[KeptRow, ...]:
@@ -97,10 +98,19 @@ class Trace:
         return CacheReading(_own(self._layers, "nothing was read under this recipe yet, so there is no cache"))
 
 
-def _own(found: dict[int, T], none: str) -> T:
+def _note(found: dict[threading.Thread, T], value: T) -> None:
+    """Note a value of this thread; the first time, those of threads that have ended go."""
+    own = threading.current_thread()
+    if own not in found:
+        for other in [one for one in list(found) if not one.is_alive()]:
+            found.pop(other, None)
+    found[own] = value
+
+
+def _own(found: dict[threading.Thread, T], none: str) -> T:
     """What this thread left, or else the only thread that left anything; raises ModelError otherwise."""
     there = dict(found)  # other threads may be at work
-    own = there.get(threading.get_ident())
+    own = there.get(threading.current_thread())
     if own is not None:
         return own
     if not there:
