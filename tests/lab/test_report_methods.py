@@ -165,8 +165,10 @@ def test_the_conclusion_of_one_benchmark_without_gains_says_so(tmp_path):
     trials = [(method(name, 48), 0.7) for name in ("fastv", "dart", "pdrop")]
     write_folder(tmp_path, trials, images=False)
     (told,) = gather(tmp_path).conclusions
-    assert told.startswith("No method is better than fastv at the same budget. No method is worse than")
-    assert "No difference in 2 of 2 comparisons (a typical comparison here could have seen" in told
+    assert told.startswith(
+        "No method is better or worse than fastv at the same budget: no difference in 2 of 2 comparisons (a typical"
+        " comparison here could have seen a true difference of about"
+    )
 
 
 def test_methods_are_no_part_of_studies_of_heads(folder):

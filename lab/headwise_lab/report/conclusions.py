@@ -30,17 +30,20 @@ def points(size: float) -> str:
     return f"{size:.2g} points" if size < 10 else f"{size:.0f} points"
 
 
-def left_open(found: Iterable[Difference], told: Callable[[float], str] = points) -> str:
+def left_open(tables: Iterable[Sequence[Difference]], told: Callable[[float], str] = points) -> str:
     """What comparisons could have seen, as the end of a sentence that says "no difference"; empty where all are clear.
 
-    ``found``: all comparisons, the clear ones too.
+    ``tables``: all comparisons of each table, the clear ones too. Tables may have different scales.
     """
-    made = list(found)
-    if all(one.clear for one in made):
+    made = [table for table in tables if table]
+    if all(one.clear for table in made for one in table):
         return ""
-    if all(one.n < FEWEST for one in made):
+    large = [table for table in made if any(one.n >= FEWEST for one in table)]
+    if not large:
         return f" (on fewer than {FEWEST} units no difference can count)"
-    size = smallest_seen(made)
-    if size is None:
+    sizes = sorted(size for table in large if (size := smallest_seen(table)) is not None)
+    if not sizes:
         return " (no answer changed)"
-    return f" (a typical comparison here could have seen a true difference of about {told(size)}, not much less)"
+    least, most = told(sizes[0]), told(sizes[-1])
+    size = least if least == most else f"{least} to {most}, depending on the table"
+    return f" (a typical comparison here could have seen a true difference of about {size}, not much less)"

@@ -63,7 +63,7 @@ def conclusion(against: Against) -> str:
     better, worse, same = (verdicts.count(verdict) for verdict in (BETTER, WORSE, SAME))
     found = [pair.difference for pair in against.pairs]
     plain = not any(one.lower_is_better for one in found)
-    open_ones = left_open(found, points if plain else "{:.2g}".format)
+    open_ones = left_open([found], points if plain else "{:.2g}".format)
     ours = f"{against.letter} against A"
     if not better + worse:
         return f"{ours}: no difference in any of {len(found)} comparisons{open_ones}."

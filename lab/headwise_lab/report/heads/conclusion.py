@@ -24,7 +24,10 @@ def conclusion(comparisons: Sequence[Comparison]) -> str:
         return ""
     settings = {(comparison.slug, row.budget) for comparison, row, _, _ in found}
     helped = [entry for entry in found if entry[3].recommended]
-    return f"{_lead(helped, len(settings))} {_rest([cell for *_, cell in found])}".rstrip()
+    counted = _counted([cell for *_, cell in found])
+    tables = [[pair for *_, cell in one.cells() if (pair := cell.against_baseline)] for one in comparisons]
+    open_ones = left_open(tables) if "no difference" in counted else ""
+    return " ".join([_lead(helped, len(settings)), *([f"{counted}{open_ones}."] if counted else [])])
 
 
 def _lead(helped: Sequence[Entry], settings: int) -> str:
@@ -45,15 +48,13 @@ def _gain(cell: Cell) -> float:
     return cell.against_baseline.value if cell.against_baseline else 0.0
 
 
-def _rest(cells: Sequence[Cell]) -> str:
+def _counted(cells: Sequence[Cell]) -> str:
     worse, same = (sum(cell.verdict == verdict for cell in cells) for verdict in (WORSE, SAME))
     half = sum(cell.verdict == BETTER and not cell.recommended for cell in cells)
-    open_ones = left_open(cell.against_baseline for cell in cells if cell.against_baseline)
-    counted = tally(
+    return tally(
         len(cells),
         "choices",
         (half, "is better than all heads only", "are better than all heads only"),
         (worse, "is worse than all heads", "are worse than all heads"),
         (same, "shows no difference", "show no difference"),
     )
-    return f"{counted}{open_ones}." if counted else ""

@@ -17,7 +17,8 @@ def conclusion(settings: Sequence[JudgedSetting]) -> str:
     if not runs:
         return ""
     worse, same = (sum(one.verdict == verdict for one in runs) for verdict in (WORSE, SAME))
-    open_ones = left_open((one.to_uniform for one in runs if one.to_uniform), _perplexity)
+    tables = [[one.to_uniform for one in judged.judgements if one.verdict and one.to_uniform] for judged in settings]
+    open_ones = left_open(tables, _perplexity) if same else ""
     counted = tally(
         len(runs),
         "runs",

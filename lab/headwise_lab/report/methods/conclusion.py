@@ -10,17 +10,20 @@ from headwise_lab.report.grouping import grouped
 from headwise_lab.report.methods.methods import REFERENCE, MethodResult, Methods
 from headwise_lab.stats.differences import BETTER, WORSE
 
+THAN = f"than {REFERENCE} at the same budget"
+
 
 def conclusion(compared: Sequence[Methods]) -> str:
     """All benchmarks and budgets in two or three sentences; empty where nothing is compared with the reference."""
     results = [one for methods in compared for one in methods.results.values() if one.verdict]
     if not results:
         return ""
-    same = [one for one in results if not one.certain]
+    same = sum(not one.certain for one in results)
+    rest = f"no difference in {same} of {len(results)} comparisons{left_open([one.family() for one in compared])}."
+    if same == len(results):
+        return f"No method is better or worse {THAN}: {rest}"
     told = [_with(results, BETTER), _with(results, WORSE)]
-    open_ones = left_open(one.to_reference for one in results if one.to_reference)
-    rest = [f"No difference in {len(same)} of {len(results)} comparisons{open_ones}."] if same else []
-    return " ".join([*told, *rest])
+    return " ".join([*told, *([rest[0].upper() + rest[1:]] if same else [])])
 
 
 def _with(results: Sequence[MethodResult], verdict: str) -> str:
@@ -31,11 +34,10 @@ def _with(results: Sequence[MethodResult], verdict: str) -> str:
         if 2 * count > len(own):
             many = f"{count} of {len(own)}" if len(own) > 1 else f"{gap:+.1f}"
             found.append((-count / len(own), -abs(gap), f"{name} ({many})"))
-    than = f"than {REFERENCE} at the same budget"
     if found:
-        return f"{verdict.capitalize()} {than}: {named([text for *_, text in sorted(found)])}."
+        return f"{verdict.capitalize()} {THAN}: {named([text for *_, text in sorted(found)])}."
     some = any(one.verdict == verdict for one in results)
-    return f"No method is {verdict} {than}{' in most of its comparisons' if some else ''}."
+    return f"No method is {verdict} {THAN}{' in most of its comparisons' if some else ''}."
 
 
 def _mean_gap(own: Sequence[MethodResult]) -> float:
