@@ -169,6 +169,10 @@ def test_the_conclusion_of_one_benchmark_without_gains_says_so(tmp_path):
         "No method is better or worse than fastv at the same budget: no difference in 2 of 2 comparisons (a typical"
         " comparison here could have seen a true difference of about"
     )
+    write_folder(tmp_path, trials[1:], images=False)
+    assert gather(tmp_path).conclusions == [
+        "Nothing is compared with fastv: it was not run at the budgets of the others."
+    ]
 
 
 def test_methods_are_no_part_of_studies_of_heads(folder):

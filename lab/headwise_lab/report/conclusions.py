@@ -45,5 +45,5 @@ def left_open(tables: Iterable[Sequence[Difference]], told: Callable[[float], st
     if not sizes:
         return " (no answer changed)"
     least, most = told(sizes[0]), told(sizes[-1])
-    size = least if least == most else f"{least} to {most}, depending on the table"
-    return f" (a typical comparison here could have seen a true difference of about {size}, not much less)"
+    span = least if least == most else f"{least} to {most}, depending on the table"
+    return f" (a typical comparison here could have seen a true difference of about {span}, not much less)"

@@ -14,10 +14,11 @@ THAN = f"than {REFERENCE} at the same budget"
 
 
 def conclusion(compared: Sequence[Methods]) -> str:
-    """All benchmarks and budgets in two or three sentences; empty where nothing is compared with the reference."""
+    """All benchmarks and budgets in two or three sentences; empty where no method was run."""
     results = [one for methods in compared for one in methods.results.values() if one.verdict]
     if not results:
-        return ""
+        known = any(methods.results for methods in compared)
+        return f"Nothing is compared with {REFERENCE}: it was not run at the budgets of the others." if known else ""
     same = sum(not one.certain for one in results)
     rest = f"no difference in {same} of {len(results)} comparisons{left_open([one.family() for one in compared])}."
     if same == len(results):
