@@ -30,10 +30,16 @@ TITLES = {
     "observers": "Observers",
 }
 _ABOUT = {
-    "recipe": "A recipe is a name for strategies and settings that belong together: `--recipe NAME`. Strategies and"
-    " settings that stand beside it override its parts.",
+    "recipe": "A recipe is a name for strategies and settings that belong together: `--recipe NAME`, or"
+    ' `headwise.Recipe.of(name="NAME", tokens=48)`. Strategies and settings that stand beside it override its parts.'
+    " `random` and `uniform` (before the language model), `random-layer-2` and `uniform-layer-2` are controls.",
     "observers": "Observers see every decision of a run and change none. In Python they are given to `headwise.attach`:"
     " `observers=[...]`.",
+    "token_pruning": "A method named alone asks what its paper asks (`sparsevlm` its raters); what you name overrides"
+    " it. `random`, `uniform` and `pooling` are controls.",
+    "head_scoring": "`random` is a control: what is not better than random heads, does not choose heads well.",
+    "kv_eviction": "Strategies by position cost nothing more while the model runs; those by score look at keys, values"
+    " or attention: [KV plans](../../../explanation/kv-plans.md). `permuted` and `random` are controls.",
 }
 
 _INDEX = """# Strategies
@@ -88,12 +94,13 @@ def _kind(kind: str, listed: list[Row]) -> str:
 
 
 def _contract(kind: str) -> str:
+    about = _ABOUT.get(kind, "")
     if kind not in HOOKS:
-        return _ABOUT[kind]
+        return about
     spec = getattr(Specs, kind)
     arguments = ", ".join(f"`{name}`" for name in inspect.signature(spec).parameters if name != "self")
     laws = f"[Laws](../../laws.md#{kind}) that every strategy of this kind is held to."
-    return f"Hook `{kind}`, of {arguments}.\n\n{prose(inspect.getdoc(spec) or '')}\n\n{laws}"
+    return f"Hook `{kind}`, of {arguments}.\n\n{prose(inspect.getdoc(spec) or '')}\n\n{about}\n\n{laws}"
 
 
 def _page(row: Row) -> str:
