@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EXAMPLES = 3
+_EDGE = 300  # pixels of a drawn picture, little more than a panel has: lines stay lines
 _BOX = "#ffb000"
 
 Pixels = npt.NDArray[np.generic]
@@ -56,19 +57,34 @@ def overlay(
 
 def _draw(lines: Sequence[tuple[Shown, Mapping[str, Outcome]]], path: Path) -> None:
     strategies = list(lines[0][1])
-    width = len(strategies) + 1
-    canvas = new_canvas(1.75 * width, 2.2 * len(lines) + 0.2)
-    panels = canvas.subplots(len(lines), width, squeeze=False)
-    for line, (picture, outcomes) in zip(panels, lines, strict=True):
+    swept = [(name, outcome) for name, outcome in lines[0][1].items() if len(outcome.stages) > 1]
+    width = 1 + max(len(strategies), *(len(outcome.stages) for _, outcome in swept), 1)
+    height = len(lines) + len(swept)
+    canvas = new_canvas(1.75 * width, 2.2 * height + 0.2)
+    panels = canvas.subplots(height, width, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for line, (picture, outcomes) in zip(panels, lines, strict=False):
         _panel(line[0], picture, untouched(picture.image, [picture.tile]))
         line[0].set_xlabel(_question(outcomes[strategies[0]]), fontsize=7, color=INK)
-        for panel, name in zip(line[1:], strategies, strict=True):
+        for panel, name in zip(line[1:], strategies, strict=False):
             outcome = outcomes[name]
-            _panel(panel, picture, drawn(picture.image, [picture.tile], outcome.kept))
+            _panel(panel, picture, drawn(picture.image, [picture.tile], outcome.kept, edge=_EDGE))
             panel.set_xlabel(_answer(outcome), fontsize=7, color=INK if outcome.score else GREY)
-    for panel, name in zip(panels[0], ["the image", *strategies], strict=True):
+    for line, (name, outcome) in zip(panels[len(lines) :], swept, strict=True):
+        _sweep(line, lines[0][0], name, outcome)
+    for panel, name in zip(panels[0], ["the image", *strategies], strict=False):
         panel.set_title("\n".join(textwrap.wrap(name, 18)), fontsize=8, fontweight="bold", color=INK)
     save_all(canvas, path)
+
+
+def _sweep(line: Sequence[Axes], picture: Shown, name: str, outcome: Outcome) -> None:
+    """The first picture again, and what one strategy kept of it after each of its stages."""
+    _panel(line[0], picture, untouched(picture.image, [picture.tile]))
+    line[0].set_xlabel(printable("\n".join(textwrap.wrap(f"{name}, stage by stage", 28))), fontsize=7, color=INK)
+    for number, (panel, kept) in enumerate(zip(line[1:], outcome.stages, strict=False), 1):
+        _panel(panel, picture, drawn(picture.image, [picture.tile], kept, edge=_EDGE))
+        panel.set_xlabel(f"after stage {number}: {len(kept)} tokens", fontsize=7, color=INK)
 
 
 def _panel(panel: Axes, picture: Shown, image: Image.Image) -> None:
@@ -85,6 +101,7 @@ def show_panel(panel: Axes, picture: Pixels, boxes: Sequence[Box]) -> None:
             panel.add_patch(
                 Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width)
             )
+    panel.set_axis_on()
     panel.set_xticks([])
     panel.set_yticks([])
     for side in panel.spines.values():

@@ -212,6 +212,8 @@ def _plot(
             "prefill time, as a share of the unpruned model's" if timed else "visual tokens per layer, mean"
         )
         panel.set_ylabel(label)
+        if not timed and (low := min(one.x for one in points)) > 0.9 * (high := max(one.x for one in points)):
+            panel.set_xlim(0.85 * low, 1.15 * high)  # one budget, and not a range of fractions of a token
         pale_grid(panel, "both")
         below(canvas, [panel], records)
         save_all(canvas, path, note)
