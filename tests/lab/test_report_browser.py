@@ -12,7 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tests.lab.fake_records import fake_record, study_a, write_folder
+from tests.lab import fake_records
+from tests.lab.fake_records import fake_outcomes, fake_record, study_a, write_folder
 
 from headwise.cli import main
 from headwise_lab.report import build
@@ -442,6 +443,54 @@ def test_overlays_lay_what_each_strategy_kept_over_the_picture(reader, folder):
     sign = "✓" if outcome.score else "✗"
     assert f"{sign} {outcome.prediction}" in shown[2]["told"]
     assert len(data["pictures"]) == len({picture["uri"] for picture in data["pictures"]}) == 5
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory) -> Path:
+    """Strategies of two stages: the first keeps eight tokens that the second drops."""
+
+    def with_stages(record, ability, folder, **given):
+        lines = fake_outcomes(record, ability, folder, **given)
+        for line in lines:
+            others = [token for token in range(144) if token not in line["kept"]][:8]
+            line["stages"] = [sorted([*line["kept"], *others]), line["kept"]]
+        return lines
+
+    path = tmp_path_factory.mktemp("staged")
+    stages = [{"layer": 3, "keep": 24, "merged": 4}, {"layer": 6, "keep": 16, "merged": 0}]
+    trials = [({**record, "stages": stages}, ability) for record, ability in study_a(keeps=(16,), n=12)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fake_records, "fake_outcomes", with_stages)
+        write_folder(path, trials)
+    build(path)
+    return path
+
+
+def test_a_slider_steps_through_the_stages_by_key(browser, staged):
+    from selenium.webdriver.common.keys import Keys
+
+    reader = Reader(browser, staged / "report.html")
+    last = panels(reader, "#kept-made-up")
+    assert {panel["kept"] for panel in last} == {16}
+    assert reader.texts("#kept-made-up .stage + output") == ["2 of 2"]
+    slider = reader.run("const one = document.querySelector('#kept-made-up .stage'); one.focus(); return one")
+    slider.send_keys(Keys.ARROW_LEFT)
+    first = panels(reader, "#kept-made-up")
+    assert {panel["kept"] for panel in first} == {24}
+    assert all("before layer 3" in panel["told"] and "some of the dropped" in panel["told"] for panel in first)
+    untouched = "return document.querySelectorAll('#kept-made-up .panel:first-child :is(image, pattern)').length"
+    assert reader.run(untouched) == 1
+
+
+def test_filters_hide_the_marks_of_figures(reader):
+    hidden = "return [...document.querySelectorAll('#first .chart .mark')].filter((one) => one.hasAttribute('hidden')"
+    hidden += " && one.dataset.budget === arguments[0]).length"
+    assert reader.run(hidden, "keep 48") == 0
+    reader.set("budget", "keep 16")
+    assert reader.run(hidden, "keep 48") > 10
+    assert reader.run(hidden, "keep 16") == 0
+    reader.set("strategy", "sharp")
+    assert reader.run(hidden, "keep 16") > 10
 
 
 def test_overlays_follow_the_question_and_the_strategies_chosen(browser, reader, folder):
