@@ -115,6 +115,12 @@ def test_every_command_and_every_key_has_its_place():
     assert all(f"| `{key}` |" in keys for key in ("kv_eviction", "head_shares", "permutations", "held_out"))
 
 
+def test_what_is_cited_is_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version = {{{version}}}" in (ROOT / "docs" / "cite.md").read_text(encoding="utf-8")
+
+
 def test_docstrings_lose_no_letter_to_markup():
     assert prose("a * b_c <image> of ``x_y`` in :func:`attach`") == r"a \* b\_c \<image\> of ``x_y`` in `attach`"
 
