@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -143,7 +146,8 @@ class Prune:
 
 
 @pytest.fixture
-def faults(install):
+def faults(install, monkeypatch):
+    monkeypatch.setattr("headwise.testing.kit._unfit", {})  # each test tries its own
     names = {"head_scoring": "Score", "head_count": "Count", "query_selection": "Ask", "token_pruning": "Prune"}
     install(
         "zebra", "1.2", {hook: {"zebra_fault": f"zebra_mod:{name}"} for hook, name in names.items()}, zebra_mod=FAULTS
@@ -264,3 +268,39 @@ def test_expected_failure_of_an_unknown_law_is_refused():
 def test_hook_without_laws_is_refused():
     with pytest.raises(ValueError, match=r"^no laws are known for hook 'observers'; there are some for query"):
         laws("observers")
+
+
+UNFIT = """
+from headwise import hookimpl
+
+class Flat:
+    @hookimpl
+    def head_scoring(self, attention):
+        return attention.sum()
+"""
+
+USED = """
+import headwise.testing
+
+@headwise.testing.parametrize("head_scoring", ["flat", "lost"])
+def test_conformance(check):
+    check()
+"""
+
+
+def test_what_is_wrong_at_all_is_one_failure_without_frames_of_the_kit(install, tmp_path):
+    install("unfit", "1", {"head_scoring": {"flat": "unfit_mod:Flat", "lost": "unfit_gone:Lost"}}, unfit_mod=UNFIT)
+    (tmp_path / "test_mine.py").write_text(USED)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "test_mine.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "unfit"), "COLUMNS": "200"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"2 failed, {2 * len(laws('head_scoring')) - 2} skipped" in done.stdout
+    assert (
+        "not tried: 'lost' from unfit 1 (unfit_gone:Lost) does not import: No module named 'unfit_gone'" in done.stdout
+    )
+    assert "headwise/testing" not in done.stdout

@@ -212,6 +212,6 @@ def test_newer_pythons_list_and_show(minor, wheel, tmp_path):
     if fetched.returncode:
         pytest.skip(f"no packages could be had for Python 3.{minor}: {fetched.stderr.strip().splitlines()[-1]}")
     assert run("python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)).returncode == 0
-    for words in (["strategies"], ["show", "cdpruner"], ["run", "--help"], ["--version"]):
+    for words in (["strategies"], ["show", "cdpruner"], ["--help"], ["check", "--help"], ["--version"]):
         done = run("headwise", *words)
         assert (done.returncode, done.stderr) == (0, ""), words

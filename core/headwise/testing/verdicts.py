@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
 import headwise
 from headwise.registry import Registry
-from headwise.testing.kit import ConformanceError, call_of, failure_of, laws, problem_with, words_of
+from headwise.testing.kit import FIRST, ConformanceError, call_of, failure_of, laws, problem_with, words_of
 from headwise.testing.kits import kinds, kit_of
 from headwise.testing.samples import Sample
 from headwise.testing.subject import Subject
-
-FIRST: Mapping[str, Sequence[str]] = {
-    "query_selection": ("weights_sum_to_one",),
-    "head_scoring": ("shape_dtype_device",),
-    "head_count": ("shape_dtype_device", "within_the_heads"),
-    "token_pruning": ("plan_is_valid", "kept_tokens_are_valid"),
-    "kv_eviction": ("plan_is_valid", "scores_are_numbers"),
-    "head_classification": ("complete_and_in_range",),
-}
-"""Laws on what an answer is at all. Where one of them is broken, the others would repeat it, and are not tried."""
 
 
 @attrs.frozen
