@@ -23,6 +23,7 @@ from headwise_lab.report.page.canvas import (
     new_canvas,
     save_all,
 )  # fmt: skip
+from headwise_lab.report.page.drawing import seen
 from headwise_lab.report.page.svg import inline, theme
 from headwise_lab.stats.differences import Difference, paired
 from headwise_lab.stats.power import POWER, smallest_seen
@@ -160,6 +161,15 @@ def test_a_difference_that_could_have_been_seen_is_seen_as_often_as_that_says():
     assert 0.04 < effect < 0.09
     found = [paired(*gaps(effect, 400, rng)).clear for _ in range(150)]
     assert abs(np.mean(found) - POWER) < 0.12
+
+
+def test_a_figure_says_its_n_and_promises_nothing_on_too_few_units():
+    many = Difference(value=1.0, se=1.0, n=100, family=3)
+    assert seen([many, None]).startswith("n = 100 questions, paired; the smallest difference that could have been seen")
+    assert seen([many]).endswith("4 of 5 times (3 comparisons): 3.2.")
+    few = Difference(value=1.0, se=1.0, n=7, family=3)
+    assert seen([few], "blocks") == "n = 7 blocks, paired; on fewer than 10 no difference can count."
+    assert seen([]) == ""
 
 
 def test_more_comparisons_hide_more_and_equal_sides_say_nothing():

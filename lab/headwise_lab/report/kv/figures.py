@@ -206,7 +206,8 @@ def _sink_bars(panel: Axes, pairs: Sequence[tuple[KvRun, KvRun]]) -> None:
     for place, group in enumerate(("A", "B")):
         runs = [pair[place] for pair in pairs]
         panel.bar(np.arange(len(pairs)) + 0.38 * (place - 0.5), [run.ppl for run in runs], 0.36, color=LOOKS[group][0],
-                  yerr=[bar_length(run.ppl_se) for run in runs], capsize=3, label=_LABELS[group])  # fmt: skip
+                  ecolor=INK, yerr=[bar_length(run.ppl_se) for run in runs], capsize=3,
+                  label=_LABELS[group])  # fmt: skip
     for place, (window, uniform) in enumerate(pairs):
         change, top = 100 * (window.ppl / uniform.ppl - 1), window.ppl + bar_length(window.ppl_se)
         panel.text(place - 0.19, top, f"{change:+.0f} %", ha="center", va="bottom", fontsize=8)

@@ -38,6 +38,7 @@ STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,  # pale lines lie behind bars and marks
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "axes.titlesize": 9.5,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headwise_lab.report.page.canvas import BETTER, GREY, GROUND, INK, LINES, WORSE, marked
 from headwise_lab.stats import differences
-from headwise_lab.stats.differences import Difference
+from headwise_lab.stats.differences import FEWEST, Difference
 from headwise_lab.stats.power import smallest_seen
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def seen(
         return ""
     counts = sorted({one.n for one in made})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if counts[-1] < FEWEST:
+        return f"n = {n} {unit}, paired; on fewer than {FEWEST} no difference can count."
     least, family = smallest_seen(made), max(one.family for one in made)
     small = "" if least is None else (
         f"; the smallest difference that could have been seen 4 of 5 times"
