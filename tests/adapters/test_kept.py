@@ -95,6 +95,39 @@ def test_crops_and_newlines_of_llava_next_are_told_apart():
     assert newlines == {16 + (line + 1) * (second[1] + 1) - 1 for line in range(second[0])}
 
 
+def blocks(shape, seed):
+    """A picture of one grey per token, and these greys, (rows, columns) between 0 and 1."""
+    greys = np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+    picture = Image.fromarray(greys).convert("RGB").resize((8 * shape[1], 8 * shape[0]), Image.Resampling.NEAREST)
+    return picture, torch.from_numpy(greys).float() / 255
+
+
+def test_an_image_in_crops_is_shown_with_the_tokens_of_it_all_and_those_of_the_crops():
+    model = tiny_next()
+    given = next_prompt(model, 3, (32, 32), 4)
+    picture, greys = blocks((4, 4), seed=1)
+    inputs = given.inputs
+    inputs["pixel_values"][0, 0] = torch.kron(greys, torch.ones(4, 4)) - 0.5
+    attached, _ = read(model, inputs, "fastv:layer=1", keep=24)
+    sheet = attached.show(picture)
+    assert sheet.width == 3 * sheet.height + 16
+    with pytest.raises(DataError, match="this picture is not the one that the model saw"):
+        attached.show(blocks((4, 4), seed=2)[0])
+
+
+def test_images_of_any_shape_are_shown_in_their_order():
+    model = tiny_qwen()
+    given = qwen_prompt(model, 3, (8, 4), 2, (4, 12), 3)
+    (tall, one), (wide, two) = blocks((4, 2), seed=1), blocks((2, 6), seed=2)
+    greys = torch.cat([one.flatten(), two.flatten()])
+    inputs = {**given.inputs, "pixel_values": greys.repeat_interleave(4)[:, None].expand(-1, 24) - 0.5}
+    attached, _ = read(model, inputs, "fastv:layer=1", keep=300)
+    first, both = attached.show(tall, wide, row=0), attached.show(tall, wide)
+    assert first.size == both.size
+    with pytest.raises(DataError, match="this picture is not the one that the model saw"):
+        attached.show(wide, tall)
+
+
 def test_images_of_qwen_have_grids_of_their_own_shapes():
     model = tiny_qwen()
     given = qwen_prompt(model, 3, (8, 4), 2, (4, 12), 3)
