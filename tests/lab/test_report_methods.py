@@ -171,7 +171,7 @@ def test_the_conclusion_of_one_benchmark_without_gains_says_so(tmp_path):
     )
     write_folder(tmp_path, trials[1:], images=False)
     assert gather(tmp_path).conclusions == [
-        "Nothing is compared with fastv: it was not run at the budgets of the others."
+        "Nothing is compared with fastv: its runs do not tell what it does at the budgets of the others."
     ]
 
 

@@ -30,7 +30,7 @@ def measured(results: Sequence[Result]) -> list[tuple[str, str]]:
 
 def natural(value: str) -> list[tuple[int, float, str]]:
     """A sort key: words by letters, and numbers in them by size, the largest first."""
-    return [(1, -float(part), "") if part.isdigit() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
+    return [(1, -float(part), "") if part.isdecimal() else (0, 0.0, part) for part in re.split(r"(\d+)", value) if part]
 
 
 def listed(values: Iterable[str], between: str = ", ") -> str:
