@@ -18,8 +18,8 @@ def conclusion(compared: Sequence[Methods]) -> str:
     results = [one for methods in compared for one in methods.results.values() if one.verdict]
     if not results:
         others = any(name != REFERENCE for methods in compared for name, _ in methods.results)
-        told = f"Nothing is compared with {REFERENCE}: its runs do not tell what it does at the budgets of the others."
-        return told if others else ""
+        why = f"Nothing is compared with {REFERENCE}: its runs do not tell what it does at the budgets of the others."
+        return why if others else ""
     same = sum(not one.certain for one in results)
     rest = f"no difference in {same} of {len(results)} comparisons{left_open([one.family() for one in compared])}."
     if same == len(results):
