@@ -152,8 +152,8 @@ def test_findings_say_what_is_better_worse_and_open(folder):
 def test_the_conclusion_counts_comparisons_and_says_what_could_be_seen(paths):
     (told,) = paths.content.conclusions
     better, worse, rest = told.split(". ")
-    assert better == "Better than fastv at the same budget: cdpruner (4 of 4)"
-    assert worse == "Worse than fastv at the same budget: random (4 of 4)"
+    assert better == "Better than fastv at the same budget, and never worse: cdpruner (4 of 4) and pdrop (1 of 2)"
+    assert worse == "Worse than fastv at the same budget, and never better: random (4 of 4)"
     assert re.match(
         r"No difference in 5 of 14 comparisons \(a typical comparison here could have seen a true difference of about",
         rest,

@@ -1,4 +1,4 @@
-"""The conclusion on whole methods: which are better than the reference in most comparisons, and which are worse."""
+"""The conclusion on whole methods: which are better than the reference in some comparisons and worse in none."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def conclusion(compared: Sequence[Methods]) -> str:
     rest = f"no difference in {same} of {len(results)} comparisons{left_open([one.family() for one in compared])}."
     if same == len(results):
         return f"No method is better or worse {THAN}: {rest}"
-    told = [_with(results, BETTER), _with(results, WORSE)]
+    told = [_with(results, BETTER, WORSE), _with(results, WORSE, BETTER)]
     return " ".join([*told, *([rest[0].upper() + rest[1:]] if same else [])])
 
 
-def _with(results: Sequence[MethodResult], verdict: str) -> str:
-    """The methods with this verdict in more than half of their comparisons, the clearest first."""
+def _with(results: Sequence[MethodResult], verdict: str, other: str) -> str:
+    """The methods with this verdict in some comparisons and the ``other`` in none, those with most first."""
     found = []
     for name, own in grouped(results, lambda one: one.name).items():
-        count, gap = sum(one.verdict == verdict for one in own), _mean_gap(own)
-        if 2 * count > len(own):
+        verdicts, gap = [one.verdict for one in own], _mean_gap(own)
+        if verdict in verdicts and other not in verdicts:
+            count = verdicts.count(verdict)
             many = f"{count} of {len(own)}" if len(own) > 1 else f"{gap:+.1f}"
             found.append((-count / len(own), -abs(gap), f"{name} ({many})"))
     if found:
-        return f"{verdict.capitalize()} {THAN}: {named([text for *_, text in sorted(found)])}."
+        return f"{verdict.capitalize()} {THAN}, and never {other}: {named([text for *_, text in sorted(found)])}."
     some = any(one.verdict == verdict for one in results)
-    return f"No method is {verdict} {THAN}{' in most of its comparisons' if some else ''}."
+    return f"No method is {verdict} {THAN}{f' without being {other} elsewhere' if some else ''}."
 
 
 def _mean_gap(own: Sequence[MethodResult]) -> float:
