@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -57,11 +58,15 @@ def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
 
 
 def _lines(comparison: Comparison, unpruned: float | None, path: Path) -> None:
-    """A panel per head count."""
+    """A panel per head count, two side by side, so that letters are readable on half a page."""
     heads = grouped(comparison.rows, lambda row: row.heads)
     looks = _looks(comparison)
-    canvas = new_canvas(max(5.6, 3.4 * len(heads)), 3.9)
-    panels = canvas.subplots(1, len(heads), sharey=True, squeeze=False)[0]
+    down, across = math.ceil(len(heads) / 2), min(len(heads), 2)
+    canvas = new_canvas(max(5.6, 3.5 * across), 1.0 + 2.3 * down)
+    grid = canvas.subplots(down, across, sharey=True, squeeze=False)
+    panels = grid.flat[: len(heads)]
+    for panel in grid.flat[len(heads) :]:
+        panel.set_axis_off()
     for panel, rows in zip(panels, heads.values(), strict=True):
         for index, name in enumerate(comparison.columns):
             _line(panel, rows, name, looks[name], _dodge(index, len(comparison.columns), comparison))
@@ -69,7 +74,8 @@ def _lines(comparison: Comparison, unpruned: float | None, path: Path) -> None:
         panel.set_title(_heads(rows[0]))
         panel.set_xlabel("visual tokens processed per layer, average")
         pale_grid(panel, "y")
-    panels[0].set_ylabel(comparison.metric)
+    for panel in grid[:, 0]:
+        panel.set_ylabel(comparison.metric)
     below(canvas, panels, _records(comparison))
     save_all(canvas, path, _note(comparison))
 
