@@ -64,7 +64,7 @@ def _lines(comparison: Comparison, unpruned: float | None, path: Path) -> None:
     down, across = math.ceil(len(heads) / 2), min(len(heads), 2)
     canvas = new_canvas(max(5.6, 3.5 * across), 1.0 + 2.3 * down)
     grid = canvas.subplots(down, across, sharey=True, squeeze=False)
-    panels = grid.flat[: len(heads)]
+    panels = list(grid.flat[: len(heads)])
     for panel in grid.flat[len(heads) :]:
         panel.set_axis_off()
     for panel, rows in zip(panels, heads.values(), strict=True):
