@@ -9,7 +9,9 @@ from rich.progress import MofNCompleteColumn
 
 from headwise import verbosity
 from headwise_lab.terminal import Terminal, beside
+from headwise_lab.terminal.console import wide_enough
 from headwise_lab.terminal.progress import FINISHING, Bar, Watched, counted, progress_bars
+from headwise_lab.terminal.tables import text_table
 
 
 def shown(bar):
@@ -54,3 +56,34 @@ def test_quiet_shows_no_bar_and_no_remark_but_what_failed(quiet, capsys):
         watched.say("a trial is done")
         watched.alert("a trial failed")
     assert capsys.readouterr() == ("", "warning: a trial failed\n")
+
+
+HEADER = ("Strategy", "Perplexity", "To first, %", "", "KV cache")
+ROWS = (
+    ("streaming:sinks=4,window=60", "26.26 ± 4.98", "", "", "0.562 MiB"),
+    ("none", "25.98 ± 4.94", "-1.1 ± 0.7", "better", ""),
+)
+
+
+@pytest.mark.parametrize(("width", "side_by_side"), [(100, True), (73, True), (72, False), (40, False)])
+def test_a_table_wider_than_the_terminal_is_shown_row_by_row_with_every_cell_whole(width, side_by_side):
+    console = Terminal(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(text_table(HEADER, ROWS, title="kjv"))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[0].startswith("kjv")
+    assert max(map(len, lines)) <= width
+    for name, *cells in ROWS:
+        (at,) = [number for number, line in enumerate(lines) if line.startswith(name)]
+        assert all(cell in (lines[at] if side_by_side else "\n".join(lines[at:])) for cell in cells)
+    if not side_by_side:
+        assert lines[1:] == [
+            "streaming:sinks=4,window=60", "  Perplexity  26.26 ± 4.98", "  KV cache    0.562 MiB",
+            "none", "  Perplexity   25.98 ± 4.94", "  To first, %  -1.1 ± 0.7 better",
+        ]  # fmt: skip
+
+
+def test_a_table_in_a_file_has_lines_as_long_as_they_are(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    table = text_table(HEADER, ROWS)
+    wide_enough([table]).print(table)
+    assert ROWS[1][0] in capsys.readouterr().out.splitlines()[2]

@@ -1,4 +1,4 @@
-"""The tables that ``headwise ppl`` and ``headwise needle`` print; a narrow terminal wraps them and cuts nothing off."""
+"""The tables that ``headwise ppl`` and ``headwise needle`` print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLEAR = "*"
 
 
 def show(table: Table, notes: Sequence[str]) -> None:
-    """Print a table at its full width, and sentences below it."""
+    """Print a table, and sentences below it."""
     output = wide_enough([table])
     output.print(table)
     for note in notes:

@@ -30,6 +30,8 @@ def beside() -> Terminal:
 
 
 def wide_enough(tables: Iterable[RenderableType]) -> Terminal:
-    """A console as wide as the widest table: a narrower terminal wraps its lines, and no figure is cut off."""
+    """A console for tables: a terminal's own width, where they fit themselves in, elsewhere that of the widest one."""
+    if (own := Terminal()).is_terminal:
+        return own
     needed = max((Terminal(width=1000).measure(table).maximum for table in tables), default=0)
-    return Terminal(width=max(Terminal().width, needed), soft_wrap=True)
+    return Terminal(width=max(own.width, needed), soft_wrap=True)

@@ -14,10 +14,11 @@ from headwise_lab.report.compare.pairs import Pair
 from headwise_lab.report.conclusions import left_open, points, tally
 from headwise_lab.report.page.facts import certainty, difference, known, sign_of
 from headwise_lab.report.page.grid import Grid, Mark, markdown, markdown_line, markdown_text
-from headwise_lab.report.page.terminal import STYLES, short_table
+from headwise_lab.report.page.terminal import STYLES
 from headwise_lab.stats.differences import BETTER, SAME, WORSE
 from headwise_lab.stats.resampling import CONFIDENCE
 from headwise_lab.stats.rule import stated
+from headwise_lab.terminal.tables import text_table
 
 METHOD = "Figures are means over the questions, or the tokens of a text, that both sides share, ± SE."
 _FIGURES = 8  # columns behind the labels
@@ -150,7 +151,7 @@ def page(compared: Sequence[Against], left: str, title: str, pictures: Mapping[s
 def terminal(against: Against) -> Table:
     """The table for the terminal."""
     found = grid(against)
-    table = short_table(found.header, labels=len(found.header) - _FIGURES)
+    table = text_table(found.header, left=len(found.header) - _FIGURES)
     for row, pair in zip(found.rows, against.pairs, strict=True):
         table.add_row(*(Text(mark.text, style=STYLES[pair.verdict] if mark.verdict else "") for mark in row))
     return table

@@ -10,13 +10,14 @@ from rich.text import Text
 from headwise_lab.report.heads.comparison import Cell, Comparison, HeadRow
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import number
-from headwise_lab.report.page.terminal import STYLES, short_table
+from headwise_lab.report.page.terminal import STYLES
 from headwise_lab.report.trials import Trial, recall
+from headwise_lab.terminal.tables import text_table
 
 
 def heads_table(trials: Sequence[Trial], comparisons: Sequence[Comparison]) -> Table:
     """Strategy, heads, score ± SE, paired difference to all heads and its verdict, recall."""
-    table = short_table(("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"))
+    table = text_table(("Strategy", "Heads", "Score ± SE", "To all heads ± SE", "", "Recall"))
     for trial in (trial for trial in trials if not trial.selects_heads):
         rule = trial.name("token_pruning")
         label = f"{trial.benchmark}, " + ("unpruned" if rule == "none" else f"{rule} tokens, {trial.budget}")

@@ -10,14 +10,15 @@ from headwise_lab.report.kv.runs import PERMUTED
 from headwise_lab.report.kv.tables import shown_verdict
 from headwise_lab.report.kv.verdicts import change
 from headwise_lab.report.page.grid import MISSING, number
-from headwise_lab.report.page.terminal import STYLES, short_table
+from headwise_lab.report.page.terminal import STYLES
+from headwise_lab.terminal.tables import text_table
 
 _COLUMNS = ("Run", "Context", "Perplexity ± SE", "To uniform ± SE", "", "To permuted ± SE")
 
 
 def kv_table(title: str, judged: JudgedSetting) -> Table:
     """The runs of one model on one text. The many permuted controls stand in the report only."""
-    table = short_table(_COLUMNS, title=title)
+    table = text_table(_COLUMNS, title=title)
     table.caption, table.caption_justify = judged.stated(*JUDGED), "left"
     for one in judged.judgements:
         if one.run.part != PERMUTED:

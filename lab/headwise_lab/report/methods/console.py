@@ -11,12 +11,13 @@ from headwise_lab.report.heads.efficiency import cost_of
 from headwise_lab.report.methods.methods import MethodResult, Methods
 from headwise_lab.report.page.facts import signed
 from headwise_lab.report.page.grid import number
-from headwise_lab.report.page.terminal import STYLES, short_table
+from headwise_lab.report.page.terminal import STYLES
+from headwise_lab.terminal.tables import text_table
 
 
 def methods_table(compared: Sequence[Methods]) -> Table:
     """Method, score ± SE, paired difference to fastv, prefill as a share of the unpruned model's, per benchmark."""
-    table = short_table(("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"))
+    table = text_table(("Method", "Score ± SE", "To fastv ± SE", "To unpruned ± SE", "Prefill share"))
     for methods in compared:
         if methods.unpruned is not None:
             score = f"{number(methods.unpruned.value)} ± {number(methods.unpruned.se)}"
