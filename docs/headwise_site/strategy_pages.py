@@ -146,7 +146,11 @@ def _options(row: Row) -> str:
 
 
 def _default(option: Option) -> str:
-    return "required" if option.required else f"`{'none' if option.default is None else show(option.default)}`"
+    if option.required:
+        return "required"
+    if option.default == "?":
+        return "computed from the others"
+    return f"`{'none' if option.default is None else show(option.default)}`"
 
 
 def _asked(row: Row) -> str:
