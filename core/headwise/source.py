@@ -150,7 +150,7 @@ class Source:
             return None if _preset(node) else PresetText()
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "asks":
-                return PresetText(told=_first_line(ast.get_docstring(item)) or "it depends on the options")
+                return _returned(item) or PresetText(told=_first_line(ast.get_docstring(item)) or "its options decide")
             if "asks" in _names(item):
                 value = getattr(item, "value", None)
                 return _texts(value.args, value.keywords) if isinstance(value, ast.Call) and _is_preset(value) else None
@@ -282,6 +282,14 @@ def _texts(strategies: Sequence[ast.expr], settings: Sequence[ast.keyword]) -> P
         return PresetText(texts, {str(one.arg): ast.literal_eval(one.value) for one in settings})
     except ValueError:
         return None
+
+
+def _returned(function: ast.FunctionDef) -> PresetText | None:
+    """The preset that a property always returns, where it is written out; None where it depends on something."""
+    last = function.body[-1]
+    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    call = last.value if returns == [last] and isinstance(last, ast.Return) else None
+    return _texts(call.args, call.keywords) if isinstance(call, ast.Call) and _is_preset(call) else None
 
 
 def _is_preset(node: ast.expr | None) -> bool:

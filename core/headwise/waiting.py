@@ -35,8 +35,8 @@ def waiting(what: str) -> Iterator[None]:
     finally:
         _shown.pop()
         _draw(what)
-        if is_verbose():
-            print(f"headwise: {printable(what)}: {time.perf_counter() - begun:.1f} s", file=sys.stderr)
+        if is_verbose() and sys.stderr is not None:
+            sys.stderr.write(f"headwise: {printable(what)}: {time.perf_counter() - begun:.1f} s\n")
 
 
 def _draw(before: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from headwise.hookspecs import HOOKS
 from headwise.registry import installed, load
-from headwise.source import Description, Option, describe, find
+from headwise.source import Description, Option, PresetText, describe, find
 
 PLUGIN = '''"""The module."""
 import functools
@@ -116,23 +116,60 @@ FULL = (
     ],
 )
 def test_summary_and_options_are_read_from_source(described, attribute, summary, options):
-    assert Description(summary, options) == described(attribute)
+    found = described(attribute)
+    assert (found.summary, found.options, found.why) == (summary, options, "")
     assert "zebra_mod" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("attribute", "documentation", "asks"),
+    [
+        ("Full", "What it does.\n\nMore of it.", PresetText()),
+        ("Foreign", "Has a base elsewhere.", None),
+        ("function", "A function.", PresetText()),
+        ("wide", "Full, but wide.", None),
+        ("Plain", "", PresetText()),
+    ],
+)
+def test_documentation_and_what_is_asked_for_are_read_from_source(described, attribute, documentation, asks):
+    assert (described(attribute).documentation, described(attribute).asks) == (documentation, asks)
+
+
+@pytest.mark.parametrize(
+    ("body", "asks"),
+    [
+        ('asks = Preset("raters", min_mass=0.5)', PresetText(("raters",), {"min_mass": 0.5})),
+        ('@property\n    def asks(self):\n        return Preset("raters")', PresetText(("raters",))),
+        (
+            '@property\n    def asks(self):\n        """Who."""\n        return Preset(self.who)',
+            PresetText(told="Who."),
+        ),
+        ("@property\n    def asks(self):\n        return self.x", PresetText(told="its options decide")),
+        (
+            '@property\n    def asks(self):\n        if self.x:\n            return 1\n        return Preset("raters")',
+            PresetText(told="its options decide"),
+        ),
+        ("asks = made()", None),
+    ],
+)
+def test_a_preset_is_read_only_where_it_is_written_out(install, body, asks):
+    install("zebra", "1.2", {}, zebra_mod=f"class Herd:\n    {body}\n")
+    assert describe("zebra_mod", "Herd").asks == asks
 
 
 @pytest.mark.parametrize("source", ["def broken(:", "\0"])
 def test_source_that_does_not_parse_is_described_as_unknown(install, source):
     install("zebra", "1.2", {}, zebra_mod=source)
-    assert Description() == describe("zebra_mod", "Full")
+    assert Description(why="the source of zebra_mod cannot be read") == describe("zebra_mod", "Full")
 
 
 @pytest.mark.parametrize("module", ["no_such_package_here", "no_such_package_here.module", "headwise.no_such_module"])
 def test_module_that_is_not_there_is_described_as_unknown(module):
-    assert Description() == describe(module, "Full")
+    assert Description(why=f"there is no source of {module}") == describe(module, "Full")
 
 
 def test_module_without_source_is_described_as_unknown():
-    assert Description() == describe("sys", "path")
+    assert Description(why="there is no source of sys") == describe("sys", "path")
 
 
 def test_modules_are_found_in_packages_that_are_not_imported(tmp_path, install, monkeypatch):

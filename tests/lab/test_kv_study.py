@@ -265,7 +265,7 @@ def test_the_demo_reads_with_every_language_model_there_is(folder, text, tmp_pat
     monkeypatch.setattr(demo_module, "TEXT", str(text))
     monkeypatch.setattr(demo_module, "TOKENS", {str(folder): TOKENS})
     monkeypatch.setattr(demo_module, "CLASSIFY_ON", 300)
-    plan = demo_module._reading(str(folder), tmp_path, Console(stderr=True))
+    plan = demo_module._reading(str(folder), tmp_path)
     store = Store.open(tmp_path / "demo", "demo")
     order = Order(title="Demo", plans=[plan], store=store, executor=Local(0), retries=0)
     tally = run(order, Display(Console(stderr=True), plan.trials))
@@ -278,7 +278,7 @@ def test_the_demo_reads_with_every_language_model_there_is(folder, text, tmp_pat
 
 def test_a_language_model_that_cannot_be_loaded_is_left_out_and_said_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_module, "TOKENS", {"/nowhere/at/all": TOKENS})
-    assert demo_module._reading("/nowhere/at/all", tmp_path, Console(stderr=True)) is None
+    assert demo_module._reading("/nowhere/at/all", tmp_path) is None
     assert "/nowhere/at/all is left out" in capsys.readouterr().err
 
 

@@ -71,6 +71,8 @@ class ConformanceError(AssertionError):
 def laws(hook: str) -> dict[str, Callable[..., None]]:
     """Name -> law of a hook, or of another kind of plugin that has a kit; its docstring says first what it demands.
 
+    Laws without which others cannot be tried come first.
+
     Raises ValueError for a hook without laws.
     """
     if hook in kinds():
@@ -78,8 +80,9 @@ def laws(hook: str) -> dict[str, Callable[..., None]]:
     if hook not in _LAWS:
         raise ValueError(f"no laws are known for hook {hook!r}; there are some for {', '.join((*_LAWS, *kinds()))}")
     module = _LAWS[hook]
-    found = inspect.getmembers(module, inspect.isfunction)
-    return {name: law for name, law in found if law.__module__ == module.__name__ and not name.startswith("_")}
+    found = dict(inspect.getmembers(module, inspect.isfunction))
+    names = (name for name, law in found.items() if law.__module__ == module.__name__ and not name.startswith("_"))
+    return {name: found[name] for name in dict.fromkeys((*FIRST[hook], *names))}
 
 
 def parametrize(
@@ -122,7 +125,7 @@ def cases(
             else [],
         )
         for text in texts
-        for law in dict.fromkeys((*FIRST.get(hook, ()), *known))
+        for law in known
     ]
 
 

@@ -42,7 +42,7 @@ def verdicts(hook: str, text: str, data: str | None = None) -> Iterator[Verdict]
         return
     subject = Subject.of(Registry.installed(hook), text)
     known = laws(hook)
-    for law in dict.fromkeys((*FIRST[hook], *known)):
+    for law in known:
         demand = (known[law].__doc__ or "").strip().partition("\n")[0]
         error = failure_of(subject, text, law)
         if error is None:
