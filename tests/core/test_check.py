@@ -70,7 +70,7 @@ def test_what_is_expected_to_break_must_break(capsys):
     ("words", "said"),
     [
         (["nosuch"], "unknown strategy 'nosuch'"),
-        (["fastv", "--expect", "speed"], "--expect speed: token_pruning has no such law; its laws are budget_is_met"),
+        (["fastv", "--expect", "speed"], "--expect speed: token_pruning has no such law; its laws are plan_is_valid"),
         (["recipe=fastv"], "recipe=fastv is no strategy of a hook with laws"),
         (["streaming:sinks=many"], "refuses 'streaming:sinks=many'"),
     ],
