@@ -76,7 +76,6 @@ def run(
 
     A pruning method needs one budget, --tokens or --keep. Without a strategy, the unpruned model runs, without budget.
     """
-    from headwise.errors import DataError
     from headwise.recipe import Recipe
     from headwise_lab.benchmarks import benchmark as benchmark_called
     from headwise_lab.benchmarks.inputs import Inputs
@@ -85,7 +84,7 @@ def run(
     from headwise_lab.store.locations import place
     from headwise_lab.trial.record import Setting
     from headwise_lab.trial.run import check, run_trial
-    from headwise_lab.trial.submission import submit, unanswered
+    from headwise_lab.trial.submission import unanswered
 
     settings = {"positions": positions, "aggregate": aggregate, "min_mass": min_mass, "sink_share": sink_share}
     chosen = Recipe.of(*(strategy or ()), name=recipe, tokens=tokens, keep=keep, **settings)
@@ -97,10 +96,7 @@ def run(
     store = opened(folder, "run")
     setting = Setting(recipe=chosen, seed=seed, limit=limit, data=data)
     if unanswered(inputs.questions):  # a split whose right answers are only on a server
-        if show:
-            raise DataError(f"--show: the right answers of {asked.name} are not here; leave it out")
-        path = _with_progress(submit, setting, inputs, folder)
-        say(f"submission written: {path}")
+        _submit(setting, inputs, folder, show)
         return
     record, outcomes = _with_progress(run_trial, setting, inputs, folder)
     for figure, reason in (record.unmeasured or {}).items():
@@ -113,6 +109,16 @@ def run(
     if store is not None:
         remark(f"stored in {out}")
         _keep_answers(inputs, outcomes, store.folder, record.id)
+
+
+def _submit(setting: Setting, inputs: Inputs, folder: Path | None, show: int) -> None:
+    """Write the answers for the server that knows the right ones; raises DataError where these are to be shown."""
+    from headwise.errors import DataError
+    from headwise_lab.trial.submission import submit
+
+    if show:
+        raise DataError(f"--show: the right answers of {inputs.benchmark.name} are not here; leave it out")
+    say(f"submission written: {_with_progress(submit, setting, inputs, folder)}")
 
 
 def _keep_answers(inputs: Inputs, outcomes: list[QuestionOutcome], folder: Path, identity: str) -> None:
