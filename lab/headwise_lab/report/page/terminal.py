@@ -1,4 +1,4 @@
-"""The short tables that a command prints when it ends."""
+"""How commands colour the verdicts in the tables that they print."""
 
 from __future__ import annotations
 
