@@ -160,7 +160,7 @@ def masked(query, key, value, budget, sliding, cuts):
 
 
 def rotary():
-    return Rotary(adapter_for(tiny("llama")).decoder.text)
+    return Rotary(adapter_for(tiny("llama")).decoder.text, "full_attention")
 
 
 def exactly(states, distance, frequencies):

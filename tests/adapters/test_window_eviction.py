@@ -324,7 +324,7 @@ def test_any_chunks_read_alike(sinks, window, sizes):
 
 
 def test_rotations_are_those_of_the_model_partial_ones_included(model):
-    rotary = Rotary(adapter_for(model).decoder.text)
+    rotary = Rotary(adapter_for(model).decoder.text, "full_attention")
     states = torch.randn(2, 5, adapter_for(model).geometry.head_dim)
     config = model.config
     share = config.rope_parameters.get("partial_rotary_factor", 1.0)

@@ -22,7 +22,6 @@ from headwise.errors import ModelError
 from headwise.eviction import EvictionPlan, ScorePlan, WindowPlan, clamp_to_sliding_window
 from headwise.pipeline import Pipeline
 from headwise_adapters import patching
-from headwise_adapters.attention.rotary import Rotary
 from headwise_adapters.cache.masks import real_flags
 from headwise_adapters.cache.pruned_cache import PrunedCache
 from headwise_adapters.cache.ragged_cache import NO_MASK, TAG, EvictingCache, EvictingLayer, Layers, New
@@ -216,8 +215,7 @@ def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, con
     """
     plan = clamp_to_sliding_window(plan)
     needs_rotation = plan.positions == "relative" if isinstance(plan, WindowPlan) else plan.rerotate or plan.rotates
-    rotary = Rotary(decoder.text) if needs_rotation else None
-    served.check(decoder, plan.geometry, rotary)
+    turns = served.check(decoder, plan.geometry, moves=needs_rotation)
     layers, sliding = plan.geometry.layers, plan.geometry.sliding
     strategy = pipeline.recipe.strategies.get("kv_eviction")
     rule = "nothing" if strategy is None else strategy.text
@@ -226,11 +224,11 @@ def layers_of(decoder: TextParts, pipeline: Pipeline, plan: EvictionPlan, *, con
         made: list[EvictingLayer]
         if isinstance(plan, ScorePlan):
             bounds = sliding or (None,) * layers
-            made = [ScoreLayer(plan, layer, pipeline, rotary, window) for layer, window in enumerate(bounds)]
+            made = [ScoreLayer(plan, layer, pipeline, turns[layer], window) for layer, window in enumerate(bounds)]
         else:
-            made = [WindowLayer(plan, layer, rotary, contiguous) for layer in range(layers)]
+            made = [WindowLayer(plan, layer, turns[layer], contiguous) for layer in range(layers)]
         for one in made:
-            one.text, one.rule, one.moves = ref(decoder.text), rule, contiguous and rotary is not None
+            one.text, one.rule, one.moves = ref(decoder.text), rule, contiguous and needs_rotation
         return made
 
     return Layers(rule, make)

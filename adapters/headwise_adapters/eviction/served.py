@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from headwise.errors import ModelError
 from headwise.geometry import Geometry
 from headwise_adapters import patching
-from headwise_adapters.attention.rotary import Rotary
+from headwise_adapters.attention.rotary import Layout, Rotary
 from headwise_adapters.parts import TextParts
 from headwise_adapters.patching import Kwargs
 
@@ -40,25 +41,47 @@ _STEPS = (1, 5, 17, 300)  # how much later the same states stand in the second r
 _TOLERANCE = 0.03  # of a key's length: far above the rounding of 16 bit, far below another rotation
 
 _lock = threading.Lock()
-_known: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, dict[bool, list[Layout]]] = WeakKeyDictionary()
+_LAYOUTS: tuple[Layout, ...] = ("halves", "neighbours", "unturned")
 
 
-def check(decoder: TextParts, geometry: Geometry, rotary: Rotary | None) -> None:
-    """Raise ModelError where a decoder's attention is not what caches that evict compute.
+def check(decoder: TextParts, geometry: Geometry, *, moves: bool) -> list[Rotary | None]:
+    """What moves the keys of each layer where a plan ``moves`` them, else None for each.
 
-    With ``rotary``, its rotations have to be the model's own. A decoder that passed once is not checked again.
+    Raises ModelError where a decoder's attention is not what caches that evict compute, or turns queries and keys by
+    their positions in a way that is not known. A decoder that passed once is not checked again.
     """
+    kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
+    turns = {kind: Rotary(decoder.text, kind) for kind in kinds if kind in _KINDS} if moves else {}
     with _lock:
-        if (rotary is not None) in _known.setdefault(decoder.text, set()):
-            return
-        kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
-        seen: set[str] = set()
-        for layer in range(geometry.layers):
-            module = _attention_module(decoder, layer, kinds[layer])
-            if (kind := f"{type(module)} {kinds[layer]} {_settings(module)}") not in seen and not _absent(module):
-                seen.add(kind)
-                _check_layer(decoder, layer, kinds[layer], geometry, rotary)
-        _known[decoder.text].add(rotary is not None)
+        known = _known.setdefault(decoder.text, {})
+        if moves not in known:
+            known[moves] = _layouts(decoder, geometry, kinds, turns)
+        layouts = known[moves]
+    if not moves:
+        return [None] * geometry.layers
+    pairs = list(zip(kinds, layouts, strict=False))
+    made = {pair: Rotary(decoder.text, *pair) for pair in dict.fromkeys(pairs)}
+    return [made[pair] for pair in pairs]
+
+
+def _layouts(
+    decoder: TextParts, geometry: Geometry, kinds: Sequence[str], turns: Mapping[str, Rotary]
+) -> list[Layout]:
+    """How each layer pairs the numbers that it turns; "halves", unseen, for a layer whose weights are nowhere."""
+    seen: dict[str, Layout] = {}
+    found: list[Layout] = []
+    for layer in range(geometry.layers):
+        module = _attention_module(decoder, layer, kinds[layer])
+        kind = f"{type(module)} {kinds[layer]} {_settings(module)}"
+        if kind not in seen:
+            seen[kind] = (
+                "halves"
+                if _absent(module)
+                else _check_layer(decoder, layer, kinds[layer], geometry, turns.get(kinds[layer]))
+            )
+        found.append(seen[kind])
+    return found
 
 
 def _attention_module(decoder: TextParts, layer: int, kind: str) -> nn.Module:
@@ -148,8 +171,11 @@ def call(text: PreTrainedModel, kwargs: Kwargs, real: Tensor | None, *, counted:
         )
 
 
-def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> None:
-    """Raise ModelError where one layer's attention is not what its configuration says, or not what caches compute."""
+def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> Layout:
+    """How one layer pairs the numbers that it turns, where ``rotary`` is to move its keys.
+
+    Raises ModelError where its attention is not what its configuration says, or not what caches compute.
+    """
     module = decoder.attention_of(layer)
     name = type(module).__name__
     if any(type(weight).__name__ == "DTensor" for weight in module.parameters()):
@@ -169,11 +195,16 @@ def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, 
                 f"{name} has keys or values of {states.shape[1]} heads by {states.shape[3]}, and the model's"
                 f" configuration says {wanted[0]} by {wanted[1]}; its family is not served"
             )
-    if rotary is not None and not (_turns(rotary, query) and _turns(rotary, key)):
-        raise ModelError(
-            f"{name} of layer {layer} does not turn queries and keys by their positions as this strategy would have to;"
-            " use a strategy that leaves positions as they are (positions=original, without rerotate)"
-        )
+    if rotary is None:
+        return "halves"  # nobody reads it
+    for layout in _LAYOUTS:
+        rotary.layout = layout
+        if _turns(rotary, query) and _turns(rotary, key):
+            return layout
+    raise ModelError(
+        f"{name} of layer {layer} does not turn queries and keys by their positions as this strategy would have to;"
+        " use a strategy that leaves positions as they are (positions=original, without rerotate)"
+    )
 
 
 def _turns(rotary: Rotary, states: Tensor) -> bool:
