@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.adapters.decoders import tiny, tokens
-from transformers import AutoModelForCausalLM, CohereConfig, DiffLlamaConfig, Gemma2Config, Lfm2Config
+from transformers import AutoModelForCausalLM, DiffLlamaConfig, Gemma2Config, Lfm2Config
 from transformers.models.llama import modeling_llama
 
 import headwise
@@ -52,11 +52,13 @@ def test_an_unknown_argument_of_attention_is_refused_at_attach(one_line, recipe)
         pass
 
 
-def test_another_rotation_is_refused_by_strategies_that_rotate_and_serves_the_others(one_line):
-    model = random(CohereConfig(**SMALL))
-    with pytest.raises(ModelError, match=r"CohereAttention of layer 0 does not turn .*positions=original"):
+def test_another_rotation_is_refused_by_strategies_that_rotate_and_serves_the_others(monkeypatch):
+    stock = modeling_llama.apply_rotary_pos_emb
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, cos, sin: stock(q, k, cos, -sin))
+    model = tiny("llama")
+    with pytest.raises(ModelError, match=r"LlamaAttention of layer 0 does not turn .*positions=original"):
         headwise.cache(model, Recipe.of("streaming:window=8"))
-    with pytest.raises(ModelError, match="CohereAttention of layer 0 does not turn"):
+    with pytest.raises(ModelError, match="LlamaAttention of layer 0 does not turn"):
         headwise.cache(model, Recipe.of("snapkv:budget=8,rerotate=true"))
     ids = tokens(30)[None]
     served = model(ids, past_key_values=headwise.cache(model, Recipe.of("window:window=50"))).logits
@@ -69,11 +71,12 @@ def test_the_rotation_of_families_that_are_served_is_found_to_be_theirs(family, 
     headwise.cache(tiny(family, dtype=dtype), Recipe.of("streaming:window=8"))
 
 
-def test_a_rotation_that_changed_is_seen(monkeypatch):
-    stock = modeling_llama.apply_rotary_pos_emb
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, cos, sin: stock(q, k, cos, -sin))
-    with pytest.raises(ModelError, match="LlamaAttention of layer 0 does not turn"):
-        headwise.cache(tiny("llama"), Recipe.of("streaming:window=8"))
+def test_a_model_without_weights_is_refused_by_strategies_that_rotate(one_line):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(CohereConfig(**SMALL))
+    headwise.cache(model, Recipe.of("window:window=8"))
+    with pytest.raises(ModelError, match=r"CohereAttention has no weights yet \(device meta\).*load them first"):
+        headwise.cache(model, Recipe.of("streaming:window=8"))
 
 
 def test_layers_without_attention_are_refused_by_name(one_line):

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def streamed(model, ids: Tensor, *, sinks: int, recent: int, patch) -> Tensor:
-    """Logits (1, n, vocabulary); a token sees itself, ``sinks`` and the ``recent`` + 1 tokens before it."""
+    """Logits (1, n, vocabulary); a token sees the ``sinks``, the ``recent`` tokens before it, and itself."""
     text, code = model.model, sys.modules[type(model).__module__]
     turn, called = code.apply_rotary_pos_emb, []
 

@@ -27,7 +27,7 @@ _CHANGING = ("dynamic", "longrope")  # their frequencies depend on the length of
 
 
 class Rotary:
-    """Rotations in one kind of layer, of the first ``2 * len(frequencies)`` numbers of a head, paired as ``layout`` says.
+    """Rotations in one kind of layer, of a head's first ``2 * len(frequencies)`` numbers, paired as ``layout`` says.
 
     The model's frequencies are read at every call, so a model that was converted or changed meanwhile is followed.
     Raises ModelError for rotations that change with the length of the text.

@@ -65,23 +65,32 @@ def check(decoder: TextParts, geometry: Geometry, *, moves: bool) -> list[Rotary
     return [made[pair] for pair in pairs]
 
 
-def _layouts(
-    decoder: TextParts, geometry: Geometry, kinds: Sequence[str], turns: Mapping[str, Rotary]
-) -> list[Layout]:
-    """How each layer pairs the numbers that it turns; "halves", unseen, for a layer whose weights are nowhere."""
+def _layouts(decoder: TextParts, geometry: Geometry, kinds: Sequence[str], turns: Mapping[str, Rotary]) -> list[Layout]:
+    """How each layer pairs the numbers that it turns; raises ModelError as :func:`check`."""
     seen: dict[str, Layout] = {}
     found: list[Layout] = []
     for layer in range(geometry.layers):
         module = _attention_module(decoder, layer, kinds[layer])
-        kind = f"{type(module)} {kinds[layer]} {_settings(module)}"
+        kind, rotary = f"{type(module)} {kinds[layer]} {_settings(module)}", turns.get(kinds[layer])
         if kind not in seen:
-            seen[kind] = (
-                "halves"
-                if _absent(module)
-                else _check_layer(decoder, layer, kinds[layer], geometry, turns.get(kinds[layer]))
-            )
+            seen[kind] = _unseen(module, rotary) or _check_layer(decoder, layer, kinds[layer], geometry, rotary)
         found.append(seen[kind])
     return found
+
+
+def _unseen(module: nn.Module, rotary: Rotary | None) -> Layout | None:
+    """Any layout for a module whose weights are nowhere, None for one that can be run.
+
+    Raises ModelError where ``rotary`` is to move keys of a module that cannot be run.
+    """
+    if not _absent(module):
+        return None
+    if rotary is not None:
+        raise ModelError(
+            f"{type(module).__name__} has no weights yet (device meta), and how it turns keys is seen by running it;"
+            " load them first, or use positions=original, without rerotate"
+        )
+    return "halves"
 
 
 def _attention_module(decoder: TextParts, layer: int, kind: str) -> nn.Module:
