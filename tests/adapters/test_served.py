@@ -73,9 +73,9 @@ def test_the_rotation_of_families_that_are_served_is_found_to_be_theirs(family, 
 
 def test_a_model_without_weights_is_refused_by_strategies_that_rotate(one_line):
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(CohereConfig(**SMALL))
+        model = AutoModelForCausalLM.from_config(Gemma2Config(**SMALL, head_dim=8))
     headwise.cache(model, Recipe.of("window:window=8"))
-    with pytest.raises(ModelError, match=r"CohereAttention has no weights yet \(device meta\).*load them first"):
+    with pytest.raises(ModelError, match=r"Gemma2Attention has no weights yet \(device meta\).*load them first"):
         headwise.cache(model, Recipe.of("streaming:window=8"))
 
 
