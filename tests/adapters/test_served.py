@@ -75,6 +75,10 @@ def test_a_model_without_weights_is_refused_by_strategies_that_rotate(one_line):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(Gemma2Config(**SMALL, head_dim=8))
     headwise.cache(model, Recipe.of("window:window=8"))
+    with pytest.raises(ModelError, match="Gemma2Attention computes attention with softcap"):
+        headwise.cache(model.to_empty(device="cpu"), Recipe.of("window:window=8"))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Gemma2Config(**SMALL, head_dim=8))
     with pytest.raises(ModelError, match=r"Gemma2Attention has no weights yet \(device meta\).*load them first"):
         headwise.cache(model, Recipe.of("streaming:window=8"))
 

@@ -49,15 +49,15 @@ def check(decoder: TextParts, geometry: Geometry, *, moves: bool) -> list[Rotary
     """What moves the keys of each layer where a plan ``moves`` them, else None for each.
 
     Raises ModelError where a decoder's attention is not what caches that evict compute, or turns queries and keys by
-    their positions in a way that is not known. A decoder that passed once is not checked again.
+    their positions in a way that is not known. A decoder whose layers passed once is not checked again.
     """
     kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
     turns = {kind: Rotary(decoder.text, kind) for kind in kinds if kind in _KINDS} if moves else {}
     with _lock:
         known = _known.setdefault(decoder.text, {})
-        if moves not in known:
-            known[moves] = _layouts(decoder, geometry, kinds, turns)
-        layouts = known[moves]
+        layouts = known.get(moves) or _layouts(decoder, geometry, kinds, turns)
+        if not any(_absent(decoder.attention_of(layer)) for layer in range(geometry.layers)):
+            known[moves] = layouts
     if not moves:
         return [None] * geometry.layers
     pairs = list(zip(kinds, layouts, strict=False))
