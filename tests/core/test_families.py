@@ -25,7 +25,7 @@ TEXT = sorted(
 SLIDING = ["cohere2", "dots1", "exaone4", "gemma3_text", "ministral", "mistral", "mixtral", "olmo3", "phi3", "phimoe",
            "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "starcoder2"]  # fmt: skip
 NOT_BY_DEFAULT = {"glm4_moe": {"head_dim": 128}}  # its 96 heads do not divide its width
-UNGATED = {"apertus", "arcee", "gpt_neox", "nemotron", "phi", "starcoder2"}
+UNGATED = {"apertus", "arcee", "gpt_neox", "jais2", "nanochat", "nemotron", "persimmon", "phi", "starcoder2"}
 
 
 def live(config):

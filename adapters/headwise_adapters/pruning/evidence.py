@@ -168,14 +168,13 @@ class StageEvidence:
     def _rotary_bias(self, queries: Tensor) -> Tensor:
         """How much rotary positions alone favour each visual token for queries (b, q): (b, q, v), 1 at distance 0.
 
-        The product of a query and a key of ones, each turned to its position (SparseVLM+, "gravity correction"); the
-        published quotient can divide by nothing or change its sign, so small products count as ``LEAST_BIAS``.
+        The product of a query and a key of ones, each turned to its position (SparseVLM+, "gravity correction"): the
+        mean cosine of the angles between them, whichever numbers a model turns together. The published quotient can
+        divide by nothing or change its sign, so small products count as ``LEAST_BIAS``.
         """
         cos, sin = self._rotary()
-        half = cos.shape[-1] // 2
-        ones = cos.float() + torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).float()
-        ones = ones.expand(self._scene.hidden.shape[0], -1, -1)[self._rows]
-        asking, seen = (taken(ones, index) for index in (queries.clamp_min(0), self.columns))
+        turns = torch.cat([cos, sin], dim=-1).float().expand(self._scene.hidden.shape[0], -1, -1)[self._rows]
+        asking, seen = (taken(turns, index) for index in (queries.clamp_min(0), self.columns))
         return (asking @ seen.transpose(1, 2) / cos.shape[-1]).clamp_min(LEAST_BIAS)
 
     def hidden(self) -> Tensor:
