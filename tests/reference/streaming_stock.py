@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-def streamed(model, ids: Tensor, *, sinks: int, recent: int, patch) -> Tensor:
+def streamed(model, ids: Tensor, *, sinks: int, recent: int) -> Tensor:
     """Logits (1, n, vocabulary); a token sees the ``sinks``, the ``recent`` tokens before it, and itself."""
     text, code = model.model, sys.modules[type(model).__module__]
     turn, called = code.apply_rotary_pos_emb, []
@@ -45,14 +46,14 @@ def streamed(model, ids: Tensor, *, sinks: int, recent: int, patch) -> Tensor:
         found, _ = turn(states[..., :size], states[..., :size], cos, sin)
         return torch.cat([found, states[..., size:]], dim=-1)
 
-    patch.setattr(code, "apply_rotary_pos_emb", unturned)
-    ALL_ATTENTION_FUNCTIONS.register("streaming_stock", attend)
     implementation = model.config._attn_implementation
     cache = DynamicCache()  # without the config, so that no layer slides
-    try:
-        model.set_attn_implementation("streaming_stock")
-        steps = [model(ids[:, t : t + 1], past_key_values=cache).logits for t in range(ids.shape[1])]
-    finally:
-        model.set_attn_implementation(implementation)
-        patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "apply_rotary_pos_emb", unturned)
+        patch.setitem(ALL_ATTENTION_FUNCTIONS, "streaming_stock", attend)
+        try:
+            model.set_attn_implementation("streaming_stock")
+            steps = [model(ids[:, t : t + 1], past_key_values=cache).logits for t in range(ids.shape[1])]
+        finally:
+            model.set_attn_implementation(implementation)
     return torch.cat(steps, 1)

@@ -41,8 +41,11 @@ _STEPS = (1, 5, 17, 300)  # how much later the same states stand in the second r
 _TOLERANCE = 0.03  # of a key's length: far above the rounding of 16 bit, far below another rotation
 
 _lock = threading.Lock()
-_known: WeakKeyDictionary[nn.Module, dict[bool, list[Layout]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, dict[bool, list[Layout | None]]] = WeakKeyDictionary()
 _LAYOUTS: tuple[Layout, ...] = ("halves", "neighbours", "unturned")
+
+_Candidates = Mapping[Layout, Rotary]
+"""What may move the keys of one kind of layer; empty where nothing has to."""
 
 
 def check(decoder: TextParts, geometry: Geometry, *, moves: bool) -> list[Rotary | None]:
@@ -52,45 +55,39 @@ def check(decoder: TextParts, geometry: Geometry, *, moves: bool) -> list[Rotary
     their positions in a way that is not known. A decoder whose layers passed once is not checked again.
     """
     kinds = getattr(decoder.text.config, "layer_types", None) or [_KINDS[0]] * geometry.layers
-    turns = {kind: Rotary(decoder.text, kind) for kind in kinds if kind in _KINDS} if moves else {}
+    moved = [kind for kind in _KINDS if kind in kinds] if moves else []
+    turns = {kind: {layout: Rotary(decoder.text, kind, layout) for layout in _LAYOUTS} for kind in moved}
     with _lock:
         known = _known.setdefault(decoder.text, {})
-        layouts = known.get(moves) or _layouts(decoder, geometry, kinds, turns)
-        if not any(_absent(decoder.attention_of(layer)) for layer in range(geometry.layers)):
-            known[moves] = layouts
-    if not moves:
-        return [None] * geometry.layers
-    pairs = list(zip(kinds, layouts, strict=False))
-    made = {pair: Rotary(decoder.text, *pair) for pair in dict.fromkeys(pairs)}
-    return [made[pair] for pair in pairs]
+        layouts = known.get(moves)
+        if layouts is None:
+            layouts = _layouts(decoder, geometry, kinds, turns)
+            if not any(_absent(decoder.attention_of(layer)) for layer in range(geometry.layers)):
+                known[moves] = layouts
+    return [None if layout is None else turns[kinds[layer]][layout] for layer, layout in enumerate(layouts)]
 
 
-def _layouts(decoder: TextParts, geometry: Geometry, kinds: Sequence[str], turns: Mapping[str, Rotary]) -> list[Layout]:
-    """How each layer pairs the numbers that it turns; raises ModelError as :func:`check`."""
-    seen: dict[str, Layout] = {}
-    found: list[Layout] = []
+def _layouts(
+    decoder: TextParts, geometry: Geometry, kinds: Sequence[str], turns: Mapping[str, _Candidates]
+) -> list[Layout | None]:
+    """How each layer pairs the numbers that it turns, None where nothing has to move its keys.
+
+    Raises ModelError as :func:`check`, and for layers without weights whose keys have to be moved.
+    """
+    seen: dict[str, Layout | None] = {}
+    found: list[Layout | None] = []
     for layer in range(geometry.layers):
         module = _attention_module(decoder, layer, kinds[layer])
-        kind, rotary = f"{type(module)} {kinds[layer]} {_settings(module)}", turns.get(kinds[layer])
-        if kind not in seen:
-            seen[kind] = _unseen(module, rotary) or _check_layer(decoder, layer, kinds[layer], geometry, rotary)
-        found.append(seen[kind])
+        alike = f"{type(module)} {kinds[layer]} {_settings(module)}"
+        if alike not in seen and not _absent(module):
+            seen[alike] = _check_layer(decoder, layer, kinds[layer], geometry, turns.get(kinds[layer], {}))
+        elif alike not in seen and turns:
+            raise ModelError(
+                f"{type(module).__name__} has no weights yet (device meta), and how it turns keys is seen by running"
+                " it; load them first, or use positions=original, without rerotate"
+            )
+        found.append(seen.get(alike))
     return found
-
-
-def _unseen(module: nn.Module, rotary: Rotary | None) -> Layout | None:
-    """Any layout for a module whose weights are nowhere, None for one that can be run.
-
-    Raises ModelError where ``rotary`` is to move keys of a module that cannot be run.
-    """
-    if not _absent(module):
-        return None
-    if rotary is not None:
-        raise ModelError(
-            f"{type(module).__name__} has no weights yet (device meta), and how it turns keys is seen by running it;"
-            " load them first, or use positions=original, without rerotate"
-        )
-    return "halves"
 
 
 def _attention_module(decoder: TextParts, layer: int, kind: str) -> nn.Module:
@@ -180,8 +177,8 @@ def call(text: PreTrainedModel, kwargs: Kwargs, real: Tensor | None, *, counted:
         )
 
 
-def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, rotary: Rotary | None) -> Layout:
-    """How one layer pairs the numbers that it turns, where ``rotary`` is to move its keys.
+def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, turns: _Candidates) -> Layout | None:
+    """Which of ``turns`` one layer makes by its positions, None where there are none to choose from.
 
     Raises ModelError where its attention is not what its configuration says, or not what caches compute.
     """
@@ -204,10 +201,9 @@ def _check_layer(decoder: TextParts, layer: int, kind: str, geometry: Geometry, 
                 f"{name} has keys or values of {states.shape[1]} heads by {states.shape[3]}, and the model's"
                 f" configuration says {wanted[0]} by {wanted[1]}; its family is not served"
             )
-    if rotary is None:
-        return "halves"  # nobody reads it
-    for layout in _LAYOUTS:
-        rotary.layout = layout
+    if not turns:
+        return None
+    for layout, rotary in turns.items():
         if _turns(rotary, query) and _turns(rotary, key):
             return layout
     raise ModelError(
